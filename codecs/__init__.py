@@ -1,0 +1,30 @@
+"""Lossy codecs, their entropy coder and the `.evc` container: weight tensors to bytes and back.
+
+Nothing here knows of networks, torch or Ray; decoding a file needs no more than this folder. A codec is a chain of
+stages (registry.py lists them); choice.py picks one per tensor; container.py writes and reads files (FORMAT.md).
+"""
+
+from evocompress.codecs.choice import Trial, best, try_codec
+from evocompress.codecs.codec import Codec, Coded, Cost, Stage
+from evocompress.codecs.container import Record, TensorInfo, Writer, inspect, read
+from evocompress.codecs.registry import CODECS, LOSSLESS, STAGES, codec_spec, parse_codec
+
+__all__ = [
+    "CODECS",
+    "LOSSLESS",
+    "STAGES",
+    "Codec",
+    "Coded",
+    "Cost",
+    "Record",
+    "Stage",
+    "TensorInfo",
+    "Trial",
+    "Writer",
+    "best",
+    "codec_spec",
+    "inspect",
+    "parse_codec",
+    "read",
+    "try_codec",
+]

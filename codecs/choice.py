@@ -1,0 +1,51 @@
+"""The choice of a codec for one tensor: every candidate is tried, and the least distortion + λ·bits wins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from evocompress.codecs.codec import Codec, Coded, Cost, Floats
+from evocompress.codecs.entropy import BitCounter, State
+from evocompress.errors import CodecError
+
+__all__ = ["Trial", "best", "try_codec"]
+
+
+class Trial(NamedTuple):
+    """One codec's result: `distortion` is scale·Σ error², `bits` the ideal code length with side information."""
+
+    codec: Codec
+    coded: Coded
+    distortion: float
+    bits: float
+    score: float
+
+
+def try_codec(codec: Codec, x: Floats, cost: Cost, state: State) -> Trial:
+    """Encode and decode x, and count what its symbols would cost next in a file whose statistics are `state`."""
+    coded = codec.encode(x, cost)
+    counter = BitCounter(state)
+    for plane in coded.planes:
+        counter.plane(plane.symbols, plane.kind)
+    bits = counter.bits + 8.0 * len(coded.side)
+    error = codec.decode(coded, x.shape) - x
+    distortion = cost.scale * float((error**2).sum())
+    return Trial(codec, coded, distortion, bits, distortion + cost.rate_weight * bits)
+
+
+def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> Trial:
+    """The candidate of least score; the first of equals.
+
+    Raises:
+        CodecError: There is no candidate.
+    """
+    if not candidates:
+        raise CodecError("A tensor has no candidate codecs; name at least one in its rule.")
+    trials = [try_codec(codec, x, cost, state) for codec in candidates]
+    if not all(math.isfinite(trial.score) for trial in trials):
+        trials = [trial for trial in trials if np.isfinite(trial.score)] or trials
+    return min(trials, key=lambda trial: trial.score)

@@ -1,0 +1,249 @@
+"""Lossless coding of every tensor's symbols into one byte stream, on `constriction`'s range coder.
+
+The probabilities of a block are the integer counts of its classes (contexts.py). They reach `constriction` as float64
+values that hold integers below 2^53; what it computes from them (one sum of integers, one division, one multiplication
+and a truncation per symbol) is exact or correctly rounded under IEEE 754, so any machine decodes the same. Golden
+bitstreams in tests/golden/ would show a change.
+
+Three coders share one walk over a plane: `Encoder`, `Decoder` and `BitCounter`, which adds up ideal code lengths.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal, Protocol, TypeAlias
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+
+from evocompress.codecs.contexts import (
+    ALPHABET,
+    CLASSES,
+    DIRECT,
+    Counts,
+    extra_bits,
+    magnitude_class,
+    token_base,
+    tokenize,
+    walk,
+)
+from evocompress.errors import FormatError
+
+__all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State", "classes_of", "rate_table"]
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Symbols: TypeAlias = npt.NDArray[np.int32]
+#: "weights": signed integers whose magnitude means something; "bytes": values 0 … 255, one class per row.
+Kind: TypeAlias = Literal["weights", "bytes"]
+
+_Categorical = functools.partial(constriction.stream.model.Categorical, perfect=False)
+_RAW_BITS = 15  # raw bits are coded in pieces of at most this many, well below the coder's 24-bit precision
+
+
+class State:
+    """The adaptive statistics of a file: one `Counts` per kind of plane, and one for the hints."""
+
+    def __init__(self) -> None:
+        self.weights = Counts()
+        self.bytes = Counts.uniform(8, 256)
+        self.hints = Counts.uniform(1, CLASSES)
+
+    def copy(self) -> State:
+        """An independent copy."""
+        other = State.__new__(State)
+        other.weights, other.bytes, other.hints = self.weights.copy(), self.bytes.copy(), self.hints.copy()
+        return other
+
+
+class _Coder(Protocol):
+    """Codes tokens under a table of counts, and raw bits; returns what was coded (the decoder ignores its input)."""
+
+    def tokens(self, values: Ints, counts: Ints) -> Ints: ...
+
+    def raw(self, values: Ints, bits: int) -> Ints: ...
+
+
+def _code_classes(coder: _Coder, counts: Counts, classes: npt.NDArray[np.uint8], tokens: Ints) -> Ints:
+    """Code tokens (n,) class by class, then count them."""
+    order = np.argsort(classes, kind="stable")
+    ends = np.cumsum(np.bincount(classes, minlength=len(counts.table)))
+    ordered = tokens[order]
+    begin = 0
+    for k, end in enumerate(ends):
+        if end > begin:
+            ordered[begin:end] = coder.tokens(ordered[begin:end], counts.table[k])
+            begin = int(end)
+    coded = np.empty_like(ordered)
+    coded[order] = ordered
+    counts.update(classes, coded)
+    return coded
+
+
+def _code_extra(coder: _Coder, tokens: Ints, extra: Ints) -> Ints:
+    """Code the raw bits of the tokens (n,) that have any, one bit width after the other."""
+    coded = np.zeros_like(extra)
+    for token in np.unique(tokens[tokens >= 2 * DIRECT - 1]):
+        where = np.flatnonzero(tokens == token)
+        bits, shift = extra_bits(int(token)), 0
+        while bits:
+            piece = min(bits, _RAW_BITS)
+            coded[where] |= coder.raw((extra[where] >> shift) & ((1 << piece) - 1), piece) << shift
+            bits, shift = bits - piece, shift + piece
+    return coded
+
+
+def _join(tokens: Ints, extra: Ints) -> Symbols:
+    """Tokens and extra bits (n,) back to symbols: the inverse of `tokenize`."""
+    symbols = np.where(tokens & 1, (tokens + 1) >> 1, -(tokens >> 1))
+    for token in np.unique(tokens[tokens >= 2 * DIRECT - 1]):
+        where = np.flatnonzero(tokens == token)
+        magnitude = token_base(int(token)) + (extra[where] >> 1)
+        symbols[where] = np.where(extra[where] & 1, -magnitude, magnitude)
+    return symbols.astype(np.int32)
+
+
+def _code_weights(coder: _Coder, state: State, symbols: Symbols, *, decoding: bool) -> None:
+    hint = magnitude_class(int(np.abs(symbols.astype(np.int64)).sum()), symbols.size)
+    first = np.zeros(1, np.uint8)
+    hint = int(_code_classes(coder, state.hints, first, np.array([hint], np.int64))[0])
+    for block in walk(symbols, hint):
+        view = symbols[block.start : block.stop, block.columns]
+        tokens, extra = (
+            (np.zeros(view.size, np.int64), np.zeros(view.size, np.int64)) if decoding else tokenize(view.ravel())
+        )
+        tokens = _code_classes(coder, state.weights, block.classes.ravel(), tokens)
+        large = bool((tokens >= 2 * DIRECT - 1).any())
+        if large:
+            extra = _code_extra(coder, tokens, extra)
+        if decoding:
+            symbols[block.start : block.stop, block.columns] = _join(tokens, extra).reshape(view.shape)
+
+
+def _code_bytes(coder: _Coder, state: State, symbols: Symbols) -> None:
+    for row in range(symbols.shape[0]):
+        for start in range(0, symbols.shape[1], 4096):
+            piece = symbols[row, start : start + 4096].astype(np.int64)
+            classes = np.full(len(piece), row % 8, np.uint8)
+            symbols[row, start : start + 4096] = _code_classes(coder, state.bytes, classes, piece)
+
+
+def _code(coder: _Coder, state: State, symbols: Symbols, kind: Kind, *, decoding: bool) -> None:
+    if symbols.size == 0:
+        return
+    if kind == "bytes":
+        _code_bytes(coder, state, symbols)
+    else:
+        _code_weights(coder, state, symbols, decoding=decoding)
+
+
+class Encoder:
+    """Symbols to bytes.
+
+    >>> encoder = Encoder()
+    >>> encoder.plane(np.array([[0, 1, -3], [0, 0, 90]], np.int32), "weights")
+    >>> Decoder(encoder.finish()).plane((2, 3), "weights").tolist()
+    [[0, 1, -3], [0, 0, 90]]
+    """
+
+    def __init__(self) -> None:
+        self.state = State()
+        self._range = constriction.stream.queue.RangeEncoder()
+
+    def tokens(self, values: Ints, counts: Ints) -> Ints:
+        """Code tokens (n,) under one table of counts."""
+        self._range.encode(values.astype(np.int32), _Categorical(counts.astype(np.float64)))
+        return values
+
+    def raw(self, values: Ints, bits: int) -> Ints:
+        """Code values below 2^bits as they are."""
+        self._range.encode(values.astype(np.int32), constriction.stream.model.Uniform(1 << bits))
+        return values
+
+    def plane(self, symbols: Symbols, kind: Kind) -> None:
+        """Append a plane (rows, columns) of int32 symbols."""
+        _code(self, self.state, symbols, kind, decoding=False)
+
+    def finish(self) -> bytes:
+        """The stream: 32-bit little-endian words, without the zero bytes at its end (the decoder puts them back)."""
+        return self._range.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+
+class Decoder:
+    """Bytes to symbols: planes must be asked for in the order, shape and kind in which they were encoded."""
+
+    def __init__(self, stream: bytes) -> None:
+        self.state = State()
+        padded = stream + bytes(-len(stream) % 4)
+        self._range = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
+
+    def tokens(self, values: Ints, counts: Ints) -> Ints:
+        """Decode as many tokens as `values` has places."""
+        return self._decode(_Categorical(counts.astype(np.float64)), len(values))
+
+    def raw(self, values: Ints, bits: int) -> Ints:
+        """Decode as many values below 2^bits as `values` has places."""
+        return self._decode(constriction.stream.model.Uniform(1 << bits), len(values))
+
+    def _decode(self, model: object, count: int) -> Ints:
+        try:
+            decoded = self._range.decode(model, count)
+        except (AssertionError, ValueError) as error:
+            raise FormatError("The entropy-coded stream is damaged: it holds what no encoder writes.") from error
+        return np.asarray(decoded, np.int64)
+
+    def plane(self, shape: tuple[int, int], kind: Kind) -> Symbols:
+        """The next plane, of this shape (rows, columns), int32."""
+        symbols = np.zeros(shape, np.int32)
+        _code(self, self.state, symbols, kind, decoding=True)
+        return symbols
+
+    def finish(self) -> None:
+        """Check that nothing is left over.
+
+        Raises:
+            FormatError: The stream goes on after the last symbol.
+        """
+        if not self._range.maybe_exhausted():
+            raise FormatError("The entropy-coded stream goes on after its last symbol: the file is damaged.")
+
+
+class BitCounter:
+    """Ideal code length of planes, from a copy of an encoder's state: what a trial would cost, without coding it."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state.copy()
+        self.bits = 0.0
+
+    def tokens(self, values: Ints, counts: Ints) -> Ints:
+        """Add the code length of tokens (n,) under one table of counts."""
+        seen = np.bincount(values, minlength=len(counts))
+        where = np.flatnonzero(seen)
+        self.bits += float(seen[where] @ (np.log2(counts.sum()) - np.log2(counts[where])))
+        return values
+
+    def raw(self, values: Ints, bits: int) -> Ints:
+        """Add raw bits."""
+        self.bits += bits * len(values)
+        return values
+
+    def plane(self, symbols: Symbols, kind: Kind) -> None:
+        """Add a plane's code length."""
+        _code(self, self.state, symbols, kind, decoding=False)
+
+
+def classes_of(symbols: Symbols) -> npt.NDArray[np.uint8]:
+    """The context class of every symbol of a plane (rows, columns), as an encoder would see it."""
+    classes = np.zeros(symbols.shape, np.uint8)
+    hint = magnitude_class(int(np.abs(symbols.astype(np.int64)).sum()), symbols.size)
+    for block in walk(symbols, hint):
+        classes[block.start : block.stop, block.columns] = block.classes
+    return classes
+
+
+def rate_table(classes: npt.NDArray[np.uint8], symbols: Symbols) -> npt.NDArray[np.float64]:
+    """Bits (CLASSES, ALPHABET) that each token would cost in each class, raw bits included, given these symbols."""
+    counts = Counts()
+    counts.update(classes.ravel(), tokenize(symbols.ravel())[0])
+    bits: npt.NDArray[np.float64] = np.log2(counts.table.sum(axis=1, keepdims=True)) - np.log2(counts.table)
+    return bits + np.array([extra_bits(token) for token in range(ALPHABET)])

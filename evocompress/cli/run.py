@@ -1,0 +1,64 @@
+"""`evocompress run`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evocompress.errors import ConfigError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run")(run)
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(help="TOML file, such as configs/digits.toml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster, such as auto or ray://host:10001.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: --set search.segments=200. Repeatable.")
+    ] = None,
+    override: Annotated[
+        bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")
+    ] = False,
+) -> None:
+    """Train, compress and evolve a population, and show the front of size against accuracy."""
+    from rich.console import Console
+
+    from evocompress.analysis import front
+    from evocompress.config import load_config
+    from evocompress.display import front_table
+    from evocompress.driver import config_of_run, run_experiment
+    from evocompress.search.history import read_history
+
+    if config is not None:
+        loaded = load_config(config, settings or ())
+        text = config.read_text(encoding="utf-8")
+    elif resume and out is not None:
+        loaded, text = config_of_run(out, settings or ()), ""
+    else:
+        raise ConfigError("Give a configuration file, or --resume with --out of a run that exists.")
+    folder = out or Path("runs") / loaded.name
+    console = Console()
+    again = f"evocompress run --resume --out {folder}"
+    try:
+        summary = run_experiment(
+            loaded, folder, config_text=text, resume=resume, override=override, address=address
+        )
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}", soft_wrap=True, markup=False)
+        raise typer.Exit(130) from None
+    if not summary.finished or summary.export is None:
+        console.print(f"Stopped after {summary.segments} segments. Go on with:\n  {again}", soft_wrap=True, markup=False)
+        raise typer.Exit(130)
+    history = read_history(folder)
+    console.print(front_table(front(history), title=f"Front of {loaded.name}, audited"))
+    for path in (summary.export.front_csv, summary.export.front_png, summary.export.report_html):
+        console.print(str(path), soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,126 @@
+"""The cycle for a training loop of one's own, without Ray: you train → compress and choose → decode → you train on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from evocompress.errors import ConfigError, ModelError
+from evocompress.packing import pack, unpack
+from evocompress.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Compressed", "Cycle"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compressed:
+    """One compression that was tried: the file's bytes, the recipe, and the decoded network's quality."""
+
+    data: bytes
+    recipe: Recipe
+    quality: float
+    score: float
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return len(self.data)
+
+
+class Cycle:
+    """Compresses a module in place, keeping of several recipes the one that scores best on size and quality.
+
+    The score of a candidate is quality - size_weight·log2(bytes), where quality is what `evaluate(model)` returns for
+    the decoded network (higher is better, an accuracy or a negative loss). `size_weight` is what halving the file is
+    worth, in quality. After `compress` the module holds the decoded weights of the winner, bit for bit what
+    `unpack(cycle.best.data)` gives, so that training goes on from them.
+
+    Args:
+        model: The module; its whole state dict is coded.
+        recipes: Candidates for each compression: recipes, or just rate weights λ.
+        evaluate: Called with the module once it holds decoded weights.
+        size_weight: Quality that halving the file is worth; ≥ 0.
+        sensitivities: Called with the module before it is compressed, see calibration.py; None: data-free.
+
+    Raises:
+        ConfigError: No recipes, or a negative size_weight.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(8, 4)
+    >>> cycle = Cycle(model, recipes=[1e-4, 1e-2], evaluate=lambda m: 0.0, size_weight=0.1)
+    >>> for epoch in range(2):
+    ...     pass  # train the model here, as ever
+    ...     step = cycle.compress()
+    >>> step.nbytes == len(step.data) and cycle.best.recipe.rate_weight == 0.01
+    True
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        recipes: Sequence[Recipe | float],
+        evaluate: Callable[[torch.nn.Module], float],
+        size_weight: float = 0.02,
+        sensitivities: Callable[[torch.nn.Module], Mapping[str, float]] | None = None,
+    ) -> None:
+        if not recipes:
+            raise ConfigError("recipes is empty; give at least one Recipe or rate weight.")
+        if not (math.isfinite(size_weight) and size_weight >= 0):
+            raise ConfigError(f"size_weight is {size_weight}; it must be a finite number ≥ 0.")
+        self.model = model
+        self.recipes = tuple(r if isinstance(r, Recipe) else Recipe(r) for r in recipes)
+        self.history: list[Compressed] = []
+        self._evaluate, self._size_weight, self._sensitivities = evaluate, size_weight, sensitivities
+
+    @property
+    def best(self) -> Compressed:
+        """The best-scoring compression of all so far.
+
+        Raises:
+            ModelError: There was none yet.
+        """
+        if not self.history:
+            raise ModelError("Nothing has been compressed yet; call compress() first.")
+        return max(self.history, key=lambda step: step.score)
+
+    def compress(self) -> Compressed:
+        """Try every recipe on the module's weights, load the winner's decoded weights, and return the winner.
+
+        If anything fails, the module keeps the weights that it had.
+
+        Raises:
+            CodecError: The weights cannot be coded (NaN after a divergence, say).
+        """
+        original = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        scales = None if self._sensitivities is None else self._sensitivities(self.model)
+        try:
+            tried = [self._try(original, recipe, scales) for recipe in self.recipes]
+            winner = max(tried, key=lambda step: step.score)
+            self._load(winner.data)
+        except BaseException:
+            self.model.load_state_dict(original)
+            raise
+        self.history.append(winner)
+        return winner
+
+    def restore(self, step: Compressed | None = None) -> None:
+        """Load a compression's decoded weights into the module; the best one's by default."""
+        self._load((step or self.best).data)
+
+    def _try(
+        self, state: Mapping[str, torch.Tensor], recipe: Recipe, scales: Mapping[str, float] | None
+    ) -> Compressed:
+        data = pack(state, recipe, sensitivities=scales)
+        self._load(data)
+        quality = float(self._evaluate(self.model))
+        score = quality - self._size_weight * math.log2(len(data))
+        return Compressed(data, recipe, quality, -math.inf if math.isnan(score) else score)
+
+    def _load(self, data: bytes) -> None:
+        self.model.load_state_dict(unpack(data))

@@ -1,0 +1,115 @@
+"""Labelled images in memory, and the three splits of a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from evocompress.errors import DataError
+
+__all__ = ["Augmentation", "Examples", "Splits"]
+
+Augmentation: TypeAlias = Literal["none", "crop-flip"]
+SPLITS = ("train", "validation", "audit")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """`images` (n, c, h, w), uint8 or float32 as they were read, and `labels` (n,) int64.
+
+    Networks see `(images - mean) / std`, per channel, in the images' own units; `batch` does that, so that a big data
+    set stays in memory as bytes. Raises DataError where the parts do not fit together.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    augmentation: Augmentation = "none"
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.ndim < 2 or images.dtype not in (torch.uint8, torch.float32):
+            raise DataError(f"images {images.dtype} {tuple(images.shape)}: must be uint8 or float32 (n, c, h, w)")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            shape = tuple(labels.shape)
+            raise DataError(f"labels {labels.dtype} {shape}: must be int64 ({len(images)},), one for each image")
+        if not len(images):
+            raise DataError("there are no examples; each split needs at least one")
+        if len(self.mean) not in (1, images.shape[1]) or len(self.std) != len(self.mean) or min(self.std) <= 0:
+            rule = f"one value, or one for each of the {images.shape[1]} channels, and std above 0"
+            raise DataError(f"mean {self.mean}, std {self.std}: must be {rule}")
+        if self.augmentation not in ("none", "crop-flip") or (self.augmentation == "crop-flip" and images.ndim != 4):
+            raise DataError(f"augmentation {self.augmentation!r}: must be 'none', or 'crop-flip' for (n, c, h, w)")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """The normalised float32 images and the labels at `index`: a slice, or an int64 tensor on the same device."""
+        if isinstance(index, slice):
+            return self.normalised(self.images[index]), self.labels[index]
+        return self.normalised(self.images.index_select(0, index)), self.labels.index_select(0, index)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """`(images - mean) / std` as a new float32 tensor."""
+        if len(self.mean) == 1:
+            return images.float().sub(self.mean[0]).mul_(1 / self.std[0])
+        shape = (-1,) + (1,) * (images.ndim - 2)
+        mean = torch.tensor(self.mean, device=images.device).view(shape)
+        scale = torch.tensor(self.std, device=images.device).reciprocal_().view(shape)
+        return images.float().sub(mean).mul_(scale)
+
+    def take(self, index: Tensor) -> Examples:
+        """The examples at `index`, an int64 tensor."""
+        return dataclasses.replace(self, images=self.images[index], labels=self.labels[index])
+
+    def to(self, device: torch.device | str) -> Examples:
+        """The same examples on `device`; itself where they are there already."""
+        images, labels = self.images.to(device), self.labels.to(device)
+        if images is self.images and labels is self.labels:
+            return self
+        return dataclasses.replace(self, images=images, labels=labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set: training sees `train`, selection sees `validation`, `audit` is looked at once, at the end."""
+
+    name: str
+    classes: int
+    train: Examples
+    validation: Examples
+    audit: Examples
+
+    def __post_init__(self) -> None:
+        for name in SPLITS:
+            split: Examples = getattr(self, name)
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= self.classes:
+                raise DataError(f"{self.name}: labels of {name} are {low}..{high}; must be 0..{self.classes - 1}")
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                shapes = f"{tuple(split.images.shape[1:])} in {name}, {tuple(self.train.images.shape[1:])} in train"
+                raise DataError(f"{self.name}: images are {shapes}; must be the same")
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of every image, label and normalisation in the order of the splits: the data and how it was split."""
+        digest = hashlib.sha256()
+        for name in SPLITS:
+            split: Examples = getattr(self, name)
+            dtype = str(split.images.dtype)
+            digest.update(repr((name, dtype, tuple(split.images.shape), split.mean, split.std)).encode())
+            for tensor in (split.images, split.labels):
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Name, hash, number of classes and the number of examples in each split; JSON-ready."""
+        sizes = {name: len(getattr(self, name)) for name in SPLITS}
+        return {"name": self.name, "sha256": self.sha256, "classes": self.classes, **sizes}

@@ -1,0 +1,47 @@
+"""MNIST (LeCun et al., 1998) and Fashion-MNIST (Xiao et al., 2017), in the folder layout of torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evocompress.data.assembly import Bytes, Raw
+from evocompress.data.examples import Augmentation, Splits
+from evocompress.data.idx import read_idx
+from evocompress.data.location import missing
+from evocompress.errors import DataError
+
+__all__ = ["IDX_FILES", "fashion_mnist", "mnist"]
+
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def mnist(
+    root: Path, seed: int, *, train: int | None = None, validation: int = 5000, augmentation: Augmentation = "none"
+) -> Splits:
+    """Handwritten digits, 28×28 grey: `validation` held out of 60 000 to train, 10 000 for the audit."""
+    raw = Raw("mnist", *_read("mnist", root / "MNIST" / "raw"), mean=(0.1307,), std=(0.3081,))
+    return raw.split(seed, train=train, validation=validation, augmentation=augmentation)
+
+
+def fashion_mnist(
+    root: Path, seed: int, *, train: int | None = None, validation: int = 5000, augmentation: Augmentation = "none"
+) -> Splits:
+    """Articles of clothing, 28×28 grey: `validation` held out of 60 000 to train, 10 000 for the audit."""
+    raw = Raw("fashion_mnist", *_read("fashion_mnist", root / "FashionMNIST" / "raw"), mean=(0.2860,), std=(0.3530,))
+    return raw.split(seed, train=train, validation=validation, augmentation=augmentation)
+
+
+def _read(name: str, folder: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
+    images, labels, test_images, test_labels = (read_idx(_path(name, folder, file)) for file in IDX_FILES)
+    for array, targets, file in ((images, labels, IDX_FILES[0]), (test_images, test_labels, IDX_FILES[2])):
+        if array.ndim != 3 or array.shape[1:] != (28, 28) or targets.shape != array.shape[:1]:
+            shapes = f"images {array.shape} and labels {targets.shape}"
+            raise DataError(f"{folder / file}: holds {shapes}; must be (n, 28, 28) and (n,); fetch it again")
+    return images[:, None], labels, test_images[:, None], test_labels
+
+
+def _path(name: str, folder: Path, file: str) -> Path:
+    for path in (folder / file, folder / f"{file}.gz"):
+        if path.is_file():
+            return path
+    raise missing(name, folder / file)

@@ -1,0 +1,73 @@
+"""Make splits of what a user's own loader returns, or say clearly what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evocompress.data.examples import SPLITS, Examples, Splits
+from evocompress.errors import DataError
+
+__all__ = ["as_splits"]
+
+
+def as_splits(name: str, result: Any) -> Splits:
+    """`result` as `Splits`: it is one, or ((x, y), (x, y), (x, y)), or a dict of train, validation and audit.
+
+    The order is train, validation, audit; a dict may also give `classes`. x is (n, c, h, w), y (n,), arrays or tensors.
+    uint8 images are scaled to [0, 1]; floats are taken as they are, so normalise them. Raises DataError, naming the
+    split, for anything else.
+    """
+    if isinstance(result, Splits):
+        return result
+    parts, classes = _parts(name, result)
+    examples = [_examples(f"{name}, {split}", part) for split, part in zip(SPLITS, parts, strict=True)]
+    if classes is None:
+        classes = 1 + max(int(part.labels.max()) for part in examples)
+    if not isinstance(classes, int) or classes < 1:
+        raise DataError(f"{name}: classes {classes!r} must be a positive integer")
+    return Splits(name, classes, *examples)
+
+
+def _parts(name: str, result: Any) -> tuple[list[Any], Any]:
+    if isinstance(result, Mapping):
+        if set(result) - {"classes"} != set(SPLITS):
+            keys = ", ".join(sorted(map(str, result)))
+            raise DataError(f"{name}: the loader's dict has the keys {keys}; must be train, validation, audit")
+        return [result[split] for split in SPLITS], result.get("classes")
+    if isinstance(result, Sequence) and not isinstance(result, str | bytes) and len(result) == len(SPLITS):
+        return list(result), None
+    got = f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, Sequence) else "")
+    raise DataError(f"{name}: the loader returned {got}; must be three pairs (images, labels): {', '.join(SPLITS)}")
+
+
+def _examples(where: str, part: Any) -> Examples:
+    if isinstance(part, Examples):
+        return part
+    if not isinstance(part, Sequence) or len(part) != 2:
+        raise DataError(f"{where}: must be a pair (images, labels), is a {type(part).__name__}")
+    images, labels = _tensor(f"{where}, images", part[0]), _tensor(f"{where}, labels", part[1])
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(f"{where}: labels are {labels.dtype}; must be integers, the class of each image")
+    if images.is_floating_point():
+        images = images.float()
+        if not bool(images.isfinite().all()):
+            raise DataError(f"{where}: images hold NaN or infinity; all values must be finite")
+    try:
+        return Examples(images, labels.long(), std=(255.0,) if images.dtype == torch.uint8 else (1.0,))
+    except DataError as failure:
+        raise DataError(f"{where}: {failure}") from failure
+
+
+def _tensor(where: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        array = np.asarray(value)
+        return torch.tensor(array)
+    except (TypeError, ValueError, RuntimeError) as failure:
+        raise DataError(f"{where}: a {type(value).__name__} is no array of numbers ({failure})") from failure

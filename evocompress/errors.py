@@ -1,0 +1,39 @@
+"""The one exception tree. This module imports nothing, so every folder may import it."""
+
+__all__ = [
+    "CodecError",
+    "ConfigError",
+    "DataError",
+    "EvocompressError",
+    "FormatError",
+    "ModelError",
+    "RunError",
+]
+
+
+class EvocompressError(Exception):
+    """Base of every error that this package raises on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(EvocompressError, ValueError):
+    """A configuration key or value breaks a rule; the message names the key, the value, the rule and the fix."""
+
+
+class DataError(EvocompressError):
+    """A data set is missing or damaged; the message says how to get it."""
+
+
+class CodecError(EvocompressError, ValueError):
+    """A tensor or a codec parameter cannot be encoded; the message names the tensor."""
+
+
+class FormatError(EvocompressError, ValueError):
+    """Bytes are not a valid `.evc` file: truncated, damaged, of another version, or hostile."""
+
+
+class ModelError(EvocompressError):
+    """A network does not fit its weights, or a factory does not return a network."""
+
+
+class RunError(EvocompressError):
+    """A run folder cannot be used: locked by another driver, damaged, or of another configuration."""

@@ -1,0 +1,110 @@
+"""What a genome means: the space it lives in, the recipe and the training it stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evocompress.codecs import codec_spec, parse_codec
+from evocompress.codecs.codec import Codec
+from evocompress.codecs.deadzone import DeadZone
+from evocompress.config import Genes
+from evocompress.recipe import Recipe, Rule
+from evocompress.search.records import Genome, Scalar
+from evocompress.search.space import Choice, Float, Gene, Integer, Space
+
+__all__ = ["DEFAULT_CODECS", "GenomeReader", "TRAINING_GENES"]
+
+#: Options of the codec gene where the configuration gives none.
+DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
+    "first": ("deadzone", "dct", "codebook"),
+    "conv": ("deadzone", "dct", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv", "deadzone | dct | lowrank"),
+    "dense": ("deadzone", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv", "deadzone | lowrank"),
+    "last": ("deadzone", "dct-matrix", "codebook", "lowrank"),
+    "vector": ("deadzone",),
+}
+
+TRAINING_GENES = (
+    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", "projection", "batch_size", "optimiser", "schedule",
+)  # fmt: skip
+
+
+def _gene(value: Any) -> Gene | Scalar:
+    """A configured gene: something to evolve, or a fixed value."""
+    if isinstance(value, tuple):
+        low, high = value
+        return Integer(low, high) if isinstance(low, int) and isinstance(high, int) else Float(low, high, log=True)
+    if isinstance(value, list):
+        return Choice(tuple(value)) if len(value) > 1 else value[0]
+    fixed: Scalar = value
+    return fixed
+
+
+@dataclasses.dataclass(frozen=True)
+class GenomeReader:
+    """Knows the configured genes and the network's layer groups (tensor name → group); a plain, picklable value."""
+
+    genes: Genes
+    groups: Mapping[str, str]
+
+    def _configured(self) -> dict[str, Gene | Scalar]:
+        """Every gene by its full name; those with one option or a number are fixed."""
+        present = sorted(set(self.groups.values()))
+        found: dict[str, Gene | Scalar] = {name: _gene(getattr(self.genes, name)) for name in ("rate_weight", "step_scale")}
+        found["sensitivity"] = _gene(list(self.genes.sensitivity))
+        for group in present:
+            factor = self.genes.vector_rate_factor if group == "vector" else self.genes.rate_factor
+            found[f"rate_factor.{group}"] = _gene(factor)
+            found[f"codec.{group}"] = _gene(list(self.genes.codecs.get(group, DEFAULT_CODECS[group])))
+        for name in (*TRAINING_GENES, "epochs"):
+            found[name] = _gene(getattr(self.genes, name))
+        return found
+
+    def space(self) -> Space:
+        """The space of genomes; recipe genes are those that a probe may change."""
+        evolving = {name: gene for name, gene in self._configured().items() if not isinstance(gene, bool | int | float | str)}
+        if not evolving:  # everything is fixed: one gene that changes nothing keeps the search well defined
+            evolving = {"replicate": Integer(0, 1_000_000)}
+        return Space(evolving, [name for name in evolving if name not in (*TRAINING_GENES, "epochs", "replicate")])
+
+    def resolve(self, genome: Genome) -> dict[str, Scalar]:
+        """Evolving and fixed genes together."""
+        fixed = {name: gene for name, gene in self._configured().items() if isinstance(gene, bool | int | float | str)}
+        return {**fixed, **genome}
+
+    def recipe(self, genome: Genome) -> Recipe:
+        """The recipe genes as a recipe: one rule per tensor."""
+        values = self.resolve(genome)
+        step = float(values["step_scale"])
+        rules = []
+        for name, group in self.groups.items():
+            specs = _with_step(str(values[f"codec.{group}"]).split("|"), step)
+            rules.append(Rule(glob.escape(name), specs, float(values[f"rate_factor.{group}"])))
+        return Recipe(float(values["rate_weight"]), tuple(rules))
+
+    def uses_gradients(self, genome: Genome) -> bool:
+        """Whether this genome weighs distortion by gradients."""
+        return self.resolve(genome)["sensitivity"] == "gradient"
+
+    def epochs(self, genome: Genome) -> int:
+        """How many epochs a segment trains."""
+        return int(self.resolve(genome)["epochs"])
+
+    def training(self, genome: Genome) -> dict[str, Scalar]:
+        """The training genes, as keywords of `TrainingGenes`."""
+        values = self.resolve(genome)
+        return {name: values[name] for name in TRAINING_GENES}
+
+
+def _with_step(specs: Iterable[str], step: float) -> tuple[str, ...]:
+    """Codecs with the step gene put into their quantiser, where it is one that has a step."""
+    out = []
+    for spec in specs:
+        codec = parse_codec(spec.strip())
+        last = codec.stages[-1]
+        if isinstance(last, DeadZone):
+            codec = Codec((*codec.stages[:-1], dataclasses.replace(last, step_scale=last.step_scale * step)))
+        out.append(codec_spec(codec))
+    return tuple(out)

@@ -1,0 +1,29 @@
+"""Layer groups: tensors that share a codec gene and a rate gene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+__all__ = ["GROUPS", "layer_groups"]
+
+#: All groups: the first and the last layer, convolutions and dense layers between them, biases and norms.
+GROUPS = ("first", "conv", "dense", "last", "vector")
+
+
+def layer_groups(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """The group of each floating-point tensor, by its shape and its place in the state dict.
+
+    First and last layers are groups of their own: they are small, and the network minds errors in them more (Han, Mao
+    and Dally, 2016). They are found among the tensors with two dimensions or more, unless there are fewer than three.
+
+    >>> layer_groups({"c1": (8, 1, 3, 3), "c1.b": (8,), "c2": (8, 8, 3, 3), "fc": (10, 8)})
+    {'c1': 'first', 'c1.b': 'vector', 'c2': 'conv', 'fc': 'last'}
+    """
+    matrices = [name for name, shape in shapes.items() if len(shape) >= 2 and math.prod(shape) > 0]
+    ends = {matrices[0]: "first", matrices[-1]: "last"} if len(matrices) >= 3 else {}
+    groups = {}
+    for name, shape in shapes.items():
+        inner = "vector" if len(shape) < 2 else "conv" if len(shape) > 2 else "dense"
+        groups[name] = ends.get(name, inner)
+    return groups

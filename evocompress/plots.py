@@ -1,0 +1,201 @@
+"""The front as a picture for papers and README files: size against accuracy, one run or several.
+
+Figures are made without pyplot, so nothing global changes and no display is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.ticker as ticker
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from evocompress.analysis import FrontPoint, Reference, format_bytes, front, knee, reference
+
+if TYPE_CHECKING:
+    from evocompress.search.history import History
+
+__all__ = ["compare_figure", "front_figure", "write_front_png"]
+
+_INK, _FAINT, _GRID = "#1b2430", "#6b7685", "#e4e8ee"
+_COLOURS = ("#0b62d6", "#d1495b", "#2a9d5c", "#8450ba", "#c77700", "#008c95", "#7a5c48", "#b83280")
+_DOT_LIMIT = 20_000
+
+
+def front_figure(history: History) -> Figure:
+    """One run: its front with 95 % Wilson error bars and knee, other leaves faint, the uncompressed network as a line."""
+    figure, axes = _canvas(_heading(history))
+    points = front(history)
+    _dominated(axes, history, {point.leaf_id for point in points})
+    label = "front, audited" if points and points[0].audited else "front, validation accuracy (no audit yet)"
+    _front(axes, points, _COLOURS[0], label)
+    _knee(axes, points)
+    _reference(axes, reference(history), _FAINT, "uncompressed")
+    _dress(axes, _lowest(points))
+    return figure
+
+
+def compare_figure(runs: Mapping[str, History]) -> Figure:
+    """Several runs by label, each front in its colour with error bars, reference lines where they differ."""
+    figure, axes = _canvas("Fronts compared", f"{len(runs)} runs")
+    fronts = {label: front(history) for label, history in runs.items()}
+    drawn: set[tuple[float, int]] = set()
+    for number, (label, points) in enumerate(fronts.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        _front(axes, points, colour, label if not points or points[0].audited else f"{label} (validation, not audited)")
+        line = reference(runs[label])
+        if line is not None and (line.accuracy, line.nbytes) not in drawn:
+            drawn.add((line.accuracy, line.nbytes))
+            _reference(axes, line, _FAINT, "uncompressed")
+    _dress(axes, min((_lowest(points) for points in fronts.values()), default=0.0))
+    return figure
+
+
+def write_front_png(history: History, path: str | Path, *, dpi: int = 160) -> None:
+    """Write `front_figure` as a PNG to `path`, whole or not at all."""
+    from evocompress.replacing import replacing
+
+    with replacing(Path(path)) as temporary:
+        front_figure(history).savefig(temporary, dpi=dpi, format="png")
+
+
+def _canvas(title: str, subtitle: str = "") -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8.4, 5.2), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    head, _, tail = title.partition("\n")
+    axes.set_title(_plain(head), loc="left", fontsize=13, fontweight="bold", color=_INK, pad=24)
+    axes.text(0.0, 1.025, _plain(subtitle or tail), transform=axes.transAxes, fontsize=9.5, color=_FAINT)
+    return figure, axes
+
+
+def _heading(history: History) -> str:
+    network, data = history.run.get("network", {}), history.run.get("data", {})
+    done, leaves = len(history.outcomes), len(history.leaves)
+    title = f"{network.get('name', 'network')} on {data.get('name', 'data')}"
+    detail = [f"{done} segments", f"{leaves} files", f"seed {history.run.get('seed')}"]
+    if parameters := network.get("parameters"):
+        detail.insert(0, f"{parameters:,} parameters".replace(",", "\u202f"))
+    return f"{title}: size against accuracy\n" + "  ·  ".join(detail)
+
+
+def _dominated(axes: Axes, history: History, on_front: set[str]) -> None:
+    rest = [leaf for leaf in history.leaves.values() if leaf.leaf_id not in on_front]
+    shown = rest[:: max(1, -(-len(rest) // _DOT_LIMIT))]
+    if not shown:
+        return
+    alpha = 0.45 if len(shown) < 1000 else 0.25
+    axes.scatter(
+        [leaf.nbytes for leaf in shown],
+        [100 * leaf.accuracy for leaf in shown],
+        s=9,
+        color="#9aa6b5",
+        alpha=alpha,
+        linewidths=0,
+        zorder=1,
+        label="other files (validation)",
+        rasterized=True,
+    )
+
+
+def _front(axes: Axes, points: Sequence[FrontPoint], colour: str, label: str) -> None:
+    if not points:
+        return
+    sizes = [point.nbytes for point in points]
+    accuracies = [100 * point.accuracy for point in points]
+    below = [max(0.0, 100 * (point.accuracy - point.low)) for point in points]
+    above = [max(0.0, 100 * (point.high - point.accuracy)) for point in points]
+    axes.step(sizes, accuracies, where="post", color=colour, linewidth=1.1, alpha=0.55, zorder=3)
+    axes.errorbar(
+        sizes,
+        accuracies,
+        yerr=[below, above],
+        fmt="none",
+        ecolor=colour,
+        elinewidth=0.9,
+        capsize=2,
+        alpha=0.45,
+        zorder=2,
+    )
+    axes.plot(
+        sizes, accuracies, "o", color=colour, markersize=5.2, markeredgecolor="white", markeredgewidth=0.7, zorder=4,
+        label=label,
+    )  # fmt: skip
+
+
+def _knee(axes: Axes, points: Sequence[FrontPoint]) -> None:
+    bend = knee(points)
+    if bend is None:
+        return
+    axes.plot([bend.nbytes], [100 * bend.accuracy], "o", ms=11, mfc="none", mec="#c77700", mew=1.6, zorder=5)
+    ratio = f", {bend.ratio:.0f}× smaller" if bend.ratio >= 1 else ""
+    axes.annotate(
+        f"knee: {format_bytes(bend.nbytes)}, {100 * bend.accuracy:.1f} %{ratio}",
+        (bend.nbytes, 100 * bend.accuracy),
+        xytext=(14, -16),
+        textcoords="offset points",
+        fontsize=9,
+        color="#8a5200",
+        zorder=6,
+        bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8},
+    )
+
+
+def _reference(axes: Axes, line: Reference | None, colour: str, label: str) -> None:
+    if line is None:
+        return
+    axes.axhline(100 * line.accuracy, color=colour, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
+    axes.annotate(
+        f"{label}: {100 * line.accuracy:.2f} % in {format_bytes(line.nbytes)}",
+        (0.008, 100 * line.accuracy),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        fontsize=8.5,
+        color=colour,
+        zorder=6,
+    )
+
+
+def _dress(axes: Axes, lowest: float) -> None:
+    """Axes, ticks and legend; the view starts a little below the front, however bad the worst dominated leaf is."""
+    if not axes.has_data():
+        axes.set_xlim(256, 65536)
+        axes.set_ylim(0, 100)
+        axes.text(0.5, 0.5, "no files yet", transform=axes.transAxes, ha="center", fontsize=12, color=_FAINT)
+    axes.set_xscale("log", base=10)
+    axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1, 2, 5), numticks=14))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g} %"))
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, lowest - 0.08 * (100 - lowest)), min(101.0, high))
+    axes.set_xlabel("size of the file on disk", color=_INK)
+    axes.set_ylabel("accuracy, 95 % interval", color=_INK)
+    axes.grid(True, color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_FAINT, labelsize=9, length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=_INK)
+
+
+def _tick(nbytes: float) -> str:
+    """Bytes of a round tick without needless digits: 2 kB, not 2.00 kB."""
+    number, _, unit = format_bytes(nbytes).partition(" ")
+    return f"{float(number):g} {unit}"
+
+
+def _lowest(points: Sequence[FrontPoint]) -> float:
+    return min((100 * point.low for point in points), default=0.0)
+
+
+def _plain(text: str) -> str:
+    """Somebody's text without mathtext: a dollar sign in a network's name is only a dollar sign."""
+    return text.replace("$", r"\$")

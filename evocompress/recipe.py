@@ -1,0 +1,101 @@
+"""A recipe: which codecs are candidates for which tensors, and at which rate weight λ."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+from evocompress.codecs import Codec, parse_codec
+from evocompress.errors import CodecError
+
+__all__ = ["Recipe", "Rule"]
+
+Dims = Literal["any", "vector", "matrix"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Tensors whose name matches the glob `match` (and have ≥ 2 dimensions if `dims` is "matrix", < 2 if "vector").
+
+    `codecs` are the candidates (names or stages written out, see `evocompress codecs`); `rate_factor` multiplies the
+    recipe's λ, so 0.01 means ten times finer steps.
+    """
+
+    match: str = "*"
+    codecs: tuple[str, ...] = ("deadzone",)
+    rate_factor: float = 1.0
+    dims: Dims = "any"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codecs", (self.codecs,) if isinstance(self.codecs, str) else tuple(self.codecs))
+        if not self.codecs:
+            raise CodecError(f"Rule {self.match!r} has no codecs; name at least one.")
+        if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
+            raise CodecError(f"Rule {self.match!r}: rate_factor is {self.rate_factor}; it must be positive.")
+        if self.dims not in get_args(Dims):
+            raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {', '.join(get_args(Dims))}.")
+        self.candidates()
+
+    def candidates(self) -> tuple[Codec, ...]:
+        """The codecs themselves."""
+        return tuple(parse_codec(spec) for spec in self.codecs)
+
+    def applies(self, name: str, dimensions: int) -> bool:
+        """Whether a tensor of this name and number of dimensions is this rule's."""
+        if self.dims != "any" and (dimensions >= 2) != (self.dims == "matrix"):
+            return False
+        return fnmatch.fnmatchcase(name, self.match)
+
+
+#: Without a rule of one's own: matrices by the cheapest of three codecs, vectors (biases, norms) in about 8 bits.
+DEFAULT_RULES = (
+    Rule(codecs=("deadzone",), rate_factor=0.01, dims="vector"),
+    Rule(codecs=("deadzone", "dct", "lowrank")),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """λ and rules; the first rule that applies to a tensor is the one that counts, `DEFAULT_RULES` come last.
+
+    >>> Recipe(1e-3, (Rule("head.*", ("lossless",)),)).rule("head.bias", 1).codecs
+    ('lossless',)
+    """
+
+    rate_weight: float = 1e-4
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))
+        if not (math.isfinite(self.rate_weight) and self.rate_weight > 0):
+            raise CodecError(f"rate_weight is {self.rate_weight}; it must be a positive, finite number.")
+
+    def rule(self, name: str, dimensions: int) -> Rule:
+        """The rule of a tensor."""
+        return next(rule for rule in (*self.rules, *DEFAULT_RULES) if rule.applies(name, dimensions))
+
+    def check(self, tensors: Iterable[tuple[str, int]]) -> None:
+        """Refuse rules that no tensor (name, dimensions) meets: they are typing errors more often than not.
+
+        Raises:
+            CodecError: Names the patterns that matched nothing, and some of the names that there are.
+        """
+        known = list(tensors)
+        idle = [rule.match for rule in self.rules if not any(rule.applies(*tensor) for tensor in known)]
+        if idle:
+            names = ", ".join(name for name, _ in known[:8]) + (", …" if len(known) > 8 else "")
+            raise CodecError(f"No tensor matches {', '.join(map(repr, idle))}; tensors are {names or '(none)'}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return {"rate_weight": self.rate_weight, "rules": [dataclasses.asdict(rule) for rule in self.rules]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_json`."""
+        return cls(data["rate_weight"], tuple(Rule(**rule) for rule in data["rules"]))
+
+

@@ -1,0 +1,88 @@
+"""Find what a user names in a configuration: an object of their own, a known name, an option of a function."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from evocompress.errors import ConfigError, EvocompressError
+
+__all__ = ["check_options", "is_reference", "one_of", "resolve"]
+
+
+def one_of(known: Iterable[str], name: str) -> str:
+    """The end of an error message: the nearest of the known names, and all of them.
+
+    >>> one_of(["mnist", "digits"], "digit")
+    "Did you mean 'digits'? Known: digits, mnist."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(names) or 'none'}."
+
+
+def is_reference(name: str) -> bool:
+    """Whether `name` is written as `package.module:attribute`."""
+    return ":" in name
+
+
+def resolve(reference: str, *, what: str = "object", error: type[EvocompressError] = ConfigError) -> Callable[..., Any]:
+    """The callable that `package.module:attribute` names; the current folder is importable.
+
+    `what` names its purpose in messages. Raises `error` where the module or the attribute does not exist, the module
+    fails as it is imported, or the object cannot be called.
+
+    >>> resolve("math:hypot")(3.0, 4.0)
+    5.0
+    """
+    module_name, colon, attribute = reference.partition(":")
+    if not colon or not module_name or not attribute:
+        raise error(f"{what} {reference!r}: write it as 'package.module:attribute'")
+    found: Any = _module(module_name, reference, what, error)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [name for name in dir(found) if not name.startswith("_")]
+            raise error(f"{what} {reference!r}: {module_name} has no {part!r}. {one_of(public, part)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise error(f"{what} {reference!r}: it is a {type(found).__name__}; it must be callable")
+    return found  # type: ignore[no-any-return]
+
+
+def _module(name: str, reference: str, what: str, error: type[EvocompressError]) -> Any:
+    with contextlib.suppress(FileNotFoundError):  # the current folder may have been removed
+        folder = os.getcwd()
+        # Last, so that a file of the user's never shadows an installed package.
+        if folder not in sys.path and "" not in sys.path:
+            sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as failure:
+        if failure.name is None or not (name == failure.name or name.startswith(failure.name + ".")):
+            raise error(f"{what} {reference!r}: importing {name} needs {failure.name!r}, not installed") from failure
+        hint = "it must be installed, or lie in the current folder"
+        raise error(f"{what} {reference!r}: there is no module {failure.name!r}; {hint}") from failure
+    except Exception as failure:
+        raise error(f"{what} {reference!r}: importing {name} failed: {type(failure).__name__}: {failure}") from failure
+
+
+def check_options(
+    function: Callable[..., Any], options: Mapping[str, Any], *, what: str, error: type[EvocompressError] = ConfigError
+) -> None:
+    """Refuse an option that `function` does not take as a keyword-only argument, naming the nearest that it does."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in bound]
+    for name in options:
+        if name not in known:
+            raise error(f"{what}: unknown option {name!r}. {one_of(known, name)}")

@@ -1,0 +1,170 @@
+"""One attempt at a segment, the same in every executor: check parents, run in a scratch folder, upload, commit.
+
+It may be killed anywhere and it may run twice; whatever happens, a segment gets one committed outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import tempfile
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from evocompress.search.commit import attempt_folder, commit, read_commit, sha256
+from evocompress.search.records import Leaf, Outcome, Status, Task
+from evocompress.search.storage import Storage
+
+__all__ = ["Segment", "failure", "plain", "run_attempt", "settle"]
+
+Segment: TypeAlias = Callable[[Task, str, Sequence[bytes]], Outcome]
+
+
+class _Refused(Exception):
+    """What a segment was given or gave back breaks the contract; the text goes into the failed outcome."""
+
+
+def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
+    """The committed outcome of `task`: that of an earlier attempt if there is one, else of this.
+
+    A wrong parent hash, an exception of the segment, a full disk or a broken contract is an outcome with a status and
+    an error text, never an exception.
+    """
+    committed = read_commit(storage, task.segment_id)
+    if committed is not None:
+        return committed
+    attempt = uuid.uuid4().hex[:12]
+    try:
+        with tempfile.TemporaryDirectory(prefix="evocompress-") as scratch:
+            outcome = _run(segment, task, storage, scratch)
+            try:
+                outcome = _upload(outcome, task, attempt, scratch, storage)
+            except _Refused as error:
+                outcome = dataclasses.replace(failure(task, str(error)), seconds=outcome.seconds)
+            return commit(storage, dataclasses.replace(outcome, attempt=attempt))
+    except OSError as error:
+        return settle(task, _storage_failure(task, error, attempt, storage), storage)
+    except BaseException:
+        _discard(storage, task, attempt)
+        raise
+
+
+def failure(task: Task, error: str, status: Status = "failed", **metrics: Any) -> Outcome:
+    """The outcome of a segment that came to nothing."""
+    return Outcome(task.segment_id, task.index, status, error=error, metrics=metrics)
+
+
+def settle(task: Task, outcome: Outcome, storage: Storage) -> Outcome:
+    """Commit a failure that no attempt could commit itself; an outcome that was committed meanwhile wins.
+
+    Where the storage does not even take that, the outcome is returned as it is; the journal still records it.
+    """
+    attempt = uuid.uuid4().hex[:12]
+    try:
+        return commit(storage, dataclasses.replace(outcome, attempt=attempt))
+    except OSError:
+        _discard(storage, task, attempt)
+        return outcome
+
+
+def _storage_failure(task: Task, error: OSError, attempt: str, storage: Storage) -> Outcome:
+    _discard(storage, task, attempt)
+    return failure(task, f"the segment's files could not be stored: {error}")
+
+
+def _discard(storage: Storage, task: Task, attempt: str) -> None:
+    with contextlib.suppress(OSError):
+        storage.delete(attempt_folder(task.segment_id, attempt))
+
+
+def _run(segment: Segment, task: Task, storage: Storage, scratch: str) -> Outcome:
+    try:
+        outcome = segment(task, scratch, _parent_files(task, storage))
+        return dataclasses.replace(outcome, metrics=plain(outcome.metrics))
+    except _Refused as error:
+        return failure(task, str(error))
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        return failure(task, text, _status_of(error), traceback=traceback.format_exc(limit=-8))
+
+
+def _status_of(error: Exception) -> Status:
+    """Out of memory is told by name and text: torch must not be imported here."""
+    text = str(error).lower()
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or (isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)):
+        return "out_of_memory"
+    return "failed"
+
+
+def _parent_files(task: Task, storage: Storage) -> list[bytes]:
+    files = []
+    for parent in task.parents:
+        try:
+            data = storage.read(parent.path)
+        except FileNotFoundError:
+            raise _Refused(f"parent file {storage.url(parent.path)} is missing") from None
+        if sha256(data) != parent.sha256:
+            raise _Refused(f"parent file {storage.url(parent.path)} has sha256 {sha256(data)}, not {parent.sha256}")
+        files.append(data)
+    return files
+
+
+def _upload(outcome: Outcome, task: Task, attempt: str, scratch: str, storage: Storage) -> Outcome:
+    """Check what the segment returned against its files and store those; the outcome with final paths."""
+    if (outcome.segment_id, outcome.index) != (task.segment_id, task.index):
+        raise _Refused(f"the segment returned an outcome of {outcome.segment_id}, asked was {task.segment_id}")
+    leaves = []
+    for number, leaf in enumerate(outcome.leaves):
+        leaf, data = _checked(leaf, task, number, scratch)
+        path = f"{attempt_folder(task.segment_id, attempt)}/{leaf.path}"
+        storage.write(path, data)
+        leaves.append(dataclasses.replace(leaf, path=path))
+    for name in ("leaf_id", "path"):
+        values = [getattr(leaf, name) for leaf in leaves]
+        if len(set(values)) != len(values):
+            raise _Refused(f"two leaves have the same {name}: {values}")
+    return dataclasses.replace(outcome, leaves=tuple(leaves))
+
+
+def _checked(leaf: Leaf, task: Task, number: int, scratch: str) -> tuple[Leaf, bytes]:
+    """The leaf with id and hash filled in, and its bytes; what it claims must be true of the file."""
+    if Path(leaf.path).name != leaf.path or leaf.path in ("", ".", "..", "metrics.json"):
+        raise _Refused(f"leaf path {leaf.path!r} is not a file name in the segment's folder")
+    if not (math.isfinite(leaf.accuracy) and 0.0 <= leaf.accuracy <= 1.0):
+        raise _Refused(f"leaf {leaf.path!r} has accuracy {leaf.accuracy}; it must be in [0, 1]")
+    try:
+        data = Path(scratch, leaf.path).read_bytes()
+    except FileNotFoundError:
+        raise _Refused(f"leaf file {leaf.path!r} was not written") from None
+    if leaf.nbytes != len(data):
+        raise _Refused(f"leaf {leaf.path!r} says {leaf.nbytes} bytes, its file has {len(data)}")
+    if leaf.sha256 not in ("", sha256(data)):
+        raise _Refused(f"leaf {leaf.path!r} says sha256 {leaf.sha256}, its file has {sha256(data)}")
+    leaf_id = leaf.leaf_id or f"{task.segment_id}-{number}"
+    if not leaf_id.startswith(task.segment_id):
+        raise _Refused(f"leaf_id {leaf_id!r} must start with the segment_id {task.segment_id}, to be unique in the run")
+    known = dataclasses.replace(leaf, leaf_id=leaf_id, sha256=sha256(data), measurements=plain(leaf.measurements))
+    return known, data
+
+
+def plain(value: Any) -> Any:
+    """As JSON data: numpy scalars and arrays become numbers and lists, NaN and infinity (a diverged loss) None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise _Refused(f"measurements and metrics must be JSON data, found {type(value).__name__}")

@@ -1,0 +1,52 @@
+"""What a run tells its observer: small frozen objects with all that a live display needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from evocompress.search.records import Outcome, Task
+from evocompress.search.search import Told
+
+__all__ = ["Ended", "Event", "Finished", "Observer", "Reason", "Submitted"]
+
+Reason: TypeAlias = Literal["finished", "stopped", "interrupted"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Submitted:
+    """A segment went to the executor; `resumed`: it had been in flight when an earlier driver ended."""
+
+    index: int
+    task: Task
+    in_flight: int
+    resumed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """An outcome was told and journalled; `completion` counts from 0, `elapsed` is seconds of the whole run."""
+
+    index: int
+    completion: int
+    outcome: Outcome
+    told: Told
+    hypervolume: float
+    front_size: int
+    in_flight: int
+    elapsed: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """The loop is over: the budget is used up, `should_stop` said so, or Ctrl-C."""
+
+    reason: Reason
+    completions: int
+    hypervolume: float
+    front_size: int
+
+
+Event: TypeAlias = Submitted | Finished | Ended
+Observer: TypeAlias = Callable[[Event], None]

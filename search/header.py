@@ -1,0 +1,86 @@
+"""What run.json fixes for good, and how a resume is compared with it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from evocompress.errors import RunError
+from evocompress.search.history import FORMAT
+from evocompress.search.settings import SearchSettings
+from evocompress.search.space import Space
+
+__all__ = ["check_json", "compare", "describe", "identity", "locked", "make_run_json"]
+
+# Parts of a header that decide what a segment computes; the rest (versions, revision, text) is only recorded.
+_FIXED = ("config", "network", "data")
+
+# What even an override must leave: results of before and after would not be comparable, or the journal not replay.
+_LOCKED = ("network", "data", "space", "storage")
+_LOCKED_SETTINGS = ("seed", "deterministic", "lag", "bytes_range", "error_range", "reference")
+
+
+def make_run_json(
+    header: Mapping[str, Any], space: Space, settings: SearchSettings, storage_uri: str
+) -> dict[str, Any]:
+    """The content of run.json."""
+    return {
+        **header,
+        "format": FORMAT,
+        "seed": settings.seed,
+        "reference_point": list(settings.reference),
+        "ranges": {"bytes": list(settings.bytes_range), "error": list(settings.error_range)},
+        "space": space.to_json(),
+        "search": settings.to_json(),
+        "storage": storage_uri,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def identity(header: Mapping[str, Any], space: Space, settings: SearchSettings, storage_uri: str) -> dict[str, Any]:
+    """What must not change between a run and its resume, as it comes back from JSON."""
+    parts = {key: header.get(key) for key in _FIXED}
+    whole = {**parts, "space": space.to_json(), "search": settings.to_json(), "storage": storage_uri}
+    result: dict[str, Any] = json.loads(json.dumps(whole))
+    return result
+
+
+def compare(old: Any, new: Any, free: Collection[str] = (), prefix: str = "") -> dict[str, list[Any]]:
+    """Differences as {dotted key: [old, new]}; keys in `free`, and everything below them, may differ."""
+    if prefix in free:
+        return {}
+    if isinstance(old, dict) and isinstance(new, dict):
+        changes: dict[str, list[Any]] = {}
+        for key in sorted({*old, *new}):
+            dotted = f"{prefix}.{key}" if prefix else str(key)
+            changes.update(compare(old.get(key), new.get(key), free, dotted))
+        return changes
+    return {} if old == new else {prefix: [old, new]}
+
+
+def locked(changes: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """The changes that no override can make."""
+    keys = {*_LOCKED, *(f"search.{name}" for name in _LOCKED_SETTINGS)}
+    return {name: change for name, change in changes.items() if name in keys or name.split(".")[0] in keys}
+
+
+def describe(changes: Mapping[str, list[Any]]) -> str:
+    """The differences in one line, long values cut."""
+    return "; ".join(f"{key} was {_short(old)}, is {_short(new)}" for key, (old, new) in changes.items())
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_json(header: Mapping[str, Any]) -> None:
+    """Raise `RunError` where a header cannot be written."""
+    try:
+        json.dumps(dict(header), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RunError(
+            f"header cannot be written to run.json ({error}); give JSON data, finite numbers only"
+        ) from error

@@ -1,0 +1,55 @@
+"""The executor that runs a task in this process when it is waited for."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from evocompress.search.attempt import Segment, run_attempt
+from evocompress.search.records import Outcome, Task
+from evocompress.search.storage import Storage
+
+__all__ = ["InlineExecutor"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class InlineExecutor:
+    """One worker, one task at a time; for debugging, small runs and tests."""
+
+    workers = 1
+    slots = 1
+
+    def __init__(self, segment: Segment, storage: Storage) -> None:
+        self._segment = segment
+        self._storage = storage
+        self._queue: deque[Task] = deque()
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
+
+    def submit(self, task: Task) -> None:
+        """Queue a task; `wait` runs it."""
+        self._queue.append(task)
+
+    def wait(self, timeout: float | None = None) -> list[Outcome]:
+        """Run the oldest task; `timeout` cannot be kept here."""
+        if not self._queue:
+            return []
+        return [run_attempt(self._segment, self._queue.popleft(), self._storage)]
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """One after the other, here."""
+        return [function(item) for item in items]
+
+    def cancel(self) -> None:
+        """Drop the queue."""
+        self._queue.clear()
+
+    def close(self) -> None:
+        """Drop the queue."""
+        self.cancel()

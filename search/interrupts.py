@@ -1,0 +1,56 @@
+"""Ctrl-C at safe points only: in between, the journal and the search are in step."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+__all__ = ["Interrupts"]
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into a flag, or into `KeyboardInterrupt` while the driver only waits.
+
+    Outside the main thread, where Python delivers no signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+        self._waiting = False
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Take over the signals for a while."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        old: dict[signal.Signals, Any] = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                old[number] = signal.signal(number, self._handle)
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    @contextlib.contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Where nothing is half done: a signal ends this block at once, with `pending` set."""
+        try:
+            self._waiting = True
+            if not self.pending:
+                yield
+        except KeyboardInterrupt:
+            self.pending = True
+        finally:
+            self._waiting = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.pending = True
+        if self._waiting:
+            self._waiting = False
+            raise KeyboardInterrupt

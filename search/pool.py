@@ -1,0 +1,89 @@
+"""The bounded set that parents come from."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from evocompress.search.fitness import Fitness, FitnessRule, by_dominance, by_sum
+from evocompress.search.objectives import Member, Scale
+from evocompress.search.records import Leaf
+from evocompress.search.settings import SearchSettings, Selection
+
+__all__ = ["Pool"]
+
+_RULES: dict[Selection, FitnessRule] = {"dominance": by_dominance, "scalar": by_sum}
+
+
+class Pool:
+    """At most `pool_size` members, or all there ever were where selection is "random" (which ranks nothing)."""
+
+    def __init__(self, settings: SearchSettings) -> None:
+        self._settings = settings
+        self._rule = _RULES.get(settings.selection)
+        self.members: list[Member] = []
+        self._fitness: list[Fitness] = []
+        self._ids: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __contains__(self, leaf_id: object) -> bool:
+        return leaf_id in self._ids
+
+    def insert(self, members: Iterable[Member]) -> list[Member]:
+        """Take all of `members` in, then drop the worst one by one while there are too many; returns the dropped.
+
+        Each drop ranks the rest anew: with two near neighbours only the first to go has a small contribution.
+        """
+        dropped: list[Member] = []
+        for member in members:
+            self.members.append(member)
+            self._ids.add(member.leaf.leaf_id)
+        if self._rule is None:
+            return dropped
+        while True:
+            fitness = self._rule(self.members, self._settings.reference)
+            if len(self.members) <= self._settings.pool_size:
+                self._fitness = fitness
+                return dropped
+            worst = max(range(len(fitness)), key=lambda i: (fitness[i], self.members[i].key))
+            dropped.append(self.members.pop(worst))
+            self._ids.discard(dropped[-1].leaf.leaf_id)
+
+    def draw(self, rng: np.random.Generator) -> Member:
+        """The best of a few random members, or any member where selection is "random"."""
+        n = len(self.members)
+        if self._rule is None:
+            return self.members[int(rng.integers(n))]
+        drawn = rng.integers(n, size=self._settings.tournament_size)
+        return self.members[min((int(i) for i in drawn), key=lambda i: (self._fitness[i], self.members[i].key))]
+
+    def neighbour(self, member: Member, rng: np.random.Generator) -> Member | None:
+        """A member next to `member` in size, on either side; None where there is no other.
+
+        Where selection is "random" it is any other member: to sort all there ever were would cost more than it tells.
+        """
+        others = [other for other in self.members if other.leaf.leaf_id != member.leaf.leaf_id]
+        if not others:
+            return None
+        if self._rule is None:
+            return others[int(rng.integers(len(others)))]
+        others.sort(key=lambda other: (other.x, other.key))
+        at = bisect_left(others, (member.x, member.key), key=lambda other: (other.x, other.key))
+        near = others[max(at - 1, 0) : at + 1]
+        return near[int(rng.integers(len(near)))]
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """As JSON-ready data, in order, since draws go by position."""
+        return [{"key": list(member.key), "leaf": member.leaf.to_json()} for member in self.members]
+
+    @classmethod
+    def from_state(cls, state: list[dict[str, Any]], settings: SearchSettings) -> Pool:
+        """The inverse of `state_dict`."""
+        pool, scale = cls(settings), Scale.of(settings)
+        pool.insert(scale.member(Leaf.from_json(item["leaf"]), (item["key"][0], item["key"][1])) for item in state)
+        return pool

@@ -1,0 +1,212 @@
+"""The executor on Ray's core tasks; the only file that imports Ray, and only when an executor is made."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from evocompress.errors import ConfigError, RunError
+from evocompress.search.attempt import Segment, failure, run_attempt, settle
+from evocompress.search.records import Outcome, Status, Task
+from evocompress.search.storage import Storage
+
+__all__ = ["RayExecutor", "task_options"]
+
+# A GPU process is renewed after so many segments: a leak stays bounded, and starting anew costs little per segment.
+_GPU_MAX_CALLS = 100
+
+
+def task_options(cpus: float, gpus: float, max_calls: int | None = None, max_retries: int = 3) -> dict[str, Any]:
+    """Ray's options for the segment task; `max_calls` always explicit.
+
+    Ray sets max_calls=1 by itself where num_gpus > 0: a new process, and the import of torch, for every segment. Here
+    it is 0 (never renew) on CPUs and 100 on GPUs unless given. `max_retries` is how often Ray runs a task again whose
+    worker or node was lost; exceptions are outcomes and never retried.
+
+    >>> task_options(cpus=1, gpus=0.5)["max_calls"]
+    100
+    """
+    if max_calls is None:
+        max_calls = _GPU_MAX_CALLS if gpus > 0 else 0
+    if cpus < 0 or gpus < 0 or (cpus == 0 and gpus == 0) or max_calls < 0:
+        raise ConfigError(
+            f"cpus = {cpus}, gpus = {gpus}, max_calls = {max_calls}; none below 0, and a segment needs cpus or gpus"
+        )
+    return {
+        "num_cpus": cpus,
+        "num_gpus": gpus,
+        "max_calls": max_calls,
+        "max_retries": max_retries,
+        "retry_exceptions": False,
+    }
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _remote_call(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)
+
+
+def _remote_attempt(segment: Segment, storage: Storage, task: Task) -> Outcome:
+    return run_attempt(segment, task, storage)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray warns of its own future and leaves sockets to the collector; neither is news to whoever runs a search."""
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning, ResourceWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+class RayExecutor:
+    """Segments as stateless Ray tasks; checkpoints go by storage path, so a lost node costs only what ran on it.
+
+    Joins the cluster at `address` or `RAY_ADDRESS`, or one that this process is already in; else starts a local one and
+    ends it on `close`. `workers` defaults to what the cluster holds: GPUs / gpus, or CPUs / cpus. `env_vars` are set in
+    the workers before anything is imported there.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        storage: Storage,
+        *,
+        workers: int | None = None,
+        cpus: float = 1.0,
+        gpus: float = 0.0,
+        address: str | None = None,
+        env_vars: Mapping[str, str] | None = None,
+        max_calls: int | None = None,
+        max_retries: int = 3,
+    ) -> None:
+        options = task_options(cpus, gpus, max_calls, max_retries)
+        self._ray = _import_ray()
+        self._storage = storage
+        with _quiet():
+            self._owner = _connect(self._ray, address, workers, cpus, gpus)
+            if env_vars:
+                options["runtime_env"] = {"env_vars": dict(env_vars)}
+            self._options = options
+            self._remote = self._ray.remote(**options)(_remote_attempt)
+            self._shared = (self._ray.put(segment), self._ray.put(storage))
+            self.workers = workers if workers is not None else _capacity(self._ray, cpus, gpus)
+        self._tasks: dict[Any, Task] = {}
+
+    @property
+    def slots(self) -> int:
+        """An eighth more than `workers`, at least one: a worker that gets free finds its next task waiting."""
+        return self.workers + max(1, self.workers // 8)
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
+
+    def submit(self, task: Task) -> None:
+        """Hand a task to Ray."""
+        with _quiet():
+            self._tasks[self._remote.remote(*self._shared, task)] = task
+
+    def wait(self, timeout: float | None = None) -> list[Outcome]:
+        """Outcomes of every task that has ended, at least one unless `timeout` seconds go by."""
+        if not self._tasks:
+            return []
+        with _quiet():
+            ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout)
+            if ready and len(self._tasks) > 1:
+                ready, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
+            return [self._outcome(reference) for reference in ready]
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """As Ray tasks with a segment's resources; an exception inside comes out as it was raised."""
+        with _quiet():
+            remote = self._ray.remote(**self._options)(_remote_call)
+            shared = self._ray.put(function)
+            references = [remote.remote(shared, item) for item in items]
+            try:
+                results: list[Result] = self._ray.get(references)
+            except self._ray.exceptions.RayTaskError as error:
+                raise getattr(error, "cause", None) or error from None
+            except self._ray.exceptions.RayError as error:
+                raise RunError(f"a worker was lost for good: {error}; resume the run to try again") from error
+            return results
+
+    def cancel(self) -> None:
+        """Kill everything in flight."""
+        with _quiet():
+            for reference in self._tasks:
+                with contextlib.suppress(Exception):
+                    self._ray.cancel(reference, force=True)
+        self._tasks.clear()
+
+    def close(self) -> None:
+        """Cancel, and end Ray if this executor started it."""
+        if not self._ray.is_initialized():
+            return
+        self.cancel()
+        if self._owner:
+            with _quiet():
+                self._ray.shutdown()
+
+    def _outcome(self, reference: Any) -> Outcome:
+        task = self._tasks[reference]
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except Exception as error:
+            # Not from inside the segment, which records its own: the worker or the node is gone for good.
+            status: Status = "out_of_memory" if type(error).__name__ == "OutOfMemoryError" else "failed"
+            outcome = settle(task, failure(task, f"{type(error).__name__}: {error}".strip(), status), self._storage)
+        del self._tasks[reference]
+        return outcome
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read at import
+    try:
+        with _quiet():
+            import ray
+    except ModuleNotFoundError as error:
+        raise RunError("Ray is not installed; install evocompress[ray], or run inline") from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, workers: int | None, cpus: float, gpus: float) -> bool:
+    """Make sure that Ray is there; whether this call started or joined it."""
+    if ray.is_initialized():
+        return False
+    where = address or os.environ.get("RAY_ADDRESS")
+    try:
+        # "local" by name: without an address Ray would join whatever cluster somebody else left on this machine.
+        ray.init(
+            address=where or "local",
+            include_dashboard=None if where else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError(f"no Ray cluster at {where!r} ({error}); start one, or leave address out") from error
+    return True
+
+
+def _capacity(ray: Any, cpus: float, gpus: float) -> int:
+    """How many segments the cluster holds at once."""
+    resources = ray.cluster_resources()
+    fits = []
+    if gpus > 0:
+        fits.append(resources.get("GPU", 0.0) / gpus)
+    if cpus > 0:
+        fits.append(resources.get("CPU", 0.0) / cpus)
+    if min(fits) < 1:
+        raise RunError(
+            f"the Ray cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs, "
+            f"a segment asks for cpus={cpus:g}, gpus={gpus:g}; lower those or add a node"
+        )
+    return int(min(fits) + 1e-9)

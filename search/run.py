@@ -1,0 +1,278 @@
+"""A run folder: open, create or resume it, drive the search in it, and keep what it promises.
+
+The promise: kill any process at any instant, and a resume loses at most the segments in flight. What holds it up: a
+segment exists once its COMMIT.json does; a task is in the journal before it is submitted; an outcome is in the journal
+before a file is deleted because of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evocompress.errors import RunError
+from evocompress.search.commit import attempt_folder, read_commit
+from evocompress.search.events import Observer, Reason
+from evocompress.search.executors import Executor
+from evocompress.search.header import check_json, compare, describe, identity, locked, make_run_json
+from evocompress.search.history import History, read_history, read_run_json
+from evocompress.search.journal import Journal
+from evocompress.search.lease import Lease
+from evocompress.search.loop import Loop
+from evocompress.search.records import Outcome, Task
+from evocompress.search.search import Search, Told
+from evocompress.search.settings import SearchSettings
+from evocompress.search.space import Space
+from evocompress.search.storage import LocalStorage, Storage, open_storage
+
+__all__ = ["Run", "open_run"]
+
+_FINGERPRINT = ("created", "seed", "space", "config")
+
+
+class Run:
+    """An open run; made by `open_run`, used as a context manager, which holds the lease.
+
+    `search` is the folded search, `storage` where files lie, `settings` the resolved settings, `run_json` the header.
+    """
+
+    def __init__(
+        self, folder: Path, run_json: dict[str, Any], space: Space, settings: SearchSettings, lease: Lease
+    ) -> None:
+        self.folder = folder
+        self.run_json = run_json
+        self.settings = settings
+        self.storage: Storage = open_storage(run_json["storage"] or folder)
+        self.search = Search(space, settings)
+        self._lease = lease
+        self._journal = Journal(folder / "journal")
+        self._completions = 0
+        self._elapsed = 0.0
+        self._resubmit: list[Task] = []
+        self._winners: dict[str, str] = {}
+        self._closed: str | None = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        reason = self._closed or "closed"
+        if kind is not None:
+            reason = "interrupted" if issubclass(kind, KeyboardInterrupt) else f"{kind.__name__}: {error}"
+        try:
+            self.record("closed", reason=reason, in_flight=list(self.search.in_flight))
+        except RunError:
+            if kind is None:
+                raise
+        finally:
+            self._journal.close()
+            self._lease.__exit__()
+
+    def record(self, kind: str, **payload: Any) -> None:
+        """Journal an event of another type, such as "reference" or "audited"."""
+        self._lease.check()
+        self._journal.append([(kind, payload)])
+
+    def history(self) -> History:
+        """The run as read from its folder."""
+        return read_history(self.folder)
+
+    def drive(
+        self,
+        executor: Executor,
+        *,
+        observer: Observer | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Reason:
+        """Run segments until the budget is used up ("finished"), `should_stop` ("stopped") or Ctrl-C ("interrupted").
+
+        What is in flight at a stop stays in the journal as submitted, for a resume. The executor stays open.
+        """
+        loop = Loop(
+            self.search,
+            executor,
+            self,
+            observer=observer,
+            should_stop=should_stop,
+            resubmit=self._resubmit,
+            completions=self._completions,
+            elapsed=self._elapsed,
+        )
+        reason = loop.run()
+        self._resubmit = list(self.search.in_flight.values())
+        self._elapsed = self.history().elapsed
+        self._closed = reason
+        if reason == "finished":
+            self._sweep()
+        return reason
+
+    # ---- what the loop has recorded ---------------------------------------------------------------------------------
+
+    def submitted(self, tasks: Sequence[tuple[Task, bool]]) -> None:
+        """Journal tasks before they are submitted."""
+        self._lease.check()
+        self._journal.append(
+            [("submitted", {"task": task.to_json(), "attempt_of_resume": resumed}) for task, resumed in tasks]
+        )
+
+    def finished(self, results: Sequence[tuple[Outcome, int, Told]]) -> None:
+        """Journal outcomes, then delete the files that nobody needs any more."""
+        self._lease.check()
+        self._journal.append([_finished_line(*result) for result in results])
+        self._completions += len(results)
+        self._winners.update((outcome.segment_id, outcome.attempt) for outcome, _, _ in results)
+        for path in self.search.collect().values():
+            self.storage.delete(path)
+
+    # ---- resume -----------------------------------------------------------------------------------------------------
+
+    def fold(self) -> None:
+        """Bring the search to where the journal ends, adopt what was committed, and queue the rest again."""
+        for record in self._journal.records:
+            if record["type"] == "submitted" and not record["attempt_of_resume"]:
+                self.search.replay(Task.from_json(record["task"]))
+            elif record["type"] == "finished":
+                outcome = Outcome.from_json(record["outcome"])
+                if not self.search.tell(outcome).duplicate:
+                    self._completions += 1
+                    self._winners[outcome.segment_id] = outcome.attempt
+        self._elapsed = self.history().elapsed
+        self._journal.records.clear()
+
+    def adopt(self) -> int:
+        """Take in segments that were committed but not journalled as finished; the others will be resubmitted."""
+        adopted: list[tuple[Outcome, int, Told]] = []
+        for segment_id in self.search.in_flight:
+            outcome = read_commit(self.storage, segment_id)
+            if outcome is not None:
+                adopted.append((outcome, self._completions + len(adopted), self.search.tell(outcome)))
+        self.finished(adopted)
+        self._resubmit = list(self.search.in_flight.values())
+        self._sweep()
+        return len(adopted)
+
+    def _sweep(self) -> None:
+        """Delete what a kill left behind in finished segments: files of losing attempts, and of leaves let go.
+
+        Segments in flight are left alone: an attempt of a killed driver may still be running on a cluster, and it must
+        not commit files that are gone. Once the segment is finished, such an attempt can only lose.
+        """
+        leaves = self.history().leaves
+        kept = {leaf.path for leaf_id, leaf in leaves.items() if self.search.needs(leaf_id)}
+        for path in self.storage.find("seg"):
+            parts = path.split("/")
+            if len(parts) < 4 or parts[1] not in self._winners:
+                continue
+            won = path.startswith(attempt_folder(parts[1], self._winners[parts[1]]) + "/")
+            if not won or (parts[-1] != "metrics.json" and path not in kept):
+                self.storage.delete(path)
+
+
+def _finished_line(outcome: Outcome, completion: int, told: Told) -> tuple[str, dict[str, Any]]:
+    return "finished", {"outcome": outcome.to_json(), "completion": completion, "told": told.to_json()}
+
+
+def open_run(
+    folder: str | os.PathLike[str],
+    *,
+    header: Mapping[str, Any],
+    space: Space,
+    settings: SearchSettings,
+    storage_uri: str = "",
+    resume: bool = False,
+    override: bool = False,
+    workers: int = 1,
+    free: Collection[str] = (),
+) -> Run:
+    """Take the lease of `folder` and create the run there, or resume it; use the result in a `with` statement.
+
+    `header` is what run.json holds beside the search's own settings (config, config_text, versions, git_revision,
+    network, data). Leave `settings.lag` None: it is resolved for `workers` at creation, and the stored one counts at a
+    resume. A resume whose config, network, data, space or settings differ is a `RunError`. `override` journals changes
+    of config and settings and goes on with the new ones, but not of what makes results comparable (seed, mode, scale,
+    network, data, space). Dotted keys in `free` (such as "config.resources") may differ anyway.
+    """
+    check_json(header)
+    path = Path(folder).absolute()
+    if resume:
+        read_run_json(path)
+    else:
+        _refuse_existing(path)
+        path.mkdir(parents=True, exist_ok=True)
+    lease = Lease(path).__enter__()
+    try:
+        if resume:
+            return _resume(path, lease, header, space, settings, storage_uri, override, free)
+        return _create(path, lease, header, space, settings.resolve(workers), storage_uri)
+    except BaseException:
+        lease.__exit__()
+        raise
+
+
+def _refuse_existing(path: Path) -> None:
+    if (path / "run.json").exists():
+        raise RunError(f"{path} already holds a run; resume it, or choose another folder")
+
+
+def _create(
+    path: Path, lease: Lease, header: Mapping[str, Any], space: Space, settings: SearchSettings, storage_uri: str
+) -> Run:
+    _refuse_existing(path)  # again, now under the lease
+    run_json = make_run_json(header, space, settings, storage_uri)
+    _claim_storage(path, run_json, storage_uri)
+    data = json.dumps(run_json, indent=1, allow_nan=False).encode()
+    if not LocalStorage(str(path)).create("run.json", data):
+        raise RunError(f"{path} already holds a run; resume it, or choose another folder")
+    return Run(path, run_json, space, settings, lease)
+
+
+def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) -> None:
+    """Two runs in one storage would adopt each other's segments, whose ids know the search but not the network."""
+    if not storage_uri:
+        if (path / "seg").exists():
+            raise RunError(f"{path} has no run.json but a folder seg of some run; choose another folder")
+        return
+    mark = json.dumps({key: run_json.get(key) for key in _FINGERPRINT}, sort_keys=True).encode()
+    if not open_storage(storage_uri).create("RUN.json", mark):
+        raise RunError(f"storage {storage_uri!r} already holds a run's files; give each run a place of its own")
+
+
+def _resume(
+    path: Path,
+    lease: Lease,
+    header: Mapping[str, Any],
+    space: Space,
+    settings: SearchSettings,
+    storage_uri: str,
+    override: bool,
+    free: Collection[str],
+) -> Run:
+    history = read_history(path)
+    before = _effective(history)
+    if settings.lag is None:
+        settings = SearchSettings.from_json({**settings.to_json(), "lag": before["search"]["lag"]})
+    now = identity(header, space, settings, storage_uri)
+    changes = compare(before, now, free)
+    if fixed := locked(changes):
+        raise RunError(f"{path} cannot go on: {describe(fixed)}; undo that, or start a new run in another folder")
+    if changes and not override:
+        raise RunError(f"{path} was made with another configuration: {describe(changes)}; undo that, or override")
+    run = Run(path, history.run, space, settings, lease)
+    if changes:
+        run.record("override", changes=changes, **now)
+    run.record("resumed", **{key: header.get(key) for key in ("versions", "git_revision")}, pid=os.getpid())
+    run.fold()
+    run.adopt()
+    return run
+
+
+def _effective(history: History) -> dict[str, Any]:
+    """What the run is made with by now: run.json, and over it the last override."""
+    run = history.run
+    parts = {key: run.get(key) for key in ("config", "network", "data", "space", "search", "storage")}
+    for event in history.events("override"):
+        parts.update({key: event[key] for key in parts if key in event})
+    return parts

@@ -1,0 +1,280 @@
+"""The search as ask/tell: pure, with plain state, ignorant of executors, files and clocks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from evocompress.errors import RunError
+from evocompress.search.archive import Archive
+from evocompress.search.objectives import Member, Scale
+from evocompress.search.parents import choose_parent, size_bin
+from evocompress.search.population import Population
+from evocompress.search.probe_control import ProbeControl
+from evocompress.search.records import Genome, Leaf, Operator, Outcome, Parent, ParentRule, Task
+from evocompress.search.settings import SearchSettings
+from evocompress.search.space import Space
+from evocompress.search.variation import crossover, mutate, probes
+
+__all__ = ["Search", "Told"]
+
+# First words of the spawn keys: draws for the hypercube and for decision i never share a stream.
+_HYPERCUBE, _DECISION = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What one outcome changed. `duplicate`: it had been told before, and nothing changed."""
+
+    hypervolume_before: float
+    hypervolume_after: float
+    accepted: tuple[str, ...] = ()
+    displaced: tuple[str, ...] = ()
+    duplicate: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        fields = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+
+
+class Search:
+    """Ask for tasks, tell their outcomes in any order, each once or more.
+
+    Two views are kept. `archive` has every outcome told so far and is what users see. Decisions look at a second view,
+    the population: in free mode it has the same outcomes; in deterministic mode it is folded in submission order and, for
+    decision i, has exactly the outcomes 0 to i - lag, so neither speed nor faults can change a decision.
+    """
+
+    def __init__(self, space: Space, settings: SearchSettings) -> None:
+        if settings.deterministic and settings.lag is None:
+            raise RunError("lag is None in deterministic mode; fix it with settings.resolve(workers)")
+        self.space = space
+        self.settings = settings
+        self.archive = Archive(settings.reference)
+        self._scale = Scale.of(settings)
+        self._population = Population(settings)
+        self._control = ProbeControl(settings)
+        self._tries = [0] * settings.size_bins
+        self._next = 0
+        self._seen = 0
+        self._tasks: dict[str, Task] = {}
+        self._waiting: dict[int, tuple[Member, ...]] = {}
+        self._held: Counter[str] = Counter()  # leaf_ids that tasks in flight and waiting outcomes need
+        self._suspects: dict[str, str] = {}  # leaf_id to path of leaves that somebody let go of
+        self._hypercube: list[Genome] = []
+
+    # ---- what there is ------------------------------------------------------------------------------------------
+
+    @property
+    def hypervolume(self) -> float:
+        """Scaled area that `archive` dominates below the reference point."""
+        return self.archive.hypervolume
+
+    @property
+    def pool(self) -> list[Leaf]:
+        """The leaves that the next parents come from."""
+        return [member.leaf for member in self._population.pool.members]
+
+    def front(self) -> list[Leaf]:
+        """The non-dominated leaves by ascending bytes."""
+        return list(self.archive)
+
+    @property
+    def in_flight(self) -> dict[str, Task]:
+        """Tasks asked and not yet told, by segment_id, oldest first."""
+        return dict(self._tasks)
+
+    @property
+    def asked(self) -> int:
+        """How many tasks were asked so far."""
+        return self._next
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget of segments is used up, so that `ask` will give no more."""
+        return self.settings.segments is not None and self._next >= self.settings.segments
+
+    # ---- ask ----------------------------------------------------------------------------------------------------
+
+    def ask(self) -> Task | None:
+        """The next task; None when `done`, or in deterministic mode while an outcome that it must see is missing."""
+        if self.done or not self._catch_up():
+            return None
+        task = self._decide(self._next)
+        self._register(task)
+        return task
+
+    def replay(self, task: Task) -> None:
+        """Take in a task that this search had asked before it was interrupted, in place of asking it."""
+        if task.index != self._next or not self._catch_up():
+            raise RunError(f"task {task.segment_id} has index {task.index}, the search expects {self._next}")
+        self._register(task)
+
+    def _catch_up(self) -> bool:
+        """Fold what the next decision sees; False where an outcome is missing."""
+        if not self.settings.deterministic:
+            return True
+        assert self.settings.lag is not None
+        while self._seen <= self._next - self.settings.lag:
+            members = self._waiting.pop(self._seen, None)
+            if members is None:
+                return False
+            self._release((member.leaf.leaf_id, member.leaf.path) for member in members)
+            self._fold(members)
+        return True
+
+    def _register(self, task: Task) -> None:
+        self._next = task.index + 1
+        self._tasks[task.segment_id] = task
+        self._held.update(parent.leaf_id for parent in task.parents)
+        if not task.parents or self.settings.selection != "dominance":
+            return
+        member = self._population.find(task.parents[0].leaf_id)
+        if member is not None:
+            self._tries[size_bin(member.x, len(self._tries))] += 1
+
+    def _decide(self, index: int) -> Task:
+        rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(_DECISION, index)))
+        seed = int(rng.integers(2**32))
+        parents: tuple[Member, ...] = ()
+        rule: ParentRule = "none"
+        operator: Operator = "initial"
+        if index < self.settings.initial:
+            genome = self._initial(index)
+        elif not len(self._population.pool):
+            # Nothing to go on from yet (more workers than initial segments, or none succeeded): another fresh start.
+            genome = self.space.sample(rng)
+        else:
+            parent, rule = choose_parent(self._population, self._tries, self.settings, rng)
+            operator, parents, genome = self._vary(parent, rng)
+        s = self.settings
+        tried = probes(self.space, genome, rng, self._control.count, s.mutation_rate, s.mutation_sigma)
+        task = Task(index, "", operator, rule, tuple(map(_as_parent, parents)), genome, tried, seed, self._seen)
+        return dataclasses.replace(task, segment_id=self._segment_id(task))
+
+    def _initial(self, index: int) -> Genome:
+        if not self._hypercube:
+            rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(_HYPERCUBE,)))
+            self._hypercube = self.space.latin_hypercube(self.settings.initial, rng)
+        return dict(self._hypercube[index])
+
+    def _vary(self, parent: Member, rng: np.random.Generator) -> tuple[Operator, tuple[Member, ...], Genome]:
+        s, genome = self.settings, parent.leaf.genome
+        draw = float(rng.random()) * (s.continue_share + s.mutate_share + s.crossover_share)
+        if draw < s.continue_share:
+            return "continue", (parent,), dict(genome)
+        if draw >= s.continue_share + s.mutate_share:
+            other = self._population.pool.neighbour(parent, rng)
+            if other is not None:
+                return "crossover", (parent, other), crossover(self.space, genome, other.leaf.genome, rng)
+        changed = mutate(self.space, genome, rng, self.space.names, s.mutation_rate, s.mutation_sigma)
+        return "mutate", (parent,), changed
+
+    def _segment_id(self, task: Task) -> str:
+        content = {**task.to_json(), "search_seed": self.settings.seed}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    # ---- tell ---------------------------------------------------------------------------------------------------
+
+    def tell(self, outcome: Outcome) -> Told:
+        """Take an outcome in; one of a task that is not in flight is a duplicate and changes nothing."""
+        before = self.hypervolume
+        task = self._tasks.pop(outcome.segment_id, None)
+        if task is None:
+            if outcome.index >= self._next:
+                raise RunError(f"outcome of segment {outcome.segment_id} was told, but its task was never asked")
+            return Told(before, before, duplicate=True)
+        members = tuple(self._scale.member(leaf, (task.index, n)) for n, leaf in enumerate(outcome.leaves))
+        accepted, displaced = self._report(members)
+        self._control.observe(outcome, 1 + len(task.probes))
+        if self.settings.deterministic:
+            self._waiting[task.index] = members
+            self._held.update(member.leaf.leaf_id for member in members)
+        else:
+            self._fold(members)
+        self._release((parent.leaf_id, parent.path) for parent in task.parents)
+        return Told(before, self.hypervolume, accepted, displaced)
+
+    def _report(self, members: tuple[Member, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Into the archive; ids of those that are in it afterwards, and of the earlier ones that are not any more."""
+        displaced: list[Leaf] = []
+        for member in members:
+            displaced.extend(old.leaf for old in self.archive.insert(member)[1])
+        self._suspect(displaced)
+        self._suspect(member.leaf for member in members)
+        new = [member.leaf.leaf_id for member in members]
+        accepted = tuple(leaf_id for leaf_id in new if leaf_id in self.archive)
+        return accepted, tuple(leaf.leaf_id for leaf in displaced if leaf.leaf_id not in new)
+
+    def _fold(self, members: tuple[Member, ...]) -> None:
+        self._seen += 1
+        self._suspect(member.leaf for member in members)
+        self._suspect(member.leaf for member in self._population.insert(members))
+
+    # ---- files that nobody needs any more --------------------------------------------------------------------------
+
+    def collect(self) -> dict[str, str]:
+        """Leaves (leaf_id to path) that since the last call fell out of every use: front, pool, parent in flight."""
+        suspects, self._suspects = self._suspects, {}
+        return {leaf_id: path for leaf_id, path in suspects.items() if not self.needs(leaf_id)}
+
+    def needs(self, leaf_id: str) -> bool:
+        """Whether a leaf's file may still be read: it is in the front, in the pool, or parent of a task in flight."""
+        return leaf_id in self.archive or leaf_id in self._population or leaf_id in self._held
+
+    def _suspect(self, leaves: Iterable[Leaf]) -> None:
+        # A leaf that is still needed when it is looked at comes back here once its last holder lets go of it.
+        self._suspects.update((leaf.leaf_id, leaf.path) for leaf in leaves)
+
+    def _release(self, leaves: Iterable[tuple[str, str]]) -> None:
+        for leaf_id, path in leaves:
+            self._held[leaf_id] -= 1
+            if self._held[leaf_id] <= 0:
+                del self._held[leaf_id]
+                self._suspects[leaf_id] = path
+
+    # ---- state --------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next `ask` depends on beside space and settings, JSON-ready."""
+        return {
+            "next": self._next,
+            "seen": self._seen,
+            "tries": list(self._tries),
+            "ratios": list(self._control.ratios),
+            "in_flight": [task.to_json() for task in self._tasks.values()],
+            "waiting": {str(index): [m.leaf.to_json() for m in members] for index, members in self._waiting.items()},
+            "archive": self.archive.state_dict(),
+            "population": self._population.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, on a search of the same space and settings."""
+        self._next, self._seen, self._tries = state["next"], state["seen"], list(state["tries"])
+        self._control.ratios.clear()
+        self._control.ratios.extend(state["ratios"])
+        self._tasks = {item["segment_id"]: Task.from_json(item) for item in state["in_flight"]}
+        self._held = Counter(parent.leaf_id for task in self._tasks.values() for parent in task.parents)
+        self._waiting = {
+            int(index): tuple(
+                self._scale.member(Leaf.from_json(leaf), (int(index), n)) for n, leaf in enumerate(leaves)
+            )
+            for index, leaves in state["waiting"].items()
+        }
+        self._held.update(member.leaf.leaf_id for members in self._waiting.values() for member in members)
+        self.archive = Archive.from_state(state["archive"], self.settings.reference, self._scale)
+        self._population = Population.from_state(state["population"], self.settings)
+        self._suspects = {}
+
+
+def _as_parent(member: Member) -> Parent:
+    leaf = member.leaf
+    return Parent(leaf.leaf_id, leaf.path, leaf.sha256, leaf.depth, leaf.epochs, leaf.seconds, leaf.weights_sha256)

@@ -1,0 +1,128 @@
+"""The executor with a virtual clock: thousands of workers, crashes, duplicates and lost results, without waiting."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from evocompress.errors import ConfigError
+from evocompress.search.attempt import Segment, run_attempt
+from evocompress.search.records import Outcome, Task
+from evocompress.search.storage import Storage
+
+__all__ = ["Duration", "SimulatedExecutor", "lognormal"]
+
+Duration: TypeAlias = Callable[[Task, np.random.Generator], float]
+_Kind: TypeAlias = Literal["end", "crash", "again"]
+
+
+def lognormal(median: float = 1.0, sigma: float = 0.3) -> Duration:
+    """Durations in seconds as they are seen on real workers."""
+    return lambda task, rng: median * float(np.exp(sigma * rng.standard_normal()))
+
+
+class SimulatedExecutor:
+    """Workers on a virtual clock, as unreliable as asked for.
+
+    An attempt crashes half way with probability `crash`, its finished result gets lost with `lost`, and either way the
+    task is run again, as Ray does; a result comes a second time with `duplicate`. With `storage` the segment runs by
+    `run_attempt` and leaves real files; without, it is called as `segment(task, "", ())` and leaves none.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        storage: Storage | None = None,
+        *,
+        workers: int,
+        seed: int = 0,
+        duration: Duration | None = None,
+        crash: float = 0.0,
+        duplicate: float = 0.0,
+        lost: float = 0.0,
+    ) -> None:
+        for name, value in (("crash", crash), ("duplicate", duplicate), ("lost", lost)):
+            if not 0.0 <= value < 1.0:
+                raise ConfigError(
+                    f"{name} = {value}; a probability in [0, 1) is needed, at 1 nothing would ever finish"
+                )
+        self.workers = self.slots = workers
+        self.busy_seconds = 0.0
+        self.attempts = 0
+        self._segment, self._storage = segment, storage
+        self._crash, self._duplicate, self._lost = crash, duplicate, lost
+        self._duration = duration or lognormal()
+        self._rng = np.random.default_rng(seed)
+        self._clock = 0.0
+        self._count = itertools.count()
+        self._events: list[tuple[float, int, _Kind, Task, Outcome | None]] = []
+        self._queue: deque[Task] = deque()
+        self._running = 0
+
+    def now(self) -> float:
+        """Seconds of the virtual clock."""
+        return self._clock
+
+    def submit(self, task: Task) -> None:
+        """Start a task, or queue it where all workers are busy."""
+        self._queue.append(task)
+        self._start()
+
+    def wait(self, timeout: float | None = None) -> list[Outcome]:
+        """Turn the clock on to the next outcome, or by `timeout` seconds."""
+        limit = self._clock + timeout if timeout is not None else float("inf")
+        while self._events and self._events[0][0] <= limit:
+            self._clock, _, kind, task, outcome = heapq.heappop(self._events)
+            if kind == "again":
+                assert outcome is not None
+                return [outcome]
+            self._running -= 1
+            result = self._end(task) if kind == "end" else None
+            if result is None:
+                self._queue.appendleft(task)
+            self._start()
+            if result is not None:
+                return [result]
+        self._clock = limit if timeout is not None else self._clock
+        return []
+
+    def cancel(self) -> None:
+        """Drop everything in flight."""
+        self._events.clear()
+        self._queue.clear()
+        self._running = 0
+
+    def close(self) -> None:
+        """Drop everything in flight."""
+        self.cancel()
+
+    def _start(self) -> None:
+        while self._queue and self._running < self.workers:
+            task = self._queue.popleft()
+            seconds = self._duration(task, self._rng)
+            crashes = self._crash > 0 and self._rng.random() < self._crash
+            seconds = seconds * float(self._rng.random()) if crashes else seconds
+            self._running += 1
+            self.attempts += 1
+            self.busy_seconds += seconds
+            self._push(self._clock + seconds, "crash" if crashes else "end", task, None)
+
+    def _end(self, task: Task) -> Outcome | None:
+        """The result of an attempt that ran through, None if it gets lost on the way."""
+        if self._storage is not None:
+            outcome = run_attempt(self._segment, task, self._storage)
+        else:
+            outcome = self._segment(task, "", ())
+        if self._lost > 0 and self._rng.random() < self._lost:
+            return None
+        if self._duplicate > 0 and self._rng.random() < self._duplicate:
+            self._push(self._clock + self._duration(task, self._rng), "again", task, outcome)
+        return outcome
+
+    def _push(self, at: float, kind: _Kind, task: Task, outcome: Outcome | None) -> None:
+        heapq.heappush(self._events, (at, next(self._count), kind, task, outcome))

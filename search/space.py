@@ -1,0 +1,210 @@
+"""Genes and the space that genomes live in. Every draw takes the generator it draws from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from evocompress.errors import ConfigError
+from evocompress.search.records import Genome, Scalar
+
+__all__ = ["Choice", "Float", "Gene", "Integer", "Space"]
+
+
+def _check_bounds(kind: str, low: float, high: float, log: bool) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"{kind} gene has low={low}, high={high}; both must be finite and low < high")
+    if log and low <= 0:
+        raise ConfigError(f"{kind} gene has low={low} on a log scale; use low > 0 or log=False")
+
+
+def _from_unit(u: float, low: float, high: float, log: bool) -> float:
+    if log:
+        return math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
+    return low + u * (high - low)
+
+
+def _to_unit(value: float, low: float, high: float, log: bool) -> float:
+    if log:
+        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+    return (value - low) / (high - low)
+
+
+def _step(unit: float, rng: np.random.Generator, sigma: float) -> float:
+    """A normal step in [0, 1], reflected at the ends so that they do not collect probability."""
+    moved = abs(unit + sigma * float(rng.standard_normal())) % 2.0
+    return 2.0 - moved if moved > 1.0 else moved
+
+
+@dataclasses.dataclass(frozen=True)
+class Float:
+    """A real gene in [low, high], on a log scale if `log`. Values keep six significant digits: readable, exact in JSON.
+
+    >>> Float(1e-4, 1e-2, log=True).from_unit(0.5)
+    0.001
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_bounds("Float", self.low, self.high, self.log)
+
+    def from_unit(self, u: float) -> float:
+        """The value at `u` in [0, 1]."""
+        value = float(f"{_from_unit(u, self.low, self.high, self.log):.6g}")
+        return min(max(value, self.low), self.high)
+
+    def mutate(self, value: Scalar, rng: np.random.Generator, sigma: float) -> float:
+        """A normal step of `sigma` of the range."""
+        return self.from_unit(_step(_to_unit(float(value), self.low, self.high, self.log), rng, sigma))
+
+    def accepts(self, value: Scalar) -> bool:
+        """Whether `value` is one of this gene's."""
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer:
+    """A whole-number gene in [low, high], both included.
+
+    >>> [Integer(1, 3).from_unit(u) for u in (0.0, 0.5, 1.0)]
+    [1, 2, 3]
+    """
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_bounds("Integer", self.low, self.high, self.log)
+
+    def _edges(self) -> tuple[float, float]:
+        # Half a unit on each side gives the end values the same share of the range as the others.
+        return (self.low if self.log else self.low - 0.5), self.high + (1.0 if self.log else 0.5)
+
+    def from_unit(self, u: float) -> int:
+        """The value at `u` in [0, 1]."""
+        low, high = self._edges()
+        value = _from_unit(u, low, high, self.log)
+        return min(max(math.floor(value if self.log else value + 0.5), self.low), self.high)
+
+    def mutate(self, value: Scalar, rng: np.random.Generator, sigma: float) -> int:
+        """A normal step of `sigma` of the range, of at least one."""
+        old = int(value)
+        moved = self.from_unit(_step(_to_unit(old, *self._edges(), self.log), rng, sigma))
+        if moved != old:
+            return moved
+        up = bool(rng.random() < 0.5)
+        return old + 1 if (up and old < self.high) or old == self.low else old - 1
+
+    def accepts(self, value: Scalar) -> bool:
+        """Whether `value` is one of this gene's."""
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of a few options without an order."""
+
+    options: tuple[Scalar, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(self.options))
+        if not self.options or len(set(map(repr, self.options))) != len(self.options):
+            raise ConfigError(f"Choice gene has options={self.options}; give at least one, each once")
+
+    def from_unit(self, u: float) -> Scalar:
+        """The option at `u` in [0, 1]."""
+        return self.options[min(int(u * len(self.options)), len(self.options) - 1)]
+
+    def mutate(self, value: Scalar, rng: np.random.Generator, sigma: float) -> Scalar:
+        """Another option, each alike (`sigma` has no meaning here)."""
+        others = [option for option in self.options if repr(option) != repr(value)]
+        return others[int(rng.integers(len(others)))] if others else value
+
+    def accepts(self, value: Scalar) -> bool:
+        """Whether `value` is one of this gene's."""
+        return any(repr(option) == repr(value) for option in self.options)
+
+
+Gene: TypeAlias = Float | Integer | Choice
+_TYPES: dict[str, type[Float] | type[Integer] | type[Choice]] = {"float": Float, "integer": Integer, "choice": Choice}
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """The genes by name; `recipe` names those that a probe may change without training anew.
+
+    Draws go over the names in sorted order, so a space that came back from JSON draws the same.
+
+    >>> space = Space({"lr": Float(1e-4, 1e-1, log=True), "codec": Choice(("dct", "svd"))}, recipe=["codec"])
+    >>> Space.from_json(space.to_json()) == space
+    True
+    """
+
+    genes: Mapping[str, Gene]
+    recipe: frozenset[str]
+    names: tuple[str, ...]
+
+    def __init__(self, genes: Mapping[str, Gene], recipe: Collection[str] = ()) -> None:
+        unknown = sorted(set(recipe) - set(genes))
+        if unknown:
+            raise ConfigError(f"recipe names {unknown}, which are no genes; the genes are {sorted(genes)}")
+        if not genes:
+            raise ConfigError("genes is empty; a space needs at least one gene")
+        object.__setattr__(self, "genes", dict(sorted(genes.items())))
+        object.__setattr__(self, "recipe", frozenset(recipe))
+        object.__setattr__(self, "names", tuple(sorted(genes)))
+
+    @property
+    def recipe_names(self) -> tuple[str, ...]:
+        """The recipe genes, sorted."""
+        return tuple(name for name in self.names if name in self.recipe)
+
+    def from_unit(self, point: Iterable[float]) -> Genome:
+        """The genome at a point of the unit cube, one coordinate per gene in sorted order."""
+        return {name: self.genes[name].from_unit(float(u)) for name, u in zip(self.names, point, strict=True)}
+
+    def sample(self, rng: np.random.Generator) -> Genome:
+        """A uniform genome."""
+        return self.from_unit(rng.random(len(self.names)))
+
+    def latin_hypercube(self, n: int, rng: np.random.Generator) -> list[Genome]:
+        """`n` genomes that fill each gene's range evenly (McKay, Beckman and Conover, 1979)."""
+        from scipy.stats import qmc  # half a second to import, and only a run's driver needs it
+
+        return [self.from_unit(point) for point in qmc.LatinHypercube(len(self.names), rng=rng).random(n)]
+
+    def validate(self, genome: Genome) -> None:
+        """Raise `ConfigError` where a genome has a missing, unknown or out-of-range gene."""
+        if set(genome) != set(self.names):
+            raise ConfigError(f"genome has genes {sorted(genome)}; this space has {list(self.names)}")
+        for name, value in genome.items():
+            if not self.genes[name].accepts(value):
+                raise ConfigError(f"gene {name!r} has the value {value!r}, which is not in {self.genes[name]}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        genes: dict[str, Any] = {}
+        for name, gene in self.genes.items():
+            fields = dataclasses.asdict(gene)
+            plain = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+            genes[name] = {"type": type(gene).__name__.lower(), **plain}
+        return {"genes": genes, "recipe": sorted(self.recipe)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Space:
+        """The inverse of `to_json`; an unknown gene type lists the known ones."""
+        genes: dict[str, Gene] = {}
+        for name, fields in data["genes"].items():
+            kind = fields["type"]
+            if kind not in _TYPES:
+                raise ConfigError(f"gene {name!r} has type {kind!r}; known types are {sorted(_TYPES)}")
+            genes[name] = _TYPES[kind](**{key: value for key, value in fields.items() if key != "type"})
+        return cls(genes, data["recipe"])

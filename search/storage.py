@@ -1,0 +1,214 @@
+"""Where checkpoints lie: a local folder or any fsspec URI. Whole files only: a path is absent or complete.
+
+A `Storage` is picklable, so that a worker elsewhere can open the same place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import os
+import shutil
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from evocompress.errors import RunError
+
+__all__ = ["LocalStorage", "RemoteStorage", "Storage", "open_storage", "write_whole"]
+
+# What os.link answers where the file system has no hard links.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class Storage(Protocol):
+    """Files by relative path with forward slashes; what is missing raises `FileNotFoundError`."""
+
+    def url(self, path: str) -> str:
+        """The path or URI that names the file to anybody."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file."""
+        ...
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a whole file there, over an old one if there is one."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Put a whole file there unless there is one; whether this call did. At most one caller gets True."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file or a folder with all in it; nothing happens where there is none."""
+        ...
+
+    def find(self, prefix: str) -> list[str]:
+        """Paths of all files below `prefix`, sorted."""
+        ...
+
+
+def open_storage(uri: str | os.PathLike[str]) -> Storage:
+    """The storage at a local path (made absolute, for workers with another working folder) or at a URI."""
+    text = os.fspath(uri)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    return RemoteStorage(text.rstrip("/")) if "://" in text else LocalStorage(os.path.abspath(text))
+
+
+def _checked(path: str) -> str:
+    """Paths come out of journals and COMMIT files too, so one that leaves the root is refused."""
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise RunError(f"path {path!r} is not below the storage root; the file that names it is damaged")
+    return path
+
+
+def write_whole(path: str, data: bytes) -> str:
+    """Write and fsync `data` beside `path` under a name of its own; returns that name. Nothing is left on an error."""
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return temporary
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalStorage:
+    """A folder on a local or network file system."""
+
+    root: str
+
+    def url(self, path: str) -> str:
+        """The absolute path."""
+        return os.path.join(self.root, *PurePosixPath(_checked(path)).parts)
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file."""
+        return Path(self.url(path)).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        """By a temporary file and a rename."""
+        target = self._prepared(path)
+        os.replace(write_whole(target, data), target)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """By a hard link of a complete temporary file: the name appears with all its bytes, for one caller only.
+
+        Where there are no hard links, by O_EXCL: still one caller, but a kill in mid write leaves a torn file.
+        """
+        target = self._prepared(path)
+        temporary = write_whole(target, data)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._create_without_links(target, data)
+        finally:
+            os.unlink(temporary)
+        return True
+
+    @staticmethod
+    def _create_without_links(target: str, data: bytes) -> bool:
+        try:
+            with open(target, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, path: str) -> None:
+        """A file, or a folder with all in it."""
+        target = self.url(path)
+        if os.path.isdir(target):
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target)
+
+    def find(self, prefix: str) -> list[str]:
+        """Paths of all files below `prefix`, sorted."""
+        root = Path(self.root)
+        found = [Path(folder, name) for folder, _, names in os.walk(self.url(prefix)) for name in names]
+        return sorted(path.relative_to(root).as_posix() for path in found)
+
+    def _prepared(self, path: str) -> str:
+        target = self.url(path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        return target
+
+
+@functools.lru_cache(maxsize=16)
+def _filesystem(root: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI and the root within it; listings are not cached, since other writers exist."""
+    import fsspec  # only URIs need it
+
+    filesystem, path = fsspec.core.url_to_fs(root, use_listings_cache=False)
+    return filesystem, str(path).rstrip("/")
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteStorage:
+    """Any fsspec URI. Object stores write whole files by themselves; `create` is exclusive where the store can do it
+    (S3, GCS, Azure), elsewhere it looks first and writes then.
+    """
+
+    root: str
+
+    def url(self, path: str) -> str:
+        """The URI."""
+        return f"{self.root}/{_checked(path)}"
+
+    def _at(self, path: str) -> tuple[Any, str]:
+        filesystem, root = _filesystem(self.root)
+        return filesystem, f"{root}/{_checked(path)}"
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file."""
+        filesystem, target = self._at(path)
+        return bytes(filesystem.cat_file(target))
+
+    def write(self, path: str, data: bytes) -> None:
+        """In one put."""
+        filesystem, target = self._prepared(path)
+        filesystem.pipe_file(target, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """In one put that the store refuses where there is a file."""
+        filesystem, target = self._prepared(path)
+        try:
+            filesystem.pipe_file(target, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, path: str) -> None:
+        """A file, or everything below a prefix."""
+        filesystem, target = self._at(path)
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.rm(target, recursive=True)
+
+    def find(self, prefix: str) -> list[str]:
+        """Paths of all files below `prefix`, sorted."""
+        filesystem, target = self._at(prefix)
+        root = _filesystem(self.root)[1]
+        return sorted(str(path).removeprefix(root).lstrip("/") for path in filesystem.find(target))
+
+    def _prepared(self, path: str) -> tuple[Any, str]:
+        filesystem, target = self._at(path)
+        filesystem.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        return filesystem, target

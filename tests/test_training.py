@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evocompress.data import Examples, Splits
+from evocompress.data.augmentation import augment
+from evocompress.errors import ConfigError, ModelError
+from evocompress.evaluation import check_fit, evaluate, evaluation_mode
+from evocompress.networks import build
+from evocompress.threads import limit_threads
+from evocompress.training import Curves, TrainingGenes, train
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")),
+]
+
+
+def problem(n: int = 120) -> Examples:
+    """Two classes of 8×8 images that differ in their mean."""
+    rng = np.random.default_rng(0)
+    labels = torch.tensor(np.arange(n) % 2)
+    images = torch.tensor(rng.normal(size=(n, 1, 8, 8)).astype(np.float32)) + labels[:, None, None, None].float()
+    return Examples(images, labels)
+
+
+def net(seed: int = 0) -> nn.Module:
+    return build("digits_cnn", {"classes": 2, "width": 4}, seed=seed)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten().cpu() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_training_learns(optimiser: Any, device: str) -> None:
+    model, examples = net(), problem()
+    before = evaluate(model, examples, device)
+    curves = train(
+        model,
+        examples,
+        TrainingGenes(optimiser=optimiser, learning_rate=0.01 if optimiser == "adam" else 0.05, batch_size=16),
+        epochs=4,
+        seed=0,
+        device=device,
+        validation=examples,
+    )
+    after = evaluate(model, examples, device)
+    assert after.loss < before.loss / 2 and after.accuracy > 0.95
+    assert len(curves.train_loss) == len(curves.train_accuracy) == 4
+    assert curves.validation_accuracy[-1] == after.accuracy
+    assert not model.training and not curves.diverged
+    assert next(model.parameters()).device.type == device
+
+
+def test_digits_reach_97_percent(digits: Splits) -> None:
+    model = build("digits_cnn", seed=0)
+    train(model, digits.train, TrainingGenes(learning_rate=2e-3, batch_size=32), epochs=8, seed=0)
+    assert evaluate(model, digits.audit).accuracy > 0.96
+
+
+def test_the_seed_decides_the_result() -> None:
+    class Dropping(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 2, bias=False))
+
+    start = Dropping()
+
+    def run(seed: int) -> Tensor:
+        model = copy.deepcopy(start)
+        train(model, examples, TrainingGenes(noise=0.5), epochs=2, seed=seed)
+        return weights(model)
+
+    examples = problem()
+    torch.manual_seed(1)
+    first = run(7)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert torch.equal(first, run(7))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(first, run(8))
+
+
+def test_nothing_learns_at_no_epochs() -> None:
+    model = net()
+    before = weights(model)
+    assert train(model, problem(), TrainingGenes(), epochs=0, seed=0) == Curves()
+    assert torch.equal(weights(model), before)
+
+
+def test_l1_makes_exact_zeros_in_weights_only() -> None:
+    def zeros(l1: float) -> tuple[int, int]:
+        model = net()
+        genes = TrainingGenes(learning_rate=0.005, l1=l1, batch_size=16)
+        train(model, problem(), genes, epochs=4, seed=0)
+        found = [int((p == 0).sum()) for p in model.parameters() if p.ndim >= 2]
+        return sum(found), sum(int((p == 0).sum()) for p in model.parameters() if p.ndim < 2)
+
+    assert zeros(0.0) == (0, 0)
+    few, many = zeros(0.05), zeros(0.5)
+    assert 0 < few[0] < many[0] and many[1] == 0
+
+
+def test_one_step_of_decay_and_threshold_is_the_formula() -> None:
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.5, -0.5], [0.01, 0.0]]))
+    blank = Examples(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))  # no gradient reaches the weights
+    genes = TrainingGenes(
+        learning_rate=0.1, weight_decay=0.2, l1=0.3, optimiser="sgd", schedule="constant", batch_size=4
+    )
+    train(model, blank, genes, epochs=1, seed=0)
+    shrunk = 0.5 * (1 - 0.1 * 0.2) - 0.1 * 0.3
+    assert torch.allclose(model.weight, torch.tensor([[shrunk, -shrunk], [0.0, 0.0]]))
+
+
+def test_keep_zeros_holds_them_and_free_does_not() -> None:
+    def run(**changes: Any) -> nn.Module:
+        model = net()
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.ndim >= 2:
+                    p.mul_(p.abs() > p.abs().median())
+        train(model, problem(), TrainingGenes(learning_rate=0.01, noise=0.3, **changes), epochs=2, seed=0)
+        return model
+
+    def density(model: nn.Module) -> float:
+        return float(torch.cat([(p != 0).float().flatten() for p in model.parameters() if p.ndim >= 2]).mean())
+
+    assert density(run(projection="keep-zeros")) == pytest.approx(0.5, abs=0.02)
+    assert density(run()) > 0.9  # a unit that is never active keeps its zeros
+
+
+def test_a_mask_holds_zeros_too_and_must_fit() -> None:
+    model = net()
+    mask = torch.ones_like(model.get_parameter("fc1.weight"), dtype=torch.bool)
+    mask[:, 1::2] = False
+    train(model, problem(), TrainingGenes(learning_rate=0.01), epochs=1, seed=0, mask={"fc1.weight": mask})
+    weight = model.get_parameter("fc1.weight")
+    assert not weight[~mask].any() and (weight[mask] != 0).all()
+    for name, wrong in (("fc1.wait", mask), ("fc1.weight", mask[:1]), ("fc1.weight", mask.float())):
+        with pytest.raises(ConfigError, match=f"mask '{name}'"):
+            train(model, problem(), TrainingGenes(), epochs=1, seed=0, mask={name: wrong})
+
+
+def test_noise_trains_flatter_weights_and_leaves_none_behind() -> None:
+    model = net()
+    before = weights(model)
+    genes = TrainingGenes(
+        noise=1.0, learning_rate=1e-30
+    )  # the smallest step: what moves the weights is what noise left
+    train(model, problem(), genes, epochs=1, seed=0)
+    assert torch.equal(weights(model), before)
+
+
+def test_noise_is_what_the_forward_pass_sees() -> None:
+    seen: list[Tensor] = []
+
+    class Spy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((2, 64), 0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(self.weight.detach().clone())
+            return x.flatten(1) @ self.weight.T
+
+    train(Spy(), problem(), TrainingGenes(noise=0.4, learning_rate=1e-30, batch_size=120), epochs=3, seed=0)
+    noise = torch.stack(seen) / 0.5 - 1
+    assert noise.abs().max() <= 0.2 and noise.abs().max() > 0.19
+    assert float(noise.std()) == pytest.approx(0.4 / math.sqrt(12), rel=0.1)
+
+
+def test_divergence_is_reported() -> None:
+    genes = TrainingGenes(optimiser="sgd", learning_rate=1e20, schedule="constant", batch_size=8)
+    curves = train(net(), problem(), genes, epochs=5, seed=0, validation=problem())
+    assert curves.diverged
+    assert len(curves.train_loss) < 5
+    assert all(math.isfinite(value) for value in curves.train_loss)
+    assert len(curves.validation_accuracy) == len(curves.train_loss)
+
+
+def test_weights_that_are_not_finite_from_the_start_diverge_at_once() -> None:
+    model = net()
+    with torch.no_grad():
+        model.get_parameter("fc2.bias").fill_(math.nan)
+    assert train(model, problem(), TrainingGenes(), epochs=2, seed=0) == Curves(diverged=True)
+
+
+def test_every_example_is_seen_once_an_epoch_and_no_batch_is_of_one() -> None:
+    sizes: list[int] = []
+
+    class Spy(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the parent's name
+            sizes.append(len(input))
+            return super().forward(input)
+
+    examples = Examples(torch.randn(65, 3, generator=torch.Generator().manual_seed(0)), torch.arange(65) % 2)
+    train(Spy(3, 2), examples, TrainingGenes(batch_size=16), epochs=2, seed=0)
+    assert sizes == [13] * 10
+
+
+def test_the_cosine_falls_to_zero_over_the_segment() -> None:
+    def travelled(schedule: Any) -> float:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        before = weights(model)
+        x = torch.ones(40, 3)
+        genes = TrainingGenes(schedule=schedule, learning_rate=1e-4, batch_size=1)
+        train(model, Examples(x, torch.zeros(40, dtype=torch.int64)), genes, epochs=5, seed=0)
+        return float((weights(model) - before).abs().mean())
+
+    # Adam's steps are about the learning rate here, and the mean of half a cosine is one half.
+    assert travelled("cosine") / travelled("constant") == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"l1": -1.0},
+        {"noise": math.inf},
+        {"label_smoothing": 1.0},
+        {"batch_size": 0},
+        {"projection": "keep"},
+        {"optimiser": "adamw"},
+        {"schedule": "step"},
+    ],
+)
+def test_genes_outside_their_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TrainingGenes(**wrong)
+
+
+def test_curves_as_json() -> None:
+    curves = Curves((0.5,), (0.9,), (), diverged=False)
+    assert curves.to_json() == {
+        "train_loss": [0.5],
+        "train_accuracy": [0.9],
+        "validation_accuracy": [],
+        "diverged": False,
+    }
+
+
+def test_crop_and_flip_cut_windows_of_the_padded_image() -> None:
+    images = torch.arange(1.0, 200 * 2 * 5 * 6 + 1).reshape(200, 2, 5, 6)
+    out = augment(images, "crop-flip", torch.Generator().manual_seed(0))
+    padded = nn.functional.pad(images, (4, 4, 4, 4))
+    found = set()
+    for i in range(200):
+        matches = [
+            (dy, dx, flip)
+            for dy in range(9)
+            for dx in range(9)
+            for flip in (False, True)
+            if torch.equal(out[i].flip(2) if flip else out[i], padded[i, :, dy : dy + 5, dx : dx + 6])
+        ]
+        assert matches
+        found.add(matches[0])
+    assert {dy for dy, _, _ in found} == {dx for _, dx, _ in found} == set(range(9))
+    assert {flip for _, _, flip in found} == {False, True}
+    assert torch.equal(augment(images, "none", torch.Generator()), images)
+
+
+def test_evaluation_counts_and_restores_the_mode() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop, self.frozen = nn.Dropout(0.9), nn.Dropout(0.9).eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert not self.training and not self.drop.training
+            return torch.tensor([0.0, math.log(3.0)]).repeat(len(x), 1)
+
+    model = Constant()
+    evaluation = evaluate(model, problem(11), batch_size=4)
+    assert (evaluation.correct, evaluation.total) == (5, 11)
+    assert evaluation.accuracy == 5 / 11
+    assert evaluation.loss == pytest.approx((6 * math.log(4) + 5 * math.log(4 / 3)) / 11)
+    assert model.training and model.drop.training and not model.frozen.training
+    with pytest.raises(ZeroDivisionError), evaluation_mode(model):
+        raise ZeroDivisionError
+    assert model.training and not model.frozen.training
+
+
+def test_logits_that_are_not_finite_are_wrong_answers() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((len(x), 2), math.nan)
+
+    evaluation = evaluate(Broken(), problem(10))
+    assert evaluation.correct == 0 and math.isnan(evaluation.loss)
+
+
+def test_the_device_is_honoured() -> None:
+    """The meta device has no values: a network and data that were moved there fail to give a number, and say so."""
+    with pytest.raises((RuntimeError, NotImplementedError), match="[Mm]eta"):
+        evaluate(net(), problem(), "meta")
+    moved = problem().to("meta")
+    assert moved.images.device.type == moved.batch(slice(2))[0].device.type == "meta"
+
+
+def test_a_network_that_does_not_fit_its_data() -> None:
+    examples = problem()
+    check_fit(net(), examples, 2)
+    with pytest.raises(ModelError, match="2 logits; the data set has 3"):
+        check_fit(net(), examples, 3)
+    with pytest.raises(ModelError, match=r"fails on images of shape \(2, 1, 8, 8\)"):
+        check_fit(build("resnet20"), examples, 2)
+    with pytest.raises(ModelError, match=r"returned shape \(2, 1, 8, 8\)"):
+        check_fit(nn.Identity(), examples, 2)
+
+
+def test_threads() -> None:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        limit_threads(1)
+        assert torch.get_num_threads() == 1 and os.environ["OMP_NUM_THREADS"] == "1"
+        with pytest.raises(ConfigError, match="threads 0"):
+            limit_threads(0)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def test_normalisation_is_the_formula() -> None:
+    images = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2)
+    examples = Examples(images, torch.zeros(2, dtype=torch.int64), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    expected = (images.double() - torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)) / torch.tensor([4.0, 5.0, 6.0]).view(
+        3, 1, 1
+    )
+    assert torch.allclose(examples.batch(slice(None))[0].double(), expected)
+    single = dataclasses.replace(examples, mean=(7.0,), std=(2.0,))
+    assert torch.equal(single.batch(torch.tensor([1]))[0], (images[1:].float() - 7) / 2)
+    assert images.dtype == examples.images.dtype == torch.uint8
