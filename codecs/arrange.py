@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ import numpy.typing as npt
 from evocompress.codecs.codec import Floats, Layout, Plane, Shape
 from evocompress.codecs.entropy import Symbols
 
-__all__ = ["as_matrix", "from_planes", "matrix_shape", "plane_layouts", "to_planes"]
+__all__ = ["as_matrix", "from_planes", "matrix_shape", "plane_layouts", "split", "to_planes"]
+
+Number = TypeVar("Number", bound=np.generic)
 
 _WIDTH = 256  # a vector longer than this is cut into rows
 
@@ -43,13 +46,18 @@ def plane_layouts(shape: Shape) -> list[Layout]:
     return [Layout(rows, columns)]
 
 
+def split(x: npt.NDArray[Number]) -> list[npt.NDArray[Number]]:
+    """An array of any shape as the matrices that its planes hold."""
+    flat, parts, start = x.ravel(), [], 0
+    for rows, columns, _ in plane_layouts(x.shape):
+        parts.append(flat[start : start + rows * columns].reshape(rows, columns))
+        start += rows * columns
+    return parts
+
+
 def to_planes(symbols: npt.NDArray[np.integer]) -> tuple[Plane, ...]:
     """An integer array of any shape as planes."""
-    flat, planes, start = symbols.astype(np.int32).ravel(), [], 0
-    for rows, columns, kind in plane_layouts(symbols.shape):
-        planes.append(Plane(flat[start : start + rows * columns].reshape(rows, columns), kind))
-        start += rows * columns
-    return tuple(planes)
+    return tuple(Plane(part) for part in split(symbols.astype(np.int32)))
 
 
 def from_planes(planes: Iterator[Symbols], shape: Shape) -> Symbols:

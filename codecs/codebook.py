@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import scipy.cluster.vq
 
-from evocompress.codecs.arrange import from_planes, plane_layouts, to_planes
+from evocompress.codecs.arrange import from_planes, plane_layouts, split, to_planes
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
-from evocompress.codecs.contexts import tokenize
-from evocompress.codecs.entropy import Symbols, classes_of, rate_table
+from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.rounding import rate_optimised
 from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.errors import CodecError
 
@@ -27,6 +28,12 @@ __all__ = ["Codebook"]
 _MAX_VALUES = 256
 _SAMPLE = 1 << 15  # k-means sees at most this many weights, evenly spaced in order of size
 _LEVELS = 127  # values are stored in 8 bits: sign and magnitude relative to the largest
+_ZEROS = Coded((), varint(0))
+
+
+def _levels(values: Floats) -> Symbols:
+    """Values in units of the codebook's step as sorted, different integers."""
+    return np.unique(np.rint(values)).astype(np.int32)
 
 
 def _kmeans(x: Floats, k: int) -> Floats:
@@ -41,15 +48,34 @@ def _kmeans(x: Floats, k: int) -> Floats:
     return np.unique(centroids[:, 0])
 
 
+def _start(x: Floats, step: float, k: int) -> Floats:
+    """Values to start from: those of a uniform quantiser with this step if k will do for them, else k-means'."""
+    cells = np.rint(x / step)
+    used = np.unique(cells)
+    if len(used) > k:
+        return _kmeans(x, k)
+    return np.unique(_means(x, np.searchsorted(used, cells), used * step))
+
+
+def _means(x: Floats, indices: npt.NDArray[np.integer], values: Floats) -> Floats:
+    """The mean of the weights (n,) under each index; an index without weights is dropped, zero stays zero."""
+    count = np.bincount(indices, minlength=len(values))
+    total = np.bincount(indices, x, minlength=len(values))
+    return np.where(values == 0, 0.0, total / np.maximum(count, 1))[(count > 0) | (values == 0)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Codebook:
-    """At most `values` different weights per tensor; terminal."""
+    """At most `values` different weights per tensor, fewer where λ says that they do not pay; terminal.
+
+    `passes` is how often values and indices are chosen anew, each for the other.
+    """
 
     id: ClassVar[str] = "codebook"
     number: ClassVar[int] = 2
     terminal: ClassVar[bool] = True
 
-    values: int = 16
+    values: int = 256
     passes: int = 2
 
     def __post_init__(self) -> None:
@@ -62,32 +88,37 @@ class Codebook:
         """Array of any shape to indices; the codebook is a plane of its own, in 8 bits a value."""
         largest = float(np.abs(x).max(initial=0.0))
         if largest == 0.0:
-            return Coded(to_planes(np.zeros(x.shape, np.int32)), varint(0))
-        code = scale_code(largest / _LEVELS) + 1  # rounded up, so that the largest value is not clipped
-        levels = np.unique(np.rint(_kmeans(x.ravel(), self.values) / scale_value(code)).astype(np.int32))
-        values = levels * scale_value(code)
-        zero = int(np.abs(values).argmin())
-        nearest = np.searchsorted((values[1:] + values[:-1]) / 2, x) - zero
-        planes = to_planes(self._assign(x, nearest.astype(np.int32), values, zero, cost))
-        side = varint(len(levels)) + varint(zero) + varint(code)
-        return Coded((Plane(np.diff(levels, prepend=np.int32(0))[None]), *planes), side)
+            return _ZEROS._replace(planes=to_planes(np.zeros(x.shape, np.int32)))
+        code = min(scale_code(largest / _LEVELS) + 1, MAX_CODE)  # rounded up, so that the largest value is not clipped
+        unit = scale_value(code)
+        flat = x.ravel() / unit  # from here on in units of the codebook's levels
+        price = cost.price / unit**2 if unit > 1e-150 else 0.0
+        levels = _levels(_start(flat, max(cost.step / unit, 1.0), self.values))
+        for _ in range(self.passes):
+            indices = self._assign(flat, levels, x.shape, price)
+            levels = _levels(_means(flat, indices.ravel() + int(np.abs(levels).argmin()), levels.astype(np.float64)))
+        indices = self._assign(flat, levels, x.shape, price)
+        if not indices.any() and not levels[np.abs(levels).argmin()]:
+            return _ZEROS._replace(planes=to_planes(indices))
+        side = varint(len(levels)) + varint(int(np.abs(levels).argmin())) + varint(code)
+        return Coded((Plane(np.diff(levels, prepend=np.int32(0))[None]), *to_planes(indices)), side)
 
-    def _assign(self, x: Floats, indices: Symbols, values: Floats, zero: int, cost: Cost) -> Symbols:
-        """Re-assign indices by error² + price·bits, among the value itself and its neighbour nearer to index 0."""
-        matrix = indices.reshape(plane_layouts(x.shape)[0][:2]) if len(plane_layouts(x.shape)) == 1 else None
-        for _ in range(self.passes if matrix is not None else 0):
-            assert matrix is not None
-            classes = classes_of(matrix)
-            rates = rate_table(classes, matrix)
-            per_index = rates[:, tokenize(np.arange(len(values), dtype=np.int32) - zero)[0]]
-            target = x.reshape(matrix.shape)
-            best = np.full(matrix.shape, np.inf)
-            for index, value in enumerate(values):
-                score = (target - value) ** 2 + cost.price * per_index[:, index][classes]
-                better = score < best
-                best[better] = score[better]
-                matrix = np.where(better, np.int32(index - zero), matrix)
-        return indices if matrix is None else matrix.reshape(x.shape)
+    def _assign(self, flat: Floats, levels: Symbols, shape: Shape, price: float) -> Symbols:
+        """An index for every weight, relative to the level nearest to zero, by error² + price·bits."""
+        zero = int(np.abs(levels).argmin())
+        nearest = (np.searchsorted((levels[1:] + levels[:-1]) / 2, flat) - zero).astype(np.int32).reshape(shape)
+        parts, start = [], 0
+        for part in split(nearest):
+            here = flat[start : start + part.size]
+            start += part.size
+            where = np.flatnonzero(part)
+            index = part.ravel()[where]
+            # One and two levels towards zero, or zero: other indices have both larger errors and longer codes.
+            nearer = [np.sign(index) * np.maximum(np.abs(index) - less, 0) for less in (0, 1, 2)]
+            candidates = np.stack([*nearer, np.zeros_like(index)]).astype(np.int32)
+            error = (levels[candidates + zero] - here[where]) ** 2
+            parts.append(rate_optimised(part, candidates, error, price, 2).ravel())
+        return (np.concatenate(parts) if parts else np.zeros(0, np.int32)).reshape(shape)
 
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """The codebook, then one index per element; a codebook of length 0 stands for all zeros."""

@@ -18,25 +18,28 @@ import numpy.typing as npt
 from evocompress.codecs.codec import Codec, Coded, Layout, Shape, SideReader, varint
 from evocompress.codecs.dtypes import DTYPES, dtype_named, to_dtype
 from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, State, Symbols
-from evocompress.codecs.registry import codec_spec, stage_by_number
+from evocompress.codecs.registry import LOSSLESS, codec_spec, stage_by_number
 from evocompress.errors import CodecError, FormatError
 
 __all__ = ["MAGIC", "VERSION", "Contents", "Record", "TensorInfo", "Writer", "inspect", "read", "weight_limit"]
 
 MAGIC = b"EVC"
 VERSION = 1
-_MAX_TENSORS, _MAX_NAME, _MAX_DIMENSIONS = 1 << 16, 1 << 10, 8
-_MAX_HEADER = 1 << 24
+_MAX_TENSORS, _MAX_NAME, _MAX_DIMENSIONS, _MAX_LENGTH, _MAX_STAGES = 1 << 16, 1 << 10, 8, 1 << 40, 8
+_MAX_HEADER, _MAX_SIDE = 1 << 22, 1 << 10
+_BASE_HEADER, _HEADER_PER_BYTE = 1 << 16, 1 << 6
 _BASE_WEIGHTS, _WEIGHTS_PER_BYTE = 1 << 22, 1 << 10
-_DEFLATE_LIMIT = 1032  # DEFLATE cannot expand further than this (Deutsch, 1996)
 
-# Common pieces of tensor names, the most common last, so that a file need not spell them out.
+# Common runs of tensor names, the most common last, so that a file need not spell them out.
+_NORM = "{0}.weight\0{0}.bias\0{0}.running_mean\0{0}.running_var\0{0}.num_batches_tracked\0"
 _DICTIONARY = (
-    b"embeddings.LayerNorm.position_embeddings.token_type_embeddings.word_embeddings.encoder.layer.attention.self.query"
-    b".key.value.output.dense.intermediate.weight_ih_l0weight_hh_l0bias_ih_l0bias_hh_l0lstm.gru.head.stem.blocks.proj."
-    b"qkv.mlp.fc.embed.norm1.norm2.downsample.0.shortcut.features.classifier.num_batches_tracked.running_mean."
-    b"running_var.layer3.2.layer2.1.layer1.0.bn1.bn2.bn3.conv3.conv2.conv1.fc3.fc2.fc1.linear.weight.bias"
-)
+    "word_embeddings.position_embeddings.token_type_embeddings.LayerNorm.encoder.layer.attention.self.query.key.value."
+    "output.dense.intermediate.weight_ih_l0\0weight_hh_l0\0bias_ih_l0\0bias_hh_l0\0head.stem.blocks.0.norm1.attn.qkv."
+    "proj.norm2.mlp.embed.features.classifier.shortcut.downsample.0.layer4.layer3.layer2."
+    + "".join(f"layer1.0.conv{i}.weight\0" + _NORM.format(f"layer1.0.bn{i}") for i in (3, 2, 1))
+    + "linear.weight\0linear.bias\0fc.weight\0fc.bias\0conv1.weight\0" + _NORM.format("bn1")
+    + "".join(f"{name}.weight\0{name}.bias\0" for name in ("conv1", "conv2", "conv3", "fc1", "fc2", "fc3"))
+).encode()  # fmt: skip
 
 
 class Record(NamedTuple):
@@ -49,16 +52,30 @@ class Record(NamedTuple):
     coded: Coded
 
 
+class Entry(NamedTuple):
+    """One row of a file's tensor table: all that is needed to decode the tensor but its symbols."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    codec: Codec
+    side: bytes
+    planes: tuple[Layout, ...]
+
+
 class Contents(NamedTuple):
     """A parsed and validated header: what there is to decode, and the bytes to decode it from."""
 
-    tensors: tuple[tuple[str, str, Shape, Codec, bytes, tuple[Layout, ...]], ...]
+    tensors: tuple[Entry, ...]
     stream: bytes
-    header_bytes: int
+    table_bytes: int
 
 
 class TensorInfo(NamedTuple):
-    """What one tensor takes of a file, in bytes; `payload_bytes` is its share of the entropy-coded stream."""
+    """What one tensor takes of a file, in bytes.
+
+    `payload_bytes` is its share of the entropy-coded stream, `side_bytes` its side information in the tensor table.
+    """
 
     name: str
     shape: Shape
@@ -79,9 +96,9 @@ def weight_limit(nbytes: int) -> int:
     return _BASE_WEIGHTS + _WEIGHTS_PER_BYTE * nbytes
 
 
-def _text(text: str) -> bytes:
-    data = text.encode()
-    return varint(len(data)) + data
+def _header_limit(nbytes: int) -> int:
+    """How long the inflated tensor table of a file of this size may be."""
+    return min(_BASE_HEADER + _HEADER_PER_BYTE * nbytes, _MAX_HEADER)
 
 
 class Writer:
@@ -105,11 +122,13 @@ class Writer:
         """
         if record.name in self._names:
             raise CodecError(f"Tensor {record.name!r} is there twice.")
-        if len(record.name.encode()) > _MAX_NAME or len(record.shape) > _MAX_DIMENSIONS:
+        if len(_encoded(record.name)) > _MAX_NAME or len(record.shape) > _MAX_DIMENSIONS:
             raise CodecError(
                 f"Tensor {record.name[:80]!r} of {len(record.shape)} dimensions: the format holds names of up to "
                 f"{_MAX_NAME} bytes and up to {_MAX_DIMENSIONS} dimensions."
             )
+        if max(record.shape, default=0) > _MAX_LENGTH:
+            raise CodecError(f"Tensor {record.name!r} has shape {record.shape}; no length may exceed {_MAX_LENGTH}.")
         if len(self._records) == _MAX_TENSORS:
             raise CodecError(f"A file holds at most {_MAX_TENSORS} tensors.")
         for plane in record.coded.planes:
@@ -120,13 +139,14 @@ class Writer:
     def finish(self) -> bytes:
         """The whole file."""
         header = _write_header(self._records)
-        squeezed = _deflate(header)
-        body = b"".join(
-            [MAGIC, bytes([VERSION]), varint(len(header)), varint(len(squeezed)), squeezed, self._encoder.finish()]
+        if len(header) > _MAX_HEADER:
+            raise CodecError(f"The tensor table takes {len(header)} bytes; a file holds one of up to {_MAX_HEADER}.")
+        body = b"".join([MAGIC, bytes([VERSION]), _deflate(header), self._encoder.finish()])
+        weights = sum(_load(record.shape, [p.symbols.size for p in record.coded.planes]) for record in self._records)
+        least = max(
+            -(-(weights - _BASE_WEIGHTS) // _WEIGHTS_PER_BYTE), -(-(len(header) - _BASE_HEADER) // _HEADER_PER_BYTE)
         )
-        weights = sum(_load(record.shape, [plane.symbols.size for plane in record.coded.planes]) for record in self._records)
-        padding = -(-(weights - _BASE_WEIGHTS) // _WEIGHTS_PER_BYTE) - len(body) - 4
-        body += bytes(max(padding, 0))
+        body += bytes(max(least - len(body) - 4, 0))
         return body + binascii.crc32(body).to_bytes(4, "little")
 
 
@@ -140,12 +160,28 @@ def _write_header(records: Sequence[Record]) -> bytes:
     chains = list(dict.fromkeys(tuple(stage.number for stage in record.codec.stages) for record in records))
     parts = [varint(len(records)), varint(len(chains))]
     parts += [varint(len(chain)) + b"".join(map(varint, chain)) for chain in chains]
-    parts += [_text(record.name) for record in records]
+    parts += [_encoded(record.name) + b"\0" for record in records]
     parts += [varint(DTYPES.index(record.dtype)) for record in records]
-    parts += [varint(len(record.shape)) + b"".join(map(varint, record.shape)) for record in records]
-    parts += [varint(chains.index(tuple(stage.number for stage in record.codec.stages))) for record in records]
-    parts += [varint(len(record.coded.side)) + record.coded.side for record in records]
+    first = 0  # of the tensor before: a bias is as long as its weight, so a difference deflates better
+    for shape in (record.shape for record in records):
+        lengths = (shape[0] - first, *shape[1:]) if shape else ()
+        parts.append(varint(len(shape)) + b"".join(map(varint, lengths)))
+        first = shape[0] if shape else first
+    places = {chain: place for place, chain in enumerate(chains)}
+    parts += [varint(places[tuple(stage.number for stage in record.codec.stages)]) for record in records]
+    parts += [record.coded.side for record in records]
     return b"".join(parts)
+
+
+def _encoded(name: str) -> bytes:
+    """A name's bytes; they end at a zero byte in the file, so they hold none."""
+    try:
+        data = name.encode()
+    except UnicodeEncodeError as error:
+        raise CodecError(f"Tensor name {name!r} is not Unicode text: {error}.") from error
+    if b"\0" in data:
+        raise CodecError(f"Tensor name {name!r} contains a NUL character, which ends names in a file; rename it.")
+    return data
 
 
 def _deflate(data: bytes) -> bytes:
@@ -153,32 +189,42 @@ def _deflate(data: bytes) -> bytes:
     return squeezer.compress(data) + squeezer.flush()
 
 
-def _inflate(data: bytes, size: int) -> bytes:
+def _inflate(data: bytes, limit: int) -> tuple[bytes, bytes]:
+    """What a deflated table at the start of data holds, and the data behind it."""
     opener = zlib.decompressobj(-15, zdict=_DICTIONARY)
     try:
-        header = opener.decompress(data, size + 1)
+        header = opener.decompress(data, limit + 1)
     except zlib.error as error:
         raise FormatError(f"The tensor table is damaged: {error}.") from error
-    if len(header) != size or not opener.eof or opener.unused_data:
-        raise FormatError("The tensor table is not as long as the file says: the file is damaged.")
-    return header
+    if len(header) > limit:
+        raise FormatError(f"The tensor table is longer than {limit} bytes, more than a file of this size may hold.")
+    if not opener.eof:
+        raise FormatError("The tensor table has no end: the file is damaged.")
+    return header, opener.unused_data
 
 
 class _HeaderReader(SideReader):
-    def take(self, count: int) -> bytes:
-        if self.position + count > len(self._data):
-            raise FormatError("The tensor table ends too soon: the file is damaged.")
-        self.position += count
-        return self._data[self.position - count : self.position]
-
-    def text(self) -> str:
+    def name(self) -> str:
+        end = self._data.find(b"\0", self.position, self.position + _MAX_NAME + 1)
+        if end < 0:
+            raise FormatError("A tensor's name has no end: the file is damaged.")
+        start, self.position = self.position, end + 1
         try:
-            return self.take(self.integer(0, _MAX_NAME)).decode()
+            return self._data[start:end].decode()
         except UnicodeDecodeError as error:
             raise FormatError("A tensor's name is not UTF-8: the file is damaged.") from error
 
+    def shape(self, first: int) -> Shape:
+        rank = self.integer(0, _MAX_DIMENSIONS)
+        lengths = [self.integer(-first if place == 0 else 0, _MAX_LENGTH) for place in range(rank)]
+        return (lengths[0] + first, *lengths[1:]) if lengths else ()
+
+    def since(self, start: int) -> bytes:
+        """What was read from a position on."""
+        return self._data[start : self.position]
+
     def chain(self) -> Codec:
-        numbers = [self.integer(0, 1 << 16) for _ in range(self.integer(1, 16))]
+        numbers = [self.integer(0, 1 << 16) for _ in range(self.integer(1, _MAX_STAGES))]
         stages = [stage_by_number(number) for number in numbers]
         if None in stages:
             raise FormatError(
@@ -203,66 +249,60 @@ def parse(data: bytes) -> Contents:
         raise FormatError(f"The file has format version {data[3]}; this evocompress reads version {VERSION}.")
     if binascii.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise FormatError("The checksum does not match: the file is truncated or damaged.")
-    outer = _HeaderReader(data[4:-4])
-    size = outer.integer(0, _MAX_HEADER)
-    length = outer.integer(0, len(data))
-    if size > _DEFLATE_LIMIT * length + 64:
-        raise FormatError("The file announces a larger tensor table than it can hold: it is damaged.")
-    header = _HeaderReader(_inflate(outer.take(length), size))
-    tensors = _read_table(header, weight_limit(len(data)), most=4 * length + 64)
+    table, stream = _inflate(data[4:-4], _header_limit(len(data)))
+    header = _HeaderReader(table)
+    tensors = _read_table(header, weight_limit(len(data)))
     header.finish()
-    stream = data[4 + outer.position : -4]
-    return Contents(tensors, stream, len(data) - len(stream))
+    return Contents(tensors, stream, len(data) - len(stream) - 8)
 
 
-def _read_table(header: _HeaderReader, limit: int, most: int) -> tuple[Any, ...]:
-    # Names differ, so even the most regular table takes more than a quarter of a byte for each tensor.
-    places = range(header.integer(0, min(_MAX_TENSORS, most)))
+def _read_table(header: _HeaderReader, limit: int) -> tuple[Entry, ...]:
+    places = range(header.integer(0, _MAX_TENSORS))
     chains = [header.chain() for _ in range(header.integer(0, len(places)))]
-    names = [header.text() for _ in places]
+    names = [header.name() for _ in places]
     if len(set(names)) != len(names):
         raise FormatError("Two tensors have the same name: the file is damaged.")
     dtypes = [DTYPES[header.integer(0, len(DTYPES) - 1)] for _ in places]
-    shapes = [tuple(header.integer(0, 1 << 40) for _ in range(header.integer(0, _MAX_DIMENSIONS))) for _ in places]
+    shapes: list[Shape] = []
+    first = 0
+    for _ in places:
+        shapes.append(header.shape(first))
+        first = shapes[-1][0] if shapes[-1] else first
     codecs = [chains[header.integer(0, len(chains) - 1)] for _ in places]
-    sides = [header.take(header.integer(0, _MAX_HEADER)) for _ in places]
-    total, layouts = 0, []
-    for name, dtype, shape, codec, side in zip(names, dtypes, shapes, codecs, sides, strict=True):
+    entries, total = [], 0
+    for name, dtype, shape, codec in zip(names, dtypes, shapes, codecs, strict=True):
         if total + math.prod(shape) > limit:
-            raise FormatError(
-                f"The file announces more than {limit} weights, more than a file of its size may hold: it is damaged "
-                "or hostile."
-            )
-        reader = SideReader(side)
-        planes = codec.layout(reader, shape)
-        reader.finish()
+            raise FormatError(f"Tensor {name!r} has more weights than its file may hold: damaged or hostile.")
+        if dtype_named(dtype).kind not in "fV" and codec != LOSSLESS:
+            raise FormatError(f"Tensor {name!r} is of dtype {dtype} but lossily coded: the file is damaged.")
+        start = header.position
+        planes = codec.layout(header, shape)
         total += _load(shape, [plane.rows * plane.columns for plane in planes])
-        if total > limit:
-            raise FormatError(f"Tensor {name!r} announces more symbols than its file may hold: damaged or hostile.")
-        _check_dtype(name, dtype, codec)
-        layouts.append(tuple(planes))
-    return tuple(zip(names, dtypes, shapes, codecs, sides, layouts, strict=True))
+        if total > limit or header.position - start > _MAX_SIDE:
+            raise FormatError(f"Tensor {name!r} announces more than its file may hold: it is damaged or hostile.")
+        entries.append(Entry(name, dtype, shape, codec, header.since(start), tuple(planes)))
+    return tuple(entries)
 
 
-def _check_dtype(name: str, dtype: str, codec: Codec) -> None:
-    if codec.stages[0].id != "lossless" and dtype_named(dtype).kind not in "fV":
-        raise FormatError(f"Tensor {name!r} is of dtype {dtype} but lossily coded: the file is damaged.")
-
-
-def _decode(contents: Contents) -> Iterator[tuple[Any, list[Symbols], npt.NDArray[Any]]]:
+def _decode(contents: Contents) -> Iterator[tuple[Entry, list[Symbols], npt.NDArray[Any]]]:
     decoder = Decoder(contents.stream)
-    for tensor in contents.tensors:
-        name, dtype, shape, codec, side, layouts = tensor
-        planes = [decoder.plane((layout.rows, layout.columns), layout.kind) for layout in layouts]
-        reader = SideReader(side)
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                yield tensor, planes, to_dtype(codec.decode_from(iter(planes), reader, shape), dtype, shape)
-        except (ValueError, OverflowError, np.linalg.LinAlgError) as error:
-            if isinstance(error, FormatError):
-                raise
-            raise FormatError(f"Tensor {name!r} cannot be decoded: {error}") from error
+    for entry in contents.tensors:
+        planes = [decoder.plane((layout.rows, layout.columns), layout.kind) for layout in entry.planes]
+        yield entry, planes, _tensor(entry, planes)
     decoder.finish()
+
+
+def _tensor(entry: Entry, planes: Sequence[Symbols]) -> npt.NDArray[Any]:
+    """A tensor from its symbols; no writer makes symbols that decode to anything but finite numbers."""
+    try:
+        with np.errstate(all="ignore"):
+            x = entry.codec.decode_from(iter(planes), SideReader(entry.side), entry.shape)
+            array = to_dtype(x, entry.dtype, entry.shape)
+    except (ValueError, OverflowError) as error:
+        raise FormatError(f"Tensor {entry.name!r} cannot be decoded: {error}") from error
+    if entry.codec != LOSSLESS and np.isnan(x).any():
+        raise FormatError(f"Tensor {entry.name!r} decodes to NaN: the file is damaged.")
+    return array
 
 
 def read(data: bytes) -> dict[str, npt.NDArray[Any]]:
@@ -271,7 +311,7 @@ def read(data: bytes) -> dict[str, npt.NDArray[Any]]:
     Raises:
         FormatError: Truncated, damaged, of another version, or hostile; nothing large was allocated by then.
     """
-    return {tensor[0]: x for tensor, _, x in _decode(parse(data))}
+    return {entry.name: x for entry, _, x in _decode(parse(data))}
 
 
 def inspect(data: bytes) -> tuple[list[TensorInfo], int]:
@@ -280,17 +320,18 @@ def inspect(data: bytes) -> tuple[list[TensorInfo], int]:
     The stream is shared, so a tensor's part of it is its share of the ideal code length.
     """
     contents, state, bits = parse(data), State(), []
-    for _, planes, _ in _decode(contents):
+    for entry, planes, _ in _decode(contents):
         counter = BitCounter(state)
-        kinds = [layout.kind for layout in contents.tensors[len(bits)][5]]
-        for plane, kind in zip(planes, kinds, strict=True):
-            counter.plane(plane, kind)
+        for plane, layout in zip(planes, entry.planes, strict=True):
+            counter.plane(plane, layout.kind)
         state = counter.state
         bits.append(counter.bits)
     scale = len(contents.stream) / sum(bits) if sum(bits) else 0.0
+    # The table is deflated; where much side information is alike, it takes less there than it is long.
+    share = min(1.0, contents.table_bytes / max(sum(len(entry.side) for entry in contents.tensors), 1))
     infos = [
-        TensorInfo(name, shape, dtype, codec_spec(codec), math.prod(shape), used * scale, len(side))
-        for (name, dtype, shape, codec, side, _), used in zip(contents.tensors, bits, strict=True)
+        TensorInfo(e.name, e.shape, e.dtype, codec_spec(e.codec), math.prod(e.shape), used * scale, int(len(e.side) * share))
+        for e, used in zip(contents.tensors, bits, strict=True)
     ]
     taken = sum(info.side_bytes for info in infos) + (len(contents.stream) if scale else 0)
     return infos, len(data) - taken

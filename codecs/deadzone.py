@@ -1,8 +1,7 @@
 """Uniform quantiser with a dead zone that rate-distortion optimised rounding opens where it pays.
 
-Every weight is rounded to the level that minimises squared error + λ·bits, the bits taken from the entropy coder's own
-context classes (entropy-constrained scalar quantisation: Chou, Lookabaugh and Gray, 1989, with a uniform codebook;
-the dead zone is what that rule does to small weights: Sullivan, 1996).
+Every weight is rounded to the level that minimises squared error + λ·bits (rounding.py); the dead zone is what that rule
+does to small weights (Sullivan, 1996).
 """
 
 from __future__ import annotations
@@ -13,34 +12,28 @@ from typing import ClassVar
 
 import numpy as np
 
-from evocompress.codecs.arrange import from_planes, plane_layouts, to_planes
+from evocompress.codecs.arrange import from_planes, plane_layouts, split
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
-from evocompress.codecs.contexts import tokenize
-from evocompress.codecs.entropy import Symbols, classes_of, rate_table
+from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.rounding import rate_optimised
 from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.errors import CodecError
 
-__all__ = ["DeadZone", "rate_optimised"]
+__all__ = ["DeadZone"]
 
 _MAX_SYMBOL = 1 << 30
 
 
-def rate_optimised(x: Floats, nearest: Plane, price: float, passes: int) -> Plane:
-    """Re-round a plane: per element the level among {nearest, one towards zero, zero} of least error² + price·bits.
+def _optimised(x: Floats, price: float, passes: int) -> Symbols:
+    """Symbols of a plane x (rows, columns) in units of the step: the nearest level, one towards zero, or zero.
 
-    `x` (rows, columns) is in units of the step, `price` in squared steps per bit. Each pass takes its rates from
-    the symbols of the pass before.
+    `price` is in squared steps per bit.
     """
-    symbols = nearest.symbols
-    candidates = np.stack([symbols, symbols - np.sign(symbols), np.zeros_like(symbols)])
-    error = (candidates - x) ** 2
-    tokens = np.stack([tokenize(candidate)[0] for candidate in candidates])
-    for _ in range(passes):
-        classes = classes_of(symbols)
-        rates = rate_table(classes, symbols)
-        choice = np.argmin(error + price * rates[classes, tokens], axis=0)
-        symbols = np.take_along_axis(candidates, choice[None], axis=0)[0]
-    return Plane(symbols, nearest.kind)
+    nearest = np.rint(x).astype(np.int32)
+    where = np.flatnonzero(nearest)
+    levels = nearest.ravel()[where]
+    candidates = np.stack([levels, levels - np.sign(levels), np.zeros_like(levels)])
+    return rate_optimised(nearest, candidates, (candidates - x.ravel()[where]) ** 2, price, passes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +49,7 @@ class DeadZone:
     terminal: ClassVar[bool] = True
 
     step_scale: float = 1.0
-    passes: int = 2
+    passes: int = 3
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.step_scale <= 100:
@@ -71,15 +64,10 @@ class DeadZone:
         code = min(max(code, MIN_CODE), MAX_CODE)
         step = scale_value(code)
         scaled = x / step
-        planes = to_planes(np.rint(scaled))
-        if self.passes and x.size:
-            price = cost.price / step**2 if step > 1e-150 else 0.0
-            scaled_planes, start = [], 0
-            for plane in planes:
-                part = scaled.ravel()[start : start + plane.symbols.size].reshape(plane.symbols.shape)
-                scaled_planes.append(rate_optimised(part, plane, price, self.passes))
-                start += plane.symbols.size
-            planes = tuple(scaled_planes)
+        price = cost.price / step**2 if step > 1e-150 else 0.0
+        planes = tuple(
+            Plane(_optimised(part, price, self.passes)) for part in split(scaled)
+        )
         if not any(plane.symbols.any() for plane in planes):
             code = 0  # nothing is left of the array, so the shortest code will do
         return Coded(planes, varint(code))

@@ -1,16 +1,15 @@
 """Lossless coding of every tensor's symbols into one byte stream, on `constriction`'s range coder.
 
-The probabilities of a block are the integer counts of its classes (contexts.py). They reach `constriction` as float64
-values that hold integers below 2^53; what it computes from them (one sum of integers, one division, one multiplication
-and a truncation per symbol) is exact or correctly rounded under IEEE 754, so any machine decodes the same. Golden
-bitstreams in tests/golden/ would show a change.
+The probabilities of a block follow from the integer counts of its classes (contexts.py) by integer arithmetic.
+`constriction` takes them as float64 values, but these are integers that already add up to what it scales them to, so
+its scale is exactly 1.0, nothing is ever rounded, and any machine decodes the same. Golden bitstreams in tests/golden/
+would show a change.
 
 Three coders share one walk over a plane: `Encoder`, `Decoder` and `BitCounter`, which adds up ideal code lengths.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Literal, Protocol, TypeAlias
 
 import constriction
@@ -28,7 +27,7 @@ from evocompress.codecs.contexts import (
     tokenize,
     walk,
 )
-from evocompress.errors import FormatError
+from evocompress.errors import CodecError, FormatError
 
 __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State", "classes_of", "rate_table"]
 
@@ -37,8 +36,15 @@ Symbols: TypeAlias = npt.NDArray[np.int32]
 #: "weights": signed integers whose magnitude means something; "bytes": values 0 … 255, one class per row.
 Kind: TypeAlias = Literal["weights", "bytes"]
 
-_Categorical = functools.partial(constriction.stream.model.Categorical, perfect=False)
+_PRECISION = 24  # bits of constriction's probabilities
+_MAX_SYMBOL = (1 << 31) - 1
 _RAW_BITS = 15  # raw bits are coded in pieces of at most this many, well below the coder's 24-bit precision
+
+
+def _model(counts: Ints) -> object:
+    """Counts (n,) as constriction's model: shares of 2^24 - n in integers, to each of which it adds the 1 of its own."""
+    edges = np.cumsum(counts) * ((1 << _PRECISION) - len(counts)) // counts.sum()
+    return constriction.stream.model.Categorical(np.diff(edges, prepend=0).astype(np.float64), perfect=False)
 
 
 class State:
@@ -152,7 +158,7 @@ class Encoder:
 
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Code tokens (n,) under one table of counts."""
-        self._range.encode(values.astype(np.int32), _Categorical(counts.astype(np.float64)))
+        self._range.encode(values.astype(np.int32), _model(counts))
         return values
 
     def raw(self, values: Ints, bits: int) -> Ints:
@@ -161,7 +167,15 @@ class Encoder:
         return values
 
     def plane(self, symbols: Symbols, kind: Kind) -> None:
-        """Append a plane (rows, columns) of int32 symbols."""
+        """Append a plane (rows, columns) of int32 symbols: magnitudes below 2^31, or 0 … 255 for "bytes".
+
+        Raises:
+            CodecError: A symbol out of range.
+        """
+        low, high = (0, 255) if kind == "bytes" else (-_MAX_SYMBOL, _MAX_SYMBOL)
+        if symbols.size and (symbols.min() < low or symbols.max() > high):
+            found = f"{symbols.min()} to {symbols.max()}"
+            raise CodecError(f"Symbols of kind {kind!r} run from {found}; they must lie in [{low}, {high}].")
         _code(self, self.state, symbols, kind, decoding=False)
 
     def finish(self) -> bytes:
@@ -174,12 +188,13 @@ class Decoder:
 
     def __init__(self, stream: bytes) -> None:
         self.state = State()
+        stream = stream.rstrip(b"\0")  # a file may be padded
         padded = stream + bytes(-len(stream) % 4)
         self._range = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
 
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Decode as many tokens as `values` has places."""
-        return self._decode(_Categorical(counts.astype(np.float64)), len(values))
+        return self._decode(_model(counts), len(values))
 
     def raw(self, values: Ints, bits: int) -> Ints:
         """Decode as many values below 2^bits as `values` has places."""

@@ -23,6 +23,8 @@ from evocompress.errors import CodecError, FormatError
 
 __all__ = ["LinearConv"]
 
+_BITS_PER_NUMBER = 1.0  # what a weight or a coefficient is taken to cost when the number of primaries is chosen
+
 
 def _norms(primaries: Floats) -> Floats:
     """Norms (1, n) of the primary filters, 1 for those that are zero: what an error in their coefficients costs."""
@@ -32,13 +34,16 @@ def _norms(primaries: Floats) -> Floats:
 
 @dataclasses.dataclass(frozen=True)
 class LinearConv:
-    """W (O, K): ⌈alpha·O⌉ primary filters, and coefficients for the others, of low rank if `rank` is below 1."""
+    """W (O, K): up to ⌈alpha·O⌉ primary filters, and coefficients for the others, of low rank if `rank` is below 1.
+
+    There are fewer primaries where λ says that they do not pay.
+    """
 
     id: ClassVar[str] = "linearconv"
     number: ClassVar[int] = 20
     terminal: ClassVar[bool] = False
 
-    alpha: float = 0.5
+    alpha: float = 1.0
     rank: float = 1.0
 
     def __post_init__(self) -> None:
@@ -53,8 +58,8 @@ class LinearConv:
         if matrix.size == 0:
             return Coded((), varint(0) + varint(0))
         rows, columns = matrix.shape
-        count = min(math.ceil(self.alpha * rows), rows)
-        pivots = scipy.linalg.qr(matrix.T, mode="r", pivoting=True, check_finite=False)[1]
+        triangle, pivots = scipy.linalg.qr(matrix.T, mode="r", pivoting=True, check_finite=False)
+        count = self._count(triangle, matrix.shape, cost)
         mask = np.zeros((1, rows), np.int32)
         mask[0, pivots[:count]] = 1
         chosen = mask[0] == 1
@@ -66,6 +71,18 @@ class LinearConv:
         coded = (LowRank(self.rank).encode(coefficients, cost, rest)) if low else rest.encode(coefficients, cost)
         side = varint(count) + varint(int(low)) + coded_primaries.side + coded.side
         return Coded((Plane(mask), *coded_primaries.planes, *coded.planes), side)
+
+    def _count(self, triangle: Floats, shape: tuple[int, int], cost: Cost) -> int:
+        """How many primaries pay: what is left unexplained, against what they and their coefficients cost.
+
+        The rows of the triangular factor from the n-th on hold what n primaries leave unexplained.
+        """
+        rows, columns = shape
+        counts = np.arange(1, min(math.ceil(self.alpha * rows), rows) + 1)
+        left = np.append(np.cumsum((triangle**2).sum(axis=1)[::-1])[::-1], 0.0)
+        numbers = counts * columns + (rows - counts) * counts
+        error = left[np.minimum(counts, len(left) - 1)]
+        return int(counts[np.argmin(error + cost.price * _BITS_PER_NUMBER * numbers)])
 
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """Mask, primaries, coefficients."""

@@ -18,14 +18,14 @@ from evocompress.errors import CodecError
 
 __all__ = ["LowRank", "least_squares"]
 
-_BITS_PER_COEFFICIENT = 1.0  # what a factor's entry is taken to cost when the rank is chosen
+_BITS_PER_COEFFICIENT = 2.0  # what a factor's entry is taken to cost when the rank is chosen
 
 
 def least_squares(basis: Floats, target: Floats) -> Floats:
     """The coefficients (n, r) of least norm that best make target (n, k) out of basis (r, k)."""
     if 0 in basis.shape or 0 in target.shape or not basis.any():
         return np.zeros((len(target), len(basis)))
-    solution = scipy.linalg.lstsq(basis.T, target.T, cond=1e-10, check_finite=False)[0]
+    solution = scipy.linalg.lstsq(basis.T, target.T, cond=1e-10, check_finite=False, lapack_driver="gelsy")[0]
     return np.asarray(solution.T, np.float64)
 
 
@@ -41,7 +41,7 @@ class LowRank:
     number: ClassVar[int] = 19
     terminal: ClassVar[bool] = False
 
-    rank: float = 0.5
+    rank: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.rank <= 1:

@@ -29,14 +29,15 @@ _BY_NUMBER = {stage.number: stage for stage in STAGES.values()}
 #: Named codecs: presets are nothing but compositions of stages.
 CODECS: dict[str, str] = {
     "deadzone": "deadzone",
-    "codebook": "codebook(values=16)",
+    "codebook": "codebook",
     "dct": "dct(axes=spatial)+threshold(mode=hard)+deadzone",
     "dct-matrix": "dct(axes=matrix)+threshold(mode=hard)+deadzone",
-    "wavelet": "wavelet(name=haar,level=2)+threshold(mode=hard)+deadzone",
-    "wavelet-soft": "wavelet(name=db2,level=3)+threshold(mode=soft,bits=2)+deadzone",
-    "lowrank": "lowrank(rank=0.5)+deadzone",
-    "linearconv": "linearconv(alpha=0.5)+deadzone",
-    "linearconv-lowrank": "linearconv(alpha=0.5,rank=0.25)+deadzone",
+    "wavelet": "wavelet(name=haar,level=1)+threshold(mode=hard)+deadzone",
+    "wavelet-soft": "wavelet(name=db2,level=1)+threshold(mode=soft,bits=0.02)+deadzone",
+    "lowrank": "lowrank+deadzone",
+    "linearconv": "linearconv+deadzone",
+    "linearconv-lowrank": "linearconv(rank=0.5)+deadzone",
+    "dct-linearconv": "dct(axes=spatial)+linearconv+deadzone",
     "lossless": "lossless",
 }
 

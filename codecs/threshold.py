@@ -32,7 +32,7 @@ class Threshold:
     terminal: ClassVar[bool] = False
 
     mode: Mode = "hard"
-    bits: float = 6.0
+    bits: float = 3.0
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

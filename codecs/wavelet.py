@@ -29,18 +29,57 @@ def _axes(shape: tuple[int, int]) -> tuple[int, ...]:
     return (0, 1) if shape[0] > 1 else (1,)
 
 
-def _forward(matrix: Floats, name: str, level: int) -> tuple[Floats, Any]:
-    """Coefficients as one matrix, and the slices of its sub-bands; fewer levels where the matrix is too small."""
+def _lengths(shape: tuple[int, int], name: str, level: int) -> list[tuple[int, int]]:
+    """Shapes of the approximation at levels 0, 1, …: halves, rounded up; fewer levels where the matrix is too small."""
+    axes = _axes(shape)
+    longest = min(shape[axis] for axis in axes) // (pywt.Wavelet(name).dec_len - 1)
+    lengths = [shape]
+    for _ in range(min(level, max(longest.bit_length() - 1, 0))):
+        rows, columns = lengths[-1]
+        lengths.append((rows if len(axes) == 1 else (rows + 1) // 2, (columns + 1) // 2))
+    return lengths
+
+
+def _bands(lengths: list[tuple[int, int]]) -> tuple[tuple[int, int], list[dict[str, tuple[slice, slice]]]]:
+    """Shape of the coefficient matrix, and where in it the detail bands lie, coarsest first.
+
+    A band that is the difference along an axis begins where everything coarser ends on that axis; one that is the mean
+    begins at 0.
+    """
+    end, places = lengths[-1], []
+    for rows, columns in reversed(lengths[1:]):
+        low = (slice(0, rows), slice(0, columns))
+        high = (slice(end[0], end[0] + rows), slice(end[1], end[1] + columns))
+        if lengths[0][0] == 1:
+            places.append({"d": (low[0], high[1])})
+            end = (end[0], end[1] + columns)
+        else:
+            places.append({"ad": (low[0], high[1]), "da": (high[0], low[1]), "dd": high})
+            end = (end[0] + rows, end[1] + columns)
+    return end, places
+
+
+def _forward(matrix: Floats, name: str, level: int) -> Floats:
+    """All coefficients as one matrix."""
+    lengths = _lengths(matrix.shape, name, level)  # type: ignore[arg-type]
+    end, places = _bands(lengths)
     axes = _axes(matrix.shape)  # type: ignore[arg-type]
-    level = min(level, pywt.dwtn_max_level(matrix.shape, name, axes))
-    bands = pywt.wavedecn(matrix, name, mode=_MODE, level=level, axes=axes)
-    return pywt.coeffs_to_array(bands, axes=axes)
+    coarse, *details = pywt.wavedecn(matrix, name, mode=_MODE, level=len(lengths) - 1, axes=axes)
+    array = np.zeros(end)
+    array[: lengths[-1][0], : lengths[-1][1]] = coarse
+    for bands, slices in zip(details, places, strict=True):
+        for key, place in slices.items():
+            array[place] = bands[key]
+    return array
 
 
-def _slices(shape: tuple[int, int], name: str, level: int) -> tuple[tuple[int, int], Any]:
-    """Shape of the coefficient matrix and its slices: both depend on nothing but the shape."""
-    array, slices = _forward(np.zeros(shape), name, level)
-    return array.shape, slices
+def _backward(array: Floats, shape: tuple[int, int], name: str, level: int) -> Floats:
+    """The inverse of `_forward`, without what padding an odd length has left."""
+    lengths = _lengths(shape, name, level)
+    coefficients: list[Any] = [array[: lengths[-1][0], : lengths[-1][1]]]
+    coefficients += [{key: array[place] for key, place in slices.items()} for slices in _bands(lengths)[1]]
+    matrix = pywt.waverecn(coefficients, name, mode=_MODE, axes=_axes(shape))
+    return np.asarray(matrix[: shape[0], : shape[1]], np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +91,7 @@ class Wavelet:
     terminal: ClassVar[bool] = False
 
     name: str = "haar"
-    level: int = 2
+    level: int = 1
 
     def __post_init__(self) -> None:
         if self.name not in WAVELETS:
@@ -63,28 +102,25 @@ class Wavelet:
     def encode(self, x: Floats, cost: Cost, rest: Codec) -> Coded:
         """Transform; an orthonormal transform keeps squared errors."""
         side = varint(WAVELETS.index(self.name)) + varint(self.level)
-        coded = rest.encode(_forward(as_matrix(x), self.name, self.level)[0] if x.size else x, cost)
+        coded = rest.encode(_forward(as_matrix(x), self.name, self.level) if x.size else x, cost)
         return Coded(coded.planes, side + coded.side)
 
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """Planes of the coefficient matrix."""
-        return rest.layout(side, self._read(side, shape)[0])
+        name, level = self._read(side)
+        return rest.layout(side, self._inner(shape, name, level))
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:
         """Transform back, and drop what padding an odd length has left."""
-        inner, slices, name = self._read(side, shape)
-        array = rest.decode_from(planes, side, inner)
-        if not slices:
-            return array
-        rows, columns = matrix_shape(shape)
-        bands = pywt.array_to_coeffs(array, slices, output_format="wavedecn")
-        matrix = pywt.waverecn(bands, name, mode=_MODE, axes=_axes((rows, columns)))
-        return np.asarray(matrix[:rows, :columns]).reshape(shape)
+        name, level = self._read(side)
+        array = rest.decode_from(planes, side, self._inner(shape, name, level))
+        return _backward(array, matrix_shape(shape), name, level).reshape(shape) if array.size else array
 
     @staticmethod
-    def _read(side: SideReader, shape: Shape) -> tuple[Shape, Any, str]:
-        name = WAVELETS[side.integer(0, len(WAVELETS) - 1)]
-        level = side.integer(1, _MAX_LEVEL)
-        if 0 in shape:
-            return shape, None, name
-        return *_slices(matrix_shape(shape), name, level), name
+    def _read(side: SideReader) -> tuple[str, int]:
+        return WAVELETS[side.integer(0, len(WAVELETS) - 1)], side.integer(1, _MAX_LEVEL)
+
+    @staticmethod
+    def _inner(shape: Shape, name: str, level: int) -> Shape:
+        """Shape of the coefficients."""
+        return shape if 0 in shape else _bands(_lengths(matrix_shape(shape), name, level))[0]

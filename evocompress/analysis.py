@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,14 +28,12 @@ __all__ = [
     "Reference",
     "audits",
     "best_under",
-    "size_order",
     "file_name",
     "float32_bytes",
     "format_bytes",
     "front",
     "hypervolume_curve",
     "knee",
-    "leaf_segments",
     "parse_bytes",
     "parse_fraction",
     "reference",
@@ -52,8 +51,9 @@ _SIZE = re.compile(r"\s*(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[a-z]*)\s*", 
 class FrontPoint:
     """One file of the front: its size, its accuracy in [0, 1] with the 95 % Wilson interval `low..high`, its origin.
 
-    `accuracy` is the audited one where `audited`, else the (optimistic) validation accuracy that selection saw. `ratio` is the network's float32 bytes over `nbytes`; `file` is the name that `export` gives the file; `depth`,
-    `epochs` and `seconds` are cumulative over the lineage.
+    `accuracy` is the audited one where `audited`, else the (optimistic) validation accuracy that selection saw. `ratio`
+    is the network's float32 bytes over `nbytes`; `file` is the name that `export` gives the file; `depth`, `epochs` and
+    `seconds` are cumulative over the lineage.
     """
 
     file: str
@@ -99,17 +99,17 @@ class HypervolumePoint:
 def front(history: History, *, audited: bool | None = None) -> list[FrontPoint]:
     """The non-dominated files, smallest first; bytes and accuracy both rise strictly along it.
 
-    With an audit (`audited=None` or True) the points are the audited leaves, ranked by audited accuracy, because
-    selection is optimistic about the validation accuracy; without one (or `audited=False`) they are the archive by
-    validation accuracy, and each point's `audited` says so. Of equal points the first leaf id stays.
+    With an audit (`audited=None` or True) the points are the archive's audited leaves, ranked by audited accuracy,
+    because selection is optimistic about the validation accuracy; without one (or `audited=False`) they are the whole
+    archive by validation accuracy, and each point's `audited` says so. Leaves outside the archive never count: their
+    files may be gone. Of equal points the first leaf id stays. Raises `EvocompressError` where `audited=True` finds
+    no audit.
     """
     found = audits(history) if audited is not False else {}
-    if not found and audited:
+    leaves = [leaf for leaf in history.archive if leaf.leaf_id in found] or history.archive
+    if audited and leaves[:1] and leaves[0].leaf_id not in found:
         raise EvocompressError("audited=True, but this run has no audit yet: let it finish, or use audited=None.")
-    leaves = [history.leaves[leaf_id] for leaf_id in found if leaf_id in history.leaves] if found else history.archive
-    segment_of = leaf_segments(history)
-    points = [_point(history, leaf, found.get(leaf.leaf_id), segment_of.get(leaf.leaf_id, "")) for leaf in leaves]
-    return _non_dominated(points)
+    return _non_dominated(_point(history, leaf, found.get(leaf.leaf_id)) for leaf in leaves)
 
 
 def audits(history: History) -> dict[str, dict[str, Any]]:
@@ -118,11 +118,6 @@ def audits(history: History) -> dict[str, dict[str, Any]]:
     for event in history.events("audited"):
         merged.update(event["leaves"])
     return merged
-
-
-def leaf_segments(history: History) -> dict[str, str]:
-    """Leaf id to the id of the segment that made it."""
-    return {leaf.leaf_id: outcome.segment_id for outcome in history.outcomes for leaf in outcome.leaves}
 
 
 def reference(history: History) -> Reference | None:
@@ -170,27 +165,36 @@ def knee(points: Sequence[FrontPoint]) -> FrontPoint | None:
     This is the bend of Das (1999, "On characterizing the knee of the Pareto curve"), on the axes of the search. None if
     no point lies above the chord: fewer than three points, or a front that bends the other way.
     """
-    ordered = sorted(points, key=size_order)
+    ordered = sorted(points, key=_size_order)
     if len(ordered) < 3:
         return None
-    size = _unit_scale([np.log2(point.nbytes) for point in ordered])
+    size = _unit_scale([math.log2(point.nbytes) for point in ordered])
     above = _unit_scale([point.accuracy for point in ordered]) - size
     best = int(np.argmax(above))
     return ordered[best] if above[best] > 1e-9 else None
 
 
-def size_order(point: FrontPoint) -> tuple[int, float]:
+def _size_order(point: FrontPoint) -> tuple[int, float]:
     """Sort key of a front: smallest first."""
     return point.nbytes, -point.accuracy
 
 
 def hypervolume_curve(history: History) -> list[HypervolumePoint]:
-    """Hypervolume (of validation objectives, as selection saw it) after each told result, in told order."""
-    begin = _first_start(history)
-    return [
-        HypervolumePoint(index, max(0.0, finished - begin), float(told["hypervolume_after"]))
-        for index, (told, finished) in enumerate(zip(history.told, history.finished_at, strict=True), 1)
-    ]
+    """Hypervolume (of validation objectives, as selection saw it) after each told result, in told order.
+
+    Seconds count from the first submission, without the pauses between a driver's last result and its resume.
+    """
+    submitted = history.events("submitted")
+    begin = float(submitted[0]["time"]) if submitted else min(history.finished_at, default=0.0)
+    resumes = [float(event["time"]) for event in history.events("resumed")]
+    curve: list[HypervolumePoint] = []
+    last, idle = begin, 0.0
+    for told, finished in zip(history.told, history.finished_at, strict=True):
+        while resumes and resumes[0] <= finished:
+            idle += max(0.0, resumes.pop(0) - last)
+        curve.append(HypervolumePoint(len(curve) + 1, max(0.0, finished - begin - idle), told["hypervolume_after"]))
+        last = finished
+    return curve
 
 
 @functools.lru_cache(maxsize=65536)
@@ -254,7 +258,7 @@ def format_bytes(nbytes: float) -> str:
     return f"{nbytes:.{digits}f} {unit}"
 
 
-def _point(history: History, leaf: Leaf, audit: Mapping[str, Any] | None, segment_id: str) -> FrontPoint:
+def _point(history: History, leaf: Leaf, audit: Mapping[str, Any] | None) -> FrontPoint:
     measured: Mapping[str, Any] = leaf.measurements if audit is None else audit
     accuracy = leaf.accuracy if audit is None else float(audit["accuracy"])
     nbytes = leaf.nbytes if audit is None else int(audit["nbytes"])
@@ -272,7 +276,7 @@ def _point(history: History, leaf: Leaf, audit: Mapping[str, Any] | None, segmen
         low=low,
         high=high,
         leaf_id=leaf.leaf_id,
-        segment_id=segment_id,
+        segment_id=history.segment_of[leaf.leaf_id],
         depth=leaf.depth,
         epochs=leaf.epochs,
         seconds=leaf.seconds,
@@ -289,7 +293,7 @@ def _interval(accuracy: float, correct: int | None, total: int | None) -> tuple[
 
 def _non_dominated(points: Iterable[FrontPoint]) -> list[FrontPoint]:
     kept: list[FrontPoint] = []
-    for point in sorted(points, key=lambda point: (*size_order(point), point.leaf_id)):
+    for point in sorted(points, key=lambda point: (*_size_order(point), point.leaf_id)):
         if not kept or point.accuracy > kept[-1].accuracy:
             kept.append(point)
     return kept
@@ -299,9 +303,3 @@ def _unit_scale(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]
     array = np.asarray(values, dtype=np.float64)
     spread = float(np.ptp(array))
     return (array - array.min()) / spread if spread > 0 else np.zeros_like(array)
-
-
-def _first_start(history: History) -> float:
-    """Unix time at which the first segment began; the first result's time where no segment noted its start."""
-    started = [float(outcome.metrics["started"]) for outcome in history.outcomes if "started" in outcome.metrics]
-    return min([*started, *history.finished_at], default=0.0)

@@ -14,7 +14,7 @@ from evocompress.evaluation import evaluation_mode
 
 __all__ = ["sensitivities"]
 
-_GROUPS = 32
+_GROUPS = 16
 _FLOOR = 1e-6  # of the largest scale: a dead tensor is cheap to damage, not free
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -27,8 +27,9 @@ def sensitivities(
     The squared gradient of the loss at a label drawn from the network's own prediction, averaged over the tensor's
     elements and over `samples` images (Martens, 2014, section 5). Such gradients have mean zero for each image, so the
     squared gradient of a group's summed loss estimates the sum of the squared gradients of its members without bias;
-    32 small groups cost a fraction of an epoch. The scales are normalised so that their geometric mean, weighted by the
-    number of elements, is 1: the rate weight λ then means what it means without data.
+    16 groups cost a fraction of an epoch and leave a relative error of about a tenth. The scales are normalised so
+    that their geometric mean, weighted by the number of elements, is 1: the rate weight λ then means what it means
+    without data.
 
     Batch normalisation's running statistics have no gradient in torch; theirs follows exactly from those of its weight
     and bias. Any other float buffer gets the neutral 1, a tensor without gradient a small floor. `model` is moved to
@@ -40,13 +41,14 @@ def sensitivities(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(examples), generator=generator)[:samples].to(device)
     groups = chosen.tensor_split(min(_GROUPS, len(chosen)))
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     with evaluation_mode(model):
         for index in groups:
             gradients = _gradients(model, parameters, examples.batch(index)[0], generator)
             for name, square in _mean_squares(model, gradients):
-                sums[name] = sums.get(name, 0.0) + square
-    return _normalised(model, sums)
+                sums[name] = sums[name] + square if name in sums else square
+    found = torch.stack([*sums.values()]).tolist() if sums else []  # one wait for the device, not one a tensor
+    return _normalised(model, dict(zip(sums, found, strict=True)))
 
 
 def _gradients(
@@ -62,17 +64,17 @@ def _gradients(
     return {name: gradient for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 
-def _mean_squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
+def _mean_squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for name, gradient in gradients.items():
-        yield name, gradient.square().mean().item()
+        yield name, gradient.square().mean().float()
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         weight, bias = gradients.get(f"{prefix}weight"), gradients.get(f"{prefix}bias")
         if isinstance(module, _NORMS) and module.running_var is not None and weight is not None and bias is not None:
             # y = weight · (x - mean) / sqrt(var + eps) + bias, so these are the chain rule and nothing else.
             spread, slope = module.running_var + module.eps, module.weight.detach()
-            yield f"{prefix}running_mean", (bias * slope * spread.rsqrt()).square().mean().item()
-            yield f"{prefix}running_var", (weight * slope / (2 * spread)).square().mean().item()
+            yield f"{prefix}running_mean", (bias * slope * spread.rsqrt()).square().mean().float()
+            yield f"{prefix}running_var", (weight * slope / (2 * spread)).square().mean().float()
 
 
 def _normalised(model: nn.Module, sums: Mapping[str, float]) -> dict[str, float]:

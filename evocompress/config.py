@@ -67,8 +67,8 @@ class Genes(_Section):
 
     learning_rate: FloatGene = (3e-4, 5e-3)
     epochs: pydantic.PositiveInt | CountRange = (1, 4)
-    weight_decay: OptionalGene = (1e-5, 1e-1)
-    l1: OptionalGene = (1e-6, 1e-2)
+    weight_decay: OptionalGene = (1e-4, 1e-1)
+    l1: OptionalGene = (1e-4, 3e-1)
     noise: OptionalGene = (0.01, 1.0)
     label_smoothing: OptionalGene = 0.0
     projection: list[Literal["free", "keep-zeros"]] = ["free", "keep-zeros"]
@@ -164,12 +164,12 @@ def _unknown(path: Sequence[str | int]) -> str:
     """An unknown key, with the nearest one that there is."""
     name = ".".join(map(str, path))
     model = _model_at(path[:-1])
-    known = list(model.model_fields) if model else []
+    known, everywhere = list(model.model_fields) if model else [], _all_keys()
     near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
     prefix = ".".join(map(str, path[:-1]))
     hint = f"{prefix}.{near[0]}" if near and prefix else near[0] if near else ""
+    hint = everywhere.get(str(path[-1]), hint)  # a key of another section, written out in full
     if not hint:
-        everywhere = _all_keys()
         further = difflib.get_close_matches(str(path[-1]), list(everywhere), n=1, cutoff=0.7)
         hint = everywhere[further[0]] if further else ""
     return f"{name}: there is no such key." + (f" Did you mean {hint!r}?" if hint else f" Known: {', '.join(known)}.")

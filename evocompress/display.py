@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evocompress.analysis import FrontPoint, format_bytes, knee
+from evocompress.search.events import Ended, Event, Finished, Submitted
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.textplot import braille_scatter, sparkline
 
@@ -57,10 +58,10 @@ class Progress:
 
 
 class RunDisplay:
-    """Observer of a search and context manager: `with RunDisplay(total=200) as display: search(observer=display)`.
+    """Observer of a run and context manager: `with RunDisplay(total=200) as display: run.drive(e, observer=display)`.
 
     On a terminal it draws a live board; elsewhere it prints a line at most every `interval` seconds, and at once for
-    failures, messages and the last segment, without control codes.
+    failures, messages and the last segment, without control codes. `front` is the archive that a resume begins with.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RunDisplay:
         *,
         total: int | None = None,
         workers: int | None = None,
+        front: Sequence[Leaf] = (),
         console: Console | None = None,
         interval: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
@@ -78,7 +80,7 @@ class RunDisplay:
         self._lock = threading.Lock()
         self._last_line = -math.inf
         self._live: Live | None = None
-        self.progress = Progress(title, total, workers, began=clock())
+        self.progress = Progress(title, total, workers, began=clock(), front=tuple(front))
 
     def __enter__(self) -> Self:
         self.progress.began = self._clock()
@@ -93,6 +95,24 @@ class RunDisplay:
         if self._live is not None:
             self._live.__exit__(kind, error, traceback)
             self._live = None
+
+    def __call__(self, event: Event) -> None:
+        """Take an event of the search's loop."""
+        match event:
+            case Submitted():
+                self.on_submitted(event.task)
+            case Finished():
+                kept = {leaf.leaf_id: leaf for leaf in (*self.progress.front, *event.outcome.leaves)}
+                held = ({leaf.leaf_id for leaf in self.progress.front} | {*event.told.accepted}) - {
+                    *event.told.displaced
+                }
+                front = sorted((kept[leaf_id] for leaf_id in held), key=lambda leaf: leaf.nbytes)
+                self.on_finished(
+                    event.outcome, hypervolume=event.hypervolume, front=front, done=event.completion + 1, total=None
+                )
+            case Ended():
+                if event.reason != "finished":
+                    self.message(f"{event.reason} after {event.completions} segments")
 
     def on_submitted(self, task: Task) -> None:
         """A segment has been handed to the executor."""
@@ -154,27 +174,24 @@ def front_table(points: Sequence[FrontPoint], *, title: str = "") -> Table:
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
     )
     table.add_column("", style="yellow")
-    for name in ("bytes", "size", "accuracy" if audited else "accuracy (validation)", "±"):
-        table.add_column(name, justify="right")
-    if audited:
-        table.add_column("validation", justify="right", style="dim")
-    for name in ("ratio", "depth", "epochs"):
-        table.add_column(name, justify="right")
-    table.add_column("leaf", style="dim", no_wrap=True)
+    names = ["bytes", "accuracy" if audited else "accuracy (validation)", "±", "validation", "ratio", "depth", "epochs"]
+    for name in names if audited else [name for name in names if name != "validation"]:
+        table.add_column(name, justify="right", no_wrap=True, style="dim" if name == "validation" else "")
+    # Where the terminal is narrow, it is the id that is cut.
+    table.add_column("leaf", style="dim", min_width=6)
     bend = knee(points)
     for point in points:
         validation = [f"{100 * point.validation_accuracy:.2f} %"] if audited else []
         table.add_row(
             "*" if point is bend else "",
             str(point.nbytes),
-            format_bytes(point.nbytes),
             f"{100 * point.accuracy:.2f} %",
             f"{50 * (point.high - point.low):.2f}",
             *validation,
-            f"{point.ratio:.1f}×",
+            _ratio(point.ratio),
             str(point.depth),
             str(point.epochs),
-            Text(point.leaf_id),
+            Text(point.leaf_id, no_wrap=True, overflow="ellipsis"),
         )
     return table
 
@@ -237,7 +254,7 @@ def _leaf_table(front: Sequence[Leaf]) -> Table:
     places = [round(number * (len(front) - 1) / max(1, count - 1)) for number in range(count)]
     for leaf in (front[place] for place in places):
         whole = leaf.measurements.get("float32_bytes")
-        ratio = f"{whole / leaf.nbytes:.1f}×" if whole else ""
+        ratio = _ratio(whole / leaf.nbytes) if whole else ""
         table.add_row(
             format_bytes(leaf.nbytes), f"{100 * leaf.accuracy:.2f} %", ratio, str(leaf.depth), str(leaf.epochs)
         )
@@ -255,6 +272,10 @@ def _scatter(front: Sequence[Leaf]) -> Text:
         text.append(f"{label:>8} ", style="dim").append("│", style="dim").append(f"{row}\n", style="cyan")
     ends = format_bytes(min(leaf.nbytes for leaf in front)), format_bytes(max(leaf.nbytes for leaf in front))
     return text.append(f"{'':9}└ {ends[0]} {'─' * max(1, 30 - len(ends[0]) - len(ends[1]))} {ends[1]}", style="dim")
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:.1f}×"
 
 
 def _duration(seconds: float) -> str:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from evocompress.search.history import History
 
 __all__ = [
-    "FRONT_COLUMNS",
     "Export",
+    "FRONT_COLUMNS",
     "ReadLeaf",
     "export_run",
     "front_rows",
@@ -40,7 +40,7 @@ __all__ = [
 ReadLeaf: TypeAlias = Callable[[Leaf], bytes]
 """Gives the bytes of a leaf's file, from wherever the run's storage is."""
 
-FRONT_COLUMNS = (
+FRONT_COLUMNS: tuple[str, ...] = (
     "file",
     "bytes",
     "accuracy",

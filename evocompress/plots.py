@@ -5,6 +5,7 @@ Figures are made without pyplot, so nothing global changes and no display is nee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,15 +28,15 @@ _DOT_LIMIT = 20_000
 
 
 def front_figure(history: History) -> Figure:
-    """One run: its front with 95 % Wilson error bars and knee, other leaves faint, the uncompressed network as a line."""
+    """One run: its front with 95 % Wilson error bars and knee, the rest faint, the uncompressed network as a line."""
     figure, axes = _canvas(_heading(history))
     points = front(history)
     _dominated(axes, history, {point.leaf_id for point in points})
     label = "front, audited" if points and points[0].audited else "front, validation accuracy (no audit yet)"
     _front(axes, points, _COLOURS[0], label)
-    _knee(axes, points)
     _reference(axes, reference(history), _FAINT, "uncompressed")
-    _dress(axes, _lowest(points))
+    _dress(axes, points)
+    _knee(axes, points)
     return figure
 
 
@@ -51,7 +52,7 @@ def compare_figure(runs: Mapping[str, History]) -> Figure:
         if line is not None and (line.accuracy, line.nbytes) not in drawn:
             drawn.add((line.accuracy, line.nbytes))
             _reference(axes, line, _FAINT, "uncompressed")
-    _dress(axes, min((_lowest(points) for points in fronts.values()), default=0.0))
+    _dress(axes, [point for points in fronts.values() for point in points])
     return figure
 
 
@@ -131,12 +132,16 @@ def _knee(axes: Axes, points: Sequence[FrontPoint]) -> None:
     bend = knee(points)
     if bend is None:
         return
-    axes.plot([bend.nbytes], [100 * bend.accuracy], "o", ms=11, mfc="none", mec="#c77700", mew=1.6, zorder=5)
-    ratio = f", {bend.ratio:.0f}× smaller" if bend.ratio >= 1 else ""
+    spot = (bend.nbytes, 100 * bend.accuracy)
+    axes.plot(*spot, "o", ms=11, mfc="none", mec="#c77700", mew=1.6, zorder=5)
+    # Above and left of a front there is room; where there is not, below and right of it.
+    low, high = axes.get_xlim()
+    right = math.log(bend.nbytes / low) > 0.5 * math.log(high / low)
     axes.annotate(
-        f"knee: {format_bytes(bend.nbytes)}, {100 * bend.accuracy:.1f} %{ratio}",
-        (bend.nbytes, 100 * bend.accuracy),
-        xytext=(14, -16),
+        f"knee: {format_bytes(bend.nbytes)}, {100 * bend.accuracy:.1f} %, {bend.ratio:.0f}× smaller",
+        spot,
+        xytext=(-14, 9) if right else (14, -16),
+        ha="right" if right else "left",
         textcoords="offset points",
         fontsize=9,
         color="#8a5200",
@@ -161,19 +166,14 @@ def _reference(axes: Axes, line: Reference | None, colour: str, label: str) -> N
     )
 
 
-def _dress(axes: Axes, lowest: float) -> None:
-    """Axes, ticks and legend; the view starts a little below the front, however bad the worst dominated leaf is."""
-    if not axes.has_data():
-        axes.set_xlim(256, 65536)
-        axes.set_ylim(0, 100)
-        axes.text(0.5, 0.5, "no files yet", transform=axes.transAxes, ha="center", fontsize=12, color=_FAINT)
+def _dress(axes: Axes, points: Sequence[FrontPoint]) -> None:
+    """Axes, ticks and legend."""
     axes.set_xscale("log", base=10)
+    _view(axes, points)
     axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1, 2, 5), numticks=14))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g} %"))
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, lowest - 0.08 * (100 - lowest)), min(101.0, high))
     axes.set_xlabel("size of the file on disk", color=_INK)
     axes.set_ylabel("accuracy, 95 % interval", color=_INK)
     axes.grid(True, color=_GRID, linewidth=0.8)
@@ -186,14 +186,30 @@ def _dress(axes: Axes, lowest: float) -> None:
         axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=_INK)
 
 
+def _view(axes: Axes, points: Sequence[FrontPoint]) -> None:
+    """Limits that show the part of the front at half its best accuracy or more; a note counts the files below that.
+
+    Files of a few bytes that guess are always on a front; were they in view, they would take most of both axes.
+    """
+    if not points:
+        axes.set_xlim(256, 65536)
+        axes.set_ylim(0, 100)
+        axes.text(0.5, 0.5, "no files yet", transform=axes.transAxes, ha="center", fontsize=12, color=_FAINT)
+        return
+    useful = [point for point in points if point.accuracy >= 0.5 * max(point.accuracy for point in points)]
+    (_, right), (_, top) = axes.get_xlim(), axes.get_ylim()
+    low = min(100 * point.low for point in useful)
+    axes.set_xlim(0.85 * min(point.nbytes for point in useful), right)
+    axes.set_ylim(low - 0.08 * (100 - low), min(101.0, top))
+    if hidden := len(points) - len(useful):
+        note = f"{hidden} smaller {'file' if hidden == 1 else 'files'} below this view"
+        axes.text(0.008, 0.015, note, transform=axes.transAxes, fontsize=8.5, color=_FAINT)
+
+
 def _tick(nbytes: float) -> str:
     """Bytes of a round tick without needless digits: 2 kB, not 2.00 kB."""
     number, _, unit = format_bytes(nbytes).partition(" ")
     return f"{float(number):g} {unit}"
-
-
-def _lowest(points: Sequence[FrontPoint]) -> float:
-    return min((100 * point.low for point in points), default=0.0)
 
 
 def _plain(text: str) -> str:

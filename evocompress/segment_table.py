@@ -24,8 +24,8 @@ _FIELDS = {
     "hypervolume_before hypervolume_after validation_accuracy loss ratio audited_accuracy seconds encode_seconds "
     "decode_seconds evaluate_seconds",
     "str": "segment_id attempt status error operator rule parent_ids parent_sha256 parent_weights_sha256 "
-    "segment_genome segment_genome_hash node device segment_versions git_revision data_sha256 versions leaf_id path sha256 "
-    "weights_sha256 genome genome_hash",
+    "segment_genome segment_genome_hash node device segment_versions git_revision data_sha256 versions leaf_id path "
+    "sha256 weights_sha256 genome genome_hash",
     "bool": "diverged accepted in_archive",
     "floats": "train_loss train_accuracy validation_accuracy_curve",
     "layers": "layers",

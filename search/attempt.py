@@ -45,6 +45,7 @@ def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
             try:
                 outcome = _upload(outcome, task, attempt, scratch, storage)
             except _Refused as error:
+                _discard(storage, task, attempt)
                 outcome = dataclasses.replace(failure(task, str(error)), seconds=outcome.seconds)
             return commit(storage, dataclasses.replace(outcome, attempt=attempt))
     except OSError as error:

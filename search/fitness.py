@@ -8,49 +8,63 @@ from typing import TypeAlias
 from evocompress.search.objectives import Member
 from evocompress.search.pareto import first_front
 
-__all__ = ["Fitness", "FitnessRule", "by_dominance", "by_sum"]
+__all__ = ["Fitness", "Survivors", "by_dominance", "by_sum", "fronts"]
 
 Fitness: TypeAlias = tuple[float, float]
-FitnessRule: TypeAlias = Callable[[Sequence[Member], tuple[float, float]], list[Fitness]]
+# (members, size, reference) to the fitness of each member that stays, by its index; the others are dropped.
+Survivors: TypeAlias = Callable[[Sequence[Member], int, tuple[float, float]], dict[int, Fitness]]
 
 
-def by_sum(members: Sequence[Member], reference: tuple[float, float]) -> list[Fitness]:
-    """The sum of the scaled objectives: the scalar score that dominance is compared with."""
-    return [(member.x + member.y, 0.0) for member in members]
+def by_sum(members: Sequence[Member], size: int, reference: tuple[float, float]) -> dict[int, Fitness]:
+    """The `size` members with the smallest sum of scaled objectives: the score that dominance is compared with."""
+    order = sorted(range(len(members)), key=lambda i: (members[i].x + members[i].y, members[i].key))
+    return {i: (members[i].x + members[i].y, 0.0) for i in order[:size]}
 
 
-def by_dominance(members: Sequence[Member], reference: tuple[float, float]) -> list[Fitness]:
-    """(front number, -hypervolume contribution within that front): (Emmerich, Beume and Naujoks, 2005)."""
-    fronts = _fronts(members)
-    fitness: list[Fitness] = [(0.0, 0.0)] * len(members)
-    for rank, front in enumerate(fronts):
-        for i, part in zip(front, _staircase_parts([members[i] for i in front], reference), strict=True):
-            fitness[i] = (float(rank), -part)
+def by_dominance(members: Sequence[Member], size: int, reference: tuple[float, float]) -> dict[int, Fitness]:
+    """The `size` members that remain when the worst goes, one by one (Emmerich, Beume and Naujoks, 2005).
+
+    Fitness is (front number, -hypervolume contribution within that front). A member of the last front that goes changes
+    the contributions of its neighbours there and no front number, so only the last front is looked at again.
+    """
+    layers = fronts(members)
+    excess = len(members) - size
+    while excess > 0:
+        last = layers[-1]
+        if len(last) <= excess:
+            excess -= len(last)
+            layers.pop()
+            continue
+        parts = _parts([members[i] for i in last], reference)
+        last.pop(max(range(len(last)), key=lambda n: (-parts[n], members[last[n]].key)))
+        excess -= 1
+    fitness: dict[int, Fitness] = {}
+    for rank, layer in enumerate(layers):
+        parts = _parts([members[i] for i in layer], reference)
+        fitness.update((i, (float(rank), -part)) for i, part in zip(layer, parts, strict=True))
     return fitness
 
 
-def _fronts(members: Sequence[Member]) -> list[list[int]]:
-    """Indices of each front's members, by ascending x."""
-    order = sorted(range(len(members)), key=lambda i: (members[i].x, members[i].y))
+def fronts(members: Sequence[Member]) -> list[list[int]]:
+    """Indices of each front's members, by ascending x; the non-dominated first."""
     last_y: list[float] = []
-    fronts: list[list[int]] = []
+    layers: list[list[int]] = []
     previous: tuple[float, float] | None = None
     front = 0
-    for i in order:
-        point = (members[i].x, members[i].y)
-        if point != previous:
-            front = first_front(last_y, point[1])
-            if front == len(fronts):
-                fronts.append([])
-        fronts[front].append(i)
-        previous = point
-    return fronts
+    for x, y, i in sorted((member.x, member.y, i) for i, member in enumerate(members)):
+        if (x, y) != previous:
+            front = first_front(last_y, y)
+            if front == len(layers):
+                layers.append([])
+            previous = (x, y)
+        layers[front].append(i)
+    return layers
 
 
-def _staircase_parts(front: Sequence[Member], reference: tuple[float, float]) -> list[float]:
+def _parts(front: Sequence[Member], reference: tuple[float, float]) -> list[float]:
     """The rectangle that each member alone dominates; 0 for a duplicate, whose twin dominates the same."""
-    xs = [min(member.x, reference[0]) for member in front]
-    ys = [min(member.y, reference[1]) for member in front]
-    rights = [*xs[1:], reference[0]]
-    ceilings = [reference[1], *ys[:-1]]
-    return [(right - x) * (top - y) for x, y, right, top in zip(xs, ys, rights, ceilings, strict=True)]
+    limit_x, limit_y = reference
+    xs = [member.x if member.x < limit_x else limit_x for member in front]
+    ys = [member.y if member.y < limit_y else limit_y for member in front]
+    rights, tops = [*xs[1:], limit_x], [limit_y, *ys[:-1]]
+    return [(right - x) * (top - y) for x, y, right, top in zip(xs, ys, rights, tops, strict=True)]

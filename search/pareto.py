@@ -106,7 +106,10 @@ def hypervolume(points: Points, reference: tuple[float, float], backend: Backend
 
 
 def contributions(points: Points, reference: tuple[float, float], backend: Backend = "auto") -> npt.NDArray[np.float64]:
-    """Hypervolume that each of the (n, 2) points alone adds; 0 if dominated, a duplicate, or beyond `reference`."""
+    """Hypervolume that each of the (n, 2) points adds to the other non-dominated ones.
+
+    0 for a point that is dominated, or a duplicate, or beyond `reference`; dominated points take nothing from others.
+    """
     array = _array(points)
     result = np.zeros(len(array))
     inside = np.flatnonzero((array < np.asarray(reference)).all(axis=1))
@@ -122,9 +125,10 @@ def contributions(points: Points, reference: tuple[float, float], backend: Backe
 
 
 def _contributions(array: npt.NDArray[np.float64], reference: tuple[float, float]) -> npt.NDArray[np.float64]:
-    total = hypervolume(array, reference, "numpy")
     result = np.zeros(len(array))
-    for i in np.flatnonzero(is_nondominated(array)):
-        rest = np.delete(array, i, axis=0)
-        result[i] = max(0.0, total - hypervolume(rest, reference, "numpy"))
+    front = np.flatnonzero(is_nondominated(array))
+    front = front[np.argsort(array[front, 0], kind="stable")]
+    x, y = array[front, 0], array[front, 1]
+    # Of equal neighbours one rectangle has no width and the other no height: duplicates come out as 0 by themselves.
+    result[front] = (np.append(x[1:], reference[0]) - x) * (np.append(reference[1], y[:-1]) - y)
     return result

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from evocompress.search.fitness import Fitness, FitnessRule, by_dominance, by_sum
+from evocompress.search.fitness import Fitness, Survivors, by_dominance, by_sum
 from evocompress.search.objectives import Member, Scale
 from evocompress.search.records import Leaf
 from evocompress.search.settings import SearchSettings, Selection
 
 __all__ = ["Pool"]
 
-_RULES: dict[Selection, FitnessRule] = {"dominance": by_dominance, "scalar": by_sum}
+_RULES: dict[Selection, Survivors] = {"dominance": by_dominance, "scalar": by_sum}
 
 
 class Pool:
@@ -35,24 +35,17 @@ class Pool:
         return leaf_id in self._ids
 
     def insert(self, members: Iterable[Member]) -> list[Member]:
-        """Take all of `members` in, then drop the worst one by one while there are too many; returns the dropped.
-
-        Each drop ranks the rest anew: with two near neighbours only the first to go has a small contribution.
-        """
-        dropped: list[Member] = []
-        for member in members:
-            self.members.append(member)
-            self._ids.add(member.leaf.leaf_id)
+        """Take all of `members` in, then drop the worst while there are too many; returns the dropped."""
+        self.members.extend(members)
         if self._rule is None:
-            return dropped
-        while True:
-            fitness = self._rule(self.members, self._settings.reference)
-            if len(self.members) <= self._settings.pool_size:
-                self._fitness = fitness
-                return dropped
-            worst = max(range(len(fitness)), key=lambda i: (fitness[i], self.members[i].key))
-            dropped.append(self.members.pop(worst))
-            self._ids.discard(dropped[-1].leaf.leaf_id)
+            self._ids.update(member.leaf.leaf_id for member in self.members[len(self._ids) :])
+            return []
+        kept = self._rule(self.members, self._settings.pool_size, self._settings.reference)
+        dropped = [member for i, member in enumerate(self.members) if i not in kept]
+        self._fitness = [kept[i] for i in range(len(self.members)) if i in kept]
+        self.members = [member for i, member in enumerate(self.members) if i in kept]
+        self._ids = {member.leaf.leaf_id for member in self.members}
+        return dropped
 
     def draw(self, rng: np.random.Generator) -> Member:
         """The best of a few random members, or any member where selection is "random"."""

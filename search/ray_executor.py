@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,8 +94,7 @@ class RayExecutor:
         self._storage = storage
         with _quiet():
             self._owner = _connect(self._ray, address, workers, cpus, gpus)
-            if env_vars:
-                options["runtime_env"] = {"env_vars": dict(env_vars)}
+            options["runtime_env"] = {"env_vars": {"PYTHONPATH": _python_path(), **(env_vars or {})}}
             self._options = options
             self._remote = self._ray.remote(**options)(_remote_attempt)
             self._shared = (self._ray.put(segment), self._ray.put(storage))
@@ -194,6 +194,14 @@ def _connect(ray: Any, address: str | None, workers: int | None, cpus: float, gp
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RunError(f"no Ray cluster at {where!r} ({error}); start one, or leave address out") from error
     return True
+
+
+def _python_path() -> str:
+    """This process's import path beside the installed packages: workers must find the user's own modules too."""
+    installed = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
+    found = [os.path.realpath(path or os.getcwd()) for path in sys.path]
+    own = [path for path in found if not any(path.startswith(prefix + os.sep) for prefix in installed)]
+    return os.pathsep.join(dict.fromkeys(path for path in own if os.path.isdir(path)))
 
 
 def _capacity(ray: Any, cpus: float, gpus: float) -> int:

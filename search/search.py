@@ -48,8 +48,8 @@ class Search:
     """Ask for tasks, tell their outcomes in any order, each once or more.
 
     Two views are kept. `archive` has every outcome told so far and is what users see. Decisions look at a second view,
-    the population: in free mode it has the same outcomes; in deterministic mode it is folded in submission order and, for
-    decision i, has exactly the outcomes 0 to i - lag, so neither speed nor faults can change a decision.
+    the population: in free mode it has the same outcomes; in deterministic mode it is folded in submission order and,
+    for decision i, has exactly the outcomes 0 to i - lag, so neither speed nor faults can change a decision.
     """
 
     def __init__(self, space: Space, settings: SearchSettings) -> None:
@@ -178,7 +178,9 @@ class Search:
         return "mutate", (parent,), changed
 
     def _segment_id(self, task: Task) -> str:
-        content = {**task.to_json(), "search_seed": self.settings.seed}
+        parents = [(parent.leaf_id, parent.sha256) for parent in task.parents]
+        plan = (task.index, task.operator, task.rule, parents, task.genome, task.probes, task.seed, task.seen)
+        content = (self.settings.seed, *plan)
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

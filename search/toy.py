@@ -91,7 +91,8 @@ class ToySegment:
 
 
 def _target() -> npt.NDArray[np.float64]:
-    return 4.0 * np.sin(np.arange(_SIZE) * 0.7) * np.linspace(1.0, 0.1, _SIZE)
+    positions = np.arange(_SIZE, dtype=np.float64)
+    return np.asarray(4.0 * np.sin(positions * 0.7) * np.linspace(1.0, 0.1, _SIZE), dtype=np.float64)
 
 
 def _train(weights: npt.NDArray[np.float64], genome: Genome, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import os
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from evocompress.data import Splits, load
 from evocompress.errors import DataError
 
+if TYPE_CHECKING:
+    from evocompress.data import Splits
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    """Results depend on the number of threads; tests use one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# Results depend on the number of threads: one, here and in the processes that tests start. Read as torch is loaded,
+# which only the tests that need it do.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @functools.cache
 def _present(name: str) -> Splits:
+    from evocompress.data import load
+
     try:
         return load(name)
     except DataError as failure:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evocompress.search.history import History
+from evocompress.search.journal import Journal
 from evocompress.search.records import Genome, Leaf, Outcome, Parent, Task
+from evocompress.search.settings import SearchSettings
 
 LAYERS = (
     ("conv1.weight", (16, 1, 3, 3)),
@@ -27,33 +32,6 @@ LAYERS = (
 CODECS = ("uniform", "dct", "wavelet", "kmeans", "lowrank", "linearconv")
 PARAMETERS = sum(math.prod(shape) for _, shape in LAYERS)
 START = 1_760_000_000.0
-
-
-@dataclasses.dataclass
-class SyntheticHistory:
-    """The fields of `evocompress.search.history.History` that whoever shows a run reads."""
-
-    run: dict[str, Any]
-    tasks: dict[str, Task] = dataclasses.field(default_factory=dict)
-    outcomes: list[Outcome] = dataclasses.field(default_factory=list)
-    told: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    finished_at: list[float] = dataclasses.field(default_factory=list)
-    leaves: dict[str, Leaf] = dataclasses.field(default_factory=dict)
-    archive: list[Leaf] = dataclasses.field(default_factory=list)
-    events_by_type: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
-    parents: dict[str, str | None] = dataclasses.field(default_factory=dict)
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        return self.events_by_type.get(kind, [])
-
-    def parent_of(self, leaf_id: str) -> str | None:
-        return self.parents[leaf_id]
-
-    def lineage(self, leaf_id: str) -> list[Leaf]:
-        line = [self.leaves[leaf_id]]
-        while (parent := self.parents[line[-1].leaf_id]) is not None:
-            line.append(self.leaves[parent])
-        return line[::-1]
 
 
 def content(leaf: Leaf) -> bytes:
@@ -70,18 +48,36 @@ def synthetic_run(
     reference: bool = True,
     failures: bool = True,
     hostile: str = "",
-) -> Any:
+) -> History:
     """A run of `segments` segments; `hostile` is put into every place that holds somebody's text."""
     rng = np.random.default_rng(seed)
-    history = SyntheticHistory(run=_run_json(seed, hostile))
+    history = History(Path("synthetic"), _run_json(seed, hostile), {}, [], [], [], {}, [], [], {})
     for index in range(segments):
         _segment(history, index, leaves_per_segment, rng, failures=failures, hostile=hostile)
     if reference:
         event = {"accuracy": 0.9806, "validation_accuracy": 0.9833, "correct": 353, "total": 360, "epochs": 40}
-        history.events_by_type["reference"] = [{**event, "float32_bytes": 4 * PARAMETERS}]
+        _record(history, "reference", START, {**event, "float32_bytes": 4 * PARAMETERS})
     if audited and history.archive:
-        history.events_by_type["audited"] = [{"leaves": {leaf.leaf_id: _audit(leaf, rng) for leaf in history.archive}}]
+        leaves = {leaf.leaf_id: _audit(leaf, rng) for leaf in history.archive}
+        _record(history, "audited", START + 2.0 * segments, {"leaves": leaves})
     return history
+
+
+def write_synthetic_run(folder: Path, history: History) -> None:
+    """Put a made-up run into a run folder: run.json, the journal, and the files of the leaves."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(history.run))
+    journal = Journal(folder / "journal")
+    skipped = ("seq", "type", "time")
+    journal.append([(line["type"], {k: v for k, v in line.items() if k not in skipped}) for line in history.records])
+    journal.close()
+    for leaf in history.leaves.values():
+        (folder / leaf.path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / leaf.path).write_bytes(content(leaf))
+
+
+def _record(history: History, kind: str, time: float, payload: dict[str, Any]) -> None:
+    history.records.append({"seq": len(history.records), "type": kind, "time": time, **payload})
 
 
 def _run_json(seed: int, hostile: str) -> dict[str, Any]:
@@ -92,7 +88,8 @@ def _run_json(seed: int, hostile: str) -> dict[str, Any]:
         "config_text": f'[network]\nname = "digits_cnn"\n# {hostile}\n',
         "seed": seed,
         "reference_point": [1.1, 1.1],
-        "ranges": {"log2_bytes": [8.0, 17.0], "error": [0.0, 0.9]},
+        "ranges": {"bytes": [256, 131072], "error": [0.0, 0.9]},
+        "search": SearchSettings().to_json(),
         "space": {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
         "versions": {"python": "3.11.2", "numpy": "2.4.6", "torch": "2.13.0"},
         "git_revision": "0123456789abcdef0123456789abcdef01234567",
@@ -104,7 +101,7 @@ def _run_json(seed: int, hostile: str) -> dict[str, Any]:
 
 
 def _segment(
-    history: SyntheticHistory, index: int, count: int, rng: np.random.Generator, *, failures: bool, hostile: str
+    history: History, index: int, count: int, rng: np.random.Generator, *, failures: bool, hostile: str
 ) -> None:
     segment_id = hashlib.sha256(f"segment {index}".encode()).hexdigest()[:16]
     parent = history.archive[int(rng.integers(len(history.archive)))] if history.archive and index > 8 else None
@@ -128,15 +125,18 @@ def _segment(
     before = {leaf.leaf_id for leaf in history.archive}
     history.tasks[segment_id] = task
     history.outcomes.append(outcome)
-    history.leaves |= {leaf.leaf_id: leaf for leaf in leaves}
-    history.parents |= {leaf.leaf_id: parent.leaf_id if parent else None for leaf in leaves}
-    history.archive = _archive([*history.archive, *leaves])
+    history.leaves.update({leaf.leaf_id: leaf for leaf in leaves})
+    history.segment_of.update({leaf.leaf_id: segment_id for leaf in leaves})
+    history.archive[:] = _archive([*history.archive, *leaves])
     after = {leaf.leaf_id for leaf in history.archive}
     volume = history.told[-1]["hypervolume_after"] if history.told else 0.0
-    told = {"hypervolume_before": volume, "hypervolume_after": _volume(history.archive)}
+    told: dict[str, Any] = {"hypervolume_before": volume, "hypervolume_after": _volume(history.archive)}
     told |= {"accepted": sorted(after - before), "displaced": sorted(before - after)}
     history.told.append(told)
     history.finished_at.append(START + 2.0 * (index + 1))
+    _record(history, "submitted", START + 2.0 * index, {"task": task.to_json(), "attempt_of_resume": False})
+    finished = {"outcome": outcome.to_json(), "completion": index, "told": told}
+    _record(history, "finished", START + 2.0 * (index + 1), finished)
 
 
 def _parent(leaf: Leaf) -> Parent:

@@ -48,7 +48,11 @@ def test_what_python_2_wrote() -> None:
 
 def test_a_pickle_that_calls_a_shell_is_refused_and_nothing_runs(tmp_path: Path) -> None:
     mark, batch = tmp_path / "executed", tmp_path / "data_batch_1"
-    for attack in (Calls(os.system, f"touch {mark}"), Calls(eval, f"open({str(mark)!r}, 'w')"), Calls(open, str(mark), "w")):
+    for attack in (
+        Calls(os.system, f"touch {mark}"),
+        Calls(eval, f"open({str(mark)!r}, 'w')"),
+        Calls(open, str(mark), "w"),
+    ):
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             batch.write_bytes(pickle.dumps({b"data": attack}, protocol))
             with pytest.raises(DataError, match=r"data_batch_1.*refused"):

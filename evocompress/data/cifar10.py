@@ -51,7 +51,9 @@ def read_binary_batch(path: Path) -> Batch:
     """Images (n, 3, 32, 32) and labels (n,) of a file of records, one label byte and 3 072 pixels each."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
     if not len(data) or len(data) % (1 + _PIXELS):
-        raise DataError(f"{path}: is {len(data)} bytes long, no multiple of {1 + _PIXELS}; fetch it again")
+        raise DataError(
+            f"{path}: is {len(data)} bytes long, no multiple of {1 + _PIXELS}; delete it and fetch it again"
+        )
     records = data.reshape(-1, 1 + _PIXELS)
     return _checked(path, records[:, 1:], records[:, 0])
 
@@ -61,19 +63,21 @@ def read_python_batch(path: Path) -> Batch:
     try:
         content = load_plain(path.read_bytes())
     except pickle.UnpicklingError as failure:
-        raise DataError(f"{path}: is not a CIFAR-10 batch: {failure}; fetch it again") from failure
+        raise DataError(f"{path}: is not a CIFAR-10 batch: {failure}; delete it and fetch it again") from failure
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, not a dict; fetch it again")
+        raise DataError(f"{path}: holds a {type(content).__name__}, not a dict; delete it and fetch it again")
     pixels = content.get(b"data", content.get("data"))
     labels = content.get(b"labels", content.get("labels"))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (_PIXELS,):
-        raise DataError(f"{path}: its `data` is not a uint8 array (n, {_PIXELS}); fetch it again")
+        raise DataError(f"{path}: its `data` is not a uint8 array (n, {_PIXELS}); delete it and fetch it again")
     if not isinstance(labels, list) or not all(isinstance(n, int) and 0 <= n < 10 for n in labels):
-        raise DataError(f"{path}: its `labels` is not a list of integers 0..9; fetch it again")
+        raise DataError(f"{path}: its `labels` is not a list of integers 0..9; delete it and fetch it again")
     return _checked(path, pixels, np.array(labels, np.uint8))
 
 
 def _checked(path: Path, pixels: Bytes, labels: Bytes) -> Batch:
     if len(labels) != len(pixels) or not len(labels) or labels.max() >= 10:
-        raise DataError(f"{path}: {len(pixels)} images, {len(labels)} labels; must be one each in 0..9; fetch it again")
+        raise DataError(
+            f"{path}: {len(pixels)} images, {len(labels)} labels; must be as many, 0..9; delete it and fetch it again"
+        )
     return pixels.reshape(-1, 3, 32, 32), labels

@@ -36,12 +36,14 @@ _FAILURES = (OSError, EOFError, http.client.HTTPException, zlib.error, tarfile.T
 class Source:
     """A data set's `folder` below the root, its archives with their MD5 sums, the files that come of them, mirrors.
 
+    `files` gives each file's size in bytes; one of another size counts as missing.
+
     A mirror is an address that an archive's name is appended to.
     """
 
     folder: str
     archives: Mapping[str, str]
-    files: tuple[str, ...]
+    files: Mapping[str, int]
     mirrors: tuple[str, ...]
 
 
@@ -78,7 +80,7 @@ SOURCES: dict[str, Source] = {
     "cifar10": Source(
         "cifar-10-batches-bin",
         {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-        tuple(f"{name}.bin" for name in BATCHES),
+        {f"{name}.bin": 30_730_000 for name in BATCHES},
         ("https://www.cs.toronto.edu/~kriz/", "https://ossci-datasets.s3.amazonaws.com/cifar10/"),
     ),
 }
@@ -92,7 +94,7 @@ def fetch(
     sources: Mapping[str, Source] | None = None,
     timeout: float = 30.0,
 ) -> Path:
-    """Put data set `name` below `root` (see `data_root`) and return its folder; what is there already is kept.
+    """Put data set `name` below `root` (see `data_root`) and return its folder; what is there whole is kept.
 
     Every mirror is tried in turn; an archive counts when its MD5 is right. `sources` replaces `SOURCES`; `timeout` is
     in seconds without an answer. Raises DataError for an unknown name, and one that says what each mirror answered and
@@ -107,7 +109,7 @@ def fetch(
         raise DataError(f"data set {name!r} is unknown. {one_of([*known, 'digits'], name)}")
     source = known[name]
     folder = base / source.folder
-    if all((folder / file).is_file() for file in source.files):
+    if not _unfit(folder, source.files):
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,8 +118,11 @@ def fetch(
                 path = Path(scratch) / archive
                 _download(name, source, archive, md5, path, folder, progress, timeout)
                 _unpack(path, source.files)
-            _place(Path(scratch), folder, source.files)
-    except OSError as failure:
+            if unfit := _unfit(Path(scratch), source.files):
+                raise DataError(f"data set {name!r}: {unfit} did not come out of {', '.join(source.archives)}")
+            for file in source.files:
+                os.replace(Path(scratch) / file, folder / file)
+    except _FAILURES as failure:
         raise DataError(
             f"data set {name!r}: cannot write to {folder}: {failure}; choose another EVOCOMPRESS_DATA"
         ) from failure
@@ -164,7 +169,7 @@ def _transfer(address: str, path: Path, progress: Progress | None, timeout: floa
     return digest.hexdigest()
 
 
-def _unpack(path: Path, files: Sequence[str]) -> None:
+def _unpack(path: Path, files: Mapping[str, int]) -> None:
     """Beside the archive: the file that a `.gz` holds, or those of a `.tar.gz` that are wanted."""
     if not path.name.endswith(".tar.gz"):
         with gzip.open(path) as packed, path.with_suffix("").open("wb") as file:
@@ -177,9 +182,10 @@ def _unpack(path: Path, files: Sequence[str]) -> None:
                 archive.extract(member, path.parent, filter="data")
 
 
-def _place(scratch: Path, folder: Path, files: Sequence[str]) -> None:
-    for file in files:
-        os.replace(scratch / file, folder / file)
+def _unfit(folder: Path, files: Mapping[str, int]) -> str:
+    """The files that are not in `folder`, or not of their size."""
+    paths = {file: folder / file for file in files}
+    return ", ".join(f for f, path in paths.items() if not path.is_file() or path.stat().st_size != files[f])
 
 
 def _advice(name: str, source: Source, folder: Path, answers: Sequence[str]) -> str:

@@ -27,11 +27,15 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: starts with {data[:4].hex()}, so it is no IDX file of bytes (000008 and 1 to 4)")
     start = 4 + 4 * data[3]
     if len(data) < start:
-        raise DataError(f"{path}: is {len(data)} bytes long, its header alone needs {start}; fetch it again")
+        raise DataError(
+            f"{path}: is {len(data)} bytes long, its header alone needs {start}; delete it and fetch it again"
+        )
     shape = struct.unpack(f">{data[3]}I", data[4:start])
     expected = start + math.prod(shape)
     if len(data) != expected:
-        raise DataError(f"{path}: is {len(data)} bytes long; shape {shape} needs {expected}; fetch it again")
+        raise DataError(
+            f"{path}: is {len(data)} bytes long; shape {shape} needs {expected}; delete it and fetch it again"
+        )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -40,4 +44,4 @@ def _content(path: Path) -> bytes:
         data = path.read_bytes()
         return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (OSError, EOFError, zlib.error) as failure:
-        raise DataError(f"{path}: cannot be read: {failure}; fetch it again") from failure
+        raise DataError(f"{path}: cannot be read: {failure}; delete it and fetch it again") from failure

@@ -12,7 +12,12 @@ from evocompress.errors import DataError
 
 __all__ = ["IDX_FILES", "fashion_mnist", "mnist"]
 
-IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+IDX_FILES = {  # the files and their sizes in bytes, in the order in which `_read` returns them
+    "train-images-idx3-ubyte": 47_040_016,
+    "train-labels-idx1-ubyte": 60_008,
+    "t10k-images-idx3-ubyte": 7_840_016,
+    "t10k-labels-idx1-ubyte": 10_008,
+}
 
 
 def mnist(
@@ -33,10 +38,11 @@ def fashion_mnist(
 
 def _read(name: str, folder: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
     images, labels, test_images, test_labels = (read_idx(_path(name, folder, file)) for file in IDX_FILES)
-    for array, targets, file in ((images, labels, IDX_FILES[0]), (test_images, test_labels, IDX_FILES[2])):
+    for array, targets, part in ((images, labels, "train"), (test_images, test_labels, "t10k")):
         if array.ndim != 3 or array.shape[1:] != (28, 28) or targets.shape != array.shape[:1]:
-            shapes = f"images {array.shape} and labels {targets.shape}"
-            raise DataError(f"{folder / file}: holds {shapes}; must be (n, 28, 28) and (n,); fetch it again")
+            got, rule = f"images {array.shape} and labels {targets.shape}", "must be (n, 28, 28) and (n,)"
+            path = folder / f"{part}-images-idx3-ubyte"
+            raise DataError(f"{path}: holds {got}; {rule}; delete it and fetch it again")
     return images[:, None], labels, test_images[:, None], test_labels
 
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evocompress.analysis import FrontPoint, float32_bytes, front, hypervolume_curve, knee, leaf_segments, reference
+from evocompress.analysis import FrontPoint, float32_bytes, front, hypervolume_curve, knee, reference
 from evocompress.search.records import Leaf
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: i
     number = {leaf.leaf_id: place for place, leaf in enumerate(leaves)}
     line = reference(history)
     return {
-        "run": {key: history.run.get(key) for key in ("network", "data", "seed", "created", "git_revision", "versions")},
+        "run": {
+            key: history.run.get(key) for key in ("network", "data", "seed", "created", "git_revision", "versions")
+        },
         "float32Bytes": float32_bytes(history),
         "audited": bool(points) and points[0].audited,
         "reference": dataclasses.asdict(line) if line else None,
@@ -46,7 +48,7 @@ def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: i
 
 
 def _chosen(history: History, points: Sequence[FrontPoint], limit: int) -> list[Leaf]:
-    """The leaves that the page holds, in the order in which they were made; a chosen leaf's ancestors are chosen too."""
+    """The leaves that the page holds, in the order in which they were made, with all ancestors of each."""
     everything = list(history.leaves)
     kept = {point.leaf_id for point in points} | {leaf.leaf_id for leaf in history.archive}
     kept.update(everything[:: max(1, -(-len(everything) // limit))])
@@ -68,9 +70,8 @@ def _by_interest(history: History, points: Sequence[FrontPoint], leaves: Sequenc
 
 
 def _leaf_columns(history: History, leaves: Sequence[Leaf], number: Mapping[str, int]) -> dict[str, list[Any]]:
-    segment_of = leaf_segments(history)
     parents = [history.parent_of(leaf.leaf_id) for leaf in leaves]
-    tasks = [history.tasks.get(segment_of.get(leaf.leaf_id, "")) for leaf in leaves]
+    tasks = [history.tasks[history.segment_of[leaf.leaf_id]] for leaf in leaves]
     return {
         "id": [leaf.leaf_id for leaf in leaves],
         "bytes": [leaf.nbytes for leaf in leaves],
@@ -79,8 +80,8 @@ def _leaf_columns(history: History, leaves: Sequence[Leaf], number: Mapping[str,
         "epochs": [leaf.epochs for leaf in leaves],
         "seconds": [round(leaf.seconds, 1) for leaf in leaves],
         "parent": [-1 if parent is None else number.get(parent, -1) for parent in parents],
-        "segment": [task.index if task else -1 for task in tasks],
-        "operator": [task.operator if task else "" for task in tasks],
+        "segment": [task.index for task in tasks],
+        "operator": [task.operator for task in tasks],
     }
 
 

@@ -1,0 +1,52 @@
+# Everything runs in .venv, which `make install` makes from requirements.lock; every target does its own set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+EXTRAS := ray report digits pareto optuna dev
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench fuzz lock format clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## Make .venv with the locked packages; leaves .venv/bin/evocompress
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "evocompress needs Python 3.11 or newer; set PYTHON=python3.x"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: install ## Run the main job on 8x8 digits (about two minutes on two cores)
+	$(BIN)/evocompress run configs/digits.toml --out $(OUT)
+
+test: install ## Run the whole test suite
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+check: install ## Lint and type-check: ruff, mypy, pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: install ## Measure what the README quotes, into benchmarks/RESULTS.md (about an hour)
+	$(BIN)/python -m benchmarks
+
+fuzz: install ## Fuzz the decoder with atheris (FUZZ_SECONDS=60)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	$(BIN)/python tests/fuzz/fuzz_decoder.py -max_total_time=$(or $(FUZZ_SECONDS),60)
+
+format: install ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: install ## Pin the newest versions that fit pyproject.toml into requirements.lock
+	$(BIN)/pip-compile $(addprefix --extra=,$(EXTRAS)) --constraint=constraints.txt --output-file=requirements.lock --strip-extras \
+	  --upgrade --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --quiet pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+clean: ## Remove .venv and caches (not runs/)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,73 @@
+"""Run every benchmark and write RESULTS.md: `python -m benchmarks [NAME …]`. The raw JSON goes to results.json."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HERE = Path(__file__).parent
+#: What to run, by name: a module and its arguments.
+BENCHMARKS: dict[str, list[str]] = {
+    "entropy_coder": ["benchmarks.entropy_coder"],
+    "search_scale": ["benchmarks.search_scale"],
+    "driver_overhead": ["benchmarks.driver_overhead"],
+    "demo": ["benchmarks.whole_run", "configs/digits.toml", "--name", "demo"],
+    "fashion_mnist": [
+        "benchmarks.whole_run", "configs/fashion_mnist.toml", "--name", "fashion_mnist",
+        "--set", "search.segments=16", "--set", "search.initial=4", "--set", "reference_epochs=1",
+    ],
+    "ablation": ["benchmarks.ablation"],
+}  # fmt: skip
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE.parent).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def where() -> dict[str, str]:
+    """Commit, date and hardware of this run."""
+    model = next((line.split(":")[1].strip() for line in _output("lscpu").splitlines() if "Model name" in line), "")
+    return {
+        "commit": _output("git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"),
+        "date": datetime.date.today().isoformat(),
+        "hardware": f"{psutil.cpu_count()} cores ({model or platform.processor()}), "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, no GPU used",
+        "python": platform.python_version(),
+    }
+
+
+def run(name: str) -> list[dict[str, Any]]:
+    """The JSON lines that a benchmark prints."""
+    command = [sys.executable, "-m", *BENCHMARKS[name]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def main() -> None:
+    """Run what was asked for (all by default), and write what is known by now."""
+    unknown = [name for name in sys.argv[1:] if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    path = HERE / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for name in sys.argv[1:] or BENCHMARKS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        results[name] = {**where(), "command": "python -m " + " ".join(BENCHMARKS[name]), "lines": run(name)}
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    from benchmarks.table import write_results
+
+    write_results(results, HERE / "RESULTS.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from evocompress.errors import RunError
+from evocompress.search.executors import SimulatedExecutor
+from evocompress.search.loop import Loop
+from evocompress.search.probe_control import ProbeControl
+from evocompress.search.records import Genome, Leaf, Outcome, Task
+from evocompress.search.search import Search
+from evocompress.search.settings import SearchSettings
+from evocompress.search.toy import toy_settings, toy_space
+
+
+def evaluate(task: Task, folder: str = "", parent_files: Sequence[bytes] = ()) -> Outcome:
+    """A pure segment without files; noisy in its seed, and failing now and then."""
+    rng = np.random.default_rng(task.seed)
+    if rng.random() < 0.1:
+        return Outcome(task.segment_id, task.index, "diverged")
+    depth = task.parents[0].depth + 1 if task.parents else 0
+    leaves = []
+    for n, genome in enumerate((task.genome, *task.probes)):
+        step = float(genome["step"])
+        accuracy = round(float(np.exp(-step / 3 - 0.5 / (1 + depth) - 0.1 * rng.random())), 3)
+        leaf_id = f"{task.segment_id}-{n}"
+        leaves.append(Leaf(leaf_id, leaf_id, leaf_id, int(40 + 60 / step), accuracy, genome, depth=depth))
+    return Outcome(task.segment_id, task.index, "ok", tuple(leaves), encode_fraction=0.1)
+
+
+def drive(settings: SearchSettings, workers: int = 1, seed: int = 0, **faults: float) -> Search:
+    search = Search(toy_space(), settings)
+    executor = SimulatedExecutor(evaluate, workers=workers, seed=seed, **faults)  # type: ignore[arg-type]
+    assert Loop(search, executor).run() == "finished"
+    return search
+
+
+def result(search: Search) -> list[tuple[str, int, float]]:
+    return [(leaf.leaf_id, leaf.nbytes, leaf.accuracy) for leaf in search.front()]
+
+
+def step(search: Search) -> Task:
+    task = search.ask()
+    assert task is not None
+    search.tell(evaluate(task))
+    return task
+
+
+@pytest.mark.parametrize("selection", ["dominance", "scalar", "random"])
+def test_same_seed_same_asks(selection: str) -> None:
+    asked = []
+    for seed in (3, 3, 4):
+        search = Search(toy_space(), toy_settings(seed=seed, selection=selection, byte_budget=100))
+        asked.append([step(search) for _ in range(40)])
+    assert asked[0] == asked[1]
+    assert asked[0] != asked[2]
+    assert len({task.segment_id for tasks in asked[1:] for task in tasks}) == 80
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("selection", ["dominance", "random"])
+def test_state_round_trip_gives_the_same_next_asks(deterministic: bool, selection: str) -> None:
+    settings = toy_settings(deterministic=deterministic, lag=5, selection=selection, byte_budget=100)
+    search = Search(toy_space(), settings)
+    for _ in range(20):
+        step(search)
+    flying = [search.ask() for _ in range(3)]
+    again = Search(toy_space(), settings)
+    again.load_state_dict(json.loads(json.dumps(search.state_dict())))
+    assert again.state_dict() == search.state_dict()
+    for each in (search, again):
+        for task in flying:
+            assert task is not None
+            each.tell(evaluate(task))
+    assert [step(search) for _ in range(20)] == [step(again) for _ in range(20)]
+    assert result(search) == result(again)
+    assert search.hypervolume == again.hypervolume
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_replaying_the_history_gives_the_same_next_ask(deterministic: bool) -> None:
+    settings = toy_settings(deterministic=deterministic, lag=4)
+    search, replayed = Search(toy_space(), settings), Search(toy_space(), settings)
+    for _ in range(30):
+        task = search.ask()
+        assert task is not None
+        replayed.replay(Task.from_json(json.loads(json.dumps(task.to_json()))))
+        for each in (search, replayed):
+            each.tell(evaluate(task))
+    assert search.state_dict() == replayed.state_dict()
+    assert search.ask() == replayed.ask()
+
+
+def test_deterministic_fronts_do_not_depend_on_workers_or_faults() -> None:
+    settings = toy_settings(segments=120, deterministic=True, lag=6, seed=7)
+    plain = drive(settings)
+    expected = result(plain)
+    assert len(expected) > 8
+    for workers in (1, 2, 7):
+        for seed in (1, 2):
+            search = drive(settings, workers, seed, crash=0.2, duplicate=0.2, lost=0.2)
+            assert result(search) == expected
+            assert search.pool == plain.pool
+
+
+def test_free_mode_does_depend_on_them() -> None:
+    """Else the test above would say nothing."""
+    settings = toy_settings(segments=120, seed=7)
+    assert result(drive(settings, 1)) != result(drive(settings, 7))
+
+
+def test_lag_of_twice_the_workers_keeps_them_busy() -> None:
+    busy = {}
+    for lag in (16, 32):
+        search = Search(toy_space(), toy_settings(segments=2000, deterministic=True, lag=lag))
+        executor = SimulatedExecutor(evaluate, workers=16)
+        Loop(search, executor).run()
+        busy[lag] = executor.busy_seconds / executor.now() / 16
+    assert busy[32] > 0.97 > busy[16]
+
+
+def test_decision_i_sees_exactly_results_up_to_i_minus_lag() -> None:
+    search = Search(toy_space(), toy_settings(deterministic=True, lag=3))
+    tasks = []
+    for _ in range(3):
+        task = search.ask()
+        assert task is not None
+        tasks.append(task)
+    assert search.ask() is None
+    search.tell(evaluate(tasks[1]))
+    search.tell(evaluate(tasks[2]))
+    assert search.ask() is None and not search.done
+    search.tell(evaluate(tasks[0]))
+    assert [task.seen for task in (search.ask(), search.ask(), search.ask()) if task] == [1, 2, 3]
+    assert search.ask() is None
+
+
+def test_budget_of_segments() -> None:
+    search = Search(toy_space(), toy_settings(segments=3))
+    for _ in range(3):
+        assert not search.done
+        step(search)
+    assert search.done and search.ask() is None and search.asked == 3
+
+
+def test_duplicates_change_nothing_and_strangers_are_refused() -> None:
+    search = Search(toy_space(), toy_settings())
+    task = step(search)
+    state = search.state_dict()
+    told = search.tell(evaluate(task))
+    assert told.duplicate and told.accepted == () and search.state_dict() == state
+    with pytest.raises(RunError, match="never asked"):
+        search.tell(Outcome("0000", 99, "ok"))
+
+
+def test_failed_segments_count_and_leave_nothing() -> None:
+    search = Search(toy_space(), toy_settings(segments=30))
+    while (task := search.ask()) is not None:
+        told = search.tell(Outcome(task.segment_id, task.index, "failed", error="x"))
+        assert (told.accepted, told.hypervolume_after) == ((), 0.0)
+        assert task.operator == "initial"
+    assert search.front() == [] and search.pool == []
+
+
+def test_initial_genomes_are_the_hypercube_and_operators_follow() -> None:
+    search = Search(toy_space(), toy_settings(seed=1))
+    tasks = [step(search) for _ in range(400)]
+    assert [task.operator for task in tasks[:6]] == ["initial"] * 6
+    assert all(task.parents and task.rule != "none" for task in tasks[6:])
+    shares = {
+        name: sum(task.operator == name for task in tasks[6:]) / 394 for name in ("continue", "mutate", "crossover")
+    }
+    assert shares["continue"] == pytest.approx(0.30, abs=0.08)
+    assert shares["mutate"] == pytest.approx(0.60, abs=0.08)
+    assert shares["crossover"] == pytest.approx(0.10, abs=0.05)
+    assert {len(task.parents) for task in tasks if task.operator == "crossover"} == {2}
+
+
+def test_operators_change_what_they_may() -> None:
+    space = toy_space()
+    search = Search(space, toy_settings(seed=1))
+    genomes: dict[str, Genome] = {}
+    counts = dict.fromkeys(("continue", "mutate", "crossover"), 0)
+    for _ in range(200):
+        task = step(search)
+        genomes.update((leaf.leaf_id, leaf.genome) for leaf in evaluate(task).leaves)
+        if task.operator == "initial":
+            continue
+        parent = genomes[task.parents[0].leaf_id]
+        changed = {name for name in space.names if task.genome[name] != parent[name]}
+        counts[task.operator] += bool(changed)
+        assert task.operator == "mutate" or changed <= space.recipe
+        if task.operator == "crossover":
+            other = genomes[task.parents[1].leaf_id]
+            assert all(task.genome[name] in (parent[name], other[name]) for name in space.recipe)
+    assert counts["continue"] == 0 < counts["crossover"] < counts["mutate"]
+
+
+def test_parent_rules_have_their_shares() -> None:
+    search = Search(toy_space(), toy_settings(byte_budget=100))
+    tasks = [step(search) for _ in range(500)][6:]
+    shares = {
+        rule: sum(task.rule == rule for task in tasks) / len(tasks) for rule in ("tournament", "size_bin", "budget")
+    }
+    assert shares["tournament"] == pytest.approx(0.70, abs=0.07)
+    assert shares["size_bin"] == pytest.approx(0.15, abs=0.06)
+    assert shares["budget"] == pytest.approx(0.15, abs=0.06)
+
+
+def test_nothing_still_needed_is_collected_and_nothing_else_is_kept() -> None:
+    for settings in (toy_settings(pool_size=5), toy_settings(pool_size=5, deterministic=True, lag=6)):
+        search = Search(toy_space(), settings)
+        made: set[str] = set()
+        gone: set[str] = set()
+        flying: list[Task] = []
+        rng = np.random.default_rng(0)
+        for _ in range(300):
+            task = search.ask() if len(flying) < 5 else None
+            if task is not None:
+                assert not {parent.leaf_id for parent in task.parents} & gone
+                flying.append(task)
+                continue
+            outcome = evaluate(flying.pop(int(rng.integers(len(flying)))))
+            search.tell(outcome)
+            made |= {leaf.leaf_id for leaf in outcome.leaves}
+            dead = search.collect()
+            assert not set(dead) & gone
+            gone |= set(dead)
+            needed = {leaf.leaf_id for leaf in (*search.pool, *search.front())}
+            needed |= {parent.leaf_id for task in flying for parent in task.parents}
+            assert not needed & gone
+            assert all(search.needs(leaf_id) for leaf_id in made - gone)
+        assert len(gone) > 50
+
+
+def test_probes_adapt_to_their_share() -> None:
+    settings = toy_settings(probes=8, probe_share=0.2)
+    control = ProbeControl(settings)
+    assert control.count == 8
+    task_outcome = Outcome("s", 0, "ok", encode_fraction=0.2)
+    for _ in range(16):
+        control.observe(task_outcome, 4)  # four recipes take exactly the share: K = 3
+    assert control.count == 3
+    for _ in range(16):
+        control.observe(dataclasses.replace(task_outcome, encode_fraction=0.9), 4)
+    assert control.count == 0
+    for _ in range(16):
+        control.observe(dataclasses.replace(task_outcome, encode_fraction=0.001), 4)
+    assert control.count == 8
+    fixed = ProbeControl(dataclasses.replace(settings, deterministic=True))
+    for _ in range(16):
+        fixed.observe(dataclasses.replace(task_outcome, encode_fraction=0.9), 4)
+    assert fixed.count == 8
+
+
+def test_told_says_what_changed() -> None:
+    search = Search(toy_space(), toy_settings())
+    for _ in range(60):
+        before = {leaf.leaf_id for leaf in search.front()}
+        task = search.ask()
+        assert task is not None
+        volume = search.hypervolume
+        outcome = evaluate(task)
+        told = search.tell(outcome)
+        after = {leaf.leaf_id for leaf in search.front()}
+        assert set(told.accepted) == after - before
+        assert set(told.displaced) == before - after
+        assert (told.hypervolume_before, told.hypervolume_after) == (volume, search.hypervolume)
+
+
+def test_more_workers_than_initial_segments_start_fresh() -> None:
+    search = Search(toy_space(), toy_settings())
+    tasks = [search.ask() for _ in range(20)]
+    assert all(task is not None and task.operator == "initial" for task in tasks)
+    assert len({json.dumps(task.genome) for task in tasks if task}) == 20
+
+
+def test_deterministic_without_a_lag_is_refused() -> None:
+    with pytest.raises(RunError, match="resolve"):
+        Search(toy_space(), toy_settings(deterministic=True))

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evocompress.errors import RunError
+from evocompress.search import storage as storage_module
+from evocompress.search.attempt import failure, plain, run_attempt, settle
+from evocompress.search.commit import read_commit, sha256
+from evocompress.search.records import Leaf, Outcome, Parent, Task
+from evocompress.search.search import Search
+from evocompress.search.storage import Storage, open_storage
+from evocompress.search.toy import ToySegment, toy_settings, toy_space
+
+
+def first_task() -> Task:
+    task = Search(toy_space(), toy_settings()).ask()
+    assert task is not None
+    return task
+
+
+def child_of(leaf: Leaf) -> Task:
+    parent = Parent(leaf.leaf_id, leaf.path, leaf.sha256)
+    return dataclasses.replace(first_task(), segment_id="child", index=1, parents=(parent,))
+
+
+def test_files_and_commit(tmp_path: Path) -> None:
+    storage, task = open_storage(tmp_path), first_task()
+    outcome = run_attempt(ToySegment(), task, storage)
+    assert (outcome.segment_id, outcome.status) == (task.segment_id, "ok")
+    for leaf in outcome.leaves:
+        data = (tmp_path / leaf.path).read_bytes()
+        assert (leaf.nbytes, leaf.sha256) == (os.path.getsize(tmp_path / leaf.path), sha256(data))
+        assert leaf.path.startswith(f"seg/{task.segment_id}/{outcome.attempt}/")
+        assert leaf.leaf_id.startswith(task.segment_id)
+    commit = json.loads((tmp_path / "seg" / task.segment_id / "COMMIT.json").read_text())
+    assert commit["attempt"] == outcome.attempt
+    for name, digest in commit["files"].items():
+        assert sha256((tmp_path / "seg" / task.segment_id / outcome.attempt / name).read_bytes()) == digest
+    assert read_commit(storage, task.segment_id) == outcome
+    assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
+def test_a_second_attempt_returns_the_first_one_s_outcome_without_running(tmp_path: Path) -> None:
+    storage, task = open_storage(tmp_path), first_task()
+    first = run_attempt(ToySegment(), task, storage)
+
+    def never(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        raise AssertionError
+
+    assert run_attempt(never, task, storage) == first
+
+
+def test_the_loser_of_a_race_takes_its_files_away(tmp_path: Path) -> None:
+    storage, task = open_storage(tmp_path), first_task()
+    winner: list[Outcome] = []
+
+    def overtaken(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        winner.append(run_attempt(ToySegment(), task, storage))
+        return ToySegment()(task, folder, files)
+
+    assert run_attempt(overtaken, task, storage) == winner[0]
+    assert {path.split("/")[2] for path in storage.find("seg")} == {winner[0].attempt, "COMMIT.json"}
+
+
+def _race(folder: str, barrier: Any, results: Any) -> None:
+    barrier.wait()
+    for index in range(8):
+        task = dataclasses.replace(first_task(), segment_id=f"s{index}", index=index)
+        results.put((index, run_attempt(ToySegment(), task, open_storage(folder)).attempt))
+
+
+def test_two_processes_commit_one_wins_and_both_report_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_race, args=(str(tmp_path), barrier, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    reported = [results.get(timeout=60) for _ in range(16)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    storage = open_storage(tmp_path)
+    for index in range(8):
+        attempts = {attempt for i, attempt in reported if i == index}
+        assert len(attempts) == 1
+        assert {path.split("/")[2] for path in storage.find(f"seg/s{index}")} == {*attempts, "COMMIT.json"}
+
+
+def test_parents_are_passed_on_and_verified(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    leaf = run_attempt(ToySegment(), first_task(), storage).leaves[0]
+    seen: list[bytes] = []
+
+    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        seen.extend(files)
+        return ToySegment()(task, folder, files)
+
+    assert run_attempt(segment, child_of(leaf), storage).status == "ok"
+    assert [sha256(data) for data in seen] == [leaf.sha256]
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete"])
+def test_a_damaged_or_missing_parent_is_a_failed_outcome_that_names_it(tmp_path: Path, damage: str) -> None:
+    storage = open_storage(tmp_path)
+    leaf = run_attempt(ToySegment(), first_task(), storage).leaves[0]
+    path = tmp_path / leaf.path
+    if damage == "flip":
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    else:
+        path.unlink()
+    outcome = run_attempt(ToySegment(), child_of(leaf), storage)
+    assert (outcome.status, outcome.leaves) == ("failed", ())
+    assert str(path) in outcome.error
+    assert read_commit(storage, "child") == outcome
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("broken"), "failed"),
+        (MemoryError(), "out_of_memory"),
+        (OutOfMemoryError("CUDA"), "out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (RuntimeError("CUDA out of memory"), "out_of_memory"),
+        (RuntimeError("other"), "failed"),
+    ],
+)
+def test_an_exception_is_a_recorded_outcome(tmp_path: Path, error: Exception, status: str) -> None:
+    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        raise error
+
+    storage, task = open_storage(tmp_path), first_task()
+    outcome = run_attempt(segment, task, storage)
+    assert (outcome.status, outcome.leaves) == (status, ())
+    assert type(error).__name__ in outcome.error and "traceback" in outcome.metrics
+    assert read_commit(storage, task.segment_id) == outcome
+
+
+def broken(**changes: object) -> Callable[[Task, str, Sequence[bytes]], Outcome]:
+    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        outcome = ToySegment()(task, folder, files)
+        good, bad = outcome.leaves[0], dataclasses.replace(outcome.leaves[0], **changes)  # type: ignore[arg-type]
+        Path(folder, "good.evc").write_bytes(Path(folder, good.path).read_bytes())
+        return dataclasses.replace(outcome, leaves=(dataclasses.replace(good, path="good.evc"), bad))
+
+    return segment
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"nbytes": 3}, "says 3 bytes"),
+        ({"accuracy": float("nan")}, "accuracy nan"),
+        ({"accuracy": 93.0}, "accuracy 93.0"),
+        ({"sha256": "00"}, "sha256"),
+        ({"path": "../x.evc"}, "not a file name"),
+        ({"path": "none.evc"}, "not written"),
+        ({"leaf_id": "other"}, "must start with"),
+        ({"measurements": {"x": object()}}, "JSON data"),
+    ],
+)
+def test_a_leaf_that_is_not_as_it_says_is_a_failed_outcome(tmp_path: Path, changes: dict[str, Any], text: str) -> None:
+    storage, task = open_storage(tmp_path), first_task()
+    outcome = run_attempt(broken(**changes), task, storage)
+    assert (outcome.status, outcome.leaves) == ("failed", ()) and text in outcome.error
+    assert not [path for path in storage.find("seg") if path.endswith(".evc")]
+
+
+def test_measurements_become_json(tmp_path: Path) -> None:
+    given = {
+        "loss": np.float32("nan"),
+        "n": np.int64(3),
+        "curve": np.array([1.0, np.inf]),
+        "pair": (1, True),
+        "none": None,
+    }
+    expected = {"loss": None, "n": 3, "curve": [1.0, None], "pair": [1, True], "none": None}
+    assert plain(given) == expected
+    outcome = run_attempt(broken(measurements=given), first_task(), open_storage(tmp_path))
+    assert outcome.leaves[1].measurements == expected
+
+
+@pytest.mark.parametrize("fails_at", range(4))
+def test_a_full_disk_is_a_recorded_outcome_without_half_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    """The disk is full for one write: of a leaf, of metrics.json, of COMMIT.json."""
+    storage, task = open_storage(tmp_path), first_task()
+    real, calls = storage_module.write_whole, iter(range(100))
+
+    def write_whole(path: str, data: bytes) -> str:
+        if next(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return real(path, data)
+
+    monkeypatch.setattr(storage_module, "write_whole", write_whole)
+    outcome = run_attempt(ToySegment(), task, storage)
+    assert read_commit(storage, task.segment_id) == outcome
+    assert (outcome.status, outcome.leaves) == ("failed", ()) and "No space left" in outcome.error
+    assert {path.split("/")[-1] for path in storage.find("seg")} == {"COMMIT.json", "metrics.json"}
+
+
+_FULL = """
+import resource, signal, sys
+from evocompress.search.attempt import run_attempt
+from evocompress.search.storage import open_storage
+from evocompress.search.search import Search
+from evocompress.search.toy import ToySegment, toy_settings, toy_space
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))
+outcome = run_attempt(ToySegment(), Search(toy_space(), toy_settings()).ask(), open_storage(sys.argv[1]))
+print(outcome.status, len(outcome.leaves), outcome.attempt == "", outcome.error)
+"""
+
+
+def test_a_disk_that_takes_nothing_at_all_leaves_nothing(tmp_path: Path) -> None:
+    """Writes really fail here, those of COMMIT.json too, by a limit on file size in a process of its own."""
+    result = subprocess.run([sys.executable, "-c", _FULL, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("failed 0 True "), result.stdout
+    assert open_storage(tmp_path).find("seg") == []
+
+
+def test_a_kill_in_mid_segment_takes_its_files_away(tmp_path: Path) -> None:
+    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_attempt(segment, first_task(), open_storage(tmp_path))
+    assert open_storage(tmp_path).find("seg") == []
+
+
+def test_settle_records_a_failure_unless_an_attempt_was_quicker(tmp_path: Path) -> None:
+    storage, task = open_storage(tmp_path), first_task()
+    outcome = run_attempt(ToySegment(), task, storage)
+    assert settle(task, failure(task, "worker lost"), storage) == outcome
+    other = dataclasses.replace(task, segment_id="other")
+    lost = settle(other, failure(other, "worker lost"), storage)
+    assert lost.error == "worker lost" and read_commit(storage, "other") == lost
+    assert run_attempt(ToySegment(), other, storage) == lost
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"attempt": "../../x", "files": {}}', b"\xff"])
+def test_a_damaged_commit_is_an_error_of_the_run(tmp_path: Path, content: bytes) -> None:
+    storage: Storage = open_storage(tmp_path)
+    storage.write("seg/s/COMMIT.json", content)
+    with pytest.raises(RunError):
+        read_commit(storage, "s")
+
+
+def test_metrics_of_another_attempt_do_not_pass_for_the_committed_ones(tmp_path: Path) -> None:
+    storage, task = open_storage(tmp_path), first_task()
+    outcome = run_attempt(ToySegment(), task, storage)
+    storage.write(f"seg/{task.segment_id}/{outcome.attempt}/metrics.json", b"{}")
+    with pytest.raises(RunError, match="sha256"):
+        read_commit(storage, task.segment_id)
+
+
+def test_remote_storage(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    storage = open_storage(f"memory://{tmp_path.name}")
+    outcome = run_attempt(ToySegment(), first_task(), storage)
+    assert run_attempt(ToySegment(), child_of(outcome.leaves[0]), storage).status == "ok"

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evocompress.errors import ConfigError
+from evocompress.search.executors import InlineExecutor, RayExecutor
+from evocompress.search.history import read_history
+from evocompress.search.ray_executor import task_options
+from evocompress.search.records import Outcome, Task
+from evocompress.search.run import Run, open_run
+from evocompress.search.toy import ToySegment, toy_settings, toy_space
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def two_cpus() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
+        gc.collect()
+
+
+def open_toy(folder: Path, **changes: Any) -> Run:
+    return open_run(folder, header={"config": {}}, space=toy_space(), settings=toy_settings(**changes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Suicidal:
+    """Kills its own worker in mid segment, the first time that segment `victim` runs."""
+
+    marks: str
+    victim: int
+    always: bool = False
+
+    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+        mark = Path(self.marks, str(task.index))
+        if task.index == self.victim and (self.always or not mark.exists()):
+            mark.touch()
+            Path(folder, "half.evc").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ToySegment()(task, folder, parent_files)
+
+
+def failing(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    if task.index % 3 == 1:
+        raise ValueError("on purpose")
+    if task.index % 3 == 2:
+        raise MemoryError
+    return dataclasses.replace(
+        ToySegment()(task, folder, parent_files), metrics={"env": os.environ.get("EVO_TEST", "")}
+    )
+
+
+def test_a_run_on_two_workers_equals_the_inline_run(two_cpus: None, tmp_path: Path) -> None:
+    fronts = []
+    for kind in ("ray", "inline"):
+        with open_toy(tmp_path / kind, segments=24, deterministic=True, lag=4) as run:
+            if kind == "ray":
+                executor: RayExecutor | InlineExecutor = RayExecutor(ToySegment(seconds=0.02), run.storage)
+                assert (executor.workers, executor.slots) == (2, 3)
+            else:
+                executor = InlineExecutor(ToySegment(), run.storage)
+            assert run.drive(executor) == "finished"
+            executor.close()
+        history = read_history(tmp_path / kind)
+        assert all(outcome.status == "ok" for outcome in history.outcomes)
+        fronts.append([(leaf.leaf_id, leaf.nbytes, leaf.accuracy, leaf.sha256) for leaf in history.archive])
+        pids = {outcome.metrics["pid"] for outcome in history.outcomes}
+        assert len(pids) == (2 if kind == "ray" else 1) and (os.getpid() in pids) == (kind == "inline")
+    assert fronts[0] == fronts[1]
+    assert ray.is_initialized()
+
+
+def test_a_worker_killed_in_mid_segment_costs_nothing_but_time(two_cpus: None, tmp_path: Path) -> None:
+    (tmp_path / "marks").mkdir()
+    with open_toy(tmp_path / "run", segments=8) as run:
+        executor = RayExecutor(Suicidal(str(tmp_path / "marks"), 3), run.storage)
+        assert run.drive(executor) == "finished"
+        executor.close()
+        assert not [path for path in run.storage.find("seg") if "half" in path]
+    history = read_history(tmp_path / "run")
+    assert (tmp_path / "marks" / "3").exists()
+    assert [outcome.status for outcome in history.outcomes] == ["ok"] * 8
+
+
+def test_a_segment_that_always_kills_its_worker_is_a_failed_outcome(two_cpus: None, tmp_path: Path) -> None:
+    (tmp_path / "marks").mkdir()
+    with open_toy(tmp_path / "run", segments=4) as run:
+        executor = RayExecutor(Suicidal(str(tmp_path / "marks"), 1, always=True), run.storage, max_retries=1)
+        assert run.drive(executor) == "finished"
+        executor.close()
+    statuses = {outcome.index: outcome for outcome in read_history(tmp_path / "run").outcomes}
+    assert [statuses[n].status for n in range(4)] == ["ok", "failed", "ok", "ok"]
+    assert "WorkerCrashedError" in statuses[1].error
+    assert (tmp_path / "run" / "seg" / statuses[1].segment_id / "COMMIT.json").exists()
+
+
+def test_exceptions_are_recorded_and_env_vars_arrive(two_cpus: None, tmp_path: Path) -> None:
+    with open_toy(tmp_path, segments=6) as run:
+        executor = RayExecutor(failing, run.storage, env_vars={"EVO_TEST": "yes"})
+        assert run.drive(executor) == "finished"
+        executor.close()
+    outcomes = sorted(read_history(tmp_path).outcomes, key=lambda outcome: outcome.index)
+    assert [outcome.status for outcome in outcomes] == ["ok", "failed", "out_of_memory"] * 2
+    assert outcomes[1].error == "ValueError: on purpose"
+    assert outcomes[0].metrics == {"env": "yes"}
+
+
+def test_a_stop_cancels_what_is_in_flight(two_cpus: None, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with open_toy(tmp_path, segments=6) as run:
+        executor = RayExecutor(ToySegment(seconds=300), run.storage)
+        assert run.drive(executor, should_stop=lambda: time.monotonic() > began + 1) == "stopped"
+        executor.close()
+    assert len(read_history(tmp_path).in_flight) == 3
+
+
+def square(value: int) -> int:
+    if value < 0:
+        raise ValueError("negative")
+    return value**2
+
+
+def test_map_runs_jobs_around_a_search(two_cpus: None, tmp_path: Path) -> None:
+    with open_toy(tmp_path) as run:
+        executor = RayExecutor(ToySegment(), run.storage)
+        assert executor.map(square, [3, 1, 2]) == [9, 1, 4]
+        with pytest.raises(ValueError, match="negative"):
+            executor.map(square, [1, -1])
+        executor.close()
+
+
+def test_max_calls_is_always_explicit() -> None:
+    """Left to itself Ray starts a new process for every task with num_gpus > 0."""
+    assert task_options(cpus=1, gpus=0)["max_calls"] == 0
+    assert task_options(cpus=0, gpus=0.25)["max_calls"] == 100
+    assert task_options(cpus=1, gpus=1, max_calls=7)["max_calls"] == 7
+    remote = ray.remote(**task_options(cpus=1, gpus=1))(square)
+    assert (remote._max_calls, remote._default_options["num_gpus"]) == (100, 1)
+    assert ray.remote(num_gpus=1)(square)._max_calls == 1, "the trap is gone; this option may go too"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cpus": 0, "gpus": 0}, {"cpus": -1, "gpus": 0}, {"cpus": 1, "gpus": 0, "max_calls": -1}]
+)
+def test_impossible_options_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="cpus"):
+        task_options(**wrong)  # type: ignore[arg-type]
+
+
+def test_more_than_the_cluster_has_is_refused(two_cpus: None, tmp_path: Path) -> None:
+    with open_toy(tmp_path) as run, pytest.raises(Exception, match="asks for cpus=1, gpus=1"):
+        RayExecutor(ToySegment(), run.storage, cpus=1, gpus=1)

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evocompress.errors import RunError
+from evocompress.search.events import Ended, Event, Finished, Submitted
+from evocompress.search.executors import InlineExecutor, SimulatedExecutor
+from evocompress.search.history import read_history
+from evocompress.search.journal import read_journal
+from evocompress.search.pareto import hypervolume
+from evocompress.search.run import Run, open_run
+from evocompress.search.space import Float, Space
+from evocompress.search.toy import ToySegment, toy_settings, toy_space
+
+HEADER: dict[str, Any] = {
+    "config": {"search": {"segments": 30}, "resources": {"cpus": 1}},
+    "versions": {"python": "3"},
+    "data": {"sha256": "d"},
+    "network": {"name": "toy"},
+}
+
+
+def open_toy(folder: Path, *, resume: bool = False, override: bool = False, **changes: Any) -> Run:
+    arguments: dict[str, Any] = {"header": HEADER, "space": toy_space(), "settings": toy_settings(segments=30)}
+    return open_run(folder, **{**arguments, **changes}, resume=resume, override=override)
+
+
+def files(run: Run) -> set[str]:
+    return {path for path in run.storage.find("seg") if path.endswith(".evc")}
+
+
+def test_a_run_from_beginning_to_end(tmp_path: Path) -> None:
+    events: list[Event] = []
+    with open_toy(tmp_path / "run") as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage), observer=events.append) == "finished"
+        run.record("audited", leaves={"x": {"accuracy": 0.5}})
+        front = run.search.front()
+        needed = {leaf.path for leaf in (*front, *run.search.pool)}
+        assert files(run) == needed
+        for leaf in front:
+            assert os.path.getsize(run.storage.url(leaf.path)) == leaf.nbytes
+    history = read_history(tmp_path / "run")
+    assert [len(x) for x in (history.outcomes, history.told, history.finished_at, history.tasks)] == [30] * 4
+    assert history.archive == front
+    assert history.run["reference_point"] == [1.1, 1.1] and history.run["seed"] == 0
+    assert history.run["ranges"] == {"bytes": [24.0, 512.0], "error": [0.0, 1.0]}
+    assert history.events("audited")[0]["leaves"] == {"x": {"accuracy": 0.5}}
+    assert history.events("closed")[0]["reason"] == "finished"
+    assert history.told[-1]["hypervolume_after"] == pytest.approx(run.search.hypervolume)
+    assert not (tmp_path / "run" / "lease.json").exists()
+    assert [type(event) for event in events[:3]] == [Submitted, Finished, Submitted]
+    assert events[-1] == Ended("finished", 30, run.search.hypervolume, len(front))
+    finished = [event for event in events if isinstance(event, Finished)]
+    assert [event.completion for event in finished] == list(range(30))
+    assert [event.hypervolume for event in finished] == [told["hypervolume_after"] for told in history.told]
+
+
+def test_the_journal_s_hypervolume_is_that_of_the_front(tmp_path: Path) -> None:
+    from evocompress.search.objectives import Scale
+
+    with open_toy(tmp_path) as run:
+        run.drive(InlineExecutor(ToySegment(), run.storage))
+        scale = Scale.of(run.settings)
+        points = [scale.point(leaf.nbytes, leaf.accuracy) for leaf in run.search.front()]
+        assert run.search.hypervolume == pytest.approx(hypervolume(points, run.settings.reference), abs=1e-12)
+
+
+def test_lineages(tmp_path: Path) -> None:
+    with open_toy(tmp_path) as run:
+        run.drive(InlineExecutor(ToySegment(), run.storage))
+    history = read_history(tmp_path)
+    for leaf in history.archive:
+        line = history.lineage(leaf.leaf_id)
+        assert line[-1] == leaf and history.parent_of(line[0].leaf_id) is None
+        assert [ancestor.depth for ancestor in line] == list(range(len(line)))
+    assert max(leaf.depth for leaf in history.archive) > 1
+
+
+def test_submitted_comes_before_the_segment_and_finished_before_deletion(tmp_path: Path) -> None:
+    with open_toy(tmp_path / "run") as run:
+        deleted: list[str] = []
+        storage = run.storage
+
+        class Watched(type(storage)):  # type: ignore[misc]
+            def delete(self, path: str) -> None:
+                deleted.append(path)
+                kinds = [record["type"] for record in read_journal(tmp_path / "run" / "journal")]
+                assert kinds.count("finished") == kinds.count("submitted")
+                super().delete(path)
+
+        def segment(task: Any, folder: str, parents: Any) -> Any:
+            last = read_journal(tmp_path / "run" / "journal")[-1]
+            assert (last["type"], last["task"]["segment_id"]) == ("submitted", task.segment_id)
+            return ToySegment()(task, folder, parents)
+
+        run.storage = Watched(**dataclasses.asdict(storage))  # type: ignore[call-overload]
+        run.drive(InlineExecutor(segment, storage))
+        assert deleted
+    assert all(outcome.status == "ok" for outcome in read_history(tmp_path / "run").outcomes)
+
+
+def test_should_stop_leaves_work_for_a_resume(tmp_path: Path) -> None:
+    done = 0
+
+    def observer(event: Event) -> None:
+        nonlocal done
+        done += isinstance(event, Finished)
+
+    with open_toy(tmp_path) as run:
+        executor = SimulatedExecutor(ToySegment(), run.storage, workers=3)
+        assert run.drive(executor, observer=observer, should_stop=lambda: done >= 10) == "stopped"
+    history = read_history(tmp_path)
+    assert len(history.in_flight) == 3 and len(history.outcomes) == 10
+    assert sorted(history.events("closed")[0]["in_flight"]) == sorted(task.segment_id for task in history.in_flight)
+    with open_toy(tmp_path, resume=True) as run:
+        events: list[Event] = []
+        executor = SimulatedExecutor(ToySegment(), run.storage, workers=3)
+        assert run.drive(executor, observer=events.append) == "finished"
+    assert [event.resumed for event in events if isinstance(event, Submitted)][:4] == [True, True, True, False]
+    assert len(read_history(tmp_path).outcomes) == 30
+
+
+def test_minutes_end_a_run_and_count_over_resumes(tmp_path: Path) -> None:
+    settings = toy_settings(minutes=0.2)
+    with open_toy(tmp_path, settings=settings) as run:
+        executor = SimulatedExecutor(ToySegment(), run.storage, workers=2, duration=lambda task, rng: 1.0)
+        assert run.drive(executor) == "finished"
+        assert run.search.asked == 24 and executor.now() == pytest.approx(12.0)
+    history = read_history(tmp_path)
+    assert history.elapsed == pytest.approx(history.finished_at[-1] - history.records[0]["time"], abs=0.01)
+
+
+def test_an_existing_run_is_not_overwritten_and_a_missing_one_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is no run"):
+        open_toy(tmp_path / "run", resume=True)
+    open_toy(tmp_path / "run").__exit__(None, None, None)
+    with pytest.raises(RunError, match="already holds a run"):
+        open_toy(tmp_path / "run")
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    with open_toy(tmp_path), pytest.raises(RunError, match=f"held by pid {os.getpid()}"):
+        open_toy(tmp_path, resume=True)
+    with open_toy(tmp_path, resume=True) as run:
+        assert run.search.asked == 0
+
+
+def test_a_changed_configuration_is_refused_then_overridden_and_journalled(tmp_path: Path) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
+    header = {**HEADER, "config": {"search": {"segments": 35}, "resources": {"cpus": 1}}}
+    changed = {"header": header, "settings": toy_settings(segments=35)}
+    with pytest.raises(RunError, match=r"config.search.segments was 30, is 35.*override"):
+        open_toy(tmp_path, resume=True, **changed)
+    with open_toy(tmp_path, resume=True, override=True, **changed) as run:
+        run.drive(InlineExecutor(ToySegment(), run.storage))
+        assert run.search.asked == 35
+    history = read_history(tmp_path)
+    assert history.events("override")[0]["changes"]["search.segments"] == [30, 35]
+    assert history.settings.segments == 35 and history.run["search"]["segments"] == 30
+    open_toy(tmp_path, resume=True, **changed).__exit__(None, None, None)
+    with pytest.raises(RunError, match="was 35, is 30"):
+        open_toy(tmp_path, resume=True)
+
+
+def test_free_keys_may_change(tmp_path: Path) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
+    header = {**HEADER, "config": {**HEADER["config"], "resources": {"cpus": 4}}, "versions": {"python": "4"}}
+    with pytest.raises(RunError, match="config.resources.cpus"):
+        open_toy(tmp_path, resume=True, header=header)
+    with open_toy(tmp_path, resume=True, header=header, free=["config.resources"]):
+        pass
+    assert read_history(tmp_path).events("resumed")[0]["versions"] == {"python": "4"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": toy_settings(segments=30, seed=1)},
+        {"settings": toy_settings(segments=30, error_range=(0.0, 0.5))},
+        {"settings": toy_settings(segments=30, deterministic=True, lag=2)},
+        {"space": Space({"a": Float(0, 1)})},
+        {"header": {**HEADER, "data": {"sha256": "other"}}},
+        {"storage_uri": "memory://elsewhere"},
+    ],
+)
+def test_what_makes_results_comparable_cannot_be_overridden(tmp_path: Path, changes: dict[str, Any]) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
+    with pytest.raises(RunError, match="start a new run"):
+        open_toy(tmp_path, resume=True, override=True, **changes)
+
+
+def test_the_lag_is_fixed_at_creation_whatever_workers_a_resume_has(tmp_path: Path) -> None:
+    settings = toy_settings(segments=30, deterministic=True)
+    with open_toy(tmp_path, settings=settings, workers=3) as run:
+        assert run.settings.lag == 6
+    with open_toy(tmp_path, settings=settings, workers=50, resume=True) as run:
+        assert run.settings.lag == 6
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 99}'])
+def test_a_damaged_run_json_is_an_error_of_the_run(tmp_path: Path, damage: str) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
+    (tmp_path / "run.json").write_text(damage)
+    with pytest.raises(RunError, match=r"run\.json"):
+        open_toy(tmp_path, resume=True)
+
+
+def test_a_failed_open_gives_the_lease_back(tmp_path: Path) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
+    with pytest.raises(RunError, match="another configuration"):
+        open_toy(tmp_path, resume=True, settings=toy_settings(segments=31))
+    open_toy(tmp_path, resume=True).__exit__(None, None, None)
+
+
+def test_an_error_inside_is_journalled_as_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_toy(tmp_path):
+        raise ZeroDivisionError("by zero")
+    assert read_history(tmp_path).events("closed")[0]["reason"] == "ZeroDivisionError: by zero"
+
+
+def test_files_can_lie_in_another_storage_but_of_one_run_only(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    uri = f"memory://{tmp_path.name}"
+    with open_toy(tmp_path / "a", storage_uri=uri) as run:
+        run.drive(InlineExecutor(ToySegment(), run.storage))
+        assert files(run) and not (tmp_path / "a" / "seg").exists()
+    assert read_history(tmp_path / "a").storage == run.storage
+    with open_toy(tmp_path / "a", storage_uri=uri, resume=True) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    with pytest.raises(RunError, match="already holds a run's files"):
+        open_toy(tmp_path / "b", storage_uri=uri)
+
+
+def test_the_history_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def observer(event: Event) -> None:
+        if isinstance(event, Finished):
+            history = read_history(tmp_path)
+            seen.append(len(history.outcomes))
+            assert len(history.archive) == event.front_size
+
+    with open_toy(tmp_path) as run:
+        run.drive(InlineExecutor(ToySegment(), run.storage), observer=observer)
+    assert seen == list(range(1, 31))
+
+
+def test_run_json_is_plain_json(tmp_path: Path) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
+    run_json = json.loads((tmp_path / "run.json").read_text())
+    assert run_json["format"] == 1 and run_json["storage"] == "" and run_json["config"] == HEADER["config"]
+    with pytest.raises(RunError, match="header"):
+        open_toy(tmp_path / "b", header={"config": {"x": float("nan")}})

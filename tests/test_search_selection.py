@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evocompress.errors import ConfigError
+from evocompress.search.executors import SimulatedExecutor
+from evocompress.search.loop import Loop
+from evocompress.search.records import Leaf, Outcome
+from evocompress.search.search import Search
+from evocompress.search.settings import SearchSettings
+from evocompress.search.storage import open_storage
+from evocompress.search.toy import ToySegment, toy_settings, toy_space
+
+
+def hypervolumes(folder: Path, **changes: object) -> list[float]:
+    values = []
+    for seed in range(4):
+        search = Search(toy_space(), toy_settings(segments=80, seed=seed, **changes))
+        storage = open_storage(folder / f"{'-'.join(map(str, changes.values()))}-{seed}")
+        Loop(search, SimulatedExecutor(ToySegment(), storage, workers=4)).run()
+        values.append(search.hypervolume)
+    return values
+
+
+def test_dominance_beats_random_and_probes_beat_none(tmp_path: Path) -> None:
+    full = hypervolumes(tmp_path)
+    assert np.mean(full) > np.mean(hypervolumes(tmp_path, selection="random"))
+    assert np.mean(full) > np.mean(hypervolumes(tmp_path, probes=0))
+
+
+def tell(search: Search, nbytes: int, accuracy: float) -> str:
+    task = search.ask()
+    assert task is not None
+    leaf = Leaf(f"{task.segment_id}-0", "p", "s", nbytes, accuracy, task.genome)
+    search.tell(Outcome(task.segment_id, task.index, "ok", (leaf,)))
+    return leaf.leaf_id
+
+
+def test_scalar_keeps_one_end_and_dominance_the_whole_front() -> None:
+    sizes = [(2 ** (5 + n / 4), n / 16) for n in range(16)]
+    kept = {}
+    for selection in ("dominance", "scalar"):
+        search = Search(toy_space(), toy_settings(selection=selection, pool_size=5))
+        for nbytes, accuracy in sizes:
+            tell(search, int(nbytes), 0.5 * accuracy)
+        kept[selection] = sorted(leaf.nbytes for leaf in search.pool)
+    spread = {name: np.log2(values[-1] / values[0]) for name, values in kept.items()}
+    assert spread["dominance"] > 2 * spread["scalar"]
+
+
+def test_random_keeps_everything() -> None:
+    search = Search(toy_space(), toy_settings(selection="random", pool_size=2))
+    made = {tell(search, 100 + n, 0.5) for n in range(20)}
+    assert {leaf.leaf_id for leaf in search.pool} == made
+    assert search.collect() == {}
+    task = search.ask()
+    assert task is not None and task.rule == "random"
+
+
+def test_the_budget_rule_takes_the_best_that_fits() -> None:
+    search = Search(toy_space(), toy_settings(byte_budget=100, budget_share=1e9, initial=3))
+    tell(search, 50, 0.2)
+    best = tell(search, 99, 0.6)
+    tell(search, 101, 0.9)
+    task = search.ask()
+    assert task is not None
+    assert (task.rule, task.parents[0].leaf_id) == ("budget", best)
+
+
+def test_size_bins_are_tried_in_turn() -> None:
+    search = Search(toy_space(), toy_settings(size_bin_share=1e9, initial=3, size_bins=4, crossover_share=0))
+    leaves = {tell(search, nbytes, accuracy) for nbytes, accuracy in ((25, 0.1), (120, 0.5), (500, 0.9))}
+    for _ in range(3):
+        tasks = [search.ask() for _ in range(3)]
+        assert {task.parents[0].leaf_id for task in tasks if task} == leaves
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"initial": 0}, "initial"),
+        ({"probes": -1}, "probes"),
+        ({"segments": 0}, "segments"),
+        ({"minutes": 0.0}, "minutes"),
+        ({"selection": "best"}, "selection"),
+        ({"probe_share": 1.0}, "probe_share"),
+        ({"bytes_range": (100, 10)}, "bytes_range"),
+        ({"reference": (1.1, float("inf"))}, "reference"),
+        ({"tournament_share": 0.0}, "tournament_share"),
+        ({"mutation_rate": 0.0}, "mutation_rate"),
+        ({"segmants": 3}, "segmants"),
+    ],
+)
+def test_settings_name_what_is_wrong(change: dict[str, object], name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        SearchSettings.from_json(change)
+
+
+def test_settings_round_trip() -> None:
+    settings = toy_settings(segments=4, minutes=2.5, deterministic=True).resolve(3)
+    assert settings.lag == 6 and settings.resolve(9) is settings
+    assert SearchSettings.from_json(settings.to_json()) == settings
