@@ -30,7 +30,7 @@ _WARM_UP_ROUNDS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Writer:
-    """Computes for `burn` seconds, writes one incompressible file of `nbytes`, and says when it began and ended."""
+    """Computes for `burn` seconds, writes one file of `nbytes`, and says when it began and ended."""
 
     nbytes: int
     burn: float
@@ -39,7 +39,7 @@ class Writer:
         """The segment."""
         started = time.time()
         # Its length varies a little, so that the front and the pool do not collapse to one point.
-        data = os.urandom(self.nbytes - task.index)
+        data = bytes([task.index % 256]) * (self.nbytes - task.index)
         Path(folder, "0.evc").write_bytes(data)
         while time.time() < started + self.burn:
             sum(range(1000))
@@ -78,7 +78,7 @@ def busy_share(history: History, workers: int) -> float:
     spans = sorted((o.metrics["started"], o.metrics["finished"]) for o in history.outcomes)
     begin, end = spans[_WARM_UP_ROUNDS * workers][0], spans[-1][0]
     inside = sum(max(0.0, min(b, end) - max(a, begin)) for a, b in spans)
-    return inside / (workers * (end - begin))
+    return float(inside / (workers * (end - begin)))
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from evocompress.errors import CodecError
 
 __all__ = ["Trial", "best", "try_codec"]
 
+_LARGEST = 2.0**500
+
 
 class Trial(NamedTuple):
     """One codec's result: `distortion` is scale·Σ error², `bits` the ideal code length with side information."""
@@ -27,13 +29,13 @@ class Trial(NamedTuple):
 
 def try_codec(codec: Codec, x: Floats, cost: Cost, state: State) -> Trial:
     """Encode and decode x, and count what its symbols would cost next in a file whose statistics are `state`."""
-    coded = codec.encode(x, cost)
-    counter = BitCounter(state)
-    for plane in coded.planes:
-        counter.plane(plane.symbols, plane.kind)
-    bits = counter.bits + 8.0 * len(coded.side)
-    error = codec.decode(coded, x.shape) - x
-    distortion = cost.scale * float((error**2).sum())
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # what overflows scores inf, or NaN, and loses
+        coded = codec.encode(x, cost)
+        counter = BitCounter(state)
+        for plane in coded.planes:
+            counter.plane(plane.symbols, plane.kind)
+        bits = counter.bits + 8.0 * len(coded.side)
+        distortion = cost.scale * float(((codec.decode(coded, x.shape) - x) ** 2).sum())
     return Trial(codec, coded, distortion, bits, distortion + cost.rate_weight * bits)
 
 
@@ -41,11 +43,12 @@ def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> Tr
     """The candidate of least score; the first of equals.
 
     Raises:
-        CodecError: There is no candidate.
+        CodecError: There is no candidate, or a weight's square overflows.
     """
     if not candidates:
         raise CodecError("A tensor has no candidate codecs; name at least one in its rule.")
+    largest = float(np.abs(x).max(initial=0.0))
+    if largest > _LARGEST:
+        raise CodecError(f"A weight of magnitude {largest:.3g} is beyond {_LARGEST:.3g}, where squared errors overflow.")
     trials = [try_codec(codec, x, cost, state) for codec in candidates]
-    if not all(math.isfinite(trial.score) for trial in trials):
-        trials = [trial for trial in trials if np.isfinite(trial.score)] or trials
-    return min(trials, key=lambda trial: trial.score)
+    return min(trials, key=lambda trial: math.inf if math.isnan(trial.score) else trial.score)

@@ -92,7 +92,7 @@ class Codebook:
         code = min(scale_code(largest / _LEVELS) + 1, MAX_CODE)  # rounded up, so that the largest value is not clipped
         unit = scale_value(code)
         flat = x.ravel() / unit  # from here on in units of the codebook's levels
-        price = cost.price / unit**2 if unit > 1e-150 else 0.0
+        price = cost.price_in(unit)
         levels = _levels(_start(flat, max(cost.step / unit, 1.0), self.values))
         for _ in range(self.passes):
             indices = self._assign(flat, levels, x.shape, price)

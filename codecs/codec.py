@@ -124,6 +124,11 @@ class Cost:
         """Squared error that one bit is worth."""
         return self.rate_weight / self.scale
 
+    def price_in(self, unit: float) -> float:
+        """`price` in squares of a unit, however large or small that is."""
+        root = min(math.sqrt(self.price) / unit, 1e150)
+        return root * root
+
     @property
     def step(self) -> float:
         """The uniform quantiser's step at which a bit more buys just `price` less squared error."""

@@ -298,6 +298,8 @@ def _tensor(entry: Entry, planes: Sequence[Symbols]) -> npt.NDArray[Any]:
         with np.errstate(all="ignore"):
             x = entry.codec.decode_from(iter(planes), SideReader(entry.side), entry.shape)
             array = to_dtype(x, entry.dtype, entry.shape)
+    except FormatError:
+        raise
     except (ValueError, OverflowError) as error:
         raise FormatError(f"Tensor {entry.name!r} cannot be decoded: {error}") from error
     if entry.codec != LOSSLESS and np.isnan(x).any():

@@ -59,6 +59,7 @@ _PRIOR = 48 * _INCREMENT
 _LIMIT = 1 << 19
 #: A block is grown until it holds about this many symbols: larger blocks are faster, smaller ones adapt sooner.
 _BLOCK = 1 << 14
+_FEW = 256
 
 
 def tokenize(symbols: npt.NDArray[np.int32]) -> tuple[Ints, Ints]:
@@ -145,10 +146,14 @@ class Counts:
 
     def update(self, classes: npt.NDArray[np.uint8], tokens: Ints) -> None:
         """Count a block's tokens (n,) under their classes (n,)."""
-        width = self.table.shape[1]
-        seen = np.bincount(classes * np.int64(width) + tokens, minlength=self.table.size)
-        self.table += _INCREMENT * seen.reshape(self.table.shape)
-        for k in np.flatnonzero(self.table.sum(axis=1) > _LIMIT):
+        places = classes * np.int64(self.table.shape[1]) + tokens
+        if len(places) < _FEW:  # the same, without touching the whole table
+            np.add.at(self.table.ravel(), places, _INCREMENT)
+            touched = np.unique(classes).astype(np.int64)
+        else:
+            self.table += _INCREMENT * np.bincount(places, minlength=self.table.size).reshape(self.table.shape)
+            touched = np.arange(len(self.table))
+        for k in touched[self.table[touched].sum(axis=1) > _LIMIT]:
             self.table[k] = (self.table[k] + 1) >> 1
 
 

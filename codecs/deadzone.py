@@ -64,7 +64,7 @@ class DeadZone:
         code = min(max(code, MIN_CODE), MAX_CODE)
         step = scale_value(code)
         scaled = x / step
-        price = cost.price / step**2 if step > 1e-150 else 0.0
+        price = cost.price_in(step)
         planes = tuple(
             Plane(_optimised(part, price, self.passes)) for part in split(scaled)
         )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.errors import CodecError
+from evocompress.errors import CodecError, FormatError
 
 __all__ = ["DTYPES", "dtype_named", "is_float", "to_dtype"]
 
@@ -41,15 +41,26 @@ def to_dtype(x: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> npt.NDAr
     """A decoded array (floats, int64, or uint8 with the bytes of each element) in its tensor's dtype.
 
     Floats beyond what the dtype holds become its largest value, so that rounding never makes an infinity.
+
+    Raises:
+        FormatError: Integers or bytes that the dtype cannot hold.
     """
     dtype = dtype_named(name)
-    if x.dtype == np.uint8 and x.shape == (*shape, dtype.itemsize) and x.shape != shape:
+    if x.dtype == np.uint8 and x.shape == (*shape, dtype.itemsize):
         little = dtype if name == "bfloat16" else dtype.newbyteorder("<")
         return x.view(little).reshape(shape).astype(dtype, copy=False)
-    if not is_float(name):
-        return x.astype(dtype)
-    largest = float(_largest(name))
-    return np.clip(x, -largest, largest).astype(dtype)
+    if x.dtype.kind == "f" and is_float(name):
+        largest = float(_largest(name))
+        return np.clip(x, -largest, largest).astype(dtype)
+    low, high = (0, 1) if name == "bool" else (0, -1) if is_float(name) else _range(dtype)
+    if x.dtype != np.int64 or (x.size and (x.min() < low or x.max() > high)):
+        raise FormatError(f"The file holds numbers that no {name} can be: it is damaged.")
+    return x.astype(dtype)
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[int, int]:
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def _largest(name: str) -> float:

@@ -26,7 +26,6 @@ from evocompress.genome import GenomeReader
 from evocompress.groups import layer_groups
 from evocompress.packing import pack
 from evocompress.recipe import Recipe, Rule
-from evocompress.search.events import Ended, Event, Finished, Submitted
 from evocompress.search.executors import Executor, InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.records import Leaf
@@ -181,27 +180,6 @@ def _stop_on_sigterm() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Observer:
-    """Turns the search's events into what the display shows."""
-
-    def __init__(self, run: Run, display: RunDisplay) -> None:
-        self._run, self._display = run, display
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Submitted):
-            self._display.on_submitted(event.task)
-        elif isinstance(event, Finished):
-            self._display.on_finished(
-                event.outcome,
-                hypervolume=event.hypervolume,
-                front=self._run.search.front(),
-                done=event.completion + 1,
-                total=self._run.search.settings.segments,
-            )
-        elif isinstance(event, Ended) and event.reason != "finished":
-            self._display.message(f"{event.reason}: no new segments are started")
-
-
 def _chunks(leaves: Sequence[Leaf], count: int) -> list[list[tuple[str, str, str]]]:
     files = [(leaf.leaf_id, leaf.path, leaf.sha256) for leaf in leaves]
     return [files[start::count] for start in range(min(count, len(files)))]
@@ -268,10 +246,12 @@ def run_experiment(
                 free=("config.resources", "config.name"),
             )
         )
-        shown = display or RunDisplay(config.name, total=settings.segments, workers=executor.workers)
+        shown = display or RunDisplay(
+            config.name, total=settings.segments, workers=executor.workers, front=run.search.front()
+        )
         stop = stack.enter_context(_stop_on_sigterm())
         stack.enter_context(shown)
-        reason = run.drive(executor, observer=_Observer(run, shown), should_stop=stop.is_set)
+        reason = run.drive(executor, observer=shown, should_stop=stop.is_set)
         segments = len(run.history().outcomes)
         if reason != "finished":
             return RunSummary(run.folder, False, segments, None)

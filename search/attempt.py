@@ -45,7 +45,6 @@ def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
             try:
                 outcome = _upload(outcome, task, attempt, scratch, storage)
             except _Refused as error:
-                _discard(storage, task, attempt)
                 outcome = dataclasses.replace(failure(task, str(error)), seconds=outcome.seconds)
             return commit(storage, dataclasses.replace(outcome, attempt=attempt))
     except OSError as error:
@@ -110,8 +109,9 @@ def _parent_files(task: Task, storage: Storage) -> list[bytes]:
             data = storage.read(parent.path)
         except FileNotFoundError:
             raise _Refused(f"parent file {storage.url(parent.path)} is missing") from None
-        if sha256(data) != parent.sha256:
-            raise _Refused(f"parent file {storage.url(parent.path)} has sha256 {sha256(data)}, not {parent.sha256}")
+        digest = sha256(data)
+        if digest != parent.sha256:
+            raise _Refused(f"parent file {storage.url(parent.path)} has sha256 {digest}, not {parent.sha256}")
         files.append(data)
     return files
 
@@ -120,21 +120,20 @@ def _upload(outcome: Outcome, task: Task, attempt: str, scratch: str, storage: S
     """Check what the segment returned against its files and store those; the outcome with final paths."""
     if (outcome.segment_id, outcome.index) != (task.segment_id, task.index):
         raise _Refused(f"the segment returned an outcome of {outcome.segment_id}, asked was {task.segment_id}")
-    leaves = []
-    for number, leaf in enumerate(outcome.leaves):
-        leaf, data = _checked(leaf, task, number, scratch)
-        path = f"{attempt_folder(task.segment_id, attempt)}/{leaf.path}"
-        storage.write(path, data)
-        leaves.append(dataclasses.replace(leaf, path=path))
+    leaves = [_checked(leaf, task, number, scratch) for number, leaf in enumerate(outcome.leaves)]
     for name in ("leaf_id", "path"):
         values = [getattr(leaf, name) for leaf in leaves]
         if len(set(values)) != len(values):
             raise _Refused(f"two leaves have the same {name}: {values}")
+    folder = attempt_folder(task.segment_id, attempt)
+    for leaf in leaves:
+        storage.take(os.path.join(scratch, leaf.path), f"{folder}/{leaf.path}")
+    leaves = [dataclasses.replace(leaf, path=f"{folder}/{leaf.path}") for leaf in leaves]
     return dataclasses.replace(outcome, leaves=tuple(leaves))
 
 
-def _checked(leaf: Leaf, task: Task, number: int, scratch: str) -> tuple[Leaf, bytes]:
-    """The leaf with id and hash filled in, and its bytes; what it claims must be true of the file."""
+def _checked(leaf: Leaf, task: Task, number: int, scratch: str) -> Leaf:
+    """The leaf with id and hash filled in; what it claims must be true of the file."""
     if Path(leaf.path).name != leaf.path or leaf.path in ("", ".", "..", "metrics.json"):
         raise _Refused(f"leaf path {leaf.path!r} is not a file name in the segment's folder")
     if not (math.isfinite(leaf.accuracy) and 0.0 <= leaf.accuracy <= 1.0):
@@ -145,13 +144,13 @@ def _checked(leaf: Leaf, task: Task, number: int, scratch: str) -> tuple[Leaf, b
         raise _Refused(f"leaf file {leaf.path!r} was not written") from None
     if leaf.nbytes != len(data):
         raise _Refused(f"leaf {leaf.path!r} says {leaf.nbytes} bytes, its file has {len(data)}")
-    if leaf.sha256 not in ("", sha256(data)):
-        raise _Refused(f"leaf {leaf.path!r} says sha256 {leaf.sha256}, its file has {sha256(data)}")
+    digest = sha256(data)
+    if leaf.sha256 not in ("", digest):
+        raise _Refused(f"leaf {leaf.path!r} says sha256 {leaf.sha256}, its file has {digest}")
     leaf_id = leaf.leaf_id or f"{task.segment_id}-{number}"
     if not leaf_id.startswith(task.segment_id):
         raise _Refused(f"leaf_id {leaf_id!r} must start with the segment_id {task.segment_id}, to be unique in the run")
-    known = dataclasses.replace(leaf, leaf_id=leaf_id, sha256=sha256(data), measurements=plain(leaf.measurements))
-    return known, data
+    return dataclasses.replace(leaf, leaf_id=leaf_id, sha256=digest, measurements=plain(leaf.measurements))
 
 
 def plain(value: Any) -> Any:

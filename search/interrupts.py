@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["Interrupts"]
+
+T = TypeVar("T")
 
 
 class Interrupts:
@@ -37,15 +39,14 @@ class Interrupts:
             for number, handler in old.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    @contextlib.contextmanager
-    def allowed(self) -> Iterator[None]:
-        """Where nothing is half done: a signal ends this block at once, with `pending` set."""
+    def during(self, action: Callable[[], T], otherwise: T) -> T:
+        """Run `action`, in which nothing is half done: a signal, also an earlier one, ends it, for `otherwise`."""
         try:
             self._waiting = True
-            if not self.pending:
-                yield
+            return otherwise if self.pending else action()
         except KeyboardInterrupt:
             self.pending = True
+            return otherwise
         finally:
             self._waiting = False
 

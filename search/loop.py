@@ -82,10 +82,7 @@ class Loop:
                 return "stopped"
             if not self._in_flight:
                 return "finished"
-            outcomes: list[Outcome] = []
-            with self._interrupts.allowed():
-                outcomes = self._executor.wait(_POLL_SECONDS)
-            self._take(outcomes)
+            self._take(self._interrupts.during(lambda: self._executor.wait(_POLL_SECONDS), []))
 
     def _elapsed(self) -> float:
         return self._executor.now() - self._began

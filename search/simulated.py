@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, TypeVar
@@ -25,7 +26,7 @@ _Kind: TypeAlias = Literal["end", "crash", "again"]
 
 def lognormal(median: float = 1.0, sigma: float = 0.3) -> Duration:
     """Durations in seconds as they are seen on real workers."""
-    return lambda task, rng: median * float(np.exp(sigma * rng.standard_normal()))
+    return lambda task, rng: median * math.exp(sigma * float(rng.standard_normal()))
 
 
 class SimulatedExecutor:

@@ -196,24 +196,52 @@ def test_measurements_become_json(tmp_path: Path) -> None:
     assert outcome.leaves[1].measurements == expected
 
 
-@pytest.mark.parametrize("fails_at", range(4))
+@pytest.mark.parametrize("fails_at", ["leaf", "metrics", "commit"])
+@pytest.mark.parametrize("other_disk", [False, True])
 def test_a_full_disk_is_a_recorded_outcome_without_half_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: str, other_disk: bool
 ) -> None:
-    """The disk is full for one write: of a leaf, of metrics.json, of COMMIT.json."""
+    """The disk is full for one write, and takes those after it."""
     storage, task = open_storage(tmp_path), first_task()
-    real, calls = storage_module.write_whole, iter(range(100))
+    marks = {"leaf": ".evc", "metrics": "metrics.json", "commit": "COMMIT.json"}
+    real_write, real_replace, full = storage_module.write_whole, os.replace, [True]
+
+    def check(path: str) -> None:
+        if full and marks[fails_at] in path:
+            full.clear()
+            raise OSError(errno.ENOSPC, "No space left on device", path)
 
     def write_whole(path: str, data: bytes) -> str:
-        if next(calls) == fails_at:
-            raise OSError(errno.ENOSPC, "No space left on device", path)
-        return real(path, data)
+        check(path)
+        return real_write(path, data)
+
+    def replace(source: str, target: str) -> None:
+        if other_disk and "evocompress-" in source:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        check(target)
+        real_replace(source, target)
 
     monkeypatch.setattr(storage_module, "write_whole", write_whole)
+    monkeypatch.setattr(os, "replace", replace)
     outcome = run_attempt(ToySegment(), task, storage)
+    assert not full
     assert read_commit(storage, task.segment_id) == outcome
     assert (outcome.status, outcome.leaves) == ("failed", ()) and "No space left" in outcome.error
     assert {path.split("/")[-1] for path in storage.find("seg")} == {"COMMIT.json", "metrics.json"}
+
+
+def test_scratch_on_another_disk_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.replace
+
+    def replace(source: str, target: str) -> None:
+        if "evocompress-" in source:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    outcome = run_attempt(ToySegment(), first_task(), open_storage(tmp_path))
+    assert outcome.status == "ok"
+    assert all(sha256((tmp_path / leaf.path).read_bytes()) == leaf.sha256 for leaf in outcome.leaves)
 
 
 _FULL = """

@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_no_half_line_and_the_journal_goes_on(
     journal = Journal(tmp_path)
     journal.append([("event", payload(0))])
 
-    def half(descriptor: int, data: memoryview) -> None:
+    def half(descriptor: int, data: bytes) -> None:
         os.write(descriptor, data[: len(data) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 

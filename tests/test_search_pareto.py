@@ -78,9 +78,9 @@ def test_hypervolume_and_contributions_against_brute_force(points: list[tuple[fl
 @given(st.lists(st.tuples(st.floats(-0.5, 1.5), st.floats(-0.5, 1.5)), max_size=20))
 def test_the_fallback_equals_moocore(points: list[tuple[float, float]]) -> None:
     pytest.importorskip("moocore")
-    got, expected = (hypervolume(points, REFERENCE, backend) for backend in ("numpy", "moocore"))  # type: ignore[arg-type]
+    got, expected = (hypervolume(points, REFERENCE, backend) for backend in ("numpy", "moocore"))
     assert got == pytest.approx(expected, abs=1e-12)
-    parts: list[npt.NDArray[np.float64]] = [contributions(points, REFERENCE, b) for b in ("numpy", "moocore")]  # type: ignore[arg-type]
+    parts: list[npt.NDArray[np.float64]] = [contributions(points, REFERENCE, b) for b in ("numpy", "moocore")]
     assert parts[0] == pytest.approx(parts[1], abs=1e-12)
 
 

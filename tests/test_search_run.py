@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -16,6 +15,7 @@ from evocompress.search.journal import read_journal
 from evocompress.search.pareto import hypervolume
 from evocompress.search.run import Run, open_run
 from evocompress.search.space import Float, Space
+from evocompress.search.storage import LocalStorage
 from evocompress.search.toy import ToySegment, toy_settings, toy_space
 
 HEADER: dict[str, Any] = {
@@ -87,7 +87,7 @@ def test_submitted_comes_before_the_segment_and_finished_before_deletion(tmp_pat
         deleted: list[str] = []
         storage = run.storage
 
-        class Watched(type(storage)):  # type: ignore[misc]
+        class Watched(LocalStorage):
             def delete(self, path: str) -> None:
                 deleted.append(path)
                 kinds = [record["type"] for record in read_journal(tmp_path / "run" / "journal")]
@@ -99,10 +99,30 @@ def test_submitted_comes_before_the_segment_and_finished_before_deletion(tmp_pat
             assert (last["type"], last["task"]["segment_id"]) == ("submitted", task.segment_id)
             return ToySegment()(task, folder, parents)
 
-        run.storage = Watched(**dataclasses.asdict(storage))  # type: ignore[call-overload]
+        run.storage = Watched(storage.url("x").removesuffix("/x"))
         run.drive(InlineExecutor(segment, storage))
         assert deleted
     assert all(outcome.status == "ok" for outcome in read_history(tmp_path / "run").outcomes)
+
+
+def test_at_every_moment_exactly_the_needed_files_are_there(tmp_path: Path) -> None:
+    with open_toy(tmp_path, settings=toy_settings(segments=30, pool_size=4)) as run:
+
+        def observer(event: Event) -> None:
+            if isinstance(event, Finished):
+                made = run.history().leaves.values()
+                assert files(run) == {leaf.path for leaf in made if run.search.needs(leaf.leaf_id)}
+
+        run.drive(InlineExecutor(ToySegment(), run.storage), observer=observer)
+
+
+def test_results_that_come_twice_are_journalled_once(tmp_path: Path) -> None:
+    with open_toy(tmp_path) as run:
+        executor = SimulatedExecutor(ToySegment(), run.storage, workers=3, duplicate=0.6)
+        run.drive(executor)
+    finished = [r for r in read_journal(tmp_path / "journal") if r["type"] == "finished"]
+    assert len({record["outcome"]["segment_id"] for record in finished}) == len(finished) == 30
+    assert [record["completion"] for record in finished] == list(range(30))
 
 
 def test_should_stop_leaves_work_for_a_resume(tmp_path: Path) -> None:
@@ -154,7 +174,7 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
 def test_a_changed_configuration_is_refused_then_overridden_and_journalled(tmp_path: Path) -> None:
     open_toy(tmp_path).__exit__(None, None, None)
     header = {**HEADER, "config": {"search": {"segments": 35}, "resources": {"cpus": 1}}}
-    changed = {"header": header, "settings": toy_settings(segments=35)}
+    changed: dict[str, Any] = {"header": header, "settings": toy_settings(segments=35)}
     with pytest.raises(RunError, match=r"config.search.segments was 30, is 35.*override"):
         open_toy(tmp_path, resume=True, **changed)
     with open_toy(tmp_path, resume=True, override=True, **changed) as run:

@@ -38,6 +38,13 @@ def test_whole_files(storage: Storage) -> None:
     assert storage.find("seg") == []
 
 
+def test_take_moves_a_local_file(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "scratch").write_bytes(b"checkpoint")
+    storage.take(str(tmp_path / "scratch"), "seg/a/1/x.evc")
+    assert storage.read("seg/a/1/x.evc") == b"checkpoint"
+    assert storage.find("seg") == ["seg/a/1/x.evc"]
+
+
 def test_create_happens_once(storage: Storage) -> None:
     assert storage.create("seg/a/COMMIT.json", b"first")
     assert not storage.create("seg/a/COMMIT.json", b"second")

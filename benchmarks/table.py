@@ -1,0 +1,94 @@
+"""RESULTS.md from the benchmarks' JSON: every number beside its target, with where and how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """One line of the table; `met` is None where there is no target."""
+
+    what: str
+    measured: str
+    target: str
+    met: bool | None
+
+
+def _demo(line: dict[str, Any]) -> Iterator[Row]:
+    seconds, points, factor = line["run_seconds"], line["front_points"], line["front_factor_in_bytes"]
+    yield Row("demo: the run itself", f"{seconds:.0f} s", "≤ 180 s", seconds <= 180)
+    yield Row("demo: points of the audited front", f"{points}", "≥ 12", points >= 12)
+    yield Row("demo: largest over smallest file of the front", f"{factor:.1f}×", "≥ 8×", factor >= 8)
+    within = line["within_one_point"]
+    text = "none" if within is None else f"{within[2]:.1f}× ({within[0]} B, {100 * within[1]:.2f} %)"
+    whole = f"{100 * line['uncompressed_accuracy']:.2f} %"
+    met = within is not None and within[2] >= 40
+    yield Row(f"demo: smallest file within 1 point of the uncompressed {whole}", text, "≥ 40×", met)
+    busy = line["cores_busy"]
+    yield Row("demo: cores busy after warm-up", f"{100 * busy:.1f} %", "≥ 95 %", busy >= 0.95)
+
+
+def _fashion(line: dict[str, Any]) -> Iterator[Row]:
+    share = line["encode_share_total"]
+    text = f"{100 * share:.1f} % (K = {line['mean_probes']:.1f} on average)"
+    yield Row("Fashion-MNIST: encode + decode + evaluate of K+1 recipes", text, "≤ 20 % of a segment", share <= 0.2)
+    busy = line["cores_busy"]
+    yield Row("Fashion-MNIST: cores busy after warm-up", f"{100 * busy:.1f} %", "≥ 95 %", busy >= 0.95)
+
+
+def _ablation(line: dict[str, Any]) -> Iterator[Row]:
+    full = line["variants"]["full"]
+    for name, entry in line["variants"].items():
+        text = f"{entry['audited']:.4f} ± {entry['audited_sd']:.4f}"
+        ahead = None if name == "full" else full["audited"] > entry["audited"]
+        target = "" if name == "full" else "below full"
+        yield Row(f"hypervolume (audited), {line['segments']} segments, {line['seeds']} seeds: {name}", text, target, ahead)
+
+
+def _scale(line: dict[str, Any]) -> Iterator[Row]:
+    seconds = line["seconds"]
+    yield Row("1 000 simulated workers, 100 000 segments", f"{seconds:.0f} s", "≤ 120 s", seconds <= 120)
+
+
+def _overhead(line: dict[str, Any]) -> Iterator[Row]:
+    if line["benchmark"] == "busy_share":
+        share = line["share"]
+        yield Row(f"workers busy, segments of {line['segment_seconds']} s", f"{100 * share:.1f} %", "≥ 95 %", share >= 0.95)
+        return
+    gap, wall = line["median_ms"], line["wall_ms_per_segment"]
+    text = f"{gap:.1f} ms between segments of a worker; {wall:.1f} ms a segment, all in all"
+    yield Row("driver overhead, segments that only write 4 MB", text, "≤ 20 ms", max(gap, wall) <= 20)
+
+
+def _coder(line: dict[str, Any]) -> Iterator[Row]:
+    excess, encode, decode = line["excess_percent"], line["encode_msymbols_per_s"], line["decode_msymbols_per_s"]
+    yield Row("entropy coder: above empirical adaptive entropy", f"{excess:.3f} %", "≤ 0.5 %", excess <= 0.5)
+    yield Row("entropy coder: encode", f"{encode:.1f} M symbols/s", "≥ 10", encode >= 10)
+    yield Row("entropy coder: decode", f"{decode:.1f} M symbols/s", "≥ 10", decode >= 10)
+
+
+ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
+    "demo": _demo,
+    "fashion_mnist": _fashion,
+    "ablation": _ablation,
+    "search_scale": _scale,
+    "driver_overhead": _overhead,
+    "entropy_coder": _coder,
+}
+
+
+def write_results(results: dict[str, Any], path: Path) -> None:
+    """Write the table, and below it the commands with commit, date and hardware."""
+    lines = ["# Results", "", "Written by `make bench` from `results.json`; the machine is shared and noisy.", ""]
+    lines += ["| what | measured | target | |", "|---|---|---|---|"]
+    for name, rows in ROWS.items():
+        for line in results.get(name, {}).get("lines", []):
+            for row in rows(line):
+                mark = "" if row.met is None else "met" if row.met else "**missed**"
+                lines.append(f"| {row.what} | {row.measured} | {row.target} | {mark} |")
+    lines += ["", "| benchmark | command | commit | date | hardware |", "|---|---|---|---|---|"]
+    for name, entry in results.items():
+        lines.append(f"| {name} | `{entry['command']}` | {entry['commit']} | {entry['date']} | {entry['hardware']} |")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

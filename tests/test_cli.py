@@ -1,0 +1,168 @@
+"""The commands as a user types them: what they print, what they write, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from synthetic_run import synthetic_run, write_synthetic_run
+from typer.testing import CliRunner, Result
+
+import evocompress
+from evocompress.cli import app, main
+from evocompress.codecs import CODECS, STAGES
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+def fail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str]:
+    """Exit status and standard error of a command that goes wrong, through the real entry point."""
+    monkeypatch.setattr("sys.argv", ["evocompress", *(str(word) for word in words)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return int(caught.value.code or 0), error
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        "conv.weight": torch.randn(8, 4, 3, 3, generator=generator),
+        "conv.bias": torch.randn(8, generator=generator).to(torch.bfloat16),
+        "fc.weight": torch.randn(10, 32, generator=generator).half(),
+        "steps": torch.tensor(12345),
+    }
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+def test_pack_inspect_unpack(weights: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "w.evc"
+    said = invoke("pack", weights, "-o", packed, "--rate-weight", "1e-3", "--rule", "conv.weight=dct|deadzone@0.5").output
+    assert f"{packed.stat().st_size} bytes" in said and "smaller than float32" in said
+    shown = json.loads(invoke("inspect", packed, "--json").output)
+    assert shown["bytes"] == packed.stat().st_size
+    rows = {row["name"]: row for row in shown["tensors"]}
+    assert rows["conv.weight"]["shape"] == [8, 4, 3, 3] and rows["steps"]["codec"] == "lossless"
+    taken = sum(row["payload_bytes"] + row["side_bytes"] for row in shown["tensors"]) + shown["header_bytes"]
+    assert taken == pytest.approx(shown["bytes"])
+    table = invoke("inspect", packed).output
+    assert "8×4×3×3" in table and "bits per weight" in table
+    invoke("unpack", packed, "-o", tmp_path / "back.safetensors")
+    before, after = (safetensors.torch.load_file(tmp_path / name) for name in ("w.safetensors", "back.safetensors"))
+    assert {name: (t.dtype, t.shape) for name, t in before.items()} == {n: (t.dtype, t.shape) for n, t in after.items()}
+    assert after["steps"] == 12345
+    assert (before["conv.weight"] - after["conv.weight"]).abs().max() < 0.5
+    assert {name: t.tolist() for name, t in evocompress.unpack(packed.read_bytes()).items()} == {
+        name: t.tolist() for name, t in after.items()
+    }
+
+
+def test_a_smaller_rate_weight_keeps_more(weights: Path, tmp_path: Path) -> None:
+    sizes = []
+    for weight in ("1e-5", "1e-3", "1e-1"):
+        invoke("pack", weights, "-o", tmp_path / "x.evc", "--rate-weight", weight)
+        sizes.append((tmp_path / "x.evc").stat().st_size)
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 2 * sizes[-1]
+
+
+def test_codecs_lists_everything() -> None:
+    text, data = invoke("codecs").output, json.loads(invoke("codecs", "--json").output)
+    assert set(data["codecs"]) == set(CODECS) and {stage["id"] for stage in data["stages"]} == set(STAGES)
+    assert all(name in text for name in [*CODECS, *STAGES, "step_scale"])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    write_synthetic_run(folder, synthetic_run(segments=40, seed=1))
+    return folder
+
+
+def test_front_and_report(run: Path, tmp_path: Path) -> None:
+    whole = json.loads(invoke("front", run, "--json").output)[str(run)]
+    assert len(whole) > 2
+    middle = whole[len(whole) // 2]
+    under = json.loads(invoke("front", run, "--under", f"{middle['bytes']}", "--json").output)[str(run)]
+    assert under == [row for row in whole if row["bytes"] <= middle["bytes"]]
+    above = json.loads(invoke("front", run, "--above", str(middle["accuracy"]), "--json").output)[str(run)]
+    assert above == [row for row in whole if row["accuracy"] >= middle["accuracy"]]
+    assert f"smallest: {middle['file'].rpartition('/')[2]}" in invoke("front", run, "--above", middle["accuracy"]).output
+    assert "no file of the front meets this" in invoke("front", run, "--under", "1").output
+    invoke("front", run, "--png", tmp_path / "front.png")
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_are_compared(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_synthetic_run(other, synthetic_run(segments=30, seed=2))
+    text = invoke("front", run, other, "--png", tmp_path / "both.png").output
+    assert "Compared" in text and "BD-rate" in text and (tmp_path / "both.png").exists()
+
+
+def test_mistakes_get_one_line(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "junk.evc").write_bytes(b"junk")
+    (tmp_path / "pickle.safetensors").write_bytes(b"PK\x03\x04 zip")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    safetensors.numpy.save_file({"bad.weight": np.array([1.0, np.nan], np.float32)}, tmp_path / "nan.safetensors")
+    cases = [
+        (("inspect", "none.evc"), "none.evc: No such file"),
+        (("inspect", "junk.evc"), "Not an .evc file"),
+        (("unpack", "junk.evc", "-o", "x"), "Not an .evc file"),
+        (("inspect", tmp_path), "Is a directory"),
+        (("pack", "pickle.safetensors", "-o", "x.evc"), "save_file"),
+        (("pack", "array.npy", "-o", "x.evc"), "neither safetensors nor .evc"),
+        (("pack", "nan.safetensors", "-o", "x.evc"), "'bad.weight' holds NaN"),
+        (("pack", weights, "-o", "x.evc", "--rate-weight", "0"), "rate_weight is 0"),
+        (("pack", weights, "-o", "x.evc", "--rule", "cnov*=dct"), "'cnov*'"),
+        (("pack", weights, "-o", "x.evc", "--rule", "conv*=dtc"), "Did you mean 'dct'"),
+        (("pack", weights, "-o", "x.evc", "--rule", "conv*"), "GLOB=CODEC"),
+        (("pack", weights, "-o", tmp_path / "none" / "x" / ".." / "\0"), "null byte"),
+        (("run", "none.toml"), "there is no such file"),
+        (("run",), "--resume with --out"),
+        (("run", "--resume", "--out", "none"), "no run"),
+        (("front", "none"), "no run"),
+        (("front", "none", "--under", "lots"), "lots"),
+        (("report", "none"), "no run"),
+        (("data", "imagenet"), "imagenet"),
+    ]
+    for words, expected in cases:
+        code, error = fail(capsys, monkeypatch, *words)
+        assert code in (1, 2) and expected in error, (words, code, error)
+    assert not (tmp_path / "x.evc").exists()
+
+
+def test_a_configuration_error_names_the_nearest_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.toml").write_text('model = "digits_cnn"\ndata = "digits"\n[search]\nsegmets = 3\n')
+    code, error = fail(capsys, monkeypatch, "run", tmp_path / "c.toml")
+    assert code == 2 and "Did you mean 'search.segments'" in error
+    (tmp_path / "d.toml").write_text('model = "digits_cn"\ndata = "digits"\n')
+    code, error = fail(capsys, monkeypatch, "run", tmp_path / "d.toml", "--out", tmp_path / "r")
+    assert code == 1 and "digits_cnn" in error and not (tmp_path / "r").exists()
+
+
+def test_a_missing_data_set_says_how_to_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOCOMPRESS_DATA", str(tmp_path))
+    (tmp_path / "c.toml").write_text('model = "lenet5_caffe"\ndata = "mnist"\nseed = 77\n')
+    code, error = fail(capsys, monkeypatch, "run", tmp_path / "c.toml", "--out", tmp_path / "r")
+    assert code == 1 and "evocompress data mnist" in error
+
+
+def test_version() -> None:
+    assert invoke("--version").output.strip() == evocompress.__version__

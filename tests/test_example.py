@@ -1,0 +1,26 @@
+"""The documented example of a network and data of one's own, as its user runs it, on Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evocompress.search.history import read_history
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own_network"
+
+
+@pytest.mark.ray
+def test_own_network_and_data_on_ray(tmp_path: Path) -> None:
+    settings = ["search.segments=6", "search.initial=3", "reference_epochs=3", "genes.epochs=2", "resources.workers=2"]
+    command = [sys.executable, "-c", "from evocompress.cli import main; main()", "run", "spirals.toml"]
+    command += ["--out", str(tmp_path / "run"), *(word for text in settings for word in ("--set", text))]
+    done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    history = read_history(tmp_path / "run")
+    assert [outcome.status for outcome in history.outcomes] == ["ok"] * 6
+    assert (tmp_path / "run" / "export" / "front.csv").exists()
+    assert "front.csv" in done.stdout
