@@ -102,10 +102,13 @@ class Genes(_Section):
 
 
 class Resources(_Section):
-    """What a segment gets: CPUs and (fractions of) GPUs, and how many segments run at once (0: as many as fit)."""
+    """What a segment gets: CPUs and (fractions of) GPUs, and how many segments run at once (0: as many as fit).
+
+    `gpus` "auto" is a quarter of a GPU where there is one, else none; 0 keeps to the CPUs.
+    """
 
     cpus: Positive = 1.0
-    gpus: NotNegative = 0.0
+    gpus: NotNegative | Literal["auto"] = "auto"
     workers: pydantic.NonNegativeInt = 0
     threads: pydantic.PositiveInt = 1
     executor: Literal["ray", "inline"] = "ray"

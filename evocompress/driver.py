@@ -93,7 +93,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     Raises:
         DataError, ModelError: The data set is missing, or the network does not take its images.
     """
-    gpu = config.resources.gpus > 0
+    gpu = config.resources.gpus != 0
     # A driver started as a script or by -c has its folder first in sys.path; the workers need the same one.
     path = tuple(dict.fromkeys([os.getcwd(), *(folder for folder in sys.path if folder and os.path.isdir(folder))]))
     experiment = Experiment(
@@ -156,9 +156,9 @@ def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Exec
         storage,
         workers=resources.workers or None,
         cpus=resources.cpus,
-        gpus=resources.gpus,
+        gpus=None if resources.gpus == "auto" else resources.gpus,
         address=address,
-        env_vars=variables | {"PYTHONPATH": os.pathsep.join(prepared.segment.experiment.path)},
+        env_vars=variables,
     )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.codecs import LOSSLESS, Cost, Record, Writer, best, read
-from evocompress.codecs.choice import Trial
 from evocompress.codecs.dtypes import DTYPES, is_float
 from evocompress.errors import CodecError
 from evocompress.recipe import Recipe
@@ -80,9 +79,8 @@ def _encode(name: str, array: Array, recipe: Recipe, scale: float, writer: Write
             f"Tensor {name!r} holds {what}, which no lossy codec can keep. If it is meant (a mask, say), "
             f"add the rule Rule({name!r}, ('lossless',)); otherwise the network has diverged."
         )
-    lossy = [codec for codec in candidates if codec != LOSSLESS]
     cost = Cost(recipe.rate_weight * rule.rate_factor, scale)
-    trial: Trial = best(lossy, exact, cost, writer.state)
+    trial = best(candidates, exact, cost, writer.state)
     return Record(name, dtype, array.shape, trial.codec, trial.coded)
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
-from evocompress.codecs import Codec, parse_codec
+from evocompress.codecs import LOSSLESS, Codec, parse_codec
 from evocompress.errors import CodecError
 
 __all__ = ["Recipe", "Rule"]
@@ -36,8 +36,12 @@ class Rule:
         if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
             raise CodecError(f"Rule {self.match!r}: rate_factor is {self.rate_factor}; it must be positive.")
         if self.dims not in get_args(Dims):
-            raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {', '.join(get_args(Dims))}.")
-        self.candidates()
+            known = ", ".join(get_args(Dims))
+            raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {known}.")
+        if LOSSLESS in self.candidates() and len(self.codecs) > 1:
+            raise CodecError(
+                f"Rule {self.match!r} names lossless beside other codecs; it never wins on a score: let it stand alone."
+            )
 
     def candidates(self) -> tuple[Codec, ...]:
         """The codecs themselves."""

@@ -16,8 +16,10 @@ from evocompress.search.attempt import Segment, failure, run_attempt, settle
 from evocompress.search.records import Outcome, Status, Task
 from evocompress.search.storage import Storage
 
-__all__ = ["RayExecutor", "task_options"]
+__all__ = ["GPU_SHARE", "RayExecutor", "default_gpus", "task_options"]
 
+#: What a segment takes of a GPU where the cluster has any and nobody said how much: four small networks share one.
+GPU_SHARE = 0.25
 # A GPU process is renewed after so many segments: a leak stays bounded, and starting anew costs little per segment.
 _GPU_MAX_CALLS = 100
 
@@ -55,6 +57,15 @@ def _remote_call(function: Callable[[Any], Any], item: Any) -> Any:
     return function(item)
 
 
+def default_gpus(cluster: Mapping[str, float]) -> float:
+    """GPUs a segment takes where nobody said: a share of one where the cluster has any, so that a GPU is used.
+
+    >>> default_gpus({"CPU": 16.0, "GPU": 1.0}), default_gpus({"CPU": 2.0})
+    (0.25, 0.0)
+    """
+    return GPU_SHARE if cluster.get("GPU", 0.0) > 0 else 0.0
+
+
 def _remote_attempt(segment: Segment, storage: Storage, task: Task) -> Outcome:
     return run_attempt(segment, task, storage)
 
@@ -72,8 +83,8 @@ class RayExecutor:
     """Segments as stateless Ray tasks; checkpoints go by storage path, so a lost node costs only what ran on it.
 
     Joins the cluster at `address` or `RAY_ADDRESS`, or one that this process is already in; else starts a local one and
-    ends it on `close`. `workers` defaults to what the cluster holds: GPUs / gpus, or CPUs / cpus. `env_vars` are set in
-    the workers before anything is imported there.
+    ends it on `close`. `workers` defaults to what the cluster holds: GPUs / gpus, or CPUs / cpus. `gpus` None means
+    `default_gpus`. `env_vars` are set in the workers before anything is imported there.
     """
 
     def __init__(
@@ -83,17 +94,19 @@ class RayExecutor:
         *,
         workers: int | None = None,
         cpus: float = 1.0,
-        gpus: float = 0.0,
+        gpus: float | None = None,
         address: str | None = None,
         env_vars: Mapping[str, str] | None = None,
         max_calls: int | None = None,
         max_retries: int = 3,
     ) -> None:
-        options = task_options(cpus, gpus, max_calls, max_retries)
+        task_options(cpus, gpus or 0.0, max_calls)  # refuse what cannot be before Ray is started
         self._ray = _import_ray()
         self._storage = storage
         with _quiet():
-            self._owner = _connect(self._ray, address, workers, cpus, gpus)
+            self._owner = _connect(self._ray, address)
+            gpus = default_gpus(self._ray.cluster_resources()) if gpus is None else gpus
+            options = task_options(cpus, gpus, max_calls, max_retries)
             options["runtime_env"] = {"env_vars": {"PYTHONPATH": _python_path(), **(env_vars or {})}}
             self._options = options
             self._remote = self._ray.remote(**options)(_remote_attempt)
@@ -178,7 +191,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None, workers: int | None, cpus: float, gpus: float) -> bool:
+def _connect(ray: Any, address: str | None) -> bool:
     """Make sure that Ray is there; whether this call started or joined it."""
     if ray.is_initialized():
         return False

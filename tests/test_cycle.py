@@ -1,0 +1,131 @@
+"""The cycle in a training loop of one's own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from evocompress import Cycle, Recipe, Rule, unpack
+from evocompress.errors import CodecError, ConfigError, ModelError
+
+
+def spirals(n: int = 240) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two interleaved spirals: a small task that a linear model cannot do."""
+    t = torch.linspace(0.3, 1.0, n // 2)
+    arm = torch.stack([t * torch.cos(6 * t), t * torch.sin(6 * t)], 1)
+    return torch.cat([arm, -arm]), torch.arange(2).repeat_interleave(n // 2)
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 48), nn.BatchNorm1d(48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 2))
+
+
+def accuracy(module: nn.Module) -> float:
+    x, y = spirals()
+    module.eval()
+    with torch.no_grad():
+        return float((module(x).argmax(1) == y).float().mean())
+
+
+def train(module: nn.Module, steps: int = 60) -> None:
+    x, y = spirals()
+    optimiser = torch.optim.Adam(module.parameters(), 1e-2)
+    module.train()
+    for _ in range(steps):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+def holds(module: nn.Module, data: bytes) -> bool:
+    decoded, state = unpack(data), module.state_dict()
+    return list(decoded) == list(state) and all(torch.equal(decoded[name], state[name]) for name in state)
+
+
+def test_training_and_compressing_in_turn_makes_a_small_good_network() -> None:
+    module = model()
+    cycle = Cycle(module, recipes=[1e-4, 1e-3, 3e-3], evaluate=accuracy, size_weight=0.02)
+    for _ in range(4):
+        train(module)
+        step = cycle.compress()
+        assert holds(module, step.data) and step.quality == accuracy(module)
+    nbytes = sum(4 * tensor.numel() for tensor in module.state_dict().values())
+    assert cycle.best.quality > 0.95 and cycle.best.nbytes < nbytes / 6
+    assert cycle.best.score == max(step.score for step in cycle.history) and len(cycle.history) == 4
+    cycle.restore()
+    assert holds(module, cycle.best.data)
+
+
+def test_the_score_weighs_size_against_quality() -> None:
+    module = model()
+    train(module)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    sizes = []
+    for size_weight in (0.0, 10.0):
+        module.load_state_dict(state)
+        step = Cycle(module, recipes=[1e-6, 1.0], evaluate=accuracy, size_weight=size_weight).compress()
+        assert step.score == step.quality - size_weight * math.log2(step.nbytes)
+        sizes.append(step.nbytes)
+    assert sizes[1] < sizes[0] / 4
+
+
+def test_sensitivities_are_asked_for_and_used() -> None:
+    module, asked = model(), []
+
+    def sensitivities(given: nn.Module) -> dict[str, float]:
+        asked.append(given)
+        return {"3.weight": 1e4}
+
+    plain = Cycle(model(), recipes=[1e-3], evaluate=accuracy).compress()
+    exact = Cycle(module, recipes=[1e-3], evaluate=accuracy, sensitivities=sensitivities).compress()
+    assert asked == [module] and exact.nbytes > plain.nbytes
+
+
+def unchanged(module: nn.Module, state: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+
+
+def test_failure_keeps_the_weights() -> None:
+    module = model()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    def fails(_: nn.Module) -> float:
+        raise RuntimeError("no data today")
+
+    cycle = Cycle(module, recipes=[1e-2], evaluate=fails)
+    with pytest.raises(RuntimeError, match="no data today"):
+        cycle.compress()
+    assert unchanged(module, before) and cycle.history == []
+    cycle = Cycle(module, recipes=[1e-2, Recipe(1e-2, (Rule("nowhere"),))], evaluate=accuracy)
+    with pytest.raises(CodecError, match="nowhere"):
+        cycle.compress()
+    assert unchanged(module, before)
+
+
+def test_diverged_weights_are_refused_by_name_and_kept() -> None:
+    module = model()
+    with torch.no_grad():
+        next(module.parameters())[0, 0] = float("nan")
+    with pytest.raises(CodecError, match=r"'0\.weight' holds NaN"):
+        Cycle(module, recipes=[1e-2], evaluate=accuracy).compress()
+    assert torch.isnan(next(module.parameters())[0, 0])
+
+
+def test_a_quality_of_nan_never_wins() -> None:
+    module = model()
+    qualities = iter([float("nan"), 0.1, float("nan")])
+    step = Cycle(module, recipes=[1e-4, 1e-3, 1e-2], evaluate=lambda _: next(qualities)).compress()
+    assert step.quality == 0.1 and step.recipe.rate_weight == 1e-3 and holds(module, step.data)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ConfigError, match="recipes"):
+        Cycle(model(), recipes=[], evaluate=accuracy)
+    with pytest.raises(ConfigError, match="size_weight"):
+        Cycle(model(), recipes=[1e-3], evaluate=accuracy, size_weight=-1.0)
+    with pytest.raises(ModelError, match="compress"):
+        _ = Cycle(model(), recipes=[1e-3], evaluate=accuracy).best
