@@ -44,7 +44,9 @@ def _ablation(line: dict[str, Any]) -> Iterator[Row]:
         text = f"{entry['audited']:.4f} ± {entry['audited_sd']:.4f}"
         ahead = None if name == "full" else full["audited"] > entry["audited"]
         target = "" if name == "full" else "below full"
-        yield Row(f"hypervolume (audited), {line['segments']} segments, {line['seeds']} seeds: {name}", text, target, ahead)
+        yield Row(
+            f"hypervolume (audited), {line['segments']} segments, {line['seeds']} seeds: {name}", text, target, ahead
+        )
 
 
 def _scale(line: dict[str, Any]) -> Iterator[Row]:
@@ -55,7 +57,9 @@ def _scale(line: dict[str, Any]) -> Iterator[Row]:
 def _overhead(line: dict[str, Any]) -> Iterator[Row]:
     if line["benchmark"] == "busy_share":
         share = line["share"]
-        yield Row(f"workers busy, segments of {line['segment_seconds']} s", f"{100 * share:.1f} %", "≥ 95 %", share >= 0.95)
+        yield Row(
+            f"workers busy, segments of {line['segment_seconds']} s", f"{100 * share:.1f} %", "≥ 95 %", share >= 0.95
+        )
         return
     gap, wall = line["median_ms"], line["wall_ms_per_segment"]
     text = f"{gap:.1f} ms between segments of a worker; {wall:.1f} ms a segment, all in all"

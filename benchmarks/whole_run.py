@@ -83,7 +83,9 @@ def measure(config: str, settings: list[str], folder: Path) -> dict[str, Any]:
         "workers_busy": round(busy_workers(history, begin, end, psutil.cpu_count() or 1), 4),
         "encode_share": round(statistics.median(o.encode_fraction for o in history.outcomes), 4),
         "encode_share_total": round(
-            sum(o.metrics.get("encode_seconds", 0.0) for o in history.outcomes) / sum(o.seconds for o in history.outcomes), 4
+            sum(o.metrics.get("encode_seconds", 0.0) for o in history.outcomes)
+            / sum(o.seconds for o in history.outcomes),
+            4,
         ),
         "mean_probes": round(statistics.mean(len(task.probes) for task in history.tasks.values()), 2),
     }

@@ -49,6 +49,8 @@ def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> Tr
         raise CodecError("A tensor has no candidate codecs; name at least one in its rule.")
     largest = float(np.abs(x).max(initial=0.0))
     if largest > _LARGEST:
-        raise CodecError(f"A weight of magnitude {largest:.3g} is beyond {_LARGEST:.3g}, where squared errors overflow.")
+        raise CodecError(
+            f"A weight of magnitude {largest:.3g} is beyond {_LARGEST:.3g}, where squared errors overflow."
+        )
     trials = [try_codec(codec, x, cost, state) for codec in candidates]
     return min(trials, key=lambda trial: math.inf if math.isnan(trial.score) else trial.score)

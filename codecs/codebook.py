@@ -61,7 +61,8 @@ def _means(x: Floats, indices: npt.NDArray[np.integer], values: Floats) -> Float
     """The mean of the weights (n,) under each index; an index without weights is dropped, zero stays zero."""
     count = np.bincount(indices, minlength=len(values))
     total = np.bincount(indices, x, minlength=len(values))
-    return np.where(values == 0, 0.0, total / np.maximum(count, 1))[(count > 0) | (values == 0)]
+    means = np.where(values == 0, 0.0, total / np.maximum(count, 1))
+    return np.asarray(means[(count > 0) | (values == 0)], np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Codebook:
         """Look the indices up; an index outside the codebook (a damaged file) takes the value at its end."""
         count = side.integer(0, _MAX_VALUES)
         if count == 0:
-            return from_planes(planes, shape) * 0.0
+            return from_planes(planes, shape).astype(np.float64) * 0.0
         zero, code = side.integer(0, count - 1), side.integer(MIN_CODE, MAX_CODE)
-        values = np.cumsum(next(planes).ravel().astype(np.int64)) * scale_value(code)
+        values = np.cumsum(next(planes).ravel().astype(np.int64)).astype(np.float64) * scale_value(code)
         return values[np.clip(from_planes(planes, shape).astype(np.int64) + zero, 0, count - 1)]

@@ -332,7 +332,9 @@ def inspect(data: bytes) -> tuple[list[TensorInfo], int]:
     # The table is deflated; where much side information is alike, it takes less there than it is long.
     share = min(1.0, contents.table_bytes / max(sum(len(entry.side) for entry in contents.tensors), 1))
     infos = [
-        TensorInfo(e.name, e.shape, e.dtype, codec_spec(e.codec), math.prod(e.shape), used * scale, int(len(e.side) * share))
+        TensorInfo(
+            e.name, e.shape, e.dtype, codec_spec(e.codec), math.prod(e.shape), used * scale, int(len(e.side) * share)
+        )
         for e, used in zip(contents.tensors, bits, strict=True)
     ]
     taken = sum(info.side_bytes for info in infos) + (len(contents.stream) if scale else 0)

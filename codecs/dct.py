@@ -1,4 +1,4 @@
-"""Discrete cosine transform (Ahmed, Natarajan and Rao, 1974): over a kernel's spatial axes, or over the whole matrix."""
+"""Discrete cosine transform (Ahmed, Natarajan and Rao, 1974) over a kernel's spatial axes or over the whole matrix."""
 
 from __future__ import annotations
 

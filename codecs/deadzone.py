@@ -1,7 +1,7 @@
 """Uniform quantiser with a dead zone that rate-distortion optimised rounding opens where it pays.
 
-Every weight is rounded to the level that minimises squared error + λ·bits (rounding.py); the dead zone is what that rule
-does to small weights (Sullivan, 1996).
+Every weight is rounded to the level that minimises squared error + λ·bits (rounding.py); the dead zone is what that
+rule does to small weights (Sullivan, 1996).
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ class DeadZone:
         step = scale_value(code)
         scaled = x / step
         price = cost.price_in(step)
-        planes = tuple(
-            Plane(_optimised(part, price, self.passes)) for part in split(scaled)
-        )
+        planes = tuple(Plane(_optimised(part, price, self.passes)) for part in split(scaled))
         if not any(plane.symbols.any() for plane in planes):
             code = 0  # nothing is left of the array, so the shortest code will do
         return Coded(planes, varint(code))
@@ -79,4 +77,4 @@ class DeadZone:
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:
         """Symbols times step."""
-        return from_planes(planes, shape) * scale_value(side.integer(MIN_CODE, MAX_CODE))
+        return from_planes(planes, shape).astype(np.float64) * scale_value(side.integer(MIN_CODE, MAX_CODE))

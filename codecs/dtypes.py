@@ -28,7 +28,8 @@ def dtype_named(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
     return np.dtype(name)
 
 
@@ -51,7 +52,8 @@ def to_dtype(x: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> npt.NDAr
         return x.view(little).reshape(shape).astype(dtype, copy=False)
     if x.dtype.kind == "f" and is_float(name):
         largest = float(_largest(name))
-        return np.clip(x, -largest, largest).astype(dtype)
+        array: npt.NDArray[Any] = np.clip(x, -largest, largest).astype(dtype)
+        return array
     low, high = (0, 1) if name == "bool" else (0, -1) if is_float(name) else _range(dtype)
     if x.dtype != np.int64 or (x.size and (x.min() < low or x.max() > high)):
         raise FormatError(f"The file holds numbers that no {name} can be: it is damaged.")

@@ -10,7 +10,7 @@ Three coders share one walk over a plane: `Encoder`, `Decoder` and `BitCounter`,
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import constriction
 import numpy as np
@@ -36,15 +36,18 @@ Symbols: TypeAlias = npt.NDArray[np.int32]
 #: "weights": signed integers whose magnitude means something; "bytes": values 0 … 255, one class per row.
 Kind: TypeAlias = Literal["weights", "bytes"]
 
+# A compiled module without stubs.
+_queue: Any = constriction.stream.queue  # pyright: ignore[reportAttributeAccessIssue]
+_models: Any = constriction.stream.model  # pyright: ignore[reportAttributeAccessIssue]
 _PRECISION = 24  # bits of constriction's probabilities
 _MAX_SYMBOL = (1 << 31) - 1
 _RAW_BITS = 15  # raw bits are coded in pieces of at most this many, well below the coder's 24-bit precision
 
 
 def _model(counts: Ints) -> object:
-    """Counts (n,) as constriction's model: shares of 2^24 - n in integers, to each of which it adds the 1 of its own."""
+    """Counts (n,) as constriction's model: integer shares of 2^24 - n, to each of which it adds a 1 of its own."""
     edges = np.cumsum(counts) * ((1 << _PRECISION) - len(counts)) // counts.sum()
-    return constriction.stream.model.Categorical(np.diff(edges, prepend=0).astype(np.float64), perfect=False)
+    return _models.Categorical(np.diff(edges, prepend=0).astype(np.float64), perfect=False)
 
 
 class State:
@@ -154,7 +157,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self.state = State()
-        self._range = constriction.stream.queue.RangeEncoder()
+        self._range = _queue.RangeEncoder()
 
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Code tokens (n,) under one table of counts."""
@@ -163,7 +166,7 @@ class Encoder:
 
     def raw(self, values: Ints, bits: int) -> Ints:
         """Code values below 2^bits as they are."""
-        self._range.encode(values.astype(np.int32), constriction.stream.model.Uniform(1 << bits))
+        self._range.encode(values.astype(np.int32), _models.Uniform(1 << bits))
         return values
 
     def plane(self, symbols: Symbols, kind: Kind) -> None:
@@ -180,7 +183,8 @@ class Encoder:
 
     def finish(self) -> bytes:
         """The stream: 32-bit little-endian words, without the zero bytes at its end (the decoder puts them back)."""
-        return self._range.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+        stream: bytes = self._range.get_compressed().astype("<u4").tobytes()
+        return stream.rstrip(b"\0")
 
 
 class Decoder:
@@ -190,7 +194,7 @@ class Decoder:
         self.state = State()
         stream = stream.rstrip(b"\0")  # a file may be padded
         padded = stream + bytes(-len(stream) % 4)
-        self._range = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
+        self._range = _queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
 
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Decode as many tokens as `values` has places."""
@@ -198,7 +202,7 @@ class Decoder:
 
     def raw(self, values: Ints, bits: int) -> Ints:
         """Decode as many values below 2^bits as `values` has places."""
-        return self._decode(constriction.stream.model.Uniform(1 << bits), len(values))
+        return self._decode(_models.Uniform(1 << bits), len(values))
 
     def _decode(self, model: object, count: int) -> Ints:
         try:
@@ -261,4 +265,5 @@ def rate_table(classes: npt.NDArray[np.uint8], symbols: Symbols) -> npt.NDArray[
     counts = Counts()
     counts.update(classes.ravel(), tokenize(symbols.ravel())[0])
     bits: npt.NDArray[np.float64] = np.log2(counts.table.sum(axis=1, keepdims=True)) - np.log2(counts.table)
-    return bits + np.array([extra_bits(token) for token in range(ALPHABET)])
+    bits += np.array([extra_bits(token) for token in range(ALPHABET)])
+    return bits

@@ -59,7 +59,7 @@ class LinearConv:
             return Coded((), varint(0) + varint(0))
         rows, columns = matrix.shape
         triangle, pivots = scipy.linalg.qr(matrix.T, mode="r", pivoting=True, check_finite=False)
-        count = self._count(triangle, matrix.shape, cost)
+        count = self._count(np.asarray(triangle, np.float64), matrix.shape, cost)
         mask = np.zeros((1, rows), np.int32)
         mask[0, pivots[:count]] = 1
         chosen = mask[0] == 1
@@ -107,9 +107,7 @@ class LinearConv:
             raise FormatError("A LinearConv mask marks another number of filters than it says: the file is damaged.")
         primaries = rest.decode_from(planes, side, (count, columns))
         others = (rows - count, count)
-        coefficients = (
-            LowRank().decode(planes, side, others, rest) if low else rest.decode_from(planes, side, others)
-        )
+        coefficients = LowRank().decode(planes, side, others, rest) if low else rest.decode_from(planes, side, others)
         matrix = np.empty((rows, columns))
         matrix[chosen] = primaries
         matrix[~chosen] = (coefficients / _norms(primaries)) @ primaries

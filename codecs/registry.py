@@ -7,8 +7,8 @@ import difflib
 import re
 from typing import Any
 
-from evocompress.codecs.codec import Codec, Stage
 from evocompress.codecs.codebook import Codebook
+from evocompress.codecs.codec import Codec, Stage
 from evocompress.codecs.dct import Dct
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.linearconv import LinearConv
@@ -41,7 +41,7 @@ CODECS: dict[str, str] = {
     "lossless": "lossless",
 }
 
-_STAGE = re.compile(r"\s*(?P<id>[a-z0-9_-]+)\s*(?:\((?P<parameters>[^()]*)\))?\s*")
+_STAGE = re.compile(r"\s*(?P<id>[\w-]+)\s*(?:\((?P<parameters>[^()]*)\))?\s*")
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -65,8 +65,9 @@ def _stage(text: str) -> Stage:
         raise CodecError(f"{text!r} is not a stage; write one as name or name(parameter=value,…).")
     name = match["id"]
     if name not in STAGES:
-        known = ", ".join(sorted(STAGES))
-        raise CodecError(f"There is no codec or stage {name!r}; stages are {known}.{nearest(name, sorted(STAGES))}")
+        names, stages = ", ".join(sorted(CODECS)), ", ".join(sorted(STAGES))
+        hint = nearest(name, sorted({*STAGES, *CODECS}))
+        raise CodecError(f"There is no codec or stage {name!r}; codecs are {names}; stages are {stages}.{hint}")
     kind, parameters = STAGES[name], dict[str, int | float | str]()
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     for item in filter(None, (match["parameters"] or "").split(",")):
@@ -75,7 +76,7 @@ def _stage(text: str) -> Stage:
             known = ", ".join(fields) or "none"
             raise CodecError(f"{name} has no parameter {key!r}; it has {known}.{nearest(key, list(fields))}")
         parameters[key] = _value(value)
-        expected = {"int": int, "float": (int, float)}.get(str(fields[key]), str)
+        expected = {"int": (int,), "float": (int, float)}.get(str(fields[key]), (str,))
         if not isinstance(parameters[key], expected):
             raise CodecError(f"{name}: {key} is {value!r}; it must be of type {fields[key]}.")
     stage: Stage = kind(**parameters)

@@ -1,7 +1,7 @@
 """Rate-distortion optimised choice of symbols: what every quantiser here has in common.
 
-Each symbol is chosen to minimise squared error + price·bits, the bits taken from the entropy coder's own context classes
-(entropy-constrained quantisation: Chou, Lookabaugh and Gray, 1989).
+Each symbol is chosen to minimise squared error + price·bits, the bits taken from the entropy coder's own context
+classes (entropy-constrained quantisation: Chou, Lookabaugh and Gray, 1989).
 """
 
 from __future__ import annotations

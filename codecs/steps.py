@@ -49,10 +49,11 @@ def scale_codes(values: Floats) -> npt.NDArray[np.int32]:
     """`scale_code` of every element."""
     with np.errstate(divide="ignore"):
         codes = np.rint(8 * np.log2(values))
-    return np.clip(codes, MIN_CODE, MAX_CODE).astype(np.int32)
+    clipped: npt.NDArray[np.int32] = np.clip(codes, MIN_CODE, MAX_CODE).astype(np.int32)
+    return clipped
 
 
 def scale_values(codes: npt.NDArray[np.integer]) -> Floats:
     """`scale_value` of every element; codes out of range are clipped."""
     clipped = np.clip(codes.astype(np.int64), MIN_CODE, MAX_CODE)
-    return np.ldexp(np.array(_EIGHTHS)[clipped % 8], clipped // 8)
+    return np.asarray(np.ldexp(np.array(_EIGHTHS)[clipped % 8], clipped // 8), np.float64)

@@ -32,7 +32,8 @@ def _axes(shape: tuple[int, int]) -> tuple[int, ...]:
 def _lengths(shape: tuple[int, int], name: str, level: int) -> list[tuple[int, int]]:
     """Shapes of the approximation at levels 0, 1, …: halves, rounded up; fewer levels where the matrix is too small."""
     axes = _axes(shape)
-    longest = min(shape[axis] for axis in axes) // (pywt.Wavelet(name).dec_len - 1)
+    taps: int = pywt.Wavelet(name).dec_len  # pyright: ignore[reportAttributeAccessIssue]
+    longest = min(shape[axis] for axis in axes) // (taps - 1)
     lengths = [shape]
     for _ in range(min(level, max(longest.bit_length() - 1, 0))):
         rows, columns = lengths[-1]
@@ -61,9 +62,9 @@ def _bands(lengths: list[tuple[int, int]]) -> tuple[tuple[int, int], list[dict[s
 
 def _forward(matrix: Floats, name: str, level: int) -> Floats:
     """All coefficients as one matrix."""
-    lengths = _lengths(matrix.shape, name, level)  # type: ignore[arg-type]
+    lengths = _lengths(matrix.shape, name, level)
     end, places = _bands(lengths)
-    axes = _axes(matrix.shape)  # type: ignore[arg-type]
+    axes = _axes(matrix.shape)
     coarse, *details = pywt.wavedecn(matrix, name, mode=_MODE, level=len(lengths) - 1, axes=axes)
     array = np.zeros(end)
     array[: lengths[-1][0], : lengths[-1][1]] = coarse
@@ -78,8 +79,8 @@ def _backward(array: Floats, shape: tuple[int, int], name: str, level: int) -> F
     lengths = _lengths(shape, name, level)
     coefficients: list[Any] = [array[: lengths[-1][0], : lengths[-1][1]]]
     coefficients += [{key: array[place] for key, place in slices.items()} for slices in _bands(lengths)[1]]
-    matrix = pywt.waverecn(coefficients, name, mode=_MODE, axes=_axes(shape))
-    return np.asarray(matrix[: shape[0], : shape[1]], np.float64)
+    matrix = np.asarray(pywt.waverecn(coefficients, name, mode=_MODE, axes=_axes(shape)), np.float64)
+    return matrix[: shape[0], : shape[1]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,8 +37,8 @@ class Cycle:
 
     The score of a candidate is quality - size_weight·log2(bytes), where quality is what `evaluate(model)` returns for
     the decoded network (higher is better, an accuracy or a negative loss). `size_weight` is what halving the file is
-    worth, in quality. After `step = cycle.compress()` the module holds the decoded weights of the winner, bit for bit what
-    `unpack(step.data)` gives, so that training goes on from them. `best` is the best step of all so far.
+    worth, in quality. After `step = cycle.compress()` the module holds the decoded weights of the winner, bit for bit
+    what `unpack(step.data)` gives, so that training goes on from them. `best` is the best step of all so far.
 
     Args:
         model: The module; its whole state dict is coded.
@@ -113,9 +113,7 @@ class Cycle:
         """Load a compression's decoded weights into the module; the best one's by default."""
         self._load((step or self.best).data)
 
-    def _try(
-        self, state: Mapping[str, torch.Tensor], recipe: Recipe, scales: Mapping[str, float] | None
-    ) -> Compressed:
+    def _try(self, state: Mapping[str, torch.Tensor], recipe: Recipe, scales: Mapping[str, float] | None) -> Compressed:
         data = pack(state, recipe, sensitivities=scales)
         self._load(data)
         quality = float(self._evaluate(self.model))

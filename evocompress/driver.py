@@ -134,7 +134,17 @@ def _settings(config: Config, float32_bytes: int) -> SearchSettings:
     low, high = search.ratio_range
     if not low < high:
         raise ConfigError(f"search.ratio_range = [{low}, {high}]: the first number must be below the second.")
-    shared = ("segments", "minutes", "initial", "pool_size", "probes", "probe_share", "deterministic", "lag", "selection")
+    shared = (
+        "segments",
+        "minutes",
+        "initial",
+        "pool_size",
+        "probes",
+        "probe_share",
+        "deterministic",
+        "lag",
+        "selection",
+    )
     return SearchSettings(
         seed=config.seed,
         **{name: getattr(search, name) for name in shared},
@@ -189,7 +199,9 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, display: RunDisplay
     """Judge the front on the audit split, and the uncompressed network once; both are journalled."""
     history = run.history()
     if prepared.config.reference_epochs and not history.events("reference"):
-        display.message(f"training the uncompressed network for {prepared.config.reference_epochs} epochs to compare with")
+        display.message(
+            f"training the uncompressed network for {prepared.config.reference_epochs} epochs to compare with"
+        )
         job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial)
         run.record("reference", **executor.map(job, [prepared.config.reference_epochs])[0])
     known = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}

@@ -20,7 +20,16 @@ __all__ = ["DEFAULT_CODECS", "GenomeReader", "TRAINING_GENES"]
 #: Options of the codec gene where the configuration gives none.
 DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
     "first": ("deadzone", "dct", "codebook"),
-    "conv": ("deadzone", "dct", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv", "deadzone | dct | lowrank"),
+    "conv": (
+        "deadzone",
+        "dct",
+        "dct-matrix",
+        "wavelet",
+        "codebook",
+        "lowrank",
+        "linearconv",
+        "deadzone | dct | lowrank",
+    ),
     "dense": ("deadzone", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv", "deadzone | lowrank"),
     "last": ("deadzone", "dct-matrix", "codebook", "lowrank"),
     "vector": ("deadzone",),
@@ -52,7 +61,9 @@ class GenomeReader:
     def _configured(self) -> dict[str, Gene | Scalar]:
         """Every gene by its full name; those with one option or a number are fixed."""
         present = sorted(set(self.groups.values()))
-        found: dict[str, Gene | Scalar] = {name: _gene(getattr(self.genes, name)) for name in ("rate_weight", "step_scale")}
+        found: dict[str, Gene | Scalar] = {
+            name: _gene(getattr(self.genes, name)) for name in ("rate_weight", "step_scale")
+        }
         found["sensitivity"] = _gene(list(self.genes.sensitivity))
         for group in present:
             factor = self.genes.vector_rate_factor if group == "vector" else self.genes.rate_factor
@@ -64,7 +75,9 @@ class GenomeReader:
 
     def space(self) -> Space:
         """The space of genomes; recipe genes are those that a probe may change."""
-        evolving = {name: gene for name, gene in self._configured().items() if not isinstance(gene, bool | int | float | str)}
+        evolving = {
+            name: gene for name, gene in self._configured().items() if not isinstance(gene, bool | int | float | str)
+        }
         if not evolving:  # everything is fixed: one gene that changes nothing keeps the search well defined
             evolving = {"replicate": Integer(0, 1_000_000)}
         return Space(evolving, [name for name in evolving if name not in (*TRAINING_GENES, "epochs", "replicate")])

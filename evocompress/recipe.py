@@ -30,7 +30,8 @@ class Rule:
     dims: Dims = "any"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "codecs", (self.codecs,) if isinstance(self.codecs, str) else tuple(self.codecs))
+        given: object = self.codecs  # a single name, or a list, will do as well
+        object.__setattr__(self, "codecs", (given,) if isinstance(given, str) else tuple(self.codecs))
         if not self.codecs:
             raise CodecError(f"Rule {self.match!r} has no codecs; name at least one.")
         if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
@@ -101,5 +102,3 @@ class Recipe:
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
         """The inverse of `to_json`."""
         return cls(data["rate_weight"], tuple(Rule(**rule) for rule in data["rules"]))
-
-

@@ -201,7 +201,13 @@ class Segment:
         return _Candidate(genome, data, result.accuracy, state_hash(decoded), measurements)
 
     def _finish(
-        self, task: Task, status: Any, leaves: tuple[Leaf, ...], metrics: dict[str, Any], started: float, error: str = ""
+        self,
+        task: Task,
+        status: Any,
+        leaves: tuple[Leaf, ...],
+        metrics: dict[str, Any],
+        started: float,
+        error: str = "",
     ) -> Outcome:
         now = time.time()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

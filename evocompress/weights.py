@@ -44,7 +44,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        hint = " It looks like a pickled checkpoint; save it with safetensors.torch.save_file." if data[:2] in (b"PK", b"\x80\x02") else ""
+        hint = (
+            " It looks like a pickled checkpoint; save it with safetensors.torch.save_file."
+            if data[:2] in (b"PK", b"\x80\x02")
+            else ""
+        )
         raise FormatError(f"{path} is neither safetensors nor .evc: {error}.{hint}") from None
 
 

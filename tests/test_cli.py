@@ -47,7 +47,9 @@ def weights(tmp_path: Path) -> Path:
 
 def test_pack_inspect_unpack(weights: Path, tmp_path: Path) -> None:
     packed = tmp_path / "w.evc"
-    said = invoke("pack", weights, "-o", packed, "--rate-weight", "1e-3", "--rule", "conv.weight=dct|deadzone@0.5").output
+    said = invoke(
+        "pack", weights, "-o", packed, "--rate-weight", "1e-3", "--rule", "conv.weight=dct|deadzone@0.5"
+    ).output
     assert f"{packed.stat().st_size} bytes" in said and "smaller than float32" in said
     shown = json.loads(invoke("inspect", packed, "--json").output)
     assert shown["bytes"] == packed.stat().st_size
@@ -96,7 +98,9 @@ def test_front_and_report(run: Path, tmp_path: Path) -> None:
     assert under == [row for row in whole if row["bytes"] <= middle["bytes"]]
     above = json.loads(invoke("front", run, "--above", str(middle["accuracy"]), "--json").output)[str(run)]
     assert above == [row for row in whole if row["accuracy"] >= middle["accuracy"]]
-    assert f"smallest: {middle['file'].rpartition('/')[2]}" in invoke("front", run, "--above", middle["accuracy"]).output
+    assert (
+        f"smallest: {middle['file'].rpartition('/')[2]}" in invoke("front", run, "--above", middle["accuracy"]).output
+    )
     assert "no file of the front meets this" in invoke("front", run, "--under", "1").output
     invoke("front", run, "--png", tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")

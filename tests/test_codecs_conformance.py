@@ -9,7 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from evocompress.codecs import CODECS, LOSSLESS, Coded, Codec, Cost, Record, Writer, best, inspect, parse_codec, read, try_codec
+from evocompress.codecs import (
+    CODECS,
+    LOSSLESS,
+    Codec,
+    Coded,
+    Cost,
+    Record,
+    Writer,
+    best,
+    inspect,
+    parse_codec,
+    read,
+    try_codec,
+)
 from evocompress.codecs.codec import SideReader
 from evocompress.codecs.entropy import State
 from evocompress.errors import CodecError
@@ -20,8 +33,8 @@ NAMES = sorted(CODECS)
 LOSSY = [name for name in NAMES if name != "lossless"]
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 SHAPES = [
-    (), (0,), (1,), (7,), (256,), (300,), (0, 3), (4, 0), (1, 1), (1, 9), (9, 1), (5, 9), (16, 27), (3, 2, 5), (2, 0, 3),
-    (8, 3, 3, 3), (4, 1, 5, 5), (2, 3, 2, 2, 3), (1, 1, 1, 1, 1),
+    (), (0,), (1,), (7,), (256,), (300,), (0, 3), (4, 0), (1, 1), (1, 9), (9, 1), (5, 9), (16, 27), (3, 2, 5),
+    (2, 0, 3), (8, 3, 3, 3), (4, 1, 5, 5), (2, 3, 2, 2, 3), (1, 1, 1, 1, 1),
 ]  # fmt: skip
 
 
@@ -136,10 +149,12 @@ def test_error_shrinks_and_size_grows_as_the_rate_weight_falls(name: str) -> Non
     assert distortions[0] > 0 and distortions == sorted(distortions, reverse=True)
     assert bits == sorted(bits)
     # No codec scores worse than setting everything to zero, but for the few bits that say so.
-    assert all(t.score < float((x**2).sum()) + w * 400 for t, w in zip(trials, (1e-2, 1e-3, 1e-4, 1e-5, 1e-6), strict=True))
+    assert all(
+        t.score < float((x**2).sum()) + w * 400 for t, w in zip(trials, (1e-2, 1e-3, 1e-4, 1e-5, 1e-6), strict=True)
+    )
 
 
-#: Largest relative error (norms) at a negligible λ; a codebook of 256 values and rank-limited coefficients stay coarser.
+#: Largest relative error (norms) at a negligible λ; a codebook of 256 values stays coarser.
 LIMITS = dict.fromkeys(LOSSY, 1e-6) | {"codebook": 2e-2}
 
 
@@ -197,7 +212,9 @@ def test_lossless_keeps_the_bits_of_floats() -> None:
     assert same(x, read(write(LOSSLESS, x, Cost(1.0)))["x"])
 
 
-@pytest.mark.parametrize("argument", [{"rate_weight": 0.0}, {"rate_weight": float("nan")}, {"rate_weight": 1.0, "scale": -1.0}])
+@pytest.mark.parametrize(
+    "argument", [{"rate_weight": 0.0}, {"rate_weight": float("nan")}, {"rate_weight": 1.0, "scale": -1.0}]
+)
 def test_a_cost_must_be_positive(argument: dict[str, float]) -> None:
     with pytest.raises(CodecError, match="positive"):
         Cost(**argument)

@@ -122,7 +122,9 @@ def adaptive_bits(counts: npt.NDArray[np.int64]) -> float:
     if not len(counts):
         return 0.0
     k, n = len(counts), int(counts.sum())
-    nats = math.lgamma(n + k / 2) - math.lgamma(k / 2) + k * math.lgamma(0.5) - sum(math.lgamma(c + 0.5) for c in counts)
+    nats = (
+        math.lgamma(n + k / 2) - math.lgamma(k / 2) + k * math.lgamma(0.5) - sum(math.lgamma(c + 0.5) for c in counts)
+    )
     return nats / math.log(2)
 
 

@@ -114,7 +114,9 @@ def large_integer() -> bytes:
 def many_tensors(count: int) -> bytes:
     """Whose table ends one step too soon."""
     names = b"".join(b"%d\0" % i for i in range(count))
-    return forged(v(count, 1, 1, DEADZONE) + names + v(0) * count + v(1, 5) + v(1, 0) * (count - 1) + v(0) * (2 * count - 1))
+    return forged(
+        v(count, 1, 1, DEADZONE) + names + v(0) * count + v(1, 5) + v(1, 0) * (count - 1) + v(0) * (2 * count - 1)
+    )
 
 
 HOSTILE = {
@@ -148,7 +150,9 @@ HOSTILE = {
     "a codebook whose zero is outside": forged(table(3, chain=(CODEBOOK,), side=v(4, 4, 0))),
     "a rank beyond the matrix": forged(table(4, 5, chain=(LOWRANK, DEADZONE), side=v(5, 0, 0))),
     "factors larger than the matrix": forged(table(2048, 2048, chain=(LOWRANK, DEADZONE), side=v(2048, 0, 0))),
-    "factors within factors": forged(table(900, 900, chain=(LOWRANK,) * 7 + (DEADZONE,), side=v(*[900] * 7 + [0] * 2) * 64)),
+    "factors within factors": forged(
+        table(900, 900, chain=(LOWRANK,) * 7 + (DEADZONE,), side=v(*[900] * 7 + [0] * 2) * 64)
+    ),
     "an unknown wavelet": forged(table(8, 8, chain=(WAVELET, DEADZONE), side=v(99, 1, 0))),
     "wavelet levels without number": forged(table(8, 8, chain=(WAVELET, DEADZONE), side=v(0, 1 << 30, 0))),
     "an unknown DCT axis": forged(table(8, 8, chain=(DCT, DEADZONE), side=v(2, 0))),

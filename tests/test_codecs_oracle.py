@@ -1,4 +1,4 @@
-"""A second decoder in plain Python integers, written from codecs/FORMAT.md, must find the same symbols in every file."""
+"""A second decoder in plain Python integers, after codecs/FORMAT.md, must find the same symbols in every file."""
 
 from __future__ import annotations
 
@@ -137,9 +137,7 @@ class PlainDecoder:
                 self.block(plane, start, places, classes)
             start = stop
 
-    def classify(
-        self, row: list[int], c: int, column: int, mean: int, coded: list[int], reach: int, width: int
-    ) -> int:
+    def classify(self, row: list[int], c: int, column: int, mean: int, coded: list[int], reach: int, width: int) -> int:
         if reach == 0:
             return class_of(min(column, (1 << 15) - 1))
         size = [min(abs(value), 1 << 20) for value in row]
@@ -181,9 +179,22 @@ class PlainDecoder:
 def planes(seed: int) -> list[tuple[np.ndarray[tuple[int, int], np.dtype[np.int32]], str]]:
     rng = np.random.default_rng(seed)
     made = []
-    for rows, width, scale in ((1, 1, 1.0), (12, 27, 0.1), (7, 1, 3.0), (1, 300, 2.0), (40, 6, 40.0), (9, 5, 1e8), (3, 2, 0)):
+    for rows, width, scale in (
+        (1, 1, 1.0),
+        (12, 27, 0.1),
+        (7, 1, 3.0),
+        (1, 300, 2.0),
+        (40, 6, 40.0),
+        (9, 5, 1e8),
+        (3, 2, 0),
+    ):
         spread = rng.gamma(1.0, 1.0, (rows, 1)) * rng.gamma(1.0, 1.0, (1, width))
-        made.append((np.rint(np.clip(rng.laplace(0, scale + 1e-9, (rows, width)) * spread, -2e9, 2e9)).astype(np.int32), "weights"))
+        made.append(
+            (
+                np.rint(np.clip(rng.laplace(0, scale + 1e-9, (rows, width)) * spread, -2e9, 2e9)).astype(np.int32),
+                "weights",
+            )
+        )
     made.append((rng.integers(0, 256, (4, 50)).astype(np.int32), "bytes"))
     return made
 

@@ -90,5 +90,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_configuration_is_immutable() -> None:
     config = parse_config(LEAST)
     with pytest.raises(Exception, match="frozen"):
-        config.seed = 3  # type: ignore[misc]
+        config.seed = 3
     assert isinstance(config, Config)

@@ -106,7 +106,15 @@ def driver(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     for section in ("search", "genes", "resources"):
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in SMALL[section].items())]
     config.write_text("\n".join(lines))
-    command = [sys.executable, "-c", "from evocompress.cli import main; main()", "run", str(config), "--out", str(folder)]
+    command = [
+        sys.executable,
+        "-c",
+        "from evocompress.cli import main; main()",
+        "run",
+        str(config),
+        "--out",
+        str(folder),
+    ]
     return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

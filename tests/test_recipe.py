@@ -13,7 +13,9 @@ from evocompress.errors import CodecError
 
 
 def test_the_first_rule_that_applies_counts() -> None:
-    recipe = Recipe(1e-3, (Rule("fc.*", ("dct",), dims="matrix"), Rule("fc.*", ("codebook",)), Rule("*.bias", ("wavelet",))))
+    recipe = Recipe(
+        1e-3, (Rule("fc.*", ("dct",), dims="matrix"), Rule("fc.*", ("codebook",)), Rule("*.bias", ("wavelet",)))
+    )
     assert recipe.rule("fc.weight", 2).codecs == ("dct",)
     assert recipe.rule("fc.bias", 1).codecs == ("codebook",)
     assert recipe.rule("conv.bias", 1).codecs == ("wavelet",)
@@ -26,7 +28,8 @@ def test_default_rules_take_what_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dims", "applies"), [("any", [True] * 4), ("vector", [True, True, False, False]), ("matrix", [False, False, True, True])]
+    ("dims", "applies"),
+    [("any", [True] * 4), ("vector", [True, True, False, False]), ("matrix", [False, False, True, True])],
 )
 def test_dims_tells_vectors_from_matrices(dims: Any, applies: list[bool]) -> None:
     rule = Rule("a.*", dims=dims)

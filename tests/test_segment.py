@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from evocompress.config import parse_config
+from evocompress.config import Genes, parse_config
 from evocompress.driver import Prepared, prepare
 from evocompress.errors import ModelError
 from evocompress.evaluation import evaluate
@@ -98,7 +98,7 @@ def test_divergence_is_a_result(prepared: Prepared, genome: Genome, tmp_path: Pa
     assert outcome.status == "diverged" and outcome.leaves == () and list(tmp_path.iterdir()) == []
 
 
-def _wild(prepared: Prepared) -> object:
+def _wild(prepared: Prepared) -> Genes:
     return prepared.segment.reader.genes.model_copy(update={"learning_rate": (1.0, 1e31)})
 
 

@@ -72,7 +72,8 @@ class _Limits:
         return [
             point
             for point in points
-            if (self.under is None or point.nbytes <= self.under) and (self.above is None or point.accuracy >= self.above)
+            if (self.under is None or point.nbytes <= self.under)
+            and (self.above is None or point.accuracy >= self.above)
         ]
 
     def answer(self, label: str, points: list[FrontPoint]) -> str:

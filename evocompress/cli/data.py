@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def data(
     name: Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist or cifar10.")],
-    root: Annotated[str | None, typer.Option(help="Where to; default $EVOCOMPRESS_DATA, else the user's cache.")] = None,
+    root: Annotated[
+        str | None, typer.Option(help="Where to; default $EVOCOMPRESS_DATA, else the user's cache.")
+    ] = None,
 ) -> None:
     """Fetch a data set, with its checksums verified; what is there already is kept."""
     from rich.console import Console

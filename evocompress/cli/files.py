@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
 
 def pack(
-    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")],
+    weights: Annotated[
+        Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
     rate_weight: Annotated[
         float, typer.Option(help="λ: squared error that one bit is worth. Larger: smaller and rougher.")
@@ -51,7 +53,9 @@ def pack(
     state = read_weights(weights)
     write_bytes(output, pack_state(state, recipe))
     count = sum(tensor.numel() for tensor in state.values())
-    plain = sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in state.values())
+    plain = sum(
+        tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in state.values()
+    )
     nbytes = output.stat().st_size
     typer.echo(
         f"{output}: {nbytes} bytes, {count} weights in {len(state)} tensors, "
@@ -98,7 +102,9 @@ def inspect(
     tensors, header = inspect_file(data)
     if as_json:
         rows = [_row(info) for info in tensors]
-        typer.echo(json.dumps({"file": str(file), "bytes": len(data), "header_bytes": header, "tensors": rows}, indent=1))
+        typer.echo(
+            json.dumps({"file": str(file), "bytes": len(data), "header_bytes": header, "tensors": rows}, indent=1)
+        )
         return
     _print_tensors(tensors, header, len(data))
 
@@ -154,6 +160,6 @@ def codecs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
         typer.echo(f"  {name:<20} {chain}")
     typer.echo("\nStages (a codec is any number of transforms and one quantiser):")
     for stage in stages:
-        parameters = ", ".join(f"{key}={value}" for key, value in dict(stage["parameters"]).items())  # type: ignore[call-overload]
+        parameters = ", ".join(f"{key}={value}" for key, value in dict(stage["parameters"]).items())
         kind = "quantiser" if stage["quantiser"] else "transform"
         typer.echo(f"  {stage['id']:<12} {kind:<10} {parameters or '(no parameters)'}\n{'':15}{stage['about']}")

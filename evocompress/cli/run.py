@@ -21,7 +21,9 @@ def run(
     config: Annotated[Path | None, typer.Argument(help="TOML file, such as configs/digits.toml.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    address: Annotated[str | None, typer.Option(help="An existing Ray cluster, such as auto or ray://host:10001.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster, such as auto or ray://host:10001.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: --set search.segments=200. Repeatable.")
     ] = None,
@@ -49,14 +51,16 @@ def run(
     console = Console()
     again = f"evocompress run --resume --out {folder}"
     try:
-        summary = run_experiment(
-            loaded, folder, config_text=text, resume=resume, override=override, address=address
-        )
+        summary = run_experiment(loaded, folder, config_text=text, resume=resume, override=override, address=address)
     except KeyboardInterrupt:
-        console.print(f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}", soft_wrap=True, markup=False)
+        console.print(
+            f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}", soft_wrap=True, markup=False
+        )
         raise typer.Exit(130) from None
     if not summary.finished or summary.export is None:
-        console.print(f"Stopped after {summary.segments} segments. Go on with:\n  {again}", soft_wrap=True, markup=False)
+        console.print(
+            f"Stopped after {summary.segments} segments. Go on with:\n  {again}", soft_wrap=True, markup=False
+        )
         raise typer.Exit(130)
     history = read_history(folder)
     console.print(front_table(front(history), title=f"Front of {loaded.name}, audited"))

@@ -6,9 +6,7 @@ from torch import nn
 
 def network(hidden: int = 32) -> nn.Module:
     """A small multilayer perceptron; keyword options come from [model_options] in the TOML."""
-    return nn.Sequential(
-        nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3)
-    )
+    return nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3))
 
 
 def data(seed: int, examples: int = 1500):
