@@ -1,0 +1,59 @@
+"""The built wheel, used from another folder: the linked folders and the templates are in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+USE = """
+import evocompress, numpy as np, sys
+from evocompress import codecs, search
+from evocompress.report.page import render_report
+from importlib import resources
+assert evocompress.__file__.startswith(sys.argv[1]), evocompress.__file__
+data = evocompress.pack({"w": np.eye(9, dtype=np.float32)}, 1e-4)
+assert np.abs(evocompress.unpack(data, "numpy")["w"] - np.eye(9)).max() < 0.1
+assert resources.files("evocompress.report").joinpath("page.html.j2").is_file()
+assert resources.files("evocompress.codecs").joinpath("FORMAT.md").is_file()
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    if "No matching distribution found for setuptools" in done.stderr:
+        pytest.skip("no package index to take the build backend from")
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", USE, str(tmp_path)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_is_in_the_wheel_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if name.endswith(".py")}
+    folders = ("evocompress", "codecs", "search")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "--", *folders], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout, so there is no list of modules to compare with")
+    ours = {name for name in listed.stdout.split() if name.endswith(".py")}
+    expected = {name if name.startswith("evocompress/") else f"evocompress/{name}" for name in ours}
+    assert inside == expected
