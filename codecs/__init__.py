@@ -4,7 +4,7 @@ Nothing here knows of networks, torch or Ray; decoding a file needs no more than
 stages (registry.py lists them); choice.py picks one per tensor; container.py writes and reads files (FORMAT.md).
 """
 
-from evocompress.codecs.choice import Trial, best, try_codec
+from evocompress.codecs.choice import Trial, best, choose, try_codec
 from evocompress.codecs.codec import Codec, Coded, Cost, Stage
 from evocompress.codecs.container import Record, TensorInfo, Writer, inspect, read
 from evocompress.codecs.registry import CODECS, LOSSLESS, STAGES, codec_spec, parse_codec
@@ -22,6 +22,7 @@ __all__ = [
     "Trial",
     "Writer",
     "best",
+    "choose",
     "codec_spec",
     "inspect",
     "parse_codec",

@@ -12,7 +12,7 @@ from evocompress.codecs.codec import Codec, Coded, Cost, Floats
 from evocompress.codecs.entropy import BitCounter, State
 from evocompress.errors import CodecError
 
-__all__ = ["Trial", "best", "try_codec"]
+__all__ = ["Trial", "best", "choose", "try_codec"]
 
 _LARGEST = 2.0**500
 
@@ -45,6 +45,26 @@ def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> Tr
     Raises:
         CodecError: There is no candidate, or a weight's square overflows.
     """
+    _check(candidates, x)
+    trials = [try_codec(codec, x, cost, state) for codec in candidates]
+    return min(trials, key=lambda trial: math.inf if math.isnan(trial.score) else trial.score)
+
+
+def choose(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> tuple[Codec, Coded]:
+    """The `best` candidate and what it made of x; one that is alone is not tried, only used.
+
+    Raises:
+        CodecError: There is no candidate, or a weight's square overflows.
+    """
+    _check(candidates, x)
+    if len(candidates) == 1:
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return candidates[0], candidates[0].encode(x, cost)
+    trial = best(candidates, x, cost, state)
+    return trial.codec, trial.coded
+
+
+def _check(candidates: Sequence[Codec], x: Floats) -> None:
     if not candidates:
         raise CodecError("A tensor has no candidate codecs; name at least one in its rule.")
     largest = float(np.abs(x).max(initial=0.0))
@@ -52,5 +72,3 @@ def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> Tr
         raise CodecError(
             f"A weight of magnitude {largest:.3g} is beyond {_LARGEST:.3g}, where squared errors overflow."
         )
-    trials = [try_codec(codec, x, cost, state) for codec in candidates]
-    return min(trials, key=lambda trial: math.inf if math.isnan(trial.score) else trial.score)

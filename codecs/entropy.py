@@ -10,6 +10,7 @@ Three coders share one walk over a plane: `Encoder`, `Decoder` and `BitCounter`,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, Protocol, TypeAlias
 
 import constriction
@@ -20,9 +21,13 @@ from evocompress.codecs.contexts import (
     ALPHABET,
     CLASSES,
     DIRECT,
+    Block,
     Counts,
+    all_classes,
     extra_bits,
     magnitude_class,
+    phases,
+    row_blocks,
     token_base,
     tokenize,
     walk,
@@ -41,6 +46,7 @@ _queue: Any = constriction.stream.queue  # pyright: ignore[reportAttributeAccess
 _models: Any = constriction.stream.model  # pyright: ignore[reportAttributeAccessIssue]
 _PRECISION = 24  # bits of constriction's probabilities
 _MAX_SYMBOL = (1 << 31) - 1
+_WHOLE = 1 << 20  # planes up to this size get all their classes at once
 _RAW_BITS = 15  # raw bits are coded in pieces of at most this many, well below the coder's 24-bit precision
 
 
@@ -92,7 +98,8 @@ def _code_classes(coder: _Coder, counts: Counts, classes: npt.NDArray[np.uint8],
 def _code_extra(coder: _Coder, tokens: Ints, extra: Ints) -> Ints:
     """Code the raw bits of the tokens (n,) that have any, one bit width after the other."""
     coded = np.zeros_like(extra)
-    for token in np.unique(tokens[tokens >= 2 * DIRECT - 1]):
+    large = tokens[tokens >= 2 * DIRECT - 1]
+    for token in np.unique(large) if large.size else ():
         where = np.flatnonzero(tokens == token)
         bits, shift = extra_bits(int(token)), 0
         while bits:
@@ -105,28 +112,46 @@ def _code_extra(coder: _Coder, tokens: Ints, extra: Ints) -> Ints:
 def _join(tokens: Ints, extra: Ints) -> Symbols:
     """Tokens and extra bits (n,) back to symbols: the inverse of `tokenize`."""
     symbols = np.where(tokens & 1, (tokens + 1) >> 1, -(tokens >> 1))
-    for token in np.unique(tokens[tokens >= 2 * DIRECT - 1]):
+    large = tokens[tokens >= 2 * DIRECT - 1]
+    for token in np.unique(large) if large.size else ():
         where = np.flatnonzero(tokens == token)
         magnitude = token_base(int(token)) + (extra[where] >> 1)
         symbols[where] = np.where(extra[where] & 1, -magnitude, magnitude)
     return symbols.astype(np.int32)
 
 
-def _code_weights(coder: _Coder, state: State, symbols: Symbols, *, decoding: bool) -> None:
-    hint = magnitude_class(int(np.abs(symbols.astype(np.int64)).sum()), symbols.size)
-    first = np.zeros(1, np.uint8)
-    hint = int(_code_classes(coder, state.hints, first, np.array([hint], np.int64))[0])
-    for block in walk(symbols, hint):
-        view = symbols[block.start : block.stop, block.columns]
-        tokens, extra = (
-            (np.zeros(view.size, np.int64), np.zeros(view.size, np.int64)) if decoding else tokenize(view.ravel())
-        )
-        tokens = _code_classes(coder, state.weights, block.classes.ravel(), tokens)
-        large = bool((tokens >= 2 * DIRECT - 1).any())
-        if large:
-            extra = _code_extra(coder, tokens, extra)
-        if decoding:
-            symbols[block.start : block.stop, block.columns] = _join(tokens, extra).reshape(view.shape)
+def _code_hint(coder: _Coder, state: State, symbols: Symbols) -> int:
+    """The plane's mean magnitude, as a class: what contexts start from. A decoder passes zeros and gets the hint."""
+    hint = np.array([_hint(symbols)], np.int64)
+    return int(_code_classes(coder, state.hints, np.zeros(1, np.uint8), hint)[0])
+
+
+def _decode_weights(coder: _Coder, state: State, symbols: Symbols) -> None:
+    """Fill a plane in, block by block."""
+    for block in walk(symbols, _code_hint(coder, state, symbols)):
+        blank = np.zeros(block.classes.size, np.int64)
+        tokens = _code_classes(coder, state.weights, block.classes.ravel(), blank)
+        extra = _code_extra(coder, tokens, blank)
+        symbols[block.start : block.stop, block.columns] = _join(tokens, extra).reshape(block.classes.shape)
+
+
+def _encode_weights(coder: _Coder, state: State, symbols: Symbols) -> None:
+    """Code a plane in the decoder's order; who knows all symbols can have all classes and tokens at once."""
+    for start, stop, columns, classes in _planned(symbols, _code_hint(coder, state, symbols)):
+        tokens, extra = tokenize(symbols[start:stop, columns].ravel())
+        _code_classes(coder, state.weights, classes.ravel(), tokens)
+        _code_extra(coder, tokens, extra)
+
+
+def _planned(symbols: Symbols, hint: int) -> Iterator[Block]:
+    """The blocks of `walk`, by the way that is faster for a plane of this size."""
+    if symbols.size > _WHOLE:
+        yield from walk(symbols, hint)
+        return
+    classes, columns = all_classes(symbols, hint), phases(symbols.shape[1])
+    for start, stop in row_blocks(*symbols.shape):
+        for part in columns:
+            yield Block(start, stop, part, classes[start:stop, part])
 
 
 def _code_bytes(coder: _Coder, state: State, symbols: Symbols) -> None:
@@ -143,7 +168,7 @@ def _code(coder: _Coder, state: State, symbols: Symbols, kind: Kind, *, decoding
     if kind == "bytes":
         _code_bytes(coder, state, symbols)
     else:
-        _code_weights(coder, state, symbols, decoding=decoding)
+        (_decode_weights if decoding else _encode_weights)(coder, state, symbols)
 
 
 class Encoder:
@@ -251,11 +276,16 @@ class BitCounter:
         _code(self, self.state, symbols, kind, decoding=False)
 
 
+def _hint(symbols: Symbols) -> int:
+    return magnitude_class(int(np.abs(symbols.astype(np.int64)).sum()), symbols.size)
+
+
 def classes_of(symbols: Symbols) -> npt.NDArray[np.uint8]:
-    """The context class of every symbol of a plane (rows, columns), as an encoder would see it."""
+    """The context class of every symbol of a plane (rows, columns), as an encoder sees it."""
+    if symbols.size <= _WHOLE:
+        return all_classes(symbols, _hint(symbols))
     classes = np.zeros(symbols.shape, np.uint8)
-    hint = magnitude_class(int(np.abs(symbols.astype(np.int64)).sum()), symbols.size)
-    for block in walk(symbols, hint):
+    for block in walk(symbols, _hint(symbols)):
         classes[block.start : block.stop, block.columns] = block.classes
     return classes
 

@@ -28,6 +28,7 @@ DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
         "codebook",
         "lowrank",
         "linearconv",
+        "dct-linearconv",
         "deadzone | dct | lowrank",
     ),
     "dense": ("deadzone", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv", "deadzone | lowrank"),
@@ -36,7 +37,8 @@ DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
 }
 
 TRAINING_GENES = (
-    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", "projection", "batch_size", "optimiser", "schedule",
+    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", "projection", "batch_size", "optimiser",
+    "schedule",
 )  # fmt: skip
 
 

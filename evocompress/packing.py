@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs import LOSSLESS, Cost, Record, Writer, best, read
+from evocompress.codecs import LOSSLESS, Cost, Record, Writer, choose, read
 from evocompress.codecs.dtypes import DTYPES, is_float
 from evocompress.errors import CodecError
 from evocompress.recipe import Recipe
@@ -80,8 +80,8 @@ def _encode(name: str, array: Array, recipe: Recipe, scale: float, writer: Write
             f"add the rule Rule({name!r}, ('lossless',)); otherwise the network has diverged."
         )
     cost = Cost(recipe.rate_weight * rule.rate_factor, scale)
-    trial = best(candidates, exact, cost, writer.state)
-    return Record(name, dtype, array.shape, trial.codec, trial.coded)
+    codec, coded = choose(candidates, exact, cost, writer.state)
+    return Record(name, dtype, array.shape, codec, coded)
 
 
 def pack(

@@ -1,4 +1,4 @@
-"""A network and a data set of one's own: two functions, named in spirals.toml as "spirals:network" and "spirals:data"."""
+"""A network and a data set of one's own: two functions that spirals.toml names as spirals:network and spirals:data."""
 
 import numpy as np
 from torch import nn
