@@ -1,6 +1,6 @@
 """The search against its own ablations, at equal training time: every segment trains the same number of epochs.
 
-    python -m benchmarks.ablation [--segments 100] [--seeds 5] [--processes 2] [--out DIR]
+    python -m benchmarks.ablation [--segments 80] [--seeds 5] [--processes 2] [--out DIR]
 
 Digits, deterministic mode (so K is fixed), inline executor. `full` is the search as it stands; `no probes` has K = 0;
 `no selection` draws parents at random from everything ever produced; `scalar` ranks by one weighted sum. Reported is
@@ -76,7 +76,7 @@ def summary(rows: list[dict[str, object]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Run all variants and seeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--segments", type=int, default=100)
+    parser.add_argument("--segments", type=int, default=80)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
