@@ -99,14 +99,16 @@ class HypervolumePoint:
 def front(history: History, *, audited: bool | None = None) -> list[FrontPoint]:
     """The non-dominated files, smallest first; bytes and accuracy both rise strictly along it.
 
-    With an audit (`audited=None` or True) the points are the archive's audited leaves, ranked by audited accuracy,
-    because selection is optimistic about the validation accuracy; without one (or `audited=False`) they are the whole
-    archive by validation accuracy, and each point's `audited` says so. Leaves outside the archive never count: their
-    files may be gone. Of equal points the first leaf id stays. Raises `EvocompressError` where `audited=True` finds
-    no audit.
+    Where the whole archive is audited (or with `audited=True`) the points are its audited leaves, ranked by audited
+    accuracy, because selection is optimistic about the validation accuracy; else (a run that is going on, or
+    `audited=False`) they are the whole archive by validation accuracy, and each point's `audited` says so. Leaves
+    outside the archive never count: their files may be gone. Of equal points the first leaf id stays. Raises
+    `EvocompressError` where `audited=True` finds no audit.
     """
     found = audits(history) if audited is not False else {}
     leaves = [leaf for leaf in history.archive if leaf.leaf_id in found] or history.archive
+    if audited is None and len(leaves) < len(history.archive):
+        leaves, found = history.archive, {}
     if audited and leaves[:1] and leaves[0].leaf_id not in found:
         raise EvocompressError("audited=True, but this run has no audit yet: let it finish, or use audited=None.")
     return _non_dominated(_point(history, leaf, found.get(leaf.leaf_id)) for leaf in leaves)

@@ -62,7 +62,10 @@ class ReferenceJob:
     initial: bytes
 
     def __call__(self, epochs: int) -> dict[str, Any]:
-        """Accuracy on the audit and on the validation split after so many epochs of Adam with a cosine schedule."""
+        """Accuracy on the audit and on the validation split after so many epochs of Adam with a cosine schedule.
+
+        With 0 epochs the initial weights are judged as they are, which is right where they come from a trained network.
+        """
         self.experiment.prepare()
         splits, model, device = self.experiment.splits(), self.experiment.network(), self.experiment.device()
         load_weights(model, unpack(self.initial), "the initial weights")

@@ -189,7 +189,8 @@ def _explain(error: pydantic.ValidationError, source: str) -> ConfigError:
             lines[name] = f"{name}: is missing; it has no default."
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            got = "" if message.startswith(name) else f" (got {problem['input']!r})"
+            given = repr(problem["input"])
+            got = "" if message.startswith(name) or len(given) > 60 else f" (got {given})"
             lines.setdefault(name, f"{name}: {message}{got}")
     return ConfigError(f"{source}:\n  " + "\n  ".join(lines.values()))
 

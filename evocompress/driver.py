@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Prepared", "RunSummary", "config_of_run", "prepare", "run_experiment"]
 
+# Deterministic mode's lag where none is given: the same for any number of workers, and enough for eight of them.
+_LAG = 16
 _VERSIONED = ("evocompress", "torch", "numpy", "scipy", "constriction", "PyWavelets", "ray")
 
 
@@ -115,15 +118,15 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
     network = {"name": config.model, "parameters": parameters, "float32_bytes": 4 * parameters}
     settings = _settings(config, 4 * parameters)
+    initial = pack(state, Recipe(rules=(Rule(codecs=("lossless",)),)))
     header = {
         "config": config.model_dump(mode="json"),
         "config_text": config_text,
         "versions": _versions(),
         "git_revision": _git_revision(),
-        "network": network | {"groups": reader.groups},
+        "network": network | {"groups": reader.groups, "initial_sha256": hashlib.sha256(initial).hexdigest()},
         "data": splits.describe(),
     }
-    initial = pack(state, Recipe(rules=(Rule(codecs=("lossless",)),)))
     return Prepared(config, Segment(experiment, reader, initial), settings, header)
 
 
@@ -142,12 +145,12 @@ def _settings(config: Config, float32_bytes: int) -> SearchSettings:
         "probes",
         "probe_share",
         "deterministic",
-        "lag",
         "selection",
     )
     return SearchSettings(
         seed=config.seed,
         **{name: getattr(search, name) for name in shared},
+        lag=search.lag or (_LAG if search.deterministic else None),
         byte_budget=None if search.byte_budget is None else parse_bytes(search.byte_budget),
         bytes_range=(max(1.0, float32_bytes / high), max(2.0, float32_bytes / low)),
         error_range=search.error_range,
@@ -173,19 +176,18 @@ def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Exec
 
 
 @contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets (a cluster's polite end); Ctrl-C stays a KeyboardInterrupt."""
-    stop = threading.Event()
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM (a cluster's polite end) does what Ctrl-C does, in the audit and the export too."""
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
     before = signal.signal(signal.SIGTERM, handle)
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -203,7 +205,9 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, display: RunDisplay
             f"training the uncompressed network for {prepared.config.reference_epochs} epochs to compare with"
         )
         job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial)
-        run.record("reference", **executor.map(job, [prepared.config.reference_epochs])[0])
+        # Trained weights that the run began with are themselves what the front is compared with.
+        epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
+        run.record("reference", **executor.map(job, [epochs])[0])
     known = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
     waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in known]
     if waiting:
@@ -239,6 +243,8 @@ def run_experiment(
     Raises:
         RunError: The folder is in use, damaged, or of another configuration.
     """
+    if config.storage and "://" not in config.storage:  # so that a resume from another folder finds it
+        config = config.model_copy(update={"storage": os.path.abspath(config.storage)})
     prepared = prepare(config, config_text)
     storage = open_storage(config.storage or folder)
     with contextlib.ExitStack() as stack:
@@ -255,15 +261,15 @@ def run_experiment(
                 resume=resume,
                 override=override,
                 workers=executor.workers,
-                free=("config.resources", "config.name"),
+                free=("config.name", "config.resources.workers", "config.resources.cpus", "config.resources.executor"),
             )
         )
         shown = display or RunDisplay(
             config.name, total=settings.segments, workers=executor.workers, front=run.search.front()
         )
-        stop = stack.enter_context(_stop_on_sigterm())
+        stack.enter_context(_sigterm_interrupts())
         stack.enter_context(shown)
-        reason = run.drive(executor, observer=shown, should_stop=stop.is_set)
+        reason = run.drive(executor, observer=shown)
         segments = len(run.history().outcomes)
         if reason != "finished":
             return RunSummary(run.folder, False, segments, None)

@@ -77,7 +77,7 @@ def _encode(name: str, array: Array, recipe: Recipe, scale: float, writer: Write
         what = "NaN" if np.isnan(exact).any() else "Inf"
         raise CodecError(
             f"Tensor {name!r} holds {what}, which no lossy codec can keep. If it is meant (a mask, say), "
-            f"add the rule Rule({name!r}, ('lossless',)); otherwise the network has diverged."
+            f"add the rule Rule({name!r}, ('lossless',)), or --rule '{name}=lossless'; else the network has diverged."
         )
     cost = Cost(recipe.rate_weight * rule.rate_factor, scale)
     codec, coded = choose(candidates, exact, cost, writer.state)

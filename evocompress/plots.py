@@ -154,7 +154,7 @@ def _reference(axes: Axes, line: Reference | None, colour: str, label: str) -> N
     if line is None:
         return
     axes.axhline(100 * line.accuracy, color=colour, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
-    axes.annotate(
+    words = axes.annotate(
         f"{label}: {100 * line.accuracy:.2f} % in {format_bytes(line.nbytes)}",
         (0.008, 100 * line.accuracy),
         xycoords=("axes fraction", "data"),
@@ -163,7 +163,9 @@ def _reference(axes: Axes, line: Reference | None, colour: str, label: str) -> N
         fontsize=8.5,
         color=colour,
         zorder=6,
+        annotation_clip=True,  # where the line is below the view, words outside would leave the picture no room
     )
+    words.set_in_layout(False)
 
 
 def _dress(axes: Axes, points: Sequence[FrontPoint]) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 from evocompress.calibration import sensitivities
 from evocompress.codecs import inspect
 from evocompress.data import Splits, load
-from evocompress.errors import CodecError, ModelError
+from evocompress.errors import ModelError
 from evocompress.evaluation import evaluate
 from evocompress.genome import GenomeReader
 from evocompress.networks import build
@@ -137,14 +137,16 @@ class Segment:
         trained = time.perf_counter() - clock
         metrics = _describe(started, device) | {"curves": curves.to_json(), "train_seconds": trained}
         if curves.diverged:
-            return self._finish(task, "diverged", (), metrics, started)
-        float_accuracy = evaluate(model, splits.validation, device).accuracy
+            reached = len(curves.train_loss) + 1
+            text = f"the loss or a weight became NaN or infinite in epoch {reached}; lower learning_rate"
+            return self._finish(task, "diverged", (), metrics, started, text)
+        metrics["float_accuracy"] = evaluate(model, splits.validation, device).accuracy
         clock = time.perf_counter()
-        try:
-            candidates = self._compress(model, splits, task, device)
-        except CodecError as error:
-            return self._finish(task, "diverged", (), metrics, started, str(error))
-        metrics |= {"encode_seconds": time.perf_counter() - clock, "float_accuracy": float_accuracy}
+        scales = self._scales(model, splits, task, device)
+        metrics["calibrate_seconds"] = time.perf_counter() - clock
+        clock = time.perf_counter()
+        candidates = self._compress(model, splits, task, scales, device)
+        metrics["encode_seconds"] = time.perf_counter() - clock
         leaves = _write(candidates, task, Path(folder), _depth(task), self._epochs(task), _seconds(task, started))
         return self._finish(task, "ok", leaves, metrics, started)
 
@@ -156,15 +158,19 @@ class Segment:
     def _epochs(self, task: Task) -> int:
         return self.reader.epochs(task.genome) + (task.parents[0].epochs if task.parents else 0)
 
-    def _compress(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> list[_Candidate]:
+    def _scales(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> dict[str, float] | None:
+        """Sensitivities for the recipes that want them: once, since they are of the weights and not of a recipe."""
+        if not any(map(self.reader.uses_gradients, (task.genome, *task.probes))):
+            return None
+        return sensitivities(model, splits.train, samples=_CALIBRATION_SAMPLES, seed=task.seed, device=device)
+
+    def _compress(
+        self, model: nn.Module, splits: Splits, task: Task, scales: Mapping[str, float] | None, device: torch.device
+    ) -> list[_Candidate]:
         """Every recipe on the same trained weights, each decoded from its bytes and evaluated."""
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        genomes = [task.genome, *task.probes]
-        scales: dict[str, float] | None = None
-        if any(map(self.reader.uses_gradients, genomes)):
-            scales = sensitivities(model, splits.train, samples=_CALIBRATION_SAMPLES, seed=task.seed, device=device)
         found = []
-        for genome in genomes:
+        for genome in (task.genome, *task.probes):
             used = scales if self.reader.uses_gradients(genome) else None
             found.append(self._candidate(genome, state, used, model, splits, device))
         return found
@@ -211,7 +217,7 @@ class Segment:
     ) -> Outcome:
         now = time.time()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        metrics |= {"finished": now, "peak_memory_bytes": memory}
+        metrics |= {"finished": now, "process_peak_memory_bytes": memory}
         if metrics["device"].startswith("cuda"):
             metrics["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
         seconds = now - started

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from evocompress.errors import RunError
 from evocompress.search.commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.records import Leaf, Outcome, Status, Task
 from evocompress.search.storage import Storage
@@ -40,13 +41,13 @@ def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
         return committed
     attempt = uuid.uuid4().hex[:12]
     try:
-        with tempfile.TemporaryDirectory(prefix="evocompress-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="evocompress-", ignore_cleanup_errors=True) as scratch:
             outcome = _run(segment, task, storage, scratch)
             try:
                 outcome = _upload(outcome, task, attempt, scratch, storage)
             except _Refused as error:
                 outcome = dataclasses.replace(failure(task, str(error)), seconds=outcome.seconds)
-            return commit(storage, dataclasses.replace(outcome, attempt=attempt))
+        return commit(storage, dataclasses.replace(outcome, attempt=attempt))
     except OSError as error:
         return settle(task, _storage_failure(task, error, attempt, storage), storage)
     except BaseException:
@@ -78,8 +79,11 @@ def _storage_failure(task: Task, error: OSError, attempt: str, storage: Storage)
 
 
 def _discard(storage: Storage, task: Task, attempt: str) -> None:
-    with contextlib.suppress(OSError):
-        storage.delete(attempt_folder(task.segment_id, attempt))
+    """Delete what an attempt has stored, unless it has committed: then its files are the segment."""
+    with contextlib.suppress(OSError, RunError):
+        winner = read_commit(storage, task.segment_id)
+        if winner is None or winner.attempt != attempt:
+            storage.delete(attempt_folder(task.segment_id, attempt))
 
 
 def _run(segment: Segment, task: Task, storage: Storage, scratch: str) -> Outcome:

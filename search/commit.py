@@ -46,12 +46,13 @@ def commit(storage: Storage, outcome: Outcome) -> Outcome:
     }
     if storage.create(commit_path(outcome.segment_id), json.dumps(content, indent=1, sort_keys=True).encode()):
         return outcome
-    storage.delete(folder)
     winner = read_commit(storage, outcome.segment_id)
     if winner is None:
         raise RunError(
             f"{storage.url(commit_path(outcome.segment_id))} appeared and vanished; something else deletes files"
         )
+    if winner.attempt != outcome.attempt:  # it may be this one's: a store may repeat a creation that had succeeded
+        storage.delete(folder)
     return winner
 
 

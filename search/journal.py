@@ -109,6 +109,7 @@ class Journal:
             # Half a line would be damage once more lines follow it.
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, start)
+            self.close()  # whatever comes next goes to a new file, behind a tail that may be torn
             raise RunError(
                 f"journal {self.folder} cannot be written ({error}); make room there, then resume"
             ) from error

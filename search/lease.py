@@ -119,7 +119,15 @@ class Lease:
                 self._path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise `RunError` where the lease is not this driver's any more."""
+        """Raise `RunError` where the lease is not this driver's any more.
+
+        A driver whose beats are overdue (it slept) looks for itself first: nothing may be written on an old belief.
+        """
+        if time.time() - self._holder.beat > self._stale_seconds / 2:
+            try:
+                self._renew()
+            except OSError as error:
+                raise RunError(f"the lease of run {self._folder} cannot be renewed ({error}); resume it") from error
         if self._taken_by is not None:
             by = self._taken_by
             raise RunError(f"run {self._folder} was taken over by pid {by.pid} on {by.host}; this driver stops")
@@ -157,9 +165,16 @@ class Lease:
     def _beat(self) -> None:
         while not self._stop.wait(self._beat_seconds):
             # A full disk or a hiccup of a network file system must not end the run; the next beat tries again.
-            with contextlib.suppress(OSError, RunError), self._locked():
-                holder = self._read()
-                if holder is not None and holder.token != self._holder.token:
-                    self._taken_by = holder
-                    return
+            with contextlib.suppress(OSError, RunError):
+                self._renew()
+            if self._taken_by is not None:
+                return
+
+    def _renew(self) -> None:
+        """Beat, unless somebody else holds the lease by now."""
+        with self._locked():
+            holder = self._read()
+            if holder is not None and holder.token != self._holder.token:
+                self._taken_by = holder
+            else:
                 self._write()

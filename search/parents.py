@@ -29,7 +29,7 @@ def choose_parent(
     """A parent and the rule that chose it; the pool must not be empty. `tries` counts parents taken per size bin."""
     if settings.selection == "random":
         return population.pool.draw(rng), "random"
-    in_bins = settings.size_bin_share if settings.selection == "dominance" else 0.0
+    in_bins = settings.size_bin_share
     in_budget = settings.budget_share if settings.byte_budget is not None else 0.0
     draw = float(rng.random()) * (settings.tournament_share + in_bins + in_budget)
     if draw < in_bins:

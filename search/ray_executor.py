@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import socket
 import sys
 import time
 import warnings
@@ -111,7 +113,8 @@ class RayExecutor:
             self._options = options
             self._remote = self._ray.remote(**options)(_remote_attempt)
             self._shared = (self._ray.put(segment), self._ray.put(storage))
-            self.workers = workers if workers is not None else _capacity(self._ray, cpus, gpus)
+            capacity = _capacity(self._ray, cpus, gpus)  # asked in any case: what fits nowhere would wait for ever
+            self.workers = capacity if workers is None else workers
         self._tasks: dict[Any, Task] = {}
 
     @property
@@ -196,6 +199,7 @@ def _connect(ray: Any, address: str | None) -> bool:
     if ray.is_initialized():
         return False
     where = address or os.environ.get("RAY_ADDRESS")
+    _probe(where or "")
     try:
         # "local" by name: without an address Ray would join whatever cluster somebody else left on this machine.
         ray.init(
@@ -207,6 +211,17 @@ def _connect(ray: Any, address: str | None) -> bool:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RunError(f"no Ray cluster at {where!r} ({error}); start one, or leave address out") from error
     return True
+
+
+def _probe(address: str) -> None:
+    """Knock at an address that names a port: Ray itself would try for minutes where nobody is."""
+    match = re.fullmatch(r"(?:ray://)?(?P<host>[^/:]+|\[[^]]+\]):(?P<port>\d+)", address)
+    if match is None:
+        return
+    try:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(f"no Ray cluster answers at {address!r} ({error}); start one, or leave address out") from None
 
 
 def _python_path() -> str:

@@ -30,6 +30,7 @@ from evocompress.search.storage import LocalStorage, Storage, open_storage
 
 __all__ = ["Run", "open_run"]
 
+_OWN = {"journal", "lease.json", "lease.lock", "seg"}  # what a driver that was killed at once may have left
 _FINGERPRINT = ("created", "seed", "space", "config")
 
 
@@ -215,6 +216,10 @@ def open_run(
 def _refuse_existing(path: Path) -> None:
     if (path / "run.json").exists():
         raise RunError(f"{path} already holds a run; resume it, or choose another folder")
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; choose a folder for the run")
+    if path.is_dir() and (foreign := sorted({entry.name for entry in path.iterdir()} - _OWN)):
+        raise RunError(f"{path} is no run, and not empty (it holds {foreign[0]!r}); choose another folder")
 
 
 def _create(
@@ -251,6 +256,8 @@ def _resume(
     free: Collection[str],
 ) -> Run:
     history = read_history(path)
+    if not any((path / "journal").glob("*.jsonl")) and open_storage(history.run["storage"] or path).find("seg"):
+        raise RunError(f"{path} has segments but its journal is gone; restore the folder journal from a copy")
     before = _effective(history)
     if settings.lag is None:
         settings = SearchSettings.from_json({**settings.to_json(), "lag": before["search"]["lag"]})
@@ -259,7 +266,9 @@ def _resume(
     if fixed := locked(changes):
         raise RunError(f"{path} cannot go on: {describe(fixed)}; undo that, or start a new run in another folder")
     if changes and not override:
-        raise RunError(f"{path} was made with another configuration: {describe(changes)}; undo that, or override")
+        raise RunError(
+            f"{path} was made with another configuration: {describe(changes)}; undo that, or override (--override)"
+        )
     run = Run(path, history.run, space, settings, lease)
     if changes:
         run.record("override", changes=changes, **now)

@@ -25,7 +25,7 @@ class SearchSettings:
     sees results up to i - L; None until `resolve`. `bytes_range` and `error_range` scale the objectives to [0, 1] and
     `reference` is the hypervolume's reference point on that scale. `selection`: "random" draws uniform parents from
     everything ever produced, "scalar" ranks by the sum of the scaled objectives; both are there for comparison.
-    Shares are relative weights; `budget_share` counts only with a `byte_budget`, `size_bin_share` only with dominance.
+    Shares are relative weights; `budget_share` counts only with a `byte_budget`, `size_bin_share` not with "random".
 
     >>> SearchSettings(deterministic=True).resolve(workers=3).lag
     6

@@ -60,7 +60,10 @@ def open_storage(uri: str | os.PathLike[str]) -> Storage:
     text = os.fspath(uri)
     if text.startswith("file://"):
         text = text.removeprefix("file://")
-    return RemoteStorage(text.rstrip("/")) if "://" in text else LocalStorage(os.path.abspath(text))
+    if "://" not in text:
+        return LocalStorage(os.path.abspath(text))
+    _filesystem(text.rstrip("/"))  # so that a scheme that nobody here knows is an error now
+    return RemoteStorage(text.rstrip("/"))
 
 
 def _checked(path: str) -> str:
@@ -176,7 +179,10 @@ def _filesystem(root: str) -> tuple[Any, str]:
     """The fsspec file system of a URI and the root within it; listings are not cached, since other writers exist."""
     import fsspec  # only URIs need it
 
-    filesystem, path = fsspec.core.url_to_fs(root, use_listings_cache=False)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(root, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise RunError(f"storage {root!r} cannot be used: {error}") from error
     return filesystem, str(path).rstrip("/")
 
 

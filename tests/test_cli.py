@@ -129,6 +129,10 @@ def test_mistakes_get_one_line(
         (("pack", "pickle.safetensors", "-o", "x.evc"), "save_file"),
         (("pack", "array.npy", "-o", "x.evc"), "neither safetensors nor .evc"),
         (("pack", "nan.safetensors", "-o", "x.evc"), "'bad.weight' holds NaN"),
+        (("pack", weights, "-o", weights), "is the input itself"),
+        (("unpack", "junk.evc", "-o", "junk.evc"), "is the input itself"),
+        (("pack", weights, "-o", tmp_path), "is a folder"),
+        (("pack", weights, "-o", tmp_path / "none" / "x.evc"), "folder does not exist"),
         (("pack", weights, "-o", "x.evc", "--rate-weight", "0"), "rate_weight is 0"),
         (("pack", weights, "-o", "x.evc", "--rule", "cnov*=dct"), "'cnov*'"),
         (("pack", weights, "-o", "x.evc", "--rule", "conv*=dtc"), "Did you mean 'dct'"),
@@ -166,6 +170,34 @@ def test_a_missing_data_set_says_how_to_get_it(
     (tmp_path / "c.toml").write_text('model = "lenet5_caffe"\ndata = "mnist"\nseed = 77\n')
     code, error = fail(capsys, monkeypatch, "run", tmp_path / "c.toml", "--out", tmp_path / "r")
     assert code == 1 and "evocompress data mnist" in error
+
+
+def test_a_foreign_folder_or_storage_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.toml").write_text('model = "digits_cnn"\ndata = "digits"\nresources.executor = "inline"\n')
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    code, error = fail(capsys, monkeypatch, "run", tmp_path / "c.toml", "--out", tmp_path / "mine")
+    assert code == 1 and "is no run, and not empty" in error
+    code, error = fail(
+        capsys, monkeypatch, "run", tmp_path / "c.toml", "--out", tmp_path / "r", "--set", "storage=nosuch://b"
+    )
+    assert code == 1 and "nosuch" in error and not (tmp_path / "r").exists()
+    code, error = fail(
+        capsys, monkeypatch, "run", tmp_path / "c.toml", "--out", tmp_path / "r", "--set", "resources.executor=ray",
+        "--address", "127.0.0.1:9",
+    )  # fmt: skip
+    assert code == 1 and "no Ray cluster answers" in error
+
+
+def test_a_run_that_only_diverges_says_so(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(
+        'model = "digits_cnn"\ndata = "digits"\nreference_epochs = 0\n[search]\nsegments = 2\n'
+        "[genes]\nlearning_rate = 1e30\nepochs = 1\n[resources]\nexecutor = 'inline'\n"
+    )
+    done = invoke("run", tmp_path / "c.toml", "--out", tmp_path / "r")
+    assert done.exit_code == 1 and "all 2 segments ended diverged" in done.output and "NaN" in done.output
 
 
 def test_version() -> None:

@@ -92,12 +92,50 @@ def test_a_finished_run_can_be_given_more_segments(finished: Path, tmp_path: Pat
 
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    before = archive_of(folder)
+    before = read_history(folder).told[-1]["hypervolume_after"]
     config = config_of_run(folder, ["search.segments=8"])
     summary = run_experiment(config, folder, resume=True, override=True)
     assert summary.finished and summary.segments == 8
-    assert len(read_history(folder).events("override")) == 1
-    assert all(leaf in {row.sha256 for row in read_history(folder).leaves.values()} for leaf, _, _ in before)
+    history = read_history(folder)
+    assert len(history.events("override")) == 1 and history.told[-1]["hypervolume_after"] >= before
+    audited = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
+    assert {leaf.leaf_id for leaf in history.archive} <= audited
+    assert len(history.events("reference")) == 1
+
+
+def test_relative_storage_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = small(storage="files", search={**SMALL["search"], "segments": 3}, reference_epochs=0)
+    assert run_experiment(config, tmp_path / "run").finished
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    more = config_of_run(tmp_path / "run", ["search.segments=5"])
+    assert run_experiment(more, tmp_path / "run", resume=True, override=True).finished
+    history = read_history(tmp_path / "run")
+    assert [outcome.status for outcome in history.outcomes] == ["ok"] * 5
+    assert (tmp_path / "files" / "seg").is_dir() and not (tmp_path / "run" / "seg").exists()
+
+
+def test_trained_initial_weights_are_the_reference_as_they_are(finished: Path, tmp_path: Path) -> None:
+    with open(finished / "export" / "front.csv", newline="") as table:
+        best = list(csv.DictReader(table))[-1]
+    config = small(
+        initial_weights=str(finished / best["file"]), search={**SMALL["search"], "segments": 1, "initial": 1}
+    )
+    run_experiment(config, tmp_path / "run")
+    event = read_history(tmp_path / "run").events("reference")[0]
+    assert event["epochs"] == 0 and event["accuracy"] == pytest.approx(float(best["accuracy"]), abs=1e-6)
+
+
+@pytest.mark.ray
+def test_a_killed_driver_on_ray_goes_on_to_the_archive_of_an_inline_run(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "ray"
+    process = driver(folder, "--set", "resources.executor=ray", "--set", "resources.workers=2")
+    wait_for_outcomes(folder, 2)
+    process.kill()
+    process.communicate(timeout=120)
+    assert run_experiment(config_of_run(folder), folder, resume=True).finished
+    assert archive_of(folder) == archive_of(finished)
 
 
 def driver(folder: Path, *words: str) -> subprocess.Popen[bytes]:

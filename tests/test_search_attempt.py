@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -304,3 +305,42 @@ def test_remote_storage(tmp_path: Path) -> None:
     storage = open_storage(f"memory://{tmp_path.name}")
     outcome = run_attempt(ToySegment(), first_task(), storage)
     assert run_attempt(ToySegment(), child_of(outcome.leaves[0]), storage).status == "ok"
+
+
+def _unlink_fails_once(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """The first removal of COMMIT.json's temporary file fails, after COMMIT.json is there."""
+    real, failed = os.unlink, list[str]()
+
+    def unlink(path: str, *arguments: object, **keywords: object) -> None:
+        if "COMMIT.json" in str(path) and not failed:
+            failed.append(path)
+            raise error
+        real(path, *arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "unlink", unlink)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "i/o error"), KeyboardInterrupt()], ids=["OSError", "Ctrl-C"])
+def test_what_goes_wrong_after_the_commit_leaves_the_committed_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    storage, task = open_storage(tmp_path), first_task()
+    _unlink_fails_once(monkeypatch, error)
+    with contextlib.suppress(KeyboardInterrupt):
+        run_attempt(ToySegment(), task, storage)
+    committed = read_commit(storage, task.segment_id)
+    assert committed is not None and committed.status == "ok" and committed.leaves
+    for leaf in committed.leaves:
+        assert sha256(storage.read(leaf.path)) == leaf.sha256
+    assert run_attempt(ToySegment(), task, storage) == committed
+
+
+def test_a_store_that_repeats_a_creation_does_not_cost_the_winner_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object store's client may retry a put that had succeeded, and then report that the name is taken."""
+    storage, task = open_storage(tmp_path), first_task()
+    real = type(storage).create
+    monkeypatch.setattr(type(storage), "create", lambda self, path, data: real(self, path, data) and False)
+    outcome = run_attempt(ToySegment(), task, storage)
+    assert outcome.status == "ok" and all(storage.read(leaf.path) for leaf in outcome.leaves)

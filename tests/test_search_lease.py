@@ -87,6 +87,17 @@ def test_a_driver_whose_lease_was_taken_over_stops_and_leaves_the_new_one(tmp_pa
     assert json.loads((tmp_path / "lease.json").read_text())["host"] == "elsewhere"
 
 
+def test_a_driver_that_slept_looks_before_it_writes(tmp_path: Path) -> None:
+    """Overdue beats prove nothing: `check` finds the new holder without waiting for the next one."""
+    with Lease(tmp_path, beat_seconds=1000, stale_seconds=0.2) as lease:
+        other_machine(tmp_path, time.time())
+        lease.check()  # its own beat is fresh yet
+        time.sleep(0.2)
+        with pytest.raises(RunError, match="taken over by pid 77 on elsewhere"):
+            lease.check()
+    assert json.loads((tmp_path / "lease.json").read_text())["host"] == "elsewhere"
+
+
 def test_a_damaged_lease_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "lease.json").write_text("{")
     with pytest.raises(RunError, match="delete it"), Lease(tmp_path):

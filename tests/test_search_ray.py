@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evocompress.errors import ConfigError
+from evocompress.errors import ConfigError, RunError
 from evocompress.search.executors import InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.ray_executor import task_options
@@ -169,3 +169,8 @@ def test_impossible_options_are_refused(wrong: dict[str, float]) -> None:
 def test_more_than_the_cluster_has_is_refused(two_cpus: None, tmp_path: Path) -> None:
     with open_toy(tmp_path) as run, pytest.raises(Exception, match="asks for cpus=1, gpus=1"):
         RayExecutor(ToySegment(), run.storage, cpus=1, gpus=1)
+
+
+def test_more_workers_than_fit_anywhere_are_refused_instead_of_waiting(tmp_path: Path) -> None:
+    with open_toy(tmp_path) as run, pytest.raises(RunError, match="asks for cpus=64"):
+        RayExecutor(ToySegment(), run.storage, workers=5, cpus=64)

@@ -99,5 +99,7 @@ def test_kinds_and_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     assert open_storage("runs/a") == LocalStorage(str(tmp_path / "runs" / "a"))
     assert open_storage(f"file://{tmp_path}") == LocalStorage(str(tmp_path))
-    assert open_storage("s3://bucket/run/") == RemoteStorage("s3://bucket/run")
-    assert open_storage("s3://bucket/run").url("x/y") == "s3://bucket/run/x/y"
+    assert open_storage("memory://bucket/run/") == RemoteStorage("memory://bucket/run")
+    assert open_storage("memory://bucket/run").url("x/y") == "memory://bucket/run/x/y"
+    with pytest.raises(RunError, match="nosuchscheme"):
+        open_storage("nosuchscheme://bucket")

@@ -107,7 +107,7 @@ def _compare(console: Console, histories: dict[str, History], fronts: dict[str, 
     from evocompress.comparison import bd_rate, steps
 
     table = Table(box=None, pad_edge=False, header_style="bold", title="Compared", title_justify="left")
-    for title in ("run", "points", "smallest B", "best accuracy", "hypervolume", "BD-rate vs the first"):
+    for title in ("run", "points", "smallest B", "best accuracy", "hypervolume (validation)", "BD-rate vs the first"):
         table.add_column(title, justify="left" if title == "run" else "right")
     first = next(iter(fronts.values()))
     for label, points in fronts.items():

@@ -50,6 +50,7 @@ def pack(
     from evocompress.weights import read_weights
 
     recipe = Recipe(rate_weight, tuple(_rule(text) for text in rules or ()))
+    _check_output(weights, output)
     state = read_weights(weights)
     write_bytes(output, pack_state(state, recipe))
     count = sum(tensor.numel() for tensor in state.values())
@@ -61,6 +62,14 @@ def pack(
         f"{output}: {nbytes} bytes, {count} weights in {len(state)} tensors, "
         f"{8 * nbytes / max(count, 1):.3f} bits per weight, {plain / nbytes:.1f}x smaller than float32"
     )
+
+
+def _check_output(source: Path, output: Path) -> None:
+    """Refuse to write over what is being read, or to a place that is none."""
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ConfigError(f"--output {output} is the input itself; give another name.")
+    if output.is_dir() or not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}.")
 
 
 def _rule(text: str) -> Rule:
@@ -85,6 +94,7 @@ def unpack(
     from evocompress.packing import unpack as unpack_state
     from evocompress.weights import read_file, write_weights
 
+    _check_output(file, output)
     state = unpack_state(read_file(file))
     write_weights(state, output)
     typer.echo(f"{output}: {len(state)} tensors, {sum(tensor.numel() for tensor in state.values())} weights")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evocompress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evocompress.search.history import History
 
 __all__ = ["register"]
 
@@ -63,6 +66,23 @@ def run(
         )
         raise typer.Exit(130)
     history = read_history(folder)
+    if not front(history):
+        console.print(_why_nothing(history), soft_wrap=True, markup=False)
+        raise typer.Exit(1)
     console.print(front_table(front(history), title=f"Front of {loaded.name}, audited"))
+    shown, audited = len(front(history)), len(history.archive)
+    note = "* the knee; accuracy is on data that selection never saw"
+    if audited > shown:
+        note += f"; {audited - shown} of {audited} audited files are dominated there and left out"
+    console.print(note, markup=False, highlight=False)
     for path in (summary.export.front_csv, summary.export.front_png, summary.export.report_html):
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+
+
+def _why_nothing(history: History) -> str:
+    """What to say where no segment left a file: how they ended, and the last one's words."""
+    last = next((outcome for outcome in reversed(history.outcomes) if outcome.error), None)
+    statuses = ", ".join(sorted({outcome.status for outcome in history.outcomes})) or "not run"
+    return f"No file came out: all {len(history.outcomes)} segments ended {statuses}." + (
+        f" The last one: {last.error}" if last else ""
+    )
