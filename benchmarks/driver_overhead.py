@@ -48,16 +48,18 @@ class Writer:
         return Outcome(task.segment_id, task.index, "ok", (leaf,), encode_fraction=0.1, metrics=metrics)
 
 
-def measure(segment: Writer, segments: int, workers: int, folder: str) -> tuple[History, int]:
-    """Run that many segments; the history and the number of workers."""
+def measure(segment: Writer, segments: int, workers: int, folder: str) -> tuple[History, int, float]:
+    """Run that many segments; the history, the number of workers, and CPU seconds of this process meanwhile."""
     settings = toy_settings(segments=segments, probes=0, bytes_range=(1e3, 1e7))
     with open_run(folder, header={"config": {}}, space=toy_space(), settings=settings) as run:
         executor = RayExecutor(segment, run.storage, workers=workers)
+        before = time.process_time()
         try:
             run.drive(executor)
+            seconds = time.process_time() - before
         finally:
             executor.close()
-        return run.history(), executor.workers
+        return run.history(), executor.workers, seconds
 
 
 def gaps(history: History) -> list[float]:
@@ -90,7 +92,7 @@ def main() -> None:
     parser.add_argument("--burn", type=float, default=0.5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        history, workers = measure(Writer(options.nbytes, 0.0), options.segments, options.workers, f"{folder}/a")
+        history, workers, cpu = measure(Writer(options.nbytes, 0.0), options.segments, options.workers, f"{folder}/a")
         between = gaps(history)
         overhead = {
             "benchmark": "driver_overhead",
@@ -99,10 +101,11 @@ def main() -> None:
             "file_bytes": options.nbytes,
             "median_ms": round(1e3 * statistics.median(between), 2),
             "p90_ms": round(1e3 * statistics.quantiles(between, n=10)[-1], 2),
+            "driver_cpu_ms_per_segment": round(1e3 * cpu / len(history.outcomes), 2),
             "wall_ms_per_segment": round(1e3 * history.elapsed / len(history.outcomes), 2),
         }
         print(json.dumps(overhead), flush=True)
-        history, workers = measure(Writer(100_000, options.burn), 20 * workers, workers, f"{folder}/b")
+        history, workers, _ = measure(Writer(100_000, options.burn), 20 * workers, workers, f"{folder}/b")
         busy = {"benchmark": "busy_share", "workers": workers, "segment_seconds": options.burn}
         print(json.dumps({**busy, "segments": len(history.outcomes), "share": round(busy_share(history, workers), 4)}))
 

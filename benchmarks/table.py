@@ -19,7 +19,9 @@ class Row(NamedTuple):
 def _demo(line: dict[str, Any]) -> Iterator[Row]:
     seconds, points, factor = line["run_seconds"], line["front_points"], line["front_factor_in_bytes"]
     yield Row("demo: the run itself", f"{seconds:.0f} s", "≤ 180 s", seconds <= 180)
-    yield Row("demo: points of the audited front", f"{points}", "≥ 12", points >= 12)
+    useful = line["points_above_half_accuracy"]
+    text = f"{points}, of these {useful} above 50 % accuracy"
+    yield Row("demo: points of the audited front", text, "≥ 12", points >= 12)
     yield Row("demo: largest over smallest file of the front", f"{factor:.1f}×", "≥ 8×", factor >= 8)
     within = line["within_one_point"]
     text = "none" if within is None else f"{within[2]:.1f}× ({within[0]} B, {100 * within[1]:.2f} %)"
@@ -61,9 +63,10 @@ def _overhead(line: dict[str, Any]) -> Iterator[Row]:
             f"workers busy, segments of {line['segment_seconds']} s", f"{100 * share:.1f} %", "≥ 95 %", share >= 0.95
         )
         return
-    gap, wall = line["median_ms"], line["wall_ms_per_segment"]
-    text = f"{gap:.1f} ms between segments of a worker; {wall:.1f} ms a segment, all in all"
-    yield Row("driver overhead, segments that only write 4 MB", text, "≤ 20 ms", max(gap, wall) <= 20)
+    wall, cpu = line["wall_ms_per_segment"], line["driver_cpu_ms_per_segment"]
+    text = f"{wall:.1f} ms from segment to segment, {line['median_ms']:.1f} ms between two of a worker"
+    yield Row("segments that only write 4 MB, two workers", text, "≤ 20 ms", wall <= 20)
+    yield Row("of it the driver's own CPU time, start-up included", f"{cpu:.1f} ms a segment", "", None)
 
 
 def _coder(line: dict[str, Any]) -> Iterator[Row]:
