@@ -128,13 +128,15 @@ def test_trained_initial_weights_are_the_reference_as_they_are(finished: Path, t
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)  # Ray's workers have a low priority and wait where the machine is busy
 def test_a_killed_driver_on_ray_goes_on_to_the_archive_of_an_inline_run(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "ray"
     process = driver(folder, "--set", "resources.executor=ray", "--set", "resources.workers=2")
-    wait_for_outcomes(folder, 2)
+    wait_for_outcomes(folder, 2, seconds=600)
     process.kill()
     process.communicate(timeout=120)
-    assert run_experiment(config_of_run(folder), folder, resume=True).finished
+    inline = config_of_run(folder, ["resources.executor=inline"])  # any executor may go on with it
+    assert run_experiment(inline, folder, resume=True).finished
     assert archive_of(folder) == archive_of(finished)
 
 
@@ -156,8 +158,8 @@ def driver(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def wait_for_outcomes(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+def wait_for_outcomes(folder: Path, count: int, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if (folder / "run.json").exists() and len(read_history(folder).outcomes) >= count:
             return
