@@ -201,12 +201,10 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, display: RunDisplay
     """Judge the front on the audit split, and the uncompressed network once; both are journalled."""
     history = run.history()
     if prepared.config.reference_epochs and not history.events("reference"):
-        display.message(
-            f"training the uncompressed network for {prepared.config.reference_epochs} epochs to compare with"
-        )
         job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial)
         # Trained weights that the run began with are themselves what the front is compared with.
         epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
+        display.message(f"measuring the uncompressed network to compare with, after {epochs} epochs of training")
         run.record("reference", **executor.map(job, [epochs])[0])
     known = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
     waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in known]
