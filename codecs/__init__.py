@@ -8,6 +8,7 @@ from evocompress.codecs.choice import Trial, best, choose, try_codec
 from evocompress.codecs.codec import Codec, Coded, Cost, Stage
 from evocompress.codecs.container import Record, TensorInfo, Writer, inspect, read
 from evocompress.codecs.registry import CODECS, LOSSLESS, STAGES, codec_spec, parse_codec
+from evocompress.codecs.sensitivity import Sensitivity
 
 __all__ = [
     "CODECS",
@@ -17,6 +18,7 @@ __all__ = [
     "Coded",
     "Cost",
     "Record",
+    "Sensitivity",
     "Stage",
     "TensorInfo",
     "Trial",

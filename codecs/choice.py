@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats
-from evocompress.codecs.entropy import BitCounter, State
+from evocompress.codecs.coders import count_bits
 from evocompress.errors import CodecError
 
 __all__ = ["Trial", "best", "choose", "try_codec"]
@@ -18,7 +18,7 @@ _LARGEST = 2.0**500
 
 
 class Trial(NamedTuple):
-    """One codec's result: `distortion` is scale·Σ error², `bits` the ideal code length with side information."""
+    """One codec's result: `distortion` is what its error costs, `bits` the ideal code length with side information."""
 
     codec: Codec
     coded: Coded
@@ -27,19 +27,19 @@ class Trial(NamedTuple):
     score: float
 
 
-def try_codec(codec: Codec, x: Floats, cost: Cost, state: State) -> Trial:
+def try_codec(codec: Codec, x: Floats, cost: Cost, state: Any) -> Trial:
     """Encode and decode x, and count what its symbols would cost next in a file whose statistics are `state`."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # what overflows scores inf, or NaN, and loses
         coded = codec.encode(x, cost)
-        counter = BitCounter(state)
+        counter = count_bits(state)
         for plane in coded.planes:
             counter.plane(plane.symbols, plane.kind)
         bits = counter.bits + 8.0 * len(coded.side)
-        distortion = cost.scale * float(((codec.decode(coded, x.shape) - x) ** 2).sum())
+        distortion = cost.distortion(codec.decode(coded, x.shape) - x)
     return Trial(codec, coded, distortion, bits, distortion + cost.rate_weight * bits)
 
 
-def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> Trial:
+def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: Any) -> Trial:
     """The candidate of least score; the first of equals.
 
     Raises:
@@ -50,7 +50,7 @@ def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> Tr
     return min(trials, key=lambda trial: math.inf if math.isnan(trial.score) else trial.score)
 
 
-def choose(candidates: Sequence[Codec], x: Floats, cost: Cost, state: State) -> tuple[Codec, Coded]:
+def choose(candidates: Sequence[Codec], x: Floats, cost: Cost, state: Any) -> tuple[Codec, Coded]:
     """The `best` candidate and what it made of x; one that is alone is not tried, only used.
 
     Raises:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.codecs.entropy import Kind, Symbols
+from evocompress.codecs.sensitivity import Sensitivity
 from evocompress.errors import CodecError, FormatError
 
 __all__ = ["Codec", "Coded", "Cost", "Floats", "Layout", "Plane", "Shape", "SideReader", "Stage", "varint"]
@@ -107,11 +108,13 @@ class Coded(NamedTuple):
 class Cost:
     """The exchange rate of one array: the score to minimise is `scale·Σ error² + rate_weight·bits`.
 
-    `scale` is the array's sensitivity (1 without calibration data), `rate_weight` is λ. Both must be positive.
+    `scale` is the array's sensitivity (1 without calibration data), `rate_weight` is λ. Both must be positive. Where
+    `sensitivity` is known, it takes the place of `scale·Σ error²` for the stages that can use it; `scale` is its mean.
     """
 
     rate_weight: float
     scale: float = 1.0
+    sensitivity: Sensitivity | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("rate_weight", "scale"):
@@ -137,6 +140,17 @@ class Cost:
     def scaled(self, factor: float) -> Cost:
         """The cost of an array in which a squared error counts `factor` times as much."""
         return Cost(self.rate_weight, self.scale * factor)
+
+    @property
+    def flat(self) -> Cost:
+        """The same without its second-order sensitivity: for what is not the array itself, such as coefficients."""
+        return Cost(self.rate_weight, self.scale)
+
+    def distortion(self, error: Floats) -> float:
+        """What an error, an array of the shape of the weights, costs."""
+        if self.sensitivity is not None:
+            return self.sensitivity.distortion(error.reshape(len(self.sensitivity.g), -1))
+        return self.scale * float((error**2).sum())
 
 
 class Stage(Protocol):
@@ -177,6 +191,8 @@ class Codec:
 
     def encode(self, x: npt.NDArray[np.generic] | Floats, cost: Cost) -> Coded:
         """Array of any shape to planes and side information."""
+        if len(self.stages) > 1:
+            cost = cost.flat  # the sensitivity is that of weights, not of what a transform makes of them
         return self.stages[0].encode(x, cost, self.rest)  # type: ignore[arg-type]
 
     def layout(self, side: SideReader, shape: Shape) -> list[Layout]:

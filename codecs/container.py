@@ -16,15 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.codecs.codec import Codec, Coded, Layout, Shape, SideReader, varint
+from evocompress.codecs.coders import CODERS, Coder, CoderName, PlaneDecoder, PlaneEncoder, coder_numbered, count_bits
 from evocompress.codecs.dtypes import DTYPES, dtype_named, to_dtype
-from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, State, Symbols
+from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.registry import LOSSLESS, codec_spec, stage_by_number
 from evocompress.errors import CodecError, FormatError
 
 __all__ = ["MAGIC", "VERSION", "Contents", "Record", "TensorInfo", "Writer", "inspect", "read", "weight_limit"]
 
 MAGIC = b"EVC"
-VERSION = 1
+VERSION = 2
+#: Version 1 has no byte for the entropy coder: it is the first one. It is still written where that is the coder.
+_FIRST_VERSION = 1
 _MAX_TENSORS, _MAX_NAME, _MAX_DIMENSIONS, _MAX_LENGTH, _MAX_STAGES = 1 << 16, 1 << 10, 8, 1 << 40, 8
 _MAX_HEADER, _MAX_SIDE = 1 << 22, 1 << 10
 _BASE_HEADER, _HEADER_PER_BYTE = 1 << 16, 1 << 6
@@ -69,6 +72,7 @@ class Contents(NamedTuple):
     tensors: tuple[Entry, ...]
     stream: bytes
     table_bytes: int
+    coder: Coder
 
 
 class TensorInfo(NamedTuple):
@@ -104,13 +108,14 @@ def _header_limit(nbytes: int) -> int:
 class Writer:
     """Collects tensors and writes the file; the same tensors in the same order give the same bytes."""
 
-    def __init__(self) -> None:
-        self._encoder = Encoder()
+    def __init__(self, coder: CoderName = "classes") -> None:
+        self._coder = CODERS[coder]
+        self._encoder: PlaneEncoder = self._coder.encoder()
         self._records: list[Record] = []
         self._names: set[str] = set()
 
     @property
-    def state(self) -> State:
+    def state(self) -> Any:
         """The entropy coder's statistics so far: what a trial of the next tensor starts from."""
         return self._encoder.state
 
@@ -141,7 +146,9 @@ class Writer:
         header = _write_header(self._records)
         if len(header) > _MAX_HEADER:
             raise CodecError(f"The tensor table takes {len(header)} bytes; a file holds one of up to {_MAX_HEADER}.")
-        body = b"".join([MAGIC, bytes([VERSION]), _deflate(header), self._encoder.finish()])
+        number = self._coder.number
+        version = bytes([VERSION, number]) if number else bytes([_FIRST_VERSION])
+        body = b"".join([MAGIC, version, _deflate(header), self._encoder.finish()])
         weights = sum(_load(record.shape, [p.symbols.size for p in record.coded.planes]) for record in self._records)
         least = max(
             -(-(weights - _BASE_WEIGHTS) // _WEIGHTS_PER_BYTE), -(-(len(header) - _BASE_HEADER) // _HEADER_PER_BYTE)
@@ -245,15 +252,20 @@ def parse(data: bytes) -> Contents:
     """
     if len(data) < 10 or data[:3] != MAGIC:
         raise FormatError(f"Not an .evc file: it does not start with {MAGIC!r} and is {len(data)} bytes long.")
-    if data[3] != VERSION:
-        raise FormatError(f"The file has format version {data[3]}; this evocompress reads version {VERSION}.")
+    if not _FIRST_VERSION <= data[3] <= VERSION:
+        known = f"{_FIRST_VERSION} to {VERSION}"
+        raise FormatError(f"The file has format version {data[3]}; this evocompress reads versions {known}.")
     if binascii.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise FormatError("The checksum does not match: the file is truncated or damaged.")
-    table, stream = _inflate(data[4:-4], _header_limit(len(data)))
+    start = 4 if data[3] == _FIRST_VERSION else 5
+    coder = coder_numbered(data[4] if start == 5 else 0)
+    if coder is None or (start == 5 and coder.number == 0):
+        raise FormatError(f"The file names entropy coder {data[4]}, which this version does not know.")
+    table, stream = _inflate(data[start:-4], _header_limit(len(data)))
     header = _HeaderReader(table)
     tensors = _read_table(header, weight_limit(len(data)))
     header.finish()
-    return Contents(tensors, stream, len(data) - len(stream) - 8)
+    return Contents(tensors, stream, len(data) - len(stream) - start - 4, coder)
 
 
 def _read_table(header: _HeaderReader, limit: int) -> tuple[Entry, ...]:
@@ -285,7 +297,7 @@ def _read_table(header: _HeaderReader, limit: int) -> tuple[Entry, ...]:
 
 
 def _decode(contents: Contents) -> Iterator[tuple[Entry, list[Symbols], npt.NDArray[Any]]]:
-    decoder = Decoder(contents.stream)
+    decoder: PlaneDecoder = contents.coder.decoder(contents.stream)
     for entry in contents.tensors:
         planes = [decoder.plane((layout.rows, layout.columns), layout.kind) for layout in entry.planes]
         yield entry, planes, _tensor(entry, planes)
@@ -321,9 +333,10 @@ def inspect(data: bytes) -> tuple[list[TensorInfo], int]:
 
     The stream is shared, so a tensor's part of it is its share of the ideal code length.
     """
-    contents, state, bits = parse(data), State(), []
+    contents, bits = parse(data), []
+    state = contents.coder.state()
     for entry, planes, _ in _decode(contents):
-        counter = BitCounter(state)
+        counter = count_bits(state)
         for plane, layout in zip(planes, entry.planes, strict=True):
             counter.plane(plane, layout.kind)
         state = counter.state

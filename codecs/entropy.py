@@ -38,8 +38,9 @@ __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State", "classes_of", "r
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Symbols: TypeAlias = npt.NDArray[np.int32]
-#: "weights": signed integers whose magnitude means something; "bytes": values 0 … 255, one class per row.
-Kind: TypeAlias = Literal["weights", "bytes"]
+#: "weights": signed integers whose magnitude means something; "trellis": such of a dependent quantiser (dependent.py);
+#: "bytes": values 0 … 255, one class per row.
+Kind: TypeAlias = Literal["weights", "trellis", "bytes"]
 
 # A compiled module without stubs.
 _queue: Any = constriction.stream.queue  # pyright: ignore[reportAttributeAccessIssue]

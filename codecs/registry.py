@@ -15,6 +15,7 @@ from evocompress.codecs.linearconv import LinearConv
 from evocompress.codecs.lossless import Lossless
 from evocompress.codecs.lowrank import LowRank
 from evocompress.codecs.threshold import Threshold
+from evocompress.codecs.trellis import Trellis
 from evocompress.codecs.wavelet import Wavelet
 from evocompress.errors import CodecError
 
@@ -22,15 +23,17 @@ __all__ = ["CODECS", "LOSSLESS", "STAGES", "codec_spec", "parse_codec", "stage_b
 
 #: Stages by id. Numbers in files are theirs for ever.
 STAGES: dict[str, type[Any]] = {
-    stage.id: stage for stage in (DeadZone, Codebook, Lossless, Dct, Threshold, Wavelet, LowRank, LinearConv)
+    stage.id: stage for stage in (DeadZone, Codebook, Lossless, Trellis, Dct, Threshold, Wavelet, LowRank, LinearConv)
 }
 _BY_NUMBER = {stage.number: stage for stage in STAGES.values()}
 
 #: Named codecs: presets are nothing but compositions of stages.
 CODECS: dict[str, str] = {
     "deadzone": "deadzone",
+    "trellis": "trellis",
     "codebook": "codebook",
     "dct": "dct(axes=spatial)+threshold(mode=hard)+deadzone",
+    "dct-trellis": "dct(axes=spatial)+trellis",
     "dct-matrix": "dct(axes=matrix)+threshold(mode=hard)+deadzone",
     "wavelet": "wavelet(name=haar,level=1)+threshold(mode=hard)+deadzone",
     "wavelet-soft": "wavelet(name=db2,level=1)+threshold(mode=soft,bits=0.02)+deadzone",

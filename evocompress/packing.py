@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs import LOSSLESS, Cost, Record, Writer, choose, read
+from evocompress.codecs import LOSSLESS, Cost, Record, Sensitivity, Writer, choose, read
 from evocompress.codecs.dtypes import DTYPES, is_float
 from evocompress.errors import CodecError
 from evocompress.recipe import Recipe
@@ -65,7 +65,7 @@ def to_torch(array: Array) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def _encode(name: str, array: Array, recipe: Recipe, scale: float, writer: Writer) -> Record:
+def _encode(name: str, array: Array, recipe: Recipe, sensitivity: float | Sensitivity, writer: Writer) -> Record:
     """One tensor under the recipe: integers losslessly, floats by the best candidate of their rule."""
     dtype = array.dtype.name
     rule = recipe.rule(name, array.ndim)
@@ -79,7 +79,11 @@ def _encode(name: str, array: Array, recipe: Recipe, scale: float, writer: Write
             f"Tensor {name!r} holds {what}, which no lossy codec can keep. If it is meant (a mask, say), "
             f"add the rule Rule({name!r}, ('lossless',)), or --rule '{name}=lossless'; else the network has diverged."
         )
-    cost = Cost(recipe.rate_weight * rule.rate_factor, scale)
+    rate_weight = recipe.rate_weight * rule.rate_factor
+    if isinstance(sensitivity, Sensitivity):
+        cost = Cost(rate_weight, sensitivity.scale, sensitivity)
+    else:
+        cost = Cost(rate_weight, float(sensitivity))
     codec, coded = choose(candidates, exact, cost, writer.state)
     return Record(name, dtype, array.shape, codec, coded)
 
@@ -88,14 +92,15 @@ def pack(
     state_dict: Mapping[str, object],
     recipe: Recipe | float | None = None,
     *,
-    sensitivities: Mapping[str, float] | None = None,
+    sensitivities: Mapping[str, float | Sensitivity] | None = None,
 ) -> bytes:
     """Compress a state dict to the bytes of an `.evc` file; the same input gives the same bytes.
 
     Args:
         state_dict: Names to torch tensors or numpy arrays of 0 to 8 dimensions, any float, integer or bool dtype.
         recipe: A `Recipe`, or just its rate weight λ; None is the default recipe.
-        sensitivities: Per tensor what a squared error costs, relative to 1 (see calibration.py); 1 where absent.
+        sensitivities: Per tensor what an error costs: a number for squared error (calibration.py), or of second order
+            (second_order.py); 1 where absent.
 
     Raises:
         CodecError: NaN or Inf in a tensor, an unknown dtype, a rule that no tensor meets; the message has the name.
@@ -107,11 +112,11 @@ def pack(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else Recipe(recipe)
     arrays = {name: to_numpy(name, value) for name, value in state_dict.items()}
     recipe.check((name, array.ndim) for name, array in arrays.items())
-    writer = Writer()
+    writer = Writer(recipe.coder)
     for name, array in arrays.items():
-        scale = 1.0 if sensitivities is None else float(sensitivities.get(name, 1.0))
+        sensitivity = 1.0 if sensitivities is None else sensitivities.get(name, 1.0)
         try:
-            writer.add(_encode(name, array, recipe, scale, writer))
+            writer.add(_encode(name, array, recipe, sensitivity, writer))
         except CodecError as error:
             if repr(name) in str(error):
                 raise

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from evocompress.codecs import LOSSLESS, Codec, parse_codec
+from evocompress.codecs.coders import CODERS, CoderName
 from evocompress.errors import CodecError
 
 __all__ = ["Recipe", "Rule"]
@@ -64,7 +65,9 @@ DEFAULT_RULES = (
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """λ and rules; the first rule that applies to a tensor is the one that counts, `DEFAULT_RULES` come last.
+    """λ, rules and the file's entropy coder; the first rule that applies to a tensor is the one that counts.
+
+    `rules` are the user's and must each meet a tensor; `defaults` come after them (presets.py), then `DEFAULT_RULES`.
 
     >>> Recipe(1e-3, (Rule("head.*", ("lossless",)),)).rule("head.bias", 1).codecs
     ('lossless',)
@@ -72,15 +75,20 @@ class Recipe:
 
     rate_weight: float = 1e-4
     rules: tuple[Rule, ...] = ()
+    coder: CoderName = "classes"
+    defaults: tuple[Rule, ...] = DEFAULT_RULES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(self.rules))
+        object.__setattr__(self, "defaults", tuple(self.defaults))
+        if self.coder not in CODERS:
+            raise CodecError(f"coder is {self.coder!r}; it must be one of {', '.join(CODERS)}.")
         if not (math.isfinite(self.rate_weight) and self.rate_weight > 0):
             raise CodecError(f"rate_weight is {self.rate_weight}; it must be a positive, finite number.")
 
     def rule(self, name: str, dimensions: int) -> Rule:
         """The rule of a tensor."""
-        return next(rule for rule in (*self.rules, *DEFAULT_RULES) if rule.applies(name, dimensions))
+        return next(rule for rule in (*self.rules, *self.defaults, *DEFAULT_RULES) if rule.applies(name, dimensions))
 
     def check(self, tensors: Iterable[tuple[str, int]]) -> None:
         """Refuse rules that no tensor (name, dimensions) meets: they are typing errors more often than not.
@@ -96,9 +104,17 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready data."""
-        return {"rate_weight": self.rate_weight, "rules": [dataclasses.asdict(rule) for rule in self.rules]}
+        rules = [dataclasses.asdict(rule) for rule in self.rules]
+        defaults = [dataclasses.asdict(rule) for rule in self.defaults]
+        return {"rate_weight": self.rate_weight, "rules": rules, "coder": self.coder, "defaults": defaults}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
         """The inverse of `to_json`."""
-        return cls(data["rate_weight"], tuple(Rule(**rule) for rule in data["rules"]))
+        defaults = data.get("defaults")  # absent before 0.2, as is the coder
+        return cls(
+            data["rate_weight"],
+            tuple(Rule(**rule) for rule in data["rules"]),
+            data.get("coder", "classes"),
+            DEFAULT_RULES if defaults is None else tuple(Rule(**rule) for rule in defaults),
+        )

@@ -215,6 +215,6 @@ def test_lossless_keeps_the_bits_of_floats() -> None:
 @pytest.mark.parametrize(
     "argument", [{"rate_weight": 0.0}, {"rate_weight": float("nan")}, {"rate_weight": 1.0, "scale": -1.0}]
 )
-def test_a_cost_must_be_positive(argument: dict[str, float]) -> None:
+def test_a_cost_must_be_positive(argument: dict[str, Any]) -> None:
     with pytest.raises(CodecError, match="positive"):
         Cost(**argument)

@@ -166,7 +166,8 @@ HOSTILE = {
     "a stream that goes on": forged(table(3), bytes(range(1, 40))),
     "many tensors and no more": many_tensors(20_000),
     "magic": b"EVD" + small_file()[3:],
-    "another version": sealed(b"EVC\x02" + small_file()[4:-4]),
+    "an unknown coder": sealed(b"EVC\x02\x77" + small_file()[4:-4]),
+    "another version": sealed(b"EVC\x03" + small_file()[4:-4]),
     "nothing": b"",
     "text": b"Not a file of this kind, but long enough to be one.",
 }

@@ -1,4 +1,4 @@
-"""Commands on single files: `pack`, `unpack`, `inspect`, `codecs`."""
+"""Commands on single files: `unpack`, `inspect`, `codecs`."""
 
 from __future__ import annotations
 
@@ -13,77 +13,24 @@ from evocompress.errors import ConfigError
 
 if TYPE_CHECKING:
     from evocompress.codecs import TensorInfo
-    from evocompress.recipe import Rule
 
-__all__ = ["register"]
+__all__ = ["check_output", "register"]
 
 Evc = Annotated[Path, typer.Argument(metavar="FILE.evc", help="A compressed file.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for name, command in (("pack", pack), ("unpack", unpack), ("inspect", inspect), ("codecs", codecs)):
+    for name, command in (("unpack", unpack), ("inspect", inspect), ("codecs", codecs)):
         app.command(name)(command)
 
 
-def pack(
-    weights: Annotated[
-        Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
-    rate_weight: Annotated[
-        float, typer.Option(help="λ: squared error that one bit is worth. Larger: smaller and rougher.")
-    ] = 1e-4,
-    rules: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rule",
-            help="GLOB=CODEC[|CODEC…][@FACTOR]: candidates, and a factor on λ, for tensors whose name matches; "
-            "the first rule that matches counts. Repeatable.",
-        ),
-    ] = None,
-) -> None:
-    """Compress one checkpoint, without data and without training."""
-    from evocompress.packing import pack as pack_state
-    from evocompress.recipe import Recipe
-    from evocompress.replacing import write_bytes
-    from evocompress.weights import read_weights
-
-    recipe = Recipe(rate_weight, tuple(_rule(text) for text in rules or ()))
-    _check_output(weights, output)
-    state = read_weights(weights)
-    write_bytes(output, pack_state(state, recipe))
-    count = sum(tensor.numel() for tensor in state.values())
-    plain = sum(
-        tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in state.values()
-    )
-    nbytes = output.stat().st_size
-    typer.echo(
-        f"{output}: {nbytes} bytes, {count} weights in {len(state)} tensors, "
-        f"{8 * nbytes / max(count, 1):.3f} bits per weight, {plain / nbytes:.1f}x smaller than float32"
-    )
-
-
-def _check_output(source: Path, output: Path) -> None:
+def check_output(source: Path, output: Path) -> None:
     """Refuse to write over what is being read, or to a place that is none."""
     if output.exists() and source.exists() and output.samefile(source):
         raise ConfigError(f"--output {output} is the input itself; give another name.")
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"--output {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}.")
-
-
-def _rule(text: str) -> Rule:
-    from evocompress.recipe import Rule
-
-    glob, equals, rest = text.rpartition("=") if "(" not in text else text.partition("=")
-    specs, _, factor = rest.partition("@")
-    try:
-        rate_factor = float(factor) if factor else 1.0
-    except ValueError:
-        raise ConfigError(f"--rule {text!r}: {factor!r} is not a number.") from None
-    if not equals or not glob:
-        raise ConfigError(f"--rule {text!r}: write it as GLOB=CODEC, such as 'conv*=dct' or '*.bias=lossless'.")
-    return Rule(glob, tuple(spec.strip() for spec in specs.split("|")), rate_factor)
 
 
 def unpack(
@@ -94,7 +41,7 @@ def unpack(
     from evocompress.packing import unpack as unpack_state
     from evocompress.weights import read_file, write_weights
 
-    _check_output(file, output)
+    check_output(file, output)
     state = unpack_state(read_file(file))
     write_weights(state, output)
     typer.echo(f"{output}: {len(state)} tensors, {sum(tensor.numel() for tensor in state.values())} weights")

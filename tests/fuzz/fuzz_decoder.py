@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evocompress.codecs.container import MAGIC, VERSION, _deflate, inspect, parse, read
+from evocompress.codecs.container import MAGIC, _deflate, inspect, parse, read
 from evocompress.errors import FormatError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -20,10 +20,13 @@ _FEW = 1 << 16  # files of more weights are parsed, not decoded: valid ones take
 
 
 def sealed(body: bytes) -> bytes:
-    """A file with this tensor table and stream: first its length in two bytes, then the table, then the stream."""
-    length = int.from_bytes(body[:2], "little")
+    """A file with this tensor table and stream: first its length in two bytes, then the table, then the stream.
+
+    The length's top bit says that the stream is that of entropy coder 1, in a file of version 2.
+    """
+    coder, length = divmod(int.from_bytes(body[:2], "little"), 1 << 15)
     table, stream = body[2 : 2 + length], body[2 + length :]
-    file = MAGIC + bytes([VERSION]) + _deflate(table) + stream
+    file = MAGIC + (b"\x02\x01" if coder else b"\x01") + _deflate(table) + stream
     return file + binascii.crc32(file).to_bytes(4, "little")
 
 
@@ -34,8 +37,9 @@ def opened(data: bytes) -> bytes:
     from evocompress.codecs.container import _DICTIONARY
 
     opener = zlib.decompressobj(-15, zdict=_DICTIONARY)
-    table = opener.decompress(data[4:-4])
-    return len(table).to_bytes(2, "little") + table + opener.unused_data
+    coder = data[3] - 1
+    table = opener.decompress(data[4 + coder : -4])
+    return (len(table) + (coder << 15)).to_bytes(2, "little") + table + opener.unused_data
 
 
 def check(data: bytes) -> None:

@@ -1,0 +1,64 @@
+"""The entropy coders that a file can be written with, each one row. Numbers in files are theirs for ever."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from evocompress.codecs import entropy, rans
+from evocompress.codecs.entropy import Kind, Symbols
+
+__all__ = ["CODERS", "Coder", "CoderName", "coder_numbered", "count_bits"]
+
+CoderName: TypeAlias = Literal["classes", "rans"]
+
+
+class PlaneEncoder(Protocol):
+    """Symbols to bytes."""
+
+    state: Any
+
+    def plane(self, symbols: Symbols, kind: Kind) -> None:
+        """Append a plane (rows, columns)."""
+        ...
+
+    def finish(self) -> bytes:
+        """The stream."""
+        ...
+
+
+class PlaneDecoder(Protocol):
+    """Bytes to symbols, in the order in which they were encoded."""
+
+    def plane(self, shape: tuple[int, int], kind: Kind) -> Symbols:
+        """The next plane (rows, columns)."""
+        ...
+
+    def finish(self) -> None:
+        """Check that nothing is left over."""
+        ...
+
+
+class Coder(NamedTuple):
+    """One entropy coder: its number in files and its classes. `state` is what a `counter` counts from."""
+
+    number: int
+    encoder: type[Any]
+    decoder: type[Any]
+    counter: type[Any]
+    state: type[Any]
+
+
+CODERS: dict[CoderName, Coder] = {
+    "classes": Coder(0, entropy.Encoder, entropy.Decoder, entropy.BitCounter, entropy.State),
+    "rans": Coder(1, rans.Encoder, rans.Decoder, rans.BitCounter, rans.State),
+}
+
+
+def coder_numbered(number: int) -> Coder | None:
+    """The coder that a file names, or None for an unknown number."""
+    return next((coder for coder in CODERS.values() if coder.number == number), None)
+
+
+def count_bits(state: Any) -> Any:
+    """A bit counter that starts from this state of whichever coder."""
+    return next(coder for coder in CODERS.values() if isinstance(state, coder.state)).counter(state)

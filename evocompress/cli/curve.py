@@ -1,0 +1,160 @@
+"""`evocompress curve`: what every codec makes of one checkpoint, over a range of rates."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evocompress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evocompress.curve import CurvePoint, Curves
+
+__all__ = ["register"]
+
+_BASELINE = "deadzone"
+_TABLE_ROWS = 6
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("curve")(curve)
+
+
+def curve(
+    weights: Annotated[
+        Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")
+    ],
+    codecs: Annotated[
+        str | None,
+        typer.Option(help="Codecs, names or stages written out, with commas between; default all that are lossy."),
+    ] = None,
+    rate_weights: Annotated[
+        str | None,
+        typer.Option(help="Values of λ with commas between; default eight, for about 8 to 0.5 bits per weight."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="STEM: writes STEM.csv and STEM.png; default WEIGHTS_curve in the current folder."
+        ),
+    ] = None,
+    png: Annotated[bool, typer.Option(help="Draw the picture; without it, matplotlib is not needed.")] = True,
+) -> None:
+    """Pack one checkpoint with every codec over a range of rates: rate-distortion curves as CSV, picture and table."""
+    from evocompress.curve import by_codec, write_csv
+    from evocompress.curve import rate_weights as default_ladder
+    from evocompress.extras import wants
+    from evocompress.weights import read_weights
+
+    csv_path, png_path = _outputs(weights, output)
+    if png:
+        with wants("report"):  # now, not after the work
+            import evocompress.curve_figure  # noqa: F401
+    chosen, ladder = _codecs(codecs), None if rate_weights is None else _ladder(rate_weights)
+    state = read_weights(weights)
+    points = _measure(state, chosen, ladder or default_ladder(state))
+    curves, baseline = by_codec(points), _BASELINE if _BASELINE in chosen else chosen[0]
+    write_csv(points, csv_path)
+    if png:
+        from evocompress.curve_figure import write_curve_png
+
+        write_curve_png(curves, baseline, f"Codecs on {weights.name}", png_path)
+    _print_best(curves, baseline)
+    if all(tensor.dim() < 2 for tensor in state.values()):
+        typer.echo("No tensor has two dimensions; vectors follow one rule whatever the codec, so all curves are alike.")
+    typer.echo(f"{csv_path}: {len(points)} files" + (f"; {png_path}" if png else ""))
+
+
+def _outputs(weights: Path, output: Path | None) -> tuple[Path, Path]:
+    """Where the CSV and the picture go."""
+    default = f"{weights.stem}_curve"
+    stem = Path(default) if output is None else output / default if output.is_dir() else output
+    if stem.suffix in (".csv", ".png"):
+        stem = stem.with_suffix("")
+    if not stem.parent.is_dir():
+        raise ConfigError(f"--output {output}: its folder does not exist.")
+    paths = tuple(stem.with_name(stem.name + suffix) for suffix in (".csv", ".png"))
+    for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"--output {output}: {path} is a folder.")
+    return paths[0], paths[1]
+
+
+def _codecs(text: str | None) -> list[str]:
+    from evocompress.codecs import CODECS, LOSSLESS, parse_codec
+
+    if text is None:
+        return [name for name in CODECS if parse_codec(name) != LOSSLESS]
+    names = [name.strip() for name in re.split(r",(?![^(]*\))", text)]  # not at commas between parameters
+    chosen = list(dict.fromkeys(name for name in names if name))
+    if not chosen:
+        raise ConfigError("--codecs is empty; name at least one codec, see `evocompress codecs`.")
+    return chosen
+
+
+def _ladder(text: str) -> list[float]:
+    try:
+        ladder = sorted({float(part) for part in text.split(",") if part.strip()})
+    except ValueError:
+        ladder = []
+    if not ladder or not all(math.isfinite(weight) and weight > 0 for weight in ladder):
+        raise ConfigError(f"--rate-weights {text!r}: write positive numbers with commas between, such as 1e-5,1e-4.")
+    return ladder
+
+
+def _measure(state: Mapping[str, object], codecs: Sequence[str], ladder: Sequence[float]) -> list[CurvePoint]:
+    """All points, with a bar on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from evocompress.curve import curve_points
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    points: list[CurvePoint] = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(codecs[0], total=len(codecs) * len(ladder))
+        for point in curve_points(state, codecs, ladder):
+            points.append(point)
+            progress.update(task, advance=1, description=codecs[min(len(points) // len(ladder), len(codecs) - 1)])
+    return points
+
+
+def _print_best(curves: Curves, baseline: str) -> None:
+    """At a few signal-to-noise ratios the smallest codec, and by how much."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from evocompress.curve import bits_at
+
+    ratios = _round_ratios([point.snr_db for point in curves[baseline] if math.isfinite(point.snr_db)])
+    bits = {codec: bits_at(points, ratios) for codec, points in curves.items()}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("SNR", "best codec", "bits/weight", baseline, f"smaller than {baseline}"):
+        table.add_column(title, justify="left" if title == "best codec" else "right")
+    for row, ratio in enumerate(ratios):
+        known = {codec: values[row] for codec, values in bits.items() if math.isfinite(values[row])}
+        if baseline not in known:
+            continue
+        best, base = min(known, key=lambda codec: known[codec]), known[baseline]
+        gain = f"{100 * (1 - known[best] / base):.1f} %" if known[best] < base else "—"
+        table.add_row(f"{ratio} dB", Text(best), f"{known[best]:.3f}", f"{base:.3f}", gain)
+    if table.row_count:
+        Console().print(table, highlight=False)
+
+
+def _round_ratios(measured: Sequence[float]) -> list[int]:
+    """A few whole numbers of dB within the range measured, evenly apart."""
+    if not measured:
+        return []
+    low, high = math.ceil(min(measured)), math.floor(max(measured))
+    apart = max(1, math.ceil((high - low) / (_TABLE_ROWS - 1)))
+    apart = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, apart) if nice >= apart)
+    return [ratio for ratio in range(math.ceil(low / apart) * apart, high + 1, apart)]

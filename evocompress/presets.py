@@ -1,0 +1,40 @@
+"""Named recipes for one checkpoint: nothing but codecs and an entropy coder."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+from evocompress.errors import CodecError
+from evocompress.recipe import Recipe, Rule
+
+__all__ = ["PRESETS", "preset"]
+
+_VECTORS = Rule(codecs=("deadzone",), rate_factor=0.01, dims="vector")
+
+#: Rules and coder of each, at λ = 1e-4.
+PRESETS: dict[str, Recipe] = {
+    "fast": Recipe(coder="rans", defaults=(_VECTORS, Rule(codecs=("trellis",)))),
+    "balanced": Recipe(coder="rans", defaults=(_VECTORS, Rule(codecs=("trellis", "dct-trellis", "dct")))),
+}
+
+
+#: With second-order sensitivities the quantiser knows better than a transform, and a choice by score mixes slopes.
+_CALIBRATED = (_VECTORS, Rule(codecs=("trellis",)))
+
+
+def preset(name: str, rate_weight: float, rules: tuple[Rule, ...] = (), *, calibrated: bool = False) -> Recipe:
+    """The recipe of this name at a rate weight λ; rules of one's own come before its rules.
+
+    `calibrated` says that it will be used with second-order sensitivities.
+
+    Raises:
+        CodecError: There is no such preset.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise CodecError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{hint}")
+    chosen = PRESETS[name]
+    defaults = _CALIBRATED if calibrated else chosen.defaults
+    return dataclasses.replace(chosen, rate_weight=rate_weight, rules=rules, defaults=defaults)
