@@ -125,7 +125,7 @@ def manifest() -> dict[str, Any]:
     return stored
 
 
-NAMES = sorted([*CODECS, "mixed"])
+NAMES = sorted([*CODECS, "mixed", *(f"preset-{name}" for name in PRESETS)])
 
 
 def test_no_golden_file_is_missing_and_none_is_an_orphan() -> None:
