@@ -54,9 +54,9 @@ def test_the_sensitivity_predicts_the_change_of_the_outputs() -> None:
             generator, changed, cost = torch.Generator().manual_seed(2), 0.0, 0.0
             for _ in range(30):  # in the mean, as a Kronecker product has the right trace and not every entry
                 error = 1e-3 * torch.randn(parameter.shape, generator=generator)
-                parameter += error
+                parameter.add_(error)
                 change = model(data.images) - before
-                parameter -= error
+                parameter.sub_(error)
                 changed += float((change - change.mean(1, keepdim=True)).square().sum(1).mean()) / 2
                 cost += sensitivity.distortion(error.double().numpy().reshape(len(error), -1))
             ratios.append(changed / cost)
