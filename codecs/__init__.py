@@ -6,7 +6,8 @@ stages (registry.py lists them); choice.py picks one per tensor; container.py wr
 
 from evocompress.codecs.choice import Trial, best, choose, try_codec
 from evocompress.codecs.codec import Codec, Coded, Cost, Stage
-from evocompress.codecs.container import Record, TensorInfo, Writer, inspect, read
+from evocompress.codecs.container import Record, Writer, iterate, read
+from evocompress.codecs.inspection import TensorInfo, inspect
 from evocompress.codecs.registry import CODECS, LOSSLESS, STAGES, codec_spec, parse_codec
 from evocompress.codecs.sensitivity import Sensitivity
 
@@ -27,6 +28,7 @@ __all__ = [
     "choose",
     "codec_spec",
     "inspect",
+    "iterate",
     "parse_codec",
     "read",
     "try_codec",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from evocompress.codecs.codec import Floats, Layout, Plane, Shape
 from evocompress.codecs.entropy import Symbols
 
-__all__ = ["as_matrix", "from_planes", "matrix_shape", "plane_layouts", "split", "to_planes"]
+__all__ = ["as_matrix", "from_planes", "kernel_places", "matrix_shape", "plane_layouts", "split", "to_planes"]
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -28,6 +28,15 @@ def matrix_shape(shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
         return 1, math.prod(shape)
     return shape[0], math.prod(shape[1:])
+
+
+def kernel_places(shape: Shape) -> int:
+    """How many places the kernels of an array seen as a convolution's have: a coder's period; 1 without kernels.
+
+    >>> kernel_places((16, 3, 3, 3)), kernel_places((10, 64)), kernel_places(())
+    (9, 1, 1)
+    """
+    return math.prod(shape[2:])
 
 
 def as_matrix(x: Floats) -> Floats:

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats
 from evocompress.codecs.coders import count_bits
+from evocompress.codecs.sensitivity import Sensitivity
 from evocompress.errors import CodecError
 
 __all__ = ["Trial", "best", "choose", "try_codec"]
 
 _LARGEST = 2.0**500
+_SAMPLE = 1 << 18  # weights that candidates are tried on: of larger tensors, rows at even distances
 
 
 class Trial(NamedTuple):
@@ -33,7 +36,7 @@ def try_codec(codec: Codec, x: Floats, cost: Cost, state: Any) -> Trial:
         coded = codec.encode(x, cost)
         counter = count_bits(state)
         for plane in coded.planes:
-            counter.plane(plane.symbols, plane.kind)
+            counter.plane(plane.symbols, plane.kind, kernel_places(x.shape))
         bits = counter.bits + 8.0 * len(coded.side)
         distortion = cost.distortion(codec.decode(coded, x.shape) - x)
     return Trial(codec, coded, distortion, bits, distortion + cost.rate_weight * bits)
@@ -53,21 +56,40 @@ def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: Any) -> Tria
 def choose(candidates: Sequence[Codec], x: Floats, cost: Cost, state: Any) -> tuple[Codec, Coded]:
     """The `best` candidate and what it made of x; one that is alone is not tried, only used.
 
+    Of tensors of more than 2^18 weights a sample decides, so that the work in memory is that on one candidate.
+
     Raises:
         CodecError: There is no candidate, or a weight's square overflows.
     """
     _check(candidates, x)
-    if len(candidates) == 1:
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            return candidates[0], candidates[0].encode(x, cost)
-    trial = best(candidates, x, cost, state)
-    return trial.codec, trial.coded
+    codec = candidates[0]
+    if len(candidates) > 1:
+        sample = _sample(x, cost)
+        trial = best(candidates, *sample, state)
+        if sample[0] is x:
+            return trial.codec, trial.coded
+        codec = trial.codec
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return codec, codec.encode(x, cost)
+
+
+def _sample(x: Floats, cost: Cost) -> tuple[Floats, Cost]:
+    """Rows of x, about 2^18 weights of them, and what their errors cost; a small x itself."""
+    stride = -(-x.size // _SAMPLE)
+    if stride <= 1 or x.ndim == 0:
+        return x, cost
+    known = cost.sensitivity
+    if known is None:
+        return x[::stride], cost
+    if len(known.H) > 1:
+        return x, cost  # rows at even distances need not be as many in each group
+    return x[::stride], Cost(cost.rate_weight, cost.scale, Sensitivity(known.H, known.g[::stride]))
 
 
 def _check(candidates: Sequence[Codec], x: Floats) -> None:
     if not candidates:
         raise CodecError("A tensor has no candidate codecs; name at least one in its rule.")
-    largest = float(np.abs(x).max(initial=0.0))
+    largest = max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
     if largest > _LARGEST:
         raise CodecError(
             f"A weight of magnitude {largest:.3g} is beyond {_LARGEST:.3g}, where squared errors overflow."

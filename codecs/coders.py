@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from evocompress.codecs import entropy, rans
+from evocompress.codecs import entropy, mixing, rans
 from evocompress.codecs.entropy import Kind, Symbols
 
 __all__ = ["CODERS", "Coder", "CoderName", "coder_numbered", "count_bits"]
 
-CoderName: TypeAlias = Literal["classes", "rans"]
+CoderName: TypeAlias = Literal["classes", "rans", "mixing"]
 
 
 class PlaneEncoder(Protocol):
@@ -17,8 +17,8 @@ class PlaneEncoder(Protocol):
 
     state: Any
 
-    def plane(self, symbols: Symbols, kind: Kind) -> None:
-        """Append a plane (rows, columns)."""
+    def plane(self, symbols: Symbols, kind: Kind, period: int = 1) -> None:
+        """Append a plane (rows, columns) of a tensor whose kernels have `period` places (`kernel_places`)."""
         ...
 
     def finish(self) -> bytes:
@@ -29,8 +29,8 @@ class PlaneEncoder(Protocol):
 class PlaneDecoder(Protocol):
     """Bytes to symbols, in the order in which they were encoded."""
 
-    def plane(self, shape: tuple[int, int], kind: Kind) -> Symbols:
-        """The next plane (rows, columns)."""
+    def plane(self, shape: tuple[int, int], kind: Kind, period: int = 1) -> Symbols:
+        """The next plane (rows, columns), of the period with which it was encoded."""
         ...
 
     def finish(self) -> None:
@@ -51,6 +51,7 @@ class Coder(NamedTuple):
 CODERS: dict[CoderName, Coder] = {
     "classes": Coder(0, entropy.Encoder, entropy.Decoder, entropy.BitCounter, entropy.State),
     "rans": Coder(1, rans.Encoder, rans.Decoder, rans.BitCounter, rans.State),
+    "mixing": Coder(2, mixing.Encoder, mixing.Decoder, mixing.BitCounter, mixing.State),
 }
 
 

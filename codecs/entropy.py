@@ -195,7 +195,7 @@ class Encoder:
         self._range.encode(values.astype(np.int32), _models.Uniform(1 << bits))
         return values
 
-    def plane(self, symbols: Symbols, kind: Kind) -> None:
+    def plane(self, symbols: Symbols, kind: Kind, period: int = 1) -> None:
         """Append a plane (rows, columns) of int32 symbols: magnitudes below 2^31, or 0 … 255 for "bytes".
 
         Raises:
@@ -237,7 +237,7 @@ class Decoder:
             raise FormatError("The entropy-coded stream is damaged: it holds what no encoder writes.") from error
         return np.asarray(decoded, np.int64)
 
-    def plane(self, shape: tuple[int, int], kind: Kind) -> Symbols:
+    def plane(self, shape: tuple[int, int], kind: Kind, period: int = 1) -> Symbols:
         """The next plane, of this shape (rows, columns), int32."""
         symbols = np.zeros(shape, np.int32)
         _code(self, self.state, symbols, kind, decoding=True)
@@ -272,7 +272,7 @@ class BitCounter:
         self.bits += bits * len(values)
         return values
 
-    def plane(self, symbols: Symbols, kind: Kind) -> None:
+    def plane(self, symbols: Symbols, kind: Kind, period: int = 1) -> None:
         """Add a plane's code length."""
         _code(self, self.state, symbols, kind, decoding=False)
 

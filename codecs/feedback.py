@@ -5,6 +5,10 @@ costs (e / U_jj)², provided that the later columns move by -e·U_j/U_jj (optima
 in this order: GPTQ, Frantar et al., 2023). So a row's cost is a sum over its columns; its symbols are searched along
 the machine of dependent quantisation, each of the eight survivors with the weights that its own errors have moved. Bits
 are part of the cost (as in CERWU: Conzelmann and Bamler, 2025), at the rates of the symbols of the pass before.
+
+Columns are searched in blocks, for many rows at a time. After each block a row is *settled* as far back as its
+survivors have one path: errors there move all that follows once and not for each survivor, by one matrix product a
+block. The few columns since then are each survivor's own.
 """
 
 from __future__ import annotations
@@ -18,30 +22,22 @@ import scipy.linalg
 
 from evocompress.codecs.codec import Floats
 from evocompress.codecs.compiled import compiled
-from evocompress.codecs.dependent import NEXT, STATES, quantisers
+from evocompress.codecs.dependent import NEXT, STATES
 from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.feedback_rates import MAGNITUDES, classes_of, rates_of
 
 __all__ = ["inverse_factor", "quantise_rows"]
 
 #: A whole number in a compiled loop: int or np.int64, which NumPy's stubs keep apart.
 Int: TypeAlias = Any
 
-_CLASSES = 14
-_MAGNITUDES = 20  # larger ones cost as much as the largest, and two bits an octave
-_PRIOR = 40.0
 _FAR = 1e300
+_COLUMNS = 64  # of a block
+_WEIGHTS = 1 << 17  # that are searched at a time, in whole rows
+_WINDOW = 384  # columns that survivors may differ in when a block begins; one that goes its own way for longer ends
 
 #: How far a state's survivor may look around the nearest symbol; zero is tried besides.
 _CANDIDATES = 3
-
-
-class _Path(NamedTuple):
-    """What the search of a row works with: survivors' weights twice (8, K), and the way back (K, 8)."""
-
-    weights: Floats
-    spare: Floats
-    previous: npt.NDArray[np.int8]
-    symbols: Symbols
 
 
 def inverse_factor(H: Floats, damping: float) -> Floats:
@@ -51,133 +47,143 @@ def inverse_factor(H: Floats, damping: float) -> Floats:
     """
     size = len(H)
     mean = float(np.trace(H)) / size
-    damped = H / mean + damping * np.eye(size) if mean > 0 else np.eye(size)
+    damped = np.divide(H, mean, dtype=np.float64) if mean > 0 else np.zeros((size, size))
+    damped[np.diag_indices(size)] += damping if mean > 0 else 1.0
     lower = scipy.linalg.cholesky(damped[::-1, ::-1], lower=True, check_finite=False)
-    factor = scipy.linalg.solve_triangular(lower[::-1, ::-1], np.eye(size), lower=False, check_finite=False)
-    return np.asarray(factor) / math.sqrt(mean if mean > 0 else 1.0)
+    del damped
+    factor, _ = scipy.linalg.lapack.dtrtri(np.asfortranarray(lower[::-1, ::-1]), lower=0, overwrite_c=1)
+    factor /= math.sqrt(mean if mean > 0 else 1.0)
+    return np.asarray(factor)
 
 
-def quantise_rows(x: Floats, factor: Floats, weight: Floats, price: float, passes: int) -> Symbols:
-    """Symbols of kind "trellis" (O, K) for weights x (O, K) in units of the step.
+def quantise_rows(
+    x: npt.NDArray[np.floating], factor: Floats, weight: Floats, price: float, passes: int, *, step: float = 1.0
+) -> Symbols:
+    """Symbols of kind "trellis" (O, K) for weights x (O, K).
 
     Args:
-        x: Weights over step, magnitudes up to 2^30.
+        x: Weights, magnitudes over step up to 2^30.
         factor: `inverse_factor` of their inputs' second moment, (K, K).
         weight: What errors in each row cost, (O,), positive.
         price: What a bit is worth in the same unit.
         passes: How often to search, each time under the rates of the symbols of the time before.
+        step: What x is in units of; weight and price are in units of steps.
     """
     inverse = 1 / np.diag(factor)
     rows = np.ascontiguousarray(factor * inverse[:, None])  # what later columns move by, for an error of 1
-    cost = weight[:, None] * inverse**2 / price  # of a squared error of one step, in bits
-    magnitudes = np.abs(np.rint(np.where(np.abs(x) < 1, 0.0, x) / 2))
-    quantiser = np.full(x.shape, -1, np.int64)
-    symbols = np.zeros(x.shape, np.int32)
+    column = inverse**2
+    symbols = np.empty(x.shape, np.int32)
+    height = max(_WEIGHTS // max(x.shape[1], 1), 1)
+    parts = [slice(first, first + height) for first in range(0, len(x), height)]
+    for some in parts:
+        scaled = x[some] / np.float64(step)
+        symbols[some] = np.rint(np.where(np.abs(scaled) < 1, 0.0, scaled) / 2)
+    searched = False
     for _ in range(max(passes, 1)):
-        classes = _classes(magnitudes)
-        rates = _rates(magnitudes.astype(np.int64), classes, quantiser)
-        _search(x, rows, cost, classes, rates, NEXT, symbols)
-        magnitudes, quantiser = np.abs(symbols).astype(np.float64), quantisers(symbols, NEXT)
+        classes = classes_of(symbols)
+        rates = rates_of(symbols, classes, NEXT, searched)
+        for some in parts:
+            cost = weight[some, None] * column / price  # of a squared error of one step, in bits
+            _search(x[some] / np.float64(step), rows, _Prices(cost, classes[some], rates), symbols[some])
+        searched = True
     return symbols
 
 
-def _classes(magnitudes: Floats) -> npt.NDArray[np.int64]:
-    """Classes (O, K) of the expected magnitude: column's mean times row's, drawn to the four neighbours'."""
-    rows, columns = magnitudes.shape
-    mean = magnitudes.mean() + 1e-3
-    row = (magnitudes.sum(axis=1) + 16 * mean) / (columns + 16)
-    column = (magnitudes.sum(axis=0) + 4 * mean) / (rows + 4)
-    around = np.pad(magnitudes, 1, mode="edge")
-    near = (around[1:-1, :-2] + around[1:-1, 2:] + around[:-2, 1:-1] + around[2:, 1:-1]) / 4
-    estimate = 0.75 * np.outer(row, column) / mean + 0.25 * near
-    classes: npt.NDArray[np.int64] = np.floor(2 * np.log2(estimate + 1e-9) + 8).astype(np.int64)
-    return np.minimum(np.maximum(classes, 0), _CLASSES - 1)
+class _Prices(NamedTuple):
+    """Of squared errors, in bits, (R, K); classes (R, K), and the bits (classes, quantisers, magnitudes) of symbols."""
+
+    cost: Floats
+    classes: npt.NDArray[np.uint8]
+    rates: Floats
 
 
-def _rates(
-    magnitudes: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], quantiser: npt.NDArray[np.int64]
-) -> Floats:
-    """Bits (classes, quantisers, magnitudes) of a symbol; a quantiser of -1 counts for both."""
-    k = np.arange(_MAGNITUDES)
-    mean = 2.0 ** ((np.arange(_CLASSES) - 7.5) / 2)
-    ratio = (np.sqrt(1 + mean**2) - 1) / mean  # of a two-sided geometric distribution
-    prior = np.where(k > 0, 2.0, 1.0) * ratio[:, None] ** k
-    counts = np.repeat((_PRIOR * prior / prior.sum(axis=1, keepdims=True))[:, None], 2, axis=1)
-    for q in (0, 1):
-        mine = (quantiser == q) | (quantiser < 0)
-        places = classes[mine] * _MAGNITUDES + np.minimum(magnitudes[mine], _MAGNITUDES - 1)
-        counts[:, q] += np.bincount(places, minlength=_CLASSES * _MAGNITUDES).reshape(_CLASSES, _MAGNITUDES)
-    bits: Floats = np.log2(counts.sum(axis=2, keepdims=True)) - np.log2(counts)
-    bits[:, :, 1:] += 1  # the sign
-    return bits
+class _Paths(NamedTuple):
+    """The eight survivors of R rows, and which columns are settled.
+
+    State before, symbol and error of column j by the state after it, (R, K, 8); costs so far (R, 8); the errors of
+    settled columns, zero elsewhere, (R, K); the columns up to which a row is settled (R,).
+    """
+
+    previous: npt.NDArray[np.int8]
+    symbols: Symbols
+    errors: Floats
+    total: Floats
+    settled: Floats
+    until: npt.NDArray[np.int64]
+
+
+def _search(x: Floats, rows: Floats, prices: _Prices, symbols: Symbols) -> None:
+    """Fill in the symbols (R, K) of least cost, by the Viterbi algorithm with eight survivors for each row."""
+    height, width = x.shape
+    shape = (height, width, STATES)
+    paths = _Paths(
+        np.zeros(shape, np.int8), np.zeros(shape, np.int32), np.zeros(shape),
+        np.full((height, STATES), _FAR), np.zeros((height, width)), np.zeros(height, np.int64),
+    )  # fmt: skip
+    paths.total[:, 0] = 0.0
+    own = np.zeros((height, min(_WINDOW, width), STATES))  # survivors' errors in columns that are not settled
+    for first in range(0, width, _COLUMNS):
+        here = slice(first, min(first + _COLUMNS, width))
+        weights = x[:, here] - paths.settled[:, :first] @ rows[:first, here]
+        _search_block(weights, rows[: here.stop, here].copy(), prices, NEXT, first, own, paths)
+        _settle(here.stop, own, symbols, paths)
+    _finish(symbols, paths)
 
 
 @compiled
-def _search(
-    x: Floats,
+def _search_block(
+    weights: Floats,
     rows: Floats,
-    cost: Floats,
-    classes: npt.NDArray[np.int64],
-    rates: Floats,
+    prices: _Prices,
     following: npt.NDArray[np.int64],
-    symbols: Symbols,
+    first: int,
+    own: Floats,
+    paths: _Paths,
 ) -> None:
-    """Fill in the symbols (O, K) of least cost, row by row, by the Viterbi algorithm with eight survivors."""
-    height, width = x.shape
-    path = _Path(
-        np.empty((STATES, width)),
-        np.empty((STATES, width)),
-        np.zeros((width, STATES), np.int8),
-        np.zeros((width, STATES), np.int32),
-    )
-    for row in range(height):
-        _search_row(x[row], rows, cost[row], classes[row], rates, following, path, symbols[row])
+    """Extend the survivors of all rows by the columns of `weights` (R, B), which begin at column `first`."""
+    width = weights.shape[1]
+    mine, other = np.empty((STATES, width)), np.empty((STATES, width))
+    for row in range(weights.shape[0]):
+        for state in range(STATES):
+            mine[state] = weights[row]
+        for j in range(paths.until[row], first):
+            for state in range(STATES):
+                error = own[row, j - paths.until[row], state]
+                moving = mine[state]
+                for i in range(width):
+                    moving[i] -= error * rows[j, i]
+        _search_row(row, first, mine, other, rows[first:], prices, following, paths)
 
 
 @compiled
 def _search_row(
-    x: Floats,
+    row: Int,
+    first: Int,
+    mine: Floats,
+    other: Floats,
     rows: Floats,
-    cost: Floats,
-    classes: npt.NDArray[np.int64],
-    rates: Floats,
+    prices: _Prices,
     following: npt.NDArray[np.int64],
-    path: _Path,
-    symbols: Symbols,
+    paths: _Paths,
 ) -> None:
-    width = x.size
-    weights, spare = path.weights, path.spare
-    total, extended = np.full(STATES, _FAR), np.full(STATES, _FAR)
-    moved = np.zeros(STATES)
-    total[0] = 0.0
-    weights[0] = x
+    """Extend a row's survivors, whose weights in the block are `mine` (8, B); `rows` are those of the block."""
+    width = mine.shape[1]
+    total, extended = paths.total[row], np.empty(STATES)
     for j in range(width):
         extended[:] = _FAR
+        previous, found, moved = (
+            paths.previous[row, first + j], paths.symbols[row, first + j], paths.errors[row, first + j],
+        )  # fmt: skip
+        cost, rates = prices.cost[row, first + j], prices.rates[prices.classes[row, first + j]]
         for state in range(STATES):
             if total[state] < _FAR:
-                _extend(
-                    weights[state, j],
-                    state,
-                    total[state],
-                    cost[j],
-                    rates[classes[j]],
-                    following,
-                    j,
-                    extended,
-                    path,
-                    moved,
-                )
+                _extend(mine[state, j], state, total[state], cost, rates, following, extended, previous, found, moved)
         for state in range(STATES):
-            if extended[state] < _FAR:
-                before, error = path.previous[j, state], moved[state]
-                for i in range(j, width):
-                    spare[state, i] = weights[before, i] - error * rows[j, i]
-        weights, spare = spare, weights
-        total, extended = extended, total
-    end: Int = np.int64(np.argmin(total))
-    for j in range(width - 1, -1, -1):
-        symbols[j] = path.symbols[j, end]
-        end = np.int64(path.previous[j, end])
+            total[state] = extended[state]
+            source, target, error = mine[previous[state]], other[state], moved[state]
+            for i in range(j + 1, width):
+                target[i] = source[i] - error * rows[j, i]
+        mine, other = other, mine
 
 
 @compiled
@@ -188,26 +194,73 @@ def _extend(
     cost: Any,
     rates: Floats,
     following: npt.NDArray[np.int64],
-    j: int,
     extended: Floats,
-    path: _Path,
+    previous: npt.NDArray[np.int8],
+    found: Symbols,
     moved: Floats,
 ) -> None:
     """Try the symbols near a survivor's weight, and zero; keep what is best for the state that it leads to."""
     quantiser = state & 1
-    nearest: Int = np.int64(np.rint((abs(weight) + quantiser) / 2))
+    size = abs(weight)
+    sign = 1 if weight >= 0 else -1
+    nearest: Int = np.int64(np.rint((size + quantiser) / 2))
     for candidate in range(_CANDIDATES + 1):
         magnitude = max(nearest + candidate - 1, 0) if candidate < _CANDIDATES else 0
-        level = float(2 * magnitude - quantiser) if magnitude > 0 else 0.0
-        error = abs(weight) - level
-        bits = rates[quantiser, min(magnitude, _MAGNITUDES - 1)]
-        if magnitude >= _MAGNITUDES:
-            bits += 2 * np.log2(magnitude / (_MAGNITUDES - 1))
+        error = size - float(2 * magnitude - quantiser * np.int64(magnitude > 0))
+        bits = rates[quantiser, min(magnitude, MAGNITUDES - 1)]
+        if magnitude >= MAGNITUDES:
+            bits += 2 * np.log2(magnitude / (MAGNITUDES - 1))
         score = total + cost * error * error + bits
         target = following[state, magnitude & 1]
         if score < extended[target]:
             extended[target] = score
-            sign = 1 if weight >= 0 else -1
             moved[target] = sign * error
-            path.previous[j, target] = state
-            path.symbols[j, target] = sign * magnitude
+            previous[target] = state
+            found[target] = sign * magnitude
+
+
+@compiled
+def _settle(end: int, own: Floats, symbols: Symbols, paths: _Paths) -> None:
+    """Settle rows as far back from column `end` as their survivors are one; fill in `own` of the columns since."""
+    states, window = np.empty(STATES, np.int64), own.shape[1]
+    for row in range(symbols.shape[0]):
+        best: Int = np.argmin(paths.total[row])
+        for state in range(STATES):  # one that is nowhere yet goes with the best
+            states[state] = state if paths.total[row, state] < _FAR else best
+        start, j = paths.until[row], np.int64(end)
+        while j > start and (states != states[0]).any():
+            if j == end - window:
+                for state in range(STATES):
+                    if states[state] != states[best]:
+                        paths.total[row, state] = _FAR
+                        states[state] = states[best]
+                break
+            j -= 1
+            _step_back(row, j, j - (end - window), states, own, paths)
+        paths.until[row] = j
+        for place in range(end - j):
+            own[row, place] = own[row, place + window - (end - j)]
+        _write(row, start, j, states[0], symbols, paths)
+
+
+@compiled
+def _step_back(row: Int, j: Int, place: Int, states: npt.NDArray[np.int64], own: Floats, paths: _Paths) -> None:
+    """From the states after column j to those before it, noting the errors between."""
+    for state in range(STATES):
+        own[row, place, state] = paths.errors[row, j, states[state]]
+        states[state] = paths.previous[row, j, states[state]]
+
+
+@compiled
+def _write(row: Int, start: Int, end: Int, state: Int, symbols: Symbols, paths: _Paths) -> None:
+    """Settle columns `start` to `end` of a row, by the path to `state` after them."""
+    for j in range(end - 1, start - 1, -1):
+        symbols[row, j], paths.settled[row, j] = paths.symbols[row, j, state], paths.errors[row, j, state]
+        state = np.int64(paths.previous[row, j, state])
+
+
+@compiled
+def _finish(symbols: Symbols, paths: _Paths) -> None:
+    """Settle the rest of all rows by their best survivors."""
+    for row in range(symbols.shape[0]):
+        _write(row, paths.until[row], symbols.shape[1], np.int64(np.argmin(paths.total[row])), symbols, paths)

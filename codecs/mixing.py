@@ -103,7 +103,7 @@ class Encoder:
         if symbols.size and (symbols.min() < low or symbols.max() > high):
             found = f"{symbols.min()} to {symbols.max()}"
             raise CodecError(f"Symbols of kind {kind!r} run from {found}; they must lie in [{low}, {high}].")
-        self._buffer = self.state.code(self._buffer, np.array(symbols, np.int32, order="C"), kind, period)
+        self._buffer = self.state.code(self._buffer, np.require(symbols, np.int32, ["C", "W"]), kind, period)
 
     def finish(self) -> bytes:
         """The stream, without the zero bytes at its end (the decoder puts them back)."""
@@ -156,7 +156,7 @@ class BitCounter:
 
     def plane(self, symbols: Symbols, kind: Kind, period: int = 1) -> None:
         """Add a plane's code length."""
-        self.state.code(self._buffer, np.array(symbols, np.int32, order="C"), kind, period)
+        self.state.code(self._buffer, np.require(symbols, np.int32, ["C", "W"]), kind, period)
 
     @property
     def bits(self) -> float:

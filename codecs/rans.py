@@ -42,6 +42,7 @@ _MAX_SYMBOL = (1 << 31) - 1
 _LARGE = 1 << 16  # planes from this size on are coded in all lanes, smaller ones in the first
 _PART = 1 << 18  # symbols that are coded in one call, if a row is not longer
 _CHUNK = 1 << 20  # a chunk ends with the part that brings it to as many intervals
+_FEW = 1 << 12  # widths up to so many are counted one by one, not how often there is each of 2^16
 
 
 class State:
@@ -123,7 +124,7 @@ class Encoder:
     def plane(self, symbols: Symbols, kind: Kind, period: int = 1) -> None:
         """Append a plane (rows, columns) of int32 symbols: magnitudes below 2^31, or 0 … 255 for "bytes".
 
-        `period` is how many columns belong to one input channel; this coder does not use it.
+        `period` is the number of places of a convolution's kernel; this coder does not use it.
 
         Raises:
             CodecError: A symbol out of range.
@@ -250,6 +251,10 @@ class BitCounter:
     def plane(self, symbols: Symbols, kind: Kind, period: int = 1) -> None:
         """Add a plane's code length."""
         for packed in _intervals(self.state.tables, symbols, kind):
-            widths = np.bincount(packed & ((1 << FIELD) - 1))
-            where = np.flatnonzero(widths)
-            self.bits += float(widths[where] @ (PRECISION - np.log2(where)))
+            widths = packed & ((1 << FIELD) - 1)
+            if len(widths) < _FEW:
+                self.bits += float((PRECISION - np.log2(widths)).sum())
+                continue
+            counts = np.bincount(widths)
+            where = np.flatnonzero(counts)
+            self.bits += float(counts[where] @ (PRECISION - np.log2(where)))

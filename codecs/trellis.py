@@ -59,11 +59,12 @@ class Trellis:
         Raises:
             CodecError: The cost's sensitivity is that of a matrix of another shape.
         """
-        largest = float(np.abs(x).max(initial=0.0))
+        largest = max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
         if cost.sensitivity is None or largest == 0:
             code = self._code(math.sqrt(cost.price), largest)
             step = scale_value(code)
-            planes = tuple(Plane(trellis_quantise(part / step, cost.price_in(step)), "trellis") for part in split(x))
+            price = cost.price_in(step)
+            planes = tuple(Plane(trellis_quantise(part, price, step=step), "trellis") for part in split(x))
         else:
             code, symbols = self._second_order(x, cost.rate_weight, cost.sensitivity, largest)
             planes = tuple(Plane(part, "trellis") for part in split(symbols))
@@ -92,12 +93,12 @@ class Trellis:
         step = scale_value(code)
         height = rows // len(factors)
         parts = [
-            quantise_rows(part / step, factor, of_part, price / step**2, self.passes)
+            quantise_rows(part, factor, of_part, price / step**2, self.passes, step=step)
             for part, factor, of_part in zip(
                 x.reshape(len(factors), height, columns), factors, weight.reshape(len(factors), height), strict=True
             )
         ]
-        return code, np.concatenate(parts).reshape(x.shape)
+        return code, (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(x.shape)
 
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """One symbol per element."""
@@ -106,6 +107,8 @@ class Trellis:
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:
         """Levels times step."""
-        multiples = (levels(plane, NEXT).ravel() for plane in [next(planes) for _ in plane_layouts(shape)])
-        flat = np.concatenate([np.zeros(0, np.int64), *multiples])
-        return flat.reshape(shape).astype(np.float64) * scale_value(side.integer(MIN_CODE, MAX_CODE))
+        step, x, first = scale_value(side.integer(MIN_CODE, MAX_CODE)), np.empty(math.prod(shape)), 0
+        for rows, columns, _ in plane_layouts(shape):
+            np.multiply(levels(next(planes), NEXT).ravel(), step, out=x[first : first + rows * columns])
+            first += rows * columns
+        return x.reshape(shape)

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 
 from fuzz_decoder import GOLDEN, check, opened, sealed, target  # pyright: ignore[reportMissingImports]
 
+#: One small file of each codec, coder and version.
 SEEDS = {path.stem: opened(path.read_bytes()) for path in sorted(GOLDEN.glob("*.evc")) if path.stat().st_size < 1000}
 EDITS = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4
@@ -34,10 +35,15 @@ def test_any_bytes(data: bytes) -> None:
     target(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(SEEDS)), EDITS)
 def test_edited_files(name: str, edits: list[tuple[float, int, bytes]]) -> None:
     check(sealed(edited(SEEDS[name], edits)))
+
+
+def test_the_seeds_are_of_every_version_and_coder() -> None:
+    found = {int.from_bytes(body[:3], "little") >> 20 for body in SEEDS.values()}
+    assert found == {coder + 4 * version for version, coder in ((1, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2))}
 
 
 @pytest.mark.parametrize("name", sorted(SEEDS))

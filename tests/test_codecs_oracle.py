@@ -1,184 +1,31 @@
-"""A second decoder in plain Python integers, after codecs/FORMAT.md, must find the same symbols in every file."""
+"""Second decoders in plain Python integers, after codecs/FORMAT.md, must find the same symbols in every stream.
+
+They are in the files oracle_*.py, which import nothing of ours.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle_classes import ClassesDecoder
+from oracle_file import read_symbols
+from oracle_mixing import MixingDecoder
+from oracle_rans import RansDecoder
 
-from evocompress.codecs import CODECS, Cost, Record, Writer, parse_codec
-from evocompress.codecs.container import parse
-from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, State
+from evocompress.codecs import CODECS, Cost, Record, Writer, mixing, parse_codec, rans
+from evocompress.codecs.arrange import kernel_places
+from evocompress.codecs.container import decode_each, parse
+from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, Kind, State, Symbols
 
-M64 = (1 << 64) - 1
-THRESHOLDS = [
-    1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 4096, 8192, 16384,
-]  # fmt: skip
-
-
-class RangeDecoder:
-    """Section "Range coder" of FORMAT.md."""
-
-    def __init__(self, stream: bytes) -> None:
-        stream += bytes(-len(stream) % 4)
-        self.words = [int.from_bytes(stream[i : i + 4], "little") for i in range(0, len(stream), 4)]
-        self.next = 0
-        self.lower, self.range = 0, M64
-        self.point = self.word() << 32 | self.word()
-
-    def word(self) -> int:
-        self.next += 1
-        return self.words[self.next - 1] if self.next <= len(self.words) else 0
-
-    def interval(self, edges: Callable[[int], tuple[int, int, int]]) -> int:
-        scale = self.range >> 24
-        quantile = (self.point - self.lower & M64) // scale
-        assert quantile < 1 << 24
-        symbol, left, width = edges(quantile)
-        self.lower, self.range = self.lower + scale * left & M64, scale * width
-        if self.range < 1 << 32:
-            self.lower, self.range = self.lower << 32 & M64, self.range << 32
-            self.point = (self.point << 32 | self.word()) & M64
-        return symbol
-
-    def token(self, counts: list[int]) -> int:
-        free, total = (1 << 24) - len(counts), sum(counts)
-
-        def find(quantile: int) -> tuple[int, int, int]:
-            seen = 0
-            for symbol, count in enumerate(counts):
-                left = seen * free // total + symbol
-                seen += count
-                right = seen * free // total + symbol + 1
-                if quantile < right:
-                    return symbol, left, right - left
-            raise AssertionError
-
-        return self.interval(find)
-
-    def raw(self, bits: int) -> int:
-        shift = 24 - bits
-        return self.interval(lambda quantile: (quantile >> shift, quantile >> shift << shift, 1 << shift))
+GOLDEN = Path(__file__).parent / "golden"
 
 
-def class_of(estimate: int) -> int:
-    return sum(estimate >= threshold for threshold in THRESHOLDS)
-
-
-def priors() -> list[list[int]]:
-    one, edges, table = 1 << 40, [0, *THRESHOLDS, 32768], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        mean = max((low + high) * one // 128, one // 512)
-        theta = (math.isqrt(one * one + mean * mean) - one) * one // mean
-        mass = [one]
-        for _ in range(16):
-            mass.append(mass[-1] * theta // one)
-        tail = mass[15] * theta // max(one - theta, 1)
-        total = mass[0] + 2 * (sum(mass[1:16]) + tail)
-        row = [1 + 1536 * mass[0] // total]
-        for m in range(1, 16):
-            row += [1 + 1536 * mass[m] // total] * 2
-        left = 2 * tail
-        for octave in range(27):
-            share = left // 2 if octave < 8 else 0
-            row += [1 + 1536 * share // (4 * total)] * 4
-            left -= share
-        table.append(row)
-    return table
-
-
-def update(counts: list[list[int]], coded: list[tuple[int, int]]) -> None:
-    for k, token in coded:
-        counts[k][token] += 32
-    for k, row in enumerate(counts):
-        if sum(row) > 1 << 19:
-            counts[k] = [(count + 1) >> 1 for count in row]
-
-
-class PlainDecoder:
-    def __init__(self, stream: bytes) -> None:
-        self.coder = RangeDecoder(stream)
-        self.weights, self.hints = priors(), [[2] * 26]
-        self.bytes = [[2] * 256 for _ in range(8)]
-
-    def plane(self, rows: int, width: int, kind: str) -> list[list[int]]:
-        plane = [[0] * width for _ in range(rows)]
-        (self.bytes_plane if kind == "bytes" else self.weights_plane)(plane, rows, width)
-        return plane
-
-    def bytes_plane(self, plane: list[list[int]], rows: int, width: int) -> None:
-        for r in range(rows):
-            for start in range(0, width, 4096):
-                piece = [self.coder.token(self.bytes[r % 8]) for _ in range(min(4096, width - start))]
-                plane[r][start : start + 4096] = piece
-                update(self.bytes, [(r % 8, value) for value in piece])
-
-    def weights_plane(self, plane: list[list[int]], rows: int, width: int) -> None:
-        hint = self.coder.token(self.hints[0])
-        update(self.hints, [(0, hint)])
-        expected = THRESHOLDS[hint - 1] if hint else 1
-        start = 0
-        while start < rows:
-            stop = min(rows, start + max(1, min(start // 4, (1 << 14) // width)))
-            above = [[min(abs(plane[r][c]), 1 << 20) for r in range(start)] for c in range(width)]
-            mean = (64 * sum(map(sum, above)) + 64 * expected) // (start * width + 64)
-            column = [(64 * sum(above[c]) + 4 * mean) // (start + 4) for c in range(width)]
-            for first, stride, reach in ((0, 4, 0), (2, 4, 2), (1, 2, 1)):
-                places = range(first, width, stride)
-                if not places:
-                    continue
-                coded = [c for c in range(width) if c % 4 == 0 or (first == 1 and c % 2 == 0)]
-                classes = [
-                    [self.classify(plane[r], c, column[c], mean, coded, reach, width) for c in places]
-                    for r in range(start, stop)
-                ]
-                self.block(plane, start, places, classes)
-            start = stop
-
-    def classify(self, row: list[int], c: int, column: int, mean: int, coded: list[int], reach: int, width: int) -> int:
-        if reach == 0:
-            return class_of(min(column, (1 << 15) - 1))
-        size = [min(abs(value), 1 << 20) for value in row]
-        row_mean = (64 * sum(size[k] for k in coded) + 16 * mean) // (len(coded) + 16)
-        separable = column * row_mean // max(mean, 1)
-        if c + reach < width:
-            near = 32 * (size[c - reach] + size[c + reach])
-        else:
-            near = 32 * size[c - reach] + row_mean // 2
-        return class_of(min((3 * separable + near) // 4, (1 << 15) - 1))
-
-    def block(self, plane: list[list[int]], start: int, places: range, classes: list[list[int]]) -> None:
-        order = sorted(
-            (k, r, i) for r, row in enumerate(classes) for i, k in enumerate(row)
-        )  # by class, then in reading order
-        tokens = {(r, i): self.coder.token(self.weights[k]) for k, r, i in order}
-        update(self.weights, [(k, tokens[r, i]) for k, r, i in order])
-        extra = dict.fromkeys(tokens, 0)
-        for token in sorted(set(tokens.values())):
-            bits, shift = (0 if token < 31 else (token - 31) // 4 + 3), 0
-            where = sorted(place for place, t in tokens.items() if t == token)
-            while bits:
-                piece = min(bits, 15)
-                for place in where:
-                    extra[place] |= self.coder.raw(piece) << shift
-                bits, shift = bits - piece, shift + piece
-        for (r, i), token in tokens.items():
-            plane[start + r][places[i]] = self.symbol(token, extra[r, i])
-
-    @staticmethod
-    def symbol(token: int, extra: int) -> int:
-        if token < 31:
-            return (token + 1) // 2 if token % 2 else -(token // 2)
-        octave, quarter = divmod(token - 31, 4)
-        magnitude = ((4 + quarter) << (octave + 2)) + (extra >> 1)
-        return -magnitude if extra & 1 else magnitude
-
-
-def planes(seed: int) -> list[tuple[np.ndarray[tuple[int, int], np.dtype[np.int32]], str]]:
+def planes(seed: int) -> list[tuple[Symbols, Kind]]:
     rng = np.random.default_rng(seed)
-    made = []
+    made: list[tuple[Symbols, Kind]] = []
     for rows, width, scale in (
         (1, 1, 1.0),
         (12, 27, 0.1),
@@ -203,12 +50,12 @@ def planes(seed: int) -> list[tuple[np.ndarray[tuple[int, int], np.dtype[np.int3
 def test_plain_python_finds_the_same_symbols(seed: int) -> None:
     encoder = Encoder()
     for symbols, kind in planes(seed):
-        encoder.plane(symbols, kind)  # type: ignore[arg-type]
+        encoder.plane(symbols, kind)
     stream = encoder.finish()
-    plain, fast = PlainDecoder(stream), Decoder(stream)
+    plain, fast = ClassesDecoder(stream), Decoder(stream)
     for symbols, kind in planes(seed):
-        assert plain.plane(*symbols.shape, kind) == symbols.tolist()
-        assert fast.plane(symbols.shape, kind).tolist() == symbols.tolist()  # type: ignore[arg-type]
+        assert plain.plane(symbols.shape[0], symbols.shape[1], kind) == symbols.tolist()
+        assert fast.plane(symbols.shape, kind).tolist() == symbols.tolist()
 
 
 def test_plain_python_reads_whole_files() -> None:
@@ -218,7 +65,7 @@ def test_plain_python_reads_whole_files() -> None:
         coded = parse_codec(name).encode(x if name == "lossless" else x.astype(np.float64), Cost(1e-5))
         writer.add(Record(name, "float32", x.shape, parse_codec(name), coded))
     contents = parse(writer.finish())
-    plain, fast = PlainDecoder(contents.stream), Decoder(contents.stream)
+    plain, fast = ClassesDecoder(contents.stream), Decoder(contents.stream)
     for entry in contents.tensors:
         for layout in entry.planes:
             expected = fast.plane((layout.rows, layout.columns), layout.kind)
@@ -229,8 +76,72 @@ def test_counts_are_halved_alike() -> None:
     symbols = (np.random.default_rng(0).random((80, 300)) < 0.002).astype(np.int32)
     encoder = Encoder()
     encoder.plane(symbols, "weights")
-    assert PlainDecoder(encoder.finish()).plane(80, 300, "weights") == symbols.tolist()
+    assert ClassesDecoder(encoder.finish()).plane(80, 300, "weights") == symbols.tolist()
     counter = BitCounter(State())
     counter.plane(symbols, "weights")
     assert (counter.state.weights.table == encoder.state.weights.table).all()
     assert encoder.state.weights.table.sum() < State().weights.table.sum() + 32 * symbols.size, "nothing was halved"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plain_python_reads_rans(seed: int) -> None:
+    made = planes(seed) + [(symbols, "trellis") for symbols, kind in planes(seed + 9) if kind == "weights"]
+    encoder = rans.Encoder()
+    for symbols, kind in made:
+        encoder.plane(symbols, kind)
+    plain = RansDecoder(encoder.finish())
+    for symbols, kind in made:
+        assert plain.plane(symbols.shape[0], symbols.shape[1], kind) == symbols.tolist()
+    plain.finish()
+
+
+@pytest.mark.parametrize("period", [1, 3, 9])
+def test_plain_python_reads_mixing(period: int) -> None:
+    made = planes(period) + [(symbols, "trellis") for symbols, kind in planes(period + 9) if kind == "weights"]
+    encoder = mixing.Encoder()
+    for symbols, kind in made:
+        encoder.plane(symbols, kind, period)
+    plain = MixingDecoder(encoder.finish())
+    for symbols, kind in made:
+        assert plain.plane(symbols.shape[0], symbols.shape[1], kind, period) == symbols.tolist()
+    plain.finish()
+
+
+@pytest.mark.parametrize(
+    "name", ["deadzone", "codebook", "lossless", "dct-trellis", "trellis", "rans", "mixing", "tied"]
+)
+def test_plain_python_reads_golden_files(name: str) -> None:
+    data = (GOLDEN / f"{name}.evc").read_bytes()
+    check(data, None)
+
+
+@pytest.mark.parametrize("name", ["nameless", "tied-nameless"])
+def test_plain_python_reads_files_without_names(name: str) -> None:
+    data = (GOLDEN / f"{name}.evc").read_bytes()
+    check(data, None)
+    known = [tensor.name for tensor in read_symbols((GOLDEN / "tied.evc").read_bytes())]
+    if name == "nameless":
+        known = [tensor for tensor in known if tensor not in ("trellis:head", "trellis:again")]
+    assert [tensor.name for tensor in read_symbols(data, known)] == sorted(known)
+
+
+def check(data: bytes, names: list[str] | None) -> None:
+    """The oracle finds what the reader does: names, dtypes, shapes and symbols; a tied tensor has its source's."""
+    plain, found = read_symbols(data, names), list(decode_each(parse(data)))
+    assert len(plain) == len(found)
+    for place, (entry, planes, _) in enumerate(found):
+        assert plain[place][:3] == (entry.name, entry.dtype, list(entry.shape))
+        symbols = planes if entry.source is None else found[entry.source][1]
+        assert plain[place].planes == [plane.tolist() for plane in symbols]
+
+
+@pytest.mark.parametrize("preset", ["fast", "best"])
+def test_plain_python_reads_the_first_tensor_of_a_preset(preset: str) -> None:
+    contents = parse((GOLDEN / f"preset-{preset}.evc").read_bytes())
+    entry, planes, _ = next(decode_each(contents))
+    assert math.prod(entry.shape) == planes[0].size
+    if preset == "best":
+        found = MixingDecoder(contents.stream).plane(*entry.planes[0], kernel_places(entry.shape))
+    else:
+        found = RansDecoder(contents.stream).plane(*entry.planes[0])
+    assert found == planes[0].tolist()

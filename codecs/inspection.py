@@ -1,0 +1,64 @@
+"""Where the bytes of a file go: per tensor, the symbols and the side information."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from evocompress.codecs.arrange import kernel_places
+from evocompress.codecs.codec import Shape
+from evocompress.codecs.coders import count_bits
+from evocompress.codecs.container import Contents, decode_each, parse
+from evocompress.codecs.registry import codec_spec
+from evocompress.codecs.tensor_table import Entry
+
+__all__ = ["TensorInfo", "inspect"]
+
+
+class TensorInfo(NamedTuple):
+    """What one tensor takes of a file, in bytes.
+
+    `payload_bytes` is its share of the entropy-coded stream, `side_bytes` its side information in the tensor table. A
+    tensor that is tied to another takes nothing of either; `tied_to` is the other's name.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+    codec: str
+    weights: int
+    payload_bytes: float
+    side_bytes: int
+    tied_to: str | None = None
+
+    @property
+    def bits_per_weight(self) -> float:
+        """8·(payload + side) / weights."""
+        return 8 * (self.payload_bytes + self.side_bytes) / max(self.weights, 1)
+
+
+def inspect(data: bytes) -> tuple[list[TensorInfo], int]:
+    """What each tensor of a file takes, and the bytes of everything else; together they add up to the file.
+
+    The stream is shared, so a tensor's part of it is its share of the ideal code length.
+    """
+    contents, bits = parse(data), []
+    state = contents.coder.state()
+    for entry, planes, _ in decode_each(contents):
+        counter = count_bits(state)
+        for plane, layout in zip(planes, entry.planes, strict=True):
+            counter.plane(plane, layout.kind, kernel_places(entry.shape))
+        state = counter.state
+        bits.append(counter.bits)
+    scale = len(contents.stream) / sum(bits) if sum(bits) else 0.0
+    # The table is deflated; where much side information is alike, it takes less there than it is long.
+    share = min(1.0, contents.table_bytes / max(sum(len(entry.side) for entry in contents.tensors), 1))
+    infos = [_info(contents, e, used * scale, share) for e, used in zip(contents.tensors, bits, strict=True)]
+    taken = sum(info.side_bytes for info in infos) + (len(contents.stream) if scale else 0)
+    return infos, len(data) - taken
+
+
+def _info(contents: Contents, entry: Entry, payload: float, share: float) -> TensorInfo:
+    tied_to = None if entry.source is None else contents.tensors[entry.source].name
+    side, weights = int(len(entry.side) * share), math.prod(entry.shape)
+    return TensorInfo(entry.name, entry.shape, entry.dtype, codec_spec(entry.codec), weights, payload, side, tied_to)

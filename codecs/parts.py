@@ -1,0 +1,54 @@
+"""Large tensors, decoded some rows at a time: a quantiser alone in its chain needs no more than their symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evocompress.codecs.arrange import plane_layouts
+from evocompress.codecs.codec import Codec, Shape, SideReader
+from evocompress.codecs.dtypes import dtype_named, to_dtype
+from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.registry import LOSSLESS
+from evocompress.errors import FormatError
+
+__all__ = ["decode_in_parts"]
+
+_PART = 1 << 20  # weights
+#: Stages that make of each row of a plane a row of weights.
+_BY_ROWS = ("deadzone", "trellis")
+
+
+def decode_in_parts(codec: Codec, planes: Sequence[Symbols], side: bytes, shape: Shape, dtype: str) -> npt.NDArray[Any]:
+    """A tensor of this shape and dtype from all of its planes and side information.
+
+    The same as `to_dtype` of what the codec decodes, whose float64 are never there for all of a large tensor.
+
+    Raises:
+        FormatError: It decodes to NaN, or to numbers that the dtype does not have.
+    """
+    if not _by_rows(codec, shape):
+        return _decode(codec, planes, side, shape, dtype)
+    array = np.empty(shape, dtype_named(dtype))
+    rows = max(_PART * shape[0] // array.size, 1)
+    for first in range(0, shape[0], rows):
+        part = array[first : first + rows]
+        part[...] = _decode(codec, [planes[0][first : first + rows]], side, part.shape, dtype)
+    return array
+
+
+def _by_rows(codec: Codec, shape: Shape) -> bool:
+    """Whether there is one plane, whose rows are those of the tensor, and more of them than one part."""
+    alone = len(codec.stages) == 1 and codec.stages[0].id in _BY_ROWS
+    return alone and len(shape) > 1 and shape[0] > 1 and sum(n * k for n, k, _ in plane_layouts(shape)) > _PART
+
+
+def _decode(codec: Codec, planes: Sequence[Symbols], side: bytes, shape: Shape, dtype: str) -> npt.NDArray[Any]:
+    reader = SideReader(side)
+    x = codec.decode_from(iter(planes), reader, shape)
+    if codec != LOSSLESS and np.isnan(x).any():
+        raise FormatError("A tensor decodes to NaN: the file is damaged.")
+    return to_dtype(x, dtype, shape)

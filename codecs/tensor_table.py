@@ -1,0 +1,270 @@
+"""The tensor table of an `.evc` file: names, dtypes, shapes, codecs, side information, column by column.
+
+FORMAT.md, sections 2 and 3. The reader validates all of it before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from evocompress.codecs.codec import Codec, Layout, Shape, SideReader, varint
+from evocompress.codecs.dtypes import DTYPES, dtype_named
+from evocompress.codecs.registry import LOSSLESS, stage_by_number
+from evocompress.errors import CodecError, FormatError
+
+__all__ = [
+    "BASE_HEADER",
+    "BASE_WEIGHTS",
+    "HEADER_PER_BYTE",
+    "MAX_HEADER",
+    "MAX_TENSORS",
+    "WEIGHTS_PER_BYTE",
+    "Entry",
+    "Row",
+    "check_row",
+    "encoded_name",
+    "fingerprint",
+    "header_limit",
+    "load_of",
+    "read_table",
+    "weight_limit",
+    "write_table",
+]
+
+MAX_TENSORS, MAX_HEADER = 1 << 16, 1 << 22
+BASE_HEADER, HEADER_PER_BYTE = 1 << 16, 1 << 6
+BASE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 22, 1 << 10
+_MAX_NAME, _MAX_DIMENSIONS, _MAX_LENGTH, _MAX_STAGES, _MAX_SIDE = 1 << 10, 8, 1 << 40, 8, 1 << 10
+
+
+class Row(NamedTuple):
+    """One tensor as a writer remembers it: its row of the table, without its symbols.
+
+    `load` is what it counts against the limit on weights; `source` the place of the tensor that it is tied to.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+    codec: Codec
+    side: bytes
+    load: int
+    source: int | None = None
+
+
+class Entry(NamedTuple):
+    """One tensor as a reader finds it in the table: all that is needed to decode it but its symbols.
+
+    A tied tensor has the codec of its `source`, a place in the table before it, and no planes.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+    codec: Codec
+    side: bytes
+    planes: tuple[Layout, ...]
+    source: int | None = None
+
+
+def weight_limit(nbytes: int) -> int:
+    """How many weights a file of this size may hold: 2^22, and 2^10 more for each byte. A writer pads if it must."""
+    return BASE_WEIGHTS + WEIGHTS_PER_BYTE * nbytes
+
+
+def header_limit(nbytes: int) -> int:
+    """How long the inflated tensor table of a file of this size may be, in bytes."""
+    return min(BASE_HEADER + HEADER_PER_BYTE * nbytes, MAX_HEADER)
+
+
+def load_of(shape: Shape, planes: Sequence[int]) -> int:
+    """What a tensor counts against `weight_limit`: its weights, or its symbols (`planes` has sizes) if more."""
+    return max(math.prod(shape), sum(planes))
+
+
+def encoded_name(name: str) -> bytes:
+    """A name's bytes; they end at a zero byte in the file, so they hold none.
+
+    Raises:
+        CodecError: A zero byte, or no Unicode text.
+    """
+    try:
+        data = name.encode()
+    except UnicodeEncodeError as error:
+        raise CodecError(f"Tensor name {name!r} is not Unicode text: {error}.") from error
+    if b"\0" in data:
+        raise CodecError(f"Tensor name {name!r} contains a NUL character, which ends names in a file; rename it.")
+    return data
+
+
+def fingerprint(names: Iterable[str]) -> int:
+    """20 bits by which a file without names knows the names that it had, in ascending order.
+
+    Raises:
+        CodecError: One that no file could hold.
+    """
+    return binascii.crc32(b"".join(encoded_name(name) + b"\0" for name in names)) >> 12
+
+
+def check_row(name: str, shape: Shape) -> None:
+    """Refuse what the table cannot hold.
+
+    Raises:
+        CodecError: A name that is too long or no text, more dimensions than the format has, or a length beyond 2^40.
+    """
+    if len(encoded_name(name)) > _MAX_NAME or len(shape) > _MAX_DIMENSIONS:
+        raise CodecError(
+            f"Tensor {name[:80]!r} of {len(shape)} dimensions: the format holds names of up to {_MAX_NAME} bytes and "
+            f"up to {_MAX_DIMENSIONS} dimensions."
+        )
+    if max(shape, default=0) > _MAX_LENGTH:
+        raise CodecError(f"Tensor {name!r} has shape {shape}; no length may exceed {_MAX_LENGTH}.")
+
+
+def write_table(rows: Sequence[Row], version: int, *, names: bool = True) -> bytes:
+    """The table before it is deflated: alike things stand side by side, which deflates best.
+
+    Without names, or with tied tensors, the version must be 3.
+    """
+    own = [row for row in rows if row.source is None]
+    chains = list(dict.fromkeys(_numbers(row.codec) for row in own))
+    parts = [varint(len(rows)), varint(len(chains))]
+    parts += [varint(len(chain)) + b"".join(map(varint, chain)) for chain in chains]
+    parts += [varint(int(names))] if version > 2 else []
+    parts += [encoded_name(row.name) + b"\0" for row in rows] if names else [varint(fingerprint(r.name for r in rows))]
+    parts += [_ties(rows)] if version > 2 else []
+    parts += [varint(DTYPES.index(row.dtype)) for row in own]
+    first = 0  # of the tensor before: a bias is as long as its weight, so a difference deflates better
+    for shape in (row.shape for row in own):
+        lengths = (shape[0] - first, *shape[1:]) if shape else ()
+        parts.append(varint(len(shape)) + b"".join(map(varint, lengths)))
+        first = shape[0] if shape else first
+    places = {chain: place for place, chain in enumerate(chains)}
+    parts += [varint(places[_numbers(row.codec)]) for row in own]
+    parts += [row.side for row in own]
+    return b"".join(parts)
+
+
+def _numbers(codec: Codec) -> tuple[int, ...]:
+    return tuple(stage.number for stage in codec.stages)
+
+
+def _ties(rows: Sequence[Row]) -> bytes:
+    """Which tensors are tied, and to which: differences of places."""
+    tied = [(place, row.source) for place, row in enumerate(rows) if row.source is not None]
+    parts, last = [varint(len(tied))], 0
+    for place, source in tied:
+        parts.append(varint(place - last) + varint(place - source))
+        last = place
+    return b"".join(parts)
+
+
+class _TableReader(SideReader):
+    def name(self) -> str:
+        end = self._data.find(b"\0", self.position, self.position + _MAX_NAME + 1)
+        if end < 0:
+            raise FormatError("A tensor's name has no end: the file is damaged.")
+        start, self.position = self.position, end + 1
+        try:
+            return self._data[start:end].decode()
+        except UnicodeDecodeError as error:
+            raise FormatError("A tensor's name is not UTF-8: the file is damaged.") from error
+
+    def shape(self, first: int) -> Shape:
+        rank = self.integer(0, _MAX_DIMENSIONS)
+        lengths = [self.integer(-first if place == 0 else 0, _MAX_LENGTH) for place in range(rank)]
+        return (lengths[0] + first, *lengths[1:]) if lengths else ()
+
+    def shapes(self, count: int) -> list[Shape]:
+        shapes: list[Shape] = []
+        first = 0
+        for _ in range(count):
+            shapes.append(self.shape(first))
+            first = shapes[-1][0] if shapes[-1] else first
+        return shapes
+
+    def ties(self, count: int) -> dict[int, int]:
+        """Places of tied tensors, each with the place of its source."""
+        ties: dict[int, int] = {}
+        place = 0
+        for _ in range(self.integer(0, count)):
+            place += self.integer(1, MAX_TENSORS)
+            source = place - self.integer(1, MAX_TENSORS)
+            if place >= count or source < 0 or source in ties:
+                raise FormatError("A tensor is tied to one that cannot be its source: the file is damaged.")
+            ties[place] = source
+        return ties
+
+    def since(self, start: int) -> bytes:
+        """What was read from a position on."""
+        return self._data[start : self.position]
+
+    def chain(self) -> Codec:
+        numbers = [self.integer(0, 1 << 16) for _ in range(self.integer(1, _MAX_STAGES))]
+        stages = [stage_by_number(number) for number in numbers]
+        if None in stages:
+            raise FormatError(
+                f"The file uses codec stage {numbers[stages.index(None)]}, which this version does not know: "
+                "it was written by a newer one, or is damaged."
+            )
+        try:
+            return Codec(tuple(stage for stage in stages if stage is not None))
+        except CodecError as error:
+            raise FormatError(f"The file names a chain of stages that cannot be: {error}") from error
+
+
+def read_table(table: bytes, version: int, limit: int) -> tuple[tuple[Entry, ...], int | None]:
+    """The tensors of an inflated table that may hold `limit` weights, and the `fingerprint` of names that it lacks.
+
+    Raises:
+        FormatError: The table breaks a rule of the format.
+    """
+    reader = _TableReader(table)
+    count = reader.integer(0, MAX_TENSORS)
+    chains = [reader.chain() for _ in range(reader.integer(0, count))]
+    named = version < 3 or reader.integer(0, 1) == 1
+    lost = None if named else reader.integer(0, (1 << 20) - 1)
+    names = [reader.name() if named else str(place) for place in range(count)]
+    if len(set(names)) != len(names):
+        raise FormatError("Two tensors have the same name: the file is damaged.")
+    ties = reader.ties(count) if version > 2 else {}
+    own = [name for place, name in enumerate(names) if place not in ties]
+    found = iter(_read_own(reader, own, chains, limit))
+    entries: list[Entry] = []
+    for place, name in enumerate(names):
+        source = ties.get(place)
+        tied = None if source is None else entries[source]._replace(name=name, side=b"", planes=(), source=source)
+        entries.append(tied or next(found))
+    _check_loads(entries, limit)
+    reader.finish()
+    return tuple(entries), lost
+
+
+def _read_own(reader: _TableReader, names: Sequence[str], chains: Sequence[Codec], limit: int) -> list[Entry]:
+    """The columns of the tensors that are not tied; stops before their planes are more than the limit allows."""
+    dtypes = [DTYPES[reader.integer(0, len(DTYPES) - 1)] for _ in names]
+    shapes = reader.shapes(len(names))
+    codecs = [chains[reader.integer(0, len(chains) - 1)] for _ in names]
+    entries, total = [], 0
+    for name, dtype, shape, codec in zip(names, dtypes, shapes, codecs, strict=True):
+        if total + math.prod(shape) > limit:
+            raise FormatError(f"Tensor {name!r} has more weights than its file may hold: damaged or hostile.")
+        if dtype_named(dtype).kind not in "fV" and codec != LOSSLESS:
+            raise FormatError(f"Tensor {name!r} is of dtype {dtype} but lossily coded: the file is damaged.")
+        start = reader.position
+        planes = codec.layout(reader, shape)
+        total += load_of(shape, [plane.rows * plane.columns for plane in planes])
+        if total > limit or reader.position - start > _MAX_SIDE:
+            raise FormatError(f"Tensor {name!r} announces more than its file may hold: it is damaged or hostile.")
+        entries.append(Entry(name, dtype, shape, codec, reader.since(start), tuple(planes)))
+    return entries
+
+
+def _check_loads(entries: Sequence[Entry], limit: int) -> None:
+    """Tied tensors count as well: a reader makes a copy of each."""
+    total = sum(load_of(e.shape, [plane.rows * plane.columns for plane in e.planes]) for e in entries)
+    if total > limit:
+        raise FormatError("Tied tensors have more weights than their file may hold: it is damaged or hostile.")
