@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from evocompress.data.examples import Examples
+from evocompress.data.examples import IGNORED, Examples
 from evocompress.errors import ModelError
 
-__all__ = ["Evaluation", "check_fit", "evaluate", "evaluation_mode"]
+__all__ = ["Evaluation", "check_fit", "evaluate", "evaluation_mode", "first_tensor"]
+
+#: Where a network that returns several things by name has what counts, the first of these first.
+_OUTPUTS = ("logits", "last_hidden_state", "pooler_output")
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """`correct` of `total` examples and their mean cross-entropy `loss` in nats, NaN or infinite if a logit was."""
+    """`correct` of `total` labels and their mean cross-entropy `loss` in nats, NaN or infinite if a logit was."""
 
     correct: int
     total: int
@@ -26,7 +30,7 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         """`correct` / `total`, in [0, 1]."""
-        return self.correct / self.total
+        return self.correct / max(self.total, 1)
 
 
 @contextlib.contextmanager
@@ -41,44 +45,82 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
+def first_tensor(result: object) -> Tensor:
+    """What counts of a network's result: itself, or its logits, last hidden state, pooled output, or first tensor.
+
+    Raises:
+        ModelError: There is no tensor in it.
+
+    >>> first_tensor((torch.ones(2), None)).tolist()
+    [1.0, 1.0]
+    """
+    found = _find(result)
+    if found is None:
+        raise ModelError(f"the network returned a {type(result).__name__} without a tensor in it")
+    return found
+
+
+def _find(result: object) -> Tensor | None:
+    if isinstance(result, Tensor):
+        return result
+    if isinstance(result, PackedSequence):
+        return result.data
+    for name in _OUTPUTS:
+        part = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
+        if isinstance(part, Tensor):
+            return part
+    parts = result.values() if isinstance(result, Mapping) else result if isinstance(result, tuple | list) else ()
+    return next((found for found in map(_find, parts) if found is not None), None)
+
+
 def evaluate(
     model: nn.Module, examples: Examples, device: torch.device | str = "cpu", batch_size: int = 500
 ) -> Evaluation:
     """Count what `model` gets right; it is moved to `device` and keeps its training mode.
 
-    An example whose logits are not all finite counts as wrong. Raises ModelError where the logits are not (n, classes).
+    Labels (n,) belong to logits (n, classes), labels (n, L) to logits (n, L, classes), and each of the n·L counts.
+    Where a logit is not finite the example counts as wrong. Raises ModelError where the logits have another shape.
     """
     model.to(device)
     examples = examples.to(device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
+    batch_size = max(batch_size // (examples.labels[0].numel() or 1), 1)
     with evaluation_mode(model), torch.inference_mode():
         for start in range(0, len(examples), batch_size):
-            images, labels = examples.batch(slice(start, start + batch_size))
-            logits: Tensor = model(images)
-            _check_logits(logits, len(labels))
-            hits = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+            inputs, labels = examples.batch(slice(start, start + batch_size))
+            logits = _logits(model(inputs), labels)
+            hits = (logits.argmax(-1) == labels) & logits.isfinite().all(-1)
             correct += hits.sum()
-            loss += nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-    return Evaluation(int(correct), len(examples), float(loss) / len(examples))
+            loss += nn.functional.cross_entropy(
+                logits.flatten(0, -2).float(), labels.flatten(), reduction="sum", ignore_index=IGNORED
+            )
+    total = int((examples.labels != IGNORED).sum())
+    return Evaluation(int(correct), total, float(loss) / max(total, 1))
 
 
 def check_fit(model: nn.Module, examples: Examples, classes: int) -> None:
     """Raise ModelError where `model` cannot take these examples or does not give at least `classes` logits."""
-    images, labels = examples.batch(slice(0, 2))
-    device = next((parameter.device for parameter in model.parameters()), images.device)
+    inputs, labels = examples.batch(slice(0, 2))
+    device = next((parameter.device for parameter in model.parameters()), inputs.device)
     with evaluation_mode(model), torch.inference_mode():
         try:
-            logits = model(images.to(device))
+            result = model(inputs.to(device))
         except Exception as failure:
-            shape = tuple(images.shape)
-            raise ModelError(f"the network fails on images of shape {shape}: {failure}") from failure
-        _check_logits(logits, len(labels))
-    if logits.shape[1] < classes:
-        raise ModelError(f"the network gives {logits.shape[1]} logits; the data set has {classes} classes")
+            what = "inputs" if examples.is_discrete else "images"
+            shape = f"{tuple(inputs.shape)}, {inputs.dtype}" if examples.is_discrete else tuple(inputs.shape)
+            raise ModelError(f"the network fails on {what} of shape {shape}: {failure}") from failure
+        logits = _logits(result, labels)
+    if logits.shape[-1] < classes:
+        raise ModelError(f"the network gives {logits.shape[-1]} logits; the data set has {classes} classes")
 
 
-def _check_logits(logits: object, count: int) -> None:
-    got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
-        raise ModelError(f"the network returned {got} for {count} images; it must return logits ({count}, classes)")
+def _logits(result: object, labels: Tensor) -> Tensor:
+    logits = _find(result)
+    if logits is None or logits.ndim != labels.ndim + 1 or logits.shape[:-1] != labels.shape:
+        got = f"a {type(result).__name__}" if logits is None else f"shape {tuple(logits.shape)}"
+        must = ", ".join(["classes"] if labels.ndim == 1 else [str(labels.shape[1]), "classes"])
+        raise ModelError(
+            f"the network returned {got} for {len(labels)} images; it must return logits ({len(labels)}, {must})"
+        )
+    return logits

@@ -7,9 +7,9 @@ right on what it was trained on, this says more than the Fisher information, whi
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
-from evocompress.evaluation import evaluation_mode
+from evocompress.evaluation import evaluation_mode, first_tensor
+from evocompress.moments import Moments
 
 __all__ = ["second_order_sensitivities"]
 
 _BATCH = 64
+_OUTPUTS = 1 << 24  # numbers that the network may return at a time
 _FLOOR = 1e-6  # of the largest scale: a dead tensor is cheap to damage, not free
-_MAX_COLUMNS = 8192  # a matrix with more columns gets a scale only; H would take more than half a gigabyte
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-#: A module's inputs and output gradients to rows of H's inputs (groups, n, K) and squared gradients (O,).
-_Moments: TypeAlias = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def second_order_sensitivities(
@@ -38,14 +37,17 @@ def second_order_sensitivities(
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, float | Sensitivity]:
-    """A `Sensitivity` for the weights of convolutions and linear layers, a scale for every other floating tensor.
+    """A `Sensitivity` for the weight matrices of the layers that layers.py knows, a scale for all other float tensors.
 
-    H is the second moment of the layer's inputs, g that of its output gradients, and their product is scaled so that
-    its trace is that of the Gauss-Newton matrix, which the Kronecker product misses by a factor of 0.2 to 3. All are
-    normalised together so that the geometric mean of the scales, weighted by the number of elements, is 1.
+    These are convolutions, linear, recurrent and attention layers and embeddings. H is the second moment of the layer's
+    inputs (of an embedding: a multiple of the identity), g that of its output gradients (of an embedding: by token),
+    and their product is scaled so that its trace is that of the Gauss-Newton matrix, which the Kronecker product misses
+    by a factor of 0.2 to 3. All are normalised together so that the geometric mean of the scales, weighted by the
+    number of elements, is 1. A tensor that goes by several names has the same under each.
 
     Args:
-        model: The network; moved to `device`; weights, gradients and mode are left as they were.
+        model: The network; moved to `device`; weights, gradients and mode are left as they were. It may return a tensor
+            of any shape (n, …), or what `evaluation.first_tensor` finds one in.
         examples: Calibration examples, as the network was trained on.
         samples: How many of them to draw, without replacement.
         seed: Of the draws.
@@ -58,37 +60,75 @@ def second_order_sensitivities(
     examples = examples.to(device)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(examples), generator=generator)[:samples].to(device)
-    moments, squares = _Collector(model), dict[str, Tensor]()
-    parameters = dict(model.named_parameters())
-    needs = {name: parameter.requires_grad for name, parameter in parameters.items()}
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    try:
-        with evaluation_mode(model), moments:
-            for start in range(0, len(chosen), _BATCH):
-                images = examples.batch(chosen[start : start + _BATCH])[0]
-                gradients = _gradients(model, parameters, images, generator)
+    moments, squares = Moments(model), dict[str, Tensor]()
+    with evaluation_mode(model), _differentiable(model) as parameters:
+        size = _batch_size(model, examples)
+        with moments:
+            for start in range(0, len(chosen), size):
+                inputs = examples.batch(chosen[start : start + size])[0]
+                gradients = _gradients(model, parameters, inputs, generator)
+                moments.gradients(gradients)
                 for name, square in _squares(model, gradients):
                     squares[name] = squares.get(name, torch.zeros((), dtype=torch.float64)) + square
                 if progress is not None:
-                    progress(min((start + _BATCH) / len(chosen), 1.0))
-    finally:
-        for name, parameter in parameters.items():
-            parameter.requires_grad_(needs[name])
+                    progress(min((start + size) / len(chosen), 1.0))
     return _normalised(model, moments, squares, len(chosen))
 
 
+@contextlib.contextmanager
+def _differentiable(model: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
+    """The float parameters, all of them with gradients meanwhile."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    needs = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    # cuDNN's recurrent layers have gradients in training mode only.
+    slow = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        with torch.backends.cudnn.flags(enabled=False) if slow else contextlib.nullcontext():
+            yield parameters
+    finally:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(needs[name])
+
+
+def _batch_size(model: nn.Module, examples: Examples) -> int:
+    """So many examples that their outputs are not too large: a language model's are, with a number for each word."""
+    with torch.no_grad():
+        outputs = _outputs(model, examples.batch(slice(0, 2))[0])
+    return min(max(_OUTPUTS * len(outputs) // max(outputs.numel(), 1), 1), _BATCH)
+
+
+def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The network's outputs (n, …).
+
+    Raises:
+        ModelError: It fails, or its outputs are not finite or not one for each example.
+    """
+    where = f"calibration examples of shape {tuple(inputs.shape)}, {inputs.dtype}"
+    try:
+        outputs = first_tensor(model(inputs))
+    except ModelError:
+        raise
+    except Exception as failure:
+        raise ModelError(f"the network fails on {where}: {failure}") from failure
+    if not outputs.ndim or len(outputs) != len(inputs) or not outputs.is_floating_point():
+        raise ModelError(f"the network gives {outputs.dtype} {tuple(outputs.shape)} on {where}; must be floats (n, …)")
+    if not outputs.isfinite().all():
+        raise ModelError(f"the network gives outputs that are not finite on {where}")
+    return outputs
+
+
 def _gradients(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], images: Tensor, generator: torch.Generator
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], inputs: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    outputs = model(images)
-    if not isinstance(outputs, Tensor) or not outputs.isfinite().all():
-        what = "outputs that are not finite" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
-        raise ModelError(f"the network gives {what} on calibration examples of shape {tuple(images.shape)}")
+    outputs = _outputs(model, inputs)
     direction = torch.randn(outputs.shape, generator=generator).to(outputs)
-    direction -= direction.mean(dim=-1, keepdim=True)  # a constant added to all logits changes nothing
+    if outputs.ndim > 1 and outputs.shape[-1] > 1:
+        direction -= direction.mean(dim=-1, keepdim=True)  # a constant added to all logits changes nothing
     found = torch.autograd.grad((outputs * direction).sum(), list(parameters.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
+    pairs = zip(parameters, found, strict=True)
+    return {name: gradient.to_dense() for name, gradient in pairs if gradient is not None}
 
 
 def _squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -105,75 +145,8 @@ def _squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator[tupl
             yield f"{prefix}running_var", (weight * slope / (2 * spread)).double().square().sum().cpu()
 
 
-def _convolution(module: nn.Module, inputs: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
-    assert isinstance(module, nn.Conv1d | nn.Conv2d)
-    kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
-    padding = module._reversed_padding_repeated_twice
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padded = nn.functional.pad(inputs, padding, mode=mode)
-    if isinstance(module, nn.Conv1d):
-        padded, kernel, stride, dilation = padded[:, :, None], (1, *kernel), (1, *stride), (1, *dilation)
-    patches = nn.functional.unfold(padded, kernel, dilation=dilation, stride=stride)  # (n, C·k, positions)
-    patches = patches.view(len(inputs), module.groups, -1, patches.shape[2]).permute(1, 0, 3, 2)
-    # Summed over positions on the side of the gradients, so averaged over them here.
-    rows = patches.reshape(module.groups, -1, patches.shape[3]) / math.sqrt(patches.shape[2])
-    return rows, gradients.flatten(2).square().sum(dim=(0, 2))
-
-
-def _linear(module: nn.Module, inputs: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
-    inputs, gradients = inputs.reshape(-1, inputs.shape[-1]), gradients.reshape(-1, gradients.shape[-1])
-    return inputs[None], gradients.square().sum(dim=0)
-
-
-_MOMENTS: dict[type[nn.Module], _Moments] = {nn.Conv1d: _convolution, nn.Conv2d: _convolution, nn.Linear: _linear}
-
-
-def _columns(module: nn.Module) -> int:
-    """K of a layer's weights."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.numel() // max(len(weight), 1)
-
-
-class _Collector:
-    """Adds up H and g of every layer that has them, while it is entered."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.H: dict[str, Tensor] = {}
-        self.g: dict[str, Tensor] = {}
-        self._layers = {
-            f"{path}.weight" if path else "weight": module
-            for path, module in model.named_modules()
-            if type(module) in _MOMENTS and _columns(module) <= _MAX_COLUMNS
-        }
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-
-    def __enter__(self) -> _Collector:
-        for name, module in self._layers.items():
-            self._handles.append(module.register_forward_hook(self._hook(name)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach()
-            if output.requires_grad:
-                output.register_hook(lambda gradients: self._add(name, module, x, gradients))  # type: ignore[no-untyped-call]
-
-        return forward
-
-    def _add(self, name: str, module: nn.Module, inputs: Tensor, gradients: Tensor) -> None:
-        rows, squares = _MOMENTS[type(module)](module, inputs.float(), gradients.float())
-        H, g = (rows.mT @ rows).double().cpu(), squares.double().cpu()
-        self.H[name] = self.H[name] + H if name in self.H else H
-        self.g[name] = self.g[name] + g if name in self.g else g
-
-
 def _normalised(
-    model: nn.Module, moments: _Collector, squares: Mapping[str, Tensor], count: int
+    model: nn.Module, moments: Moments, squares: Mapping[str, Tensor], count: int
 ) -> dict[str, float | Sensitivity]:
     """Sums over `count` examples to sensitivities: ½·squared gradient per element, Kronecker factors of that trace."""
     state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
@@ -190,16 +163,16 @@ def _normalised(
     middle = math.exp(sum(state[name].numel() * math.log(scale) for name, scale in usable.items()) / total)
     least = _FLOOR * max(usable.values())
     found: dict[str, float | Sensitivity] = {}
-    for name in state:
-        # A buffer without gradient (not of batch normalisation) is neither dead nor known: the neutral 1.
-        scale = max(scales[name], least) / middle if name in scales else 1.0
-        found[name] = _kronecker(moments, name, scale) or scale
-    return found
+    for name, scale in scales.items():
+        scale = max(scale, least) / middle
+        found[name] = moments.sensitivity(name, scale) or scale
+    known = dict(_names(model))
+    # A buffer without gradient (not of batch normalisation) is neither dead nor known: the neutral 1.
+    return {name: found.get(known.get(name, name), 1.0) for name in state}
 
 
-def _kronecker(moments: _Collector, name: str, scale: float) -> Sensitivity | None:
-    """Factors of this mean; None where the layer has none, or they are zero (it never ran, or its input is dead)."""
-    if name not in moments.H:
-        return None
-    factors = Sensitivity(moments.H[name].numpy(), moments.g[name].numpy())
-    return factors.scaled(scale / factors.scale) if factors.scale > 0 else None
+def _names(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Every name of a parameter, and the first of those that it has."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        yield name, first[id(parameter)]

@@ -1,4 +1,4 @@
-"""Labelled images in memory, and the three splits of a data set."""
+"""Labelled examples in memory (images, or tokens), and the three splits of a data set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from torch import Tensor
 
 from evocompress.errors import DataError
 
-__all__ = ["Augmentation", "Examples", "Splits"]
+__all__ = ["IGNORED", "Augmentation", "Examples", "Splits"]
 
 Augmentation: TypeAlias = Literal["none", "crop-flip"]
 SPLITS = ("train", "validation", "audit")
+#: A label that asks for nothing: that of a padded or given word (as torch's cross_entropy has it).
+IGNORED = -100
+_DISCRETE = (torch.int32, torch.int64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +26,9 @@ class Examples:
     """`images` (n, c, h, w), uint8 or float32 as they were read, and `labels` (n,) int64.
 
     Networks see `(images - mean) / std`, per channel, in the images' own units; `batch` does that, so that a big data
-    set stays in memory as bytes. Raises DataError where the parts do not fit together.
+    set stays in memory as bytes. `images` may be inputs of any other kind, (n, …): int32 or int64 are tokens or other
+    numbers of things, which networks see as they are, as int64. Of sequences (n, L) or (n, L, d) labels may be (n, L),
+    one for each place; -100 asks for nothing there. Raises DataError where the parts do not fit together.
     """
 
     images: Tensor
@@ -34,13 +39,18 @@ class Examples:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.ndim < 2 or images.dtype not in (torch.uint8, torch.float32):
-            raise DataError(f"images {images.dtype} {tuple(images.shape)}: must be uint8 or float32 (n, c, h, w)")
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            shape = tuple(labels.shape)
-            raise DataError(f"labels {labels.dtype} {shape}: must be int64 ({len(images)},), one for each image")
+        if images.ndim < 2 or images.dtype not in (torch.uint8, torch.float32, *_DISCRETE):
+            rule = "must be uint8 or float32 (n, c, h, w), or int32 or int64 (n, …)"
+            raise DataError(f"images {images.dtype} {tuple(images.shape)}: {rule}")
+        sequences = images.ndim <= 3 and labels.shape == images.shape[:2]
+        if labels.dtype != torch.int64 or not (sequences or labels.shape == images.shape[:1]):
+            places = f", or {tuple(images.shape[:2])}, for each place" if images.ndim <= 3 else ""
+            rule = f"must be int64 ({len(images)},), one for each image{places}"
+            raise DataError(f"labels {labels.dtype} {tuple(labels.shape)}: {rule}")
         if not len(images):
             raise DataError("there are no examples; each split needs at least one")
+        if self.is_discrete and (self.mean, self.std) != ((0.0,), (1.0,)):
+            raise DataError(f"images {images.dtype} are passed on as they are; mean and std must be (0,) and (1,)")
         if len(self.mean) not in (1, images.shape[1]) or len(self.std) != len(self.mean) or min(self.std) <= 0:
             rule = f"one value, or one for each of the {images.shape[1]} channels, and std above 0"
             raise DataError(f"mean {self.mean}, std {self.std}: must be {rule}")
@@ -50,14 +60,29 @@ class Examples:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def is_discrete(self) -> bool:
+        """Whether the inputs are tokens or other numbers of things, which are not normalised."""
+        return self.images.dtype in _DISCRETE
+
+    @classmethod
+    def unlabelled(cls, images: Tensor) -> Examples:
+        """Inputs for calibration, which looks at no labels: all of them are 0."""
+        return cls(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """The normalised float32 images and the labels at `index`: a slice, or an int64 tensor on the same device."""
+        """The normalised float32 images (tokens: int64) and the labels at `index`.
+
+        `index` is a slice, or an int64 tensor on the same device.
+        """
         if isinstance(index, slice):
             return self.normalised(self.images[index]), self.labels[index]
         return self.normalised(self.images.index_select(0, index)), self.labels.index_select(0, index)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """`(images - mean) / std` as a new float32 tensor."""
+        """`(images - mean) / std` as a new float32 tensor; tokens as int64."""
+        if self.is_discrete:
+            return images.long()
         if len(self.mean) == 1:
             return images.float().sub(self.mean[0]).mul_(1 / self.std[0])
         shape = (-1,) + (1,) * (images.ndim - 2)
@@ -90,7 +115,8 @@ class Splits:
     def __post_init__(self) -> None:
         for name in SPLITS:
             split: Examples = getattr(self, name)
-            low, high = int(split.labels.min()), int(split.labels.max())
+            labels = split.labels[split.labels != IGNORED]
+            low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
             if low < 0 or high >= self.classes:
                 raise DataError(f"{self.name}: labels of {name} are {low}..{high}; must be 0..{self.classes - 1}")
             if split.images.shape[1:] != self.train.images.shape[1:]:
