@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from evocompress.codecs.container import Contents
+from evocompress.codecs.tensor_table import fingerprint
 from evocompress.errors import ModelError
 from evocompress.weights import read_weights
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load"]
+__all__ = ["load", "names_for"]
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 _LISTED = 5
@@ -24,6 +27,8 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     Parameters and buffers keep their dtype and device; values are converted to them. A name that the file lacks is no
     fault where the module shares that tensor with a name which the file has (tied weights), nor are batch
     normalisation's counters, which torch does not ask of old checkpoints either.
+
+    The tensors of a file that was packed without names get those of the module's state dict (`names_for`).
 
     Args:
         path: The file.
@@ -42,8 +47,8 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     >>> bool((model(torch.ones(3)) - 2.5).abs().max() < 0.01)
     True
     """
-    state = read_weights(path)
     own = _tensors(model)
+    state = read_weights(path, functools.partial(names_for, model))
     difference = _compare(state, own)
     if strict and any(difference):
         raise ModelError(
@@ -56,6 +61,32 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
         raise ModelError(f"Nothing in {os.fspath(path)} fits the model: {_told(difference)}.")
     model.load_state_dict(fitting, strict=False)  # the check above is the strict one; this copies into each tensor
     return model
+
+
+def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
+    """The names that the tensors of a file had which was packed without names, from this module's state dict.
+
+    It may have been whole, or have lacked what checkpoints commonly do: all but one of the names of tensors that the
+    module shares, batch normalisation's counters, or both.
+
+    Raises:
+        ModelError: None of these has the file's number of names and their fingerprint.
+    """
+    own = _tensors(model)
+    first = {id(tensor): name for name, tensor in reversed(own.items())}.values()
+    last = {id(tensor): name for name, tensor in own.items()}.values()
+    for whole in (own.keys(), first, last):
+        for names in (sorted(whole), sorted(name for name in whole if not _is_counter(name))):
+            if len(names) == len(contents.tensors) and fingerprint(names) == contents.lost_names:
+                return names
+    raise ModelError(
+        f"The file holds {len(contents.tensors)} tensors without names, and they were not those of this model, which "
+        f"has {len(own)}: {_listed(list(own)) or 'none'}."
+    )
+
+
+def _is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] == "num_batches_tracked"
 
 
 class _Difference(NamedTuple):
@@ -89,7 +120,7 @@ def _compare(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor])
     missing = [
         name
         for name, tensor in own.items()
-        if name not in state and id(tensor) not in covered and name.rpartition(".")[2] != "num_batches_tracked"
+        if name not in state and id(tensor) not in covered and not _is_counter(name)
     ]
     extra = [name for name in state if name not in own]
     unlike = {name: fault for name in state if name in own for fault in _faults(state[name], own[name])}

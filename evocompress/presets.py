@@ -8,7 +8,7 @@ import difflib
 from evocompress.errors import CodecError
 from evocompress.recipe import Recipe, Rule
 
-__all__ = ["PRESETS", "preset"]
+__all__ = ["LAYERWISE", "PRESETS", "preset"]
 
 _VECTORS = Rule(codecs=("deadzone",), rate_factor=0.01, dims="vector")
 
@@ -16,17 +16,25 @@ _VECTORS = Rule(codecs=("deadzone",), rate_factor=0.01, dims="vector")
 PRESETS: dict[str, Recipe] = {
     "fast": Recipe(coder="rans", defaults=(_VECTORS, Rule(codecs=("trellis",)))),
     "balanced": Recipe(coder="rans", defaults=(_VECTORS, Rule(codecs=("trellis", "dct-trellis", "dct")))),
+    "best": Recipe(coder="mixing", defaults=(_VECTORS, Rule(codecs=("trellis", "dct-trellis", "dct")))),
 }
 
 
+#: Those that quantise layer by layer where there are examples.
+LAYERWISE = frozenset({"balanced", "best"})
+
 #: With second-order sensitivities the quantiser knows better than a transform, and a choice by score mixes slopes.
 _CALIBRATED = (_VECTORS, Rule(codecs=("trellis",)))
+#: Layer by layer, what is wrong with a vector is made good by what comes after it, so it need not be so fine.
+_LAYER_BY_LAYER = (dataclasses.replace(_VECTORS, rate_factor=0.3), Rule(codecs=("trellis(damping=0.03)",)))
 
 
-def preset(name: str, rate_weight: float, rules: tuple[Rule, ...] = (), *, calibrated: bool = False) -> Recipe:
+def preset(
+    name: str, rate_weight: float, rules: tuple[Rule, ...] = (), *, calibrated: bool = False, layerwise: bool = False
+) -> Recipe:
     """The recipe of this name at a rate weight λ; rules of one's own come before its rules.
 
-    `calibrated` says that it will be used with second-order sensitivities.
+    `calibrated` says that it will be used with second-order sensitivities, `layerwise` that it will be layer by layer.
 
     Raises:
         CodecError: There is no such preset.
@@ -36,5 +44,5 @@ def preset(name: str, rate_weight: float, rules: tuple[Rule, ...] = (), *, calib
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise CodecError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{hint}")
     chosen = PRESETS[name]
-    defaults = _CALIBRATED if calibrated else chosen.defaults
+    defaults = _LAYER_BY_LAYER if layerwise else _CALIBRATED if calibrated else chosen.defaults
     return dataclasses.replace(chosen, rate_weight=rate_weight, rules=rules, defaults=defaults)

@@ -68,6 +68,7 @@ class Recipe:
     """λ, rules and the file's entropy coder; the first rule that applies to a tensor is the one that counts.
 
     `rules` are the user's and must each meet a tensor; `defaults` come after them (presets.py), then `DEFAULT_RULES`.
+    Without `names` the file stores no names: a reader must have them from elsewhere (`unpack`, `load`).
 
     >>> Recipe(1e-3, (Rule("head.*", ("lossless",)),)).rule("head.bias", 1).codecs
     ('lossless',)
@@ -77,6 +78,7 @@ class Recipe:
     rules: tuple[Rule, ...] = ()
     coder: CoderName = "classes"
     defaults: tuple[Rule, ...] = DEFAULT_RULES
+    names: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(self.rules))
@@ -89,6 +91,11 @@ class Recipe:
     def rule(self, name: str, dimensions: int) -> Rule:
         """The rule of a tensor."""
         return next(rule for rule in (*self.rules, *self.defaults, *DEFAULT_RULES) if rule.applies(name, dimensions))
+
+    def alike(self, one: str, other: str, dimensions: int) -> bool:
+        """Whether two tensors are to be coded alike."""
+        first, second = self.rule(one, dimensions), self.rule(other, dimensions)
+        return (first.codecs, first.rate_factor) == (second.codecs, second.rate_factor)
 
     def check(self, tensors: Iterable[tuple[str, int]]) -> None:
         """Refuse rules that no tensor (name, dimensions) meets: they are typing errors more often than not.
@@ -106,7 +113,8 @@ class Recipe:
         """As JSON-ready data."""
         rules = [dataclasses.asdict(rule) for rule in self.rules]
         defaults = [dataclasses.asdict(rule) for rule in self.defaults]
-        return {"rate_weight": self.rate_weight, "rules": rules, "coder": self.coder, "defaults": defaults}
+        own = {"rate_weight": self.rate_weight, "coder": self.coder, "names": self.names}
+        return {**own, "rules": rules, "defaults": defaults}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
@@ -117,4 +125,5 @@ class Recipe:
             tuple(Rule(**rule) for rule in data["rules"]),
             data.get("coder", "classes"),
             DEFAULT_RULES if defaults is None else tuple(Rule(**rule) for rule in defaults),
+            data.get("names", True),
         )

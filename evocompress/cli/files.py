@@ -12,7 +12,10 @@ import typer
 from evocompress.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from evocompress.codecs import TensorInfo
+    from evocompress.codecs.container import Contents
 
 __all__ = ["check_output", "register"]
 
@@ -36,15 +39,26 @@ def check_output(source: Path, output: Path) -> None:
 def unpack(
     file: Evc,
     output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="For a file without names: the network whose names its tensors have, or module:factory."),
+    ] = None,
 ) -> None:
     """Decode a file to safetensors, with the original names, shapes and dtypes."""
-    from evocompress.packing import unpack as unpack_state
-    from evocompress.weights import read_file, write_weights
+    from evocompress.weights import unpack_file
 
     check_output(file, output)
-    state = unpack_state(read_file(file))
-    write_weights(state, output)
-    typer.echo(f"{output}: {len(state)} tensors, {sum(tensor.numel() for tensor in state.values())} weights")
+    tensors, weights = unpack_file(file, output, None if model is None else _names_of(model))
+    typer.echo(f"{output}: {tensors} tensors, {weights} weights")
+
+
+def _names_of(model: str) -> Callable[[Contents], list[str]]:
+    import functools
+
+    from evocompress.loading import names_for
+    from evocompress.networks import build
+
+    return functools.partial(names_for, build(model))
 
 
 def inspect(
@@ -85,7 +99,8 @@ def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int) -> None:
     for info in tensors:
         shape = "×".join(map(str, info.shape)) or "scalar"
         numbers = (f"{info.bits_per_weight:.3f}", f"{info.payload_bytes:.1f}", str(info.side_bytes))
-        table.add_row(Text(info.name), shape, info.dtype, info.codec, *numbers)
+        codec = info.codec if info.tied_to is None else f"tied to {info.tied_to}"
+        table.add_row(Text(info.name), shape, info.dtype, Text(codec), *numbers)
     weights = sum(info.weights for info in tensors)
     console = Console()
     console.print(table)

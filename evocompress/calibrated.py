@@ -1,0 +1,119 @@
+"""One checkpoint packed with the help of examples: sensitivities once, then a file for any recipe."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from evocompress.codecs import Sensitivity
+from evocompress.data.examples import Examples
+from evocompress.evaluation import evaluate
+from evocompress.layerwise import layerwise_records
+from evocompress.packing import pack, unpack
+from evocompress.recipe import Recipe
+from evocompress.second_order import second_order_sensitivities
+
+__all__ = ["Calibration", "PackedFile", "calibrate", "pack_calibrated"]
+
+#: So many held-out examples decide whether a layer-by-layer file is kept.
+_HELD_OUT = 2048
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """A network as it was trained, what its weights' errors cost, and the examples that say so.
+
+    `examples` are those to calibrate on, all of them; `held_out` are others, which only judge.
+    """
+
+    model: nn.Module
+    examples: Examples
+    held_out: Examples
+    sensitivities: Mapping[str, float | Sensitivity]
+    device: str = "cpu"
+
+    def loss(self, data: bytes | None = None, limit: int | None = None) -> float:
+        """Mean cross-entropy on held-out examples (at most `limit`) of the network, or of what a file holds of it."""
+        held_out = self.held_out.take(torch.arange(min(limit or len(self.held_out), len(self.held_out))))
+        model = self.model
+        if data is not None:
+            model = copy.deepcopy(self.model)
+            model.load_state_dict(unpack(data, names=list(model.state_dict())), strict=False)
+        return evaluate(model, held_out, self.device).loss
+
+
+class PackedFile(NamedTuple):
+    """A file, its held-out loss where that was measured, and whether it was quantised layer by layer."""
+
+    data: bytes
+    loss: float | None
+    layerwise: bool
+
+
+def calibrate(
+    model: nn.Module,
+    train: Examples,
+    held_out: Examples,
+    *,
+    samples: int = 1024,
+    seed: int,
+    device: str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> Calibration:
+    """Draw calibration examples from `train`, without replacement, and measure the model's sensitivities on them.
+
+    Raises:
+        ModelError: The network fails on the examples, or its outputs are not finite.
+    """
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:samples]
+    examples = train.take(chosen)
+    sensitivities = second_order_sensitivities(
+        model, examples, samples=samples, seed=seed, device=device, progress=progress
+    )
+    return Calibration(model, examples, held_out, sensitivities, device)
+
+
+def pack_calibrated(
+    state: Mapping[str, Tensor],
+    recipe: Recipe,
+    calibration: Calibration,
+    *,
+    one_shot: Recipe | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> PackedFile:
+    """Quantise a checkpoint layer by layer; where that does worse on held-out examples, all layers at once.
+
+    Args:
+        state: The checkpoint, as `layerwise_records` takes it.
+        recipe: For layer by layer, where later layers make good the errors of earlier ones.
+        calibration: Of the same network.
+        one_shot: For all layers at once; default `recipe`.
+        progress: Called with the share that is done, from 0 to 1.
+
+    Raises:
+        ModelError: The network has no fixed order of layers.
+        CodecError: A tensor cannot be coded.
+    """
+    sensitivities = calibration.sensitivities
+    records = layerwise_records(
+        calibration.model,
+        state,
+        recipe,
+        calibration.examples,
+        sensitivities,
+        device=calibration.device,
+        progress=progress,
+    )
+    candidates = [
+        PackedFile(data, calibration.loss(data, _HELD_OUT), layerwise)
+        for data, layerwise in (
+            (pack(state, recipe, sensitivities=sensitivities, records=records), True),
+            (pack(state, one_shot or recipe, sensitivities=sensitivities), False),
+        )
+    ]
+    return min(candidates, key=lambda file: file.loss if file.loss is not None else float("inf"))

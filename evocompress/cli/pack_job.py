@@ -1,0 +1,159 @@
+"""What `pack` does with a checkpoint: calibrate, try values of λ, and show both."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from evocompress.calibrated import Calibration, calibrate, pack_calibrated
+from evocompress.data import load as load_data
+from evocompress.errors import ConfigError
+from evocompress.evaluation import check_fit
+from evocompress.loading import load
+from evocompress.networks import build
+from evocompress.packing import pack
+from evocompress.recipe import Recipe
+from evocompress.targets import TRIES, Try, find_rate_weight
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PackJob"]
+
+# Layer by layer takes longer, and a search without tells nearly where to look: (tries, growth of the bracket).
+_NEAR_SIZE = (5, 1.05)
+_NEAR_LOSS = (7, 1.4)
+_LOSS_HEADROOM = 1.4  # how much larger λ may about be where layers make good each other's errors
+
+
+class _Recipes(Protocol):
+    def __call__(self, rate_weight: float, *, calibrated: bool = False, layerwise: bool = False) -> Recipe: ...
+
+
+class PackJob:
+    """One checkpoint and all that is known of it; packs it at any λ, and measures what was packed."""
+
+    def __init__(self, state: Mapping[str, torch.Tensor], recipe: _Recipes) -> None:
+        self._state, self._recipe = state, recipe
+        self._calibration: Calibration | None = None
+        self._layerwise = False
+        self._console = Console(stderr=True)
+
+    def calibrate(
+        self, weights: Path, model: str, data: str, *, samples: int, seed: int, device: str, layerwise: bool
+    ) -> None:
+        """Measure second-order sensitivities, with a progress bar; from then on they are used."""
+        splits = load_data(data, seed=seed)
+        network = load(weights, build(model))
+        check_fit(network, splits.train, splits.classes)
+        with self._progress("calibrating") as progress:
+            self._calibration = calibrate(
+                network,
+                splits.train,
+                splits.validation,
+                samples=samples,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
+        self._layerwise = layerwise
+
+    def at(self, rate_weight: float) -> Try:
+        """The file at a λ."""
+        with self._progress("quantising layer by layer") if self._layerwise else contextlib.nullcontext() as progress:
+            return self._attempt(rate_weight, self._layerwise, progress)
+
+    def under(self, limit: int, start: float) -> Try:
+        """The least λ whose file takes at most `limit` bytes."""
+
+        def attempt(rate_weight: float, layerwise: bool) -> Try:
+            found = self._attempt(rate_weight, layerwise)
+            return found._replace(meets=len(found.data) <= limit)
+
+        goal = f"at most {limit} bytes"
+        found = self._search(attempt, False, goal, start, small_is_good=True)
+        if not self._layerwise:
+            return found
+        return self._search(attempt, True, goal, found.rate_weight, small_is_good=True, near=_NEAR_SIZE)
+
+    def within(self, increase: float, start: float) -> Try:
+        """The greatest λ whose decoded network loses at most so much more on held-out data than the checkpoint."""
+        calibration = self._calibration
+        assert calibration is not None
+        allowed = calibration.loss() + increase
+
+        def attempt(rate_weight: float, layerwise: bool) -> Try:
+            found = self._attempt(rate_weight, layerwise)
+            loss = calibration.loss(found.data)
+            return found._replace(meets=loss <= allowed, loss=loss)
+
+        goal = f"a held-out loss of at most {allowed:.4f}"
+        found = self._search(attempt, False, goal, start, small_is_good=False)
+        if not self._layerwise:
+            return found
+        near = found.rate_weight * _LOSS_HEADROOM
+        better = self._search(attempt, True, goal, near, small_is_good=False, near=_NEAR_LOSS)
+        return min(found, better, key=lambda file: len(file.data))
+
+    def _attempt(self, rate_weight: float, layerwise: bool, progress: Callable[[float], None] | None = None) -> Try:
+        calibration = self._calibration
+        if calibration is None:
+            return Try(rate_weight, pack(self._state, self._recipe(rate_weight)), meets=True)
+        one_shot = self._recipe(rate_weight, calibrated=True)
+        if not layerwise:
+            return Try(rate_weight, pack(self._state, one_shot, sensitivities=calibration.sensitivities), meets=True)
+        recipe = self._recipe(rate_weight, layerwise=True)
+        file = pack_calibrated(self._state, recipe, calibration, one_shot=one_shot, progress=progress)
+        return Try(rate_weight, file.data, meets=True, loss=file.loss, layerwise=file.layerwise)
+
+    def _search(
+        self,
+        attempt: Callable[[float, bool], Try],
+        layerwise: bool,
+        goal: str,
+        start: float,
+        *,
+        small_is_good: bool,
+        near: tuple[int, float] = (TRIES, 8.0),
+    ) -> Try:
+        """Search with a progress bar, then show what was tried."""
+        tried: list[Try] = []
+        tries, growth = near
+        how = ", layer by layer" if layerwise else ""
+        with self._progress(f"searching λ for {goal}{how}") as progress:
+
+            def shown(rate_weight: float) -> Try:
+                tried.append(attempt(rate_weight, layerwise))
+                progress(len(tried) / tries)
+                return tried[-1]
+
+            try:
+                return find_rate_weight(shown, start=start, small_is_good=small_is_good, tries=tries, growth=growth)
+            except ConfigError:
+                if layerwise or not self._layerwise:
+                    raise
+                return tried[-1]  # layer by layer may still get there
+            finally:
+                self._print(tried, f"{goal}{how}")
+
+    @contextlib.contextmanager
+    def _progress(self, what: str) -> Iterator[Callable[[float], None]]:
+        with Progress(console=self._console, transient=True) as progress:
+            task = progress.add_task(what, total=1.0)
+            yield lambda share: progress.update(task, completed=share)
+
+    def _print(self, tried: list[Try], goal: str) -> None:
+        measured = any(found.loss is not None for found in tried)
+        columns = ["λ", "bytes", *(["held-out loss"] if measured else []), ""]
+        table = Table(*columns, title=goal, box=None, title_justify="left")
+        for found in sorted(tried, key=lambda found: found.rate_weight):
+            loss = ["" if found.loss is None else f"{found.loss:.4f}"] if measured else []
+            verdict = "meets it" if found.meets else "does not"
+            table.add_row(f"{found.rate_weight:.3g}", str(len(found.data)), *loss, verdict)
+        self._console.print(table)
