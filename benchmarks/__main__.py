@@ -24,6 +24,10 @@ BENCHMARKS: dict[str, list[str]] = {
         "--set", "search.segments=16", "--set", "search.initial=4", "--set", "reference_epochs=1",
     ],
     "ablation": ["benchmarks.ablation"],
+    "pack_resnet20": ["benchmarks.pack_resnet20"],
+    "pack_others": ["benchmarks.pack_others"],
+    "speed": ["benchmarks.speed"],
+    "memory": ["benchmarks.memory"],
 }  # fmt: skip
 
 

@@ -1,9 +1,10 @@
-"""Speed and size of the fast path against NNCodec (ISO/IEC 15938-17) on 4.7 M Laplace weights: one JSON line.
+"""Speed and size against NNCodec (ISO/IEC 15938-17) on 4.7 M Laplace weights: one JSON line.
 
 Both encode one float32 matrix with dependent quantisation, from weights to bytes and back, on one thread, turn by turn
 in one run; medians. Our step is set so that our squared error is NNCodec's or less. NNCodec runs in a Python of its
 own, named by --peer-python or $NNCODEC_PYTHON (`pip install nncodec==2.1.3`, which needs numpy < 2); without one, only
-we are measured, at a fixed step, and the line says so.
+we are measured, at a fixed step, and the line says so. `fast` is the stream alone, quantised and coded; `files` are
+whole files of every preset through pack and unpack, at NNCodec's squared error (--no-files: without).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.speed_files import bracket, files
 from evocompress.codecs.rans import Decoder, Encoder
 from evocompress.codecs.viterbi import dequantise, trellis_quantise
 
@@ -30,6 +32,7 @@ _SHAPE = (2048, 2304)
 _SCALE = 0.05
 _PRICE = 0.3  # squared steps a bit: the best at this rate
 _STEP = 0.65 * _SCALE
+_RATE_WEIGHT = 3e-4  # of files, where there is no error to match
 _QP = -19  # NNCodec's step: about 2.2 bits a weight
 _THREADS = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 
@@ -133,6 +136,8 @@ def _compare(weights: npt.NDArray[np.float32], python: str, rounds: int) -> dict
     step = matched_step(weights, optimised.error)
     fast, nncodec = _summary(weights.size, mine), _summary(weights.size, theirs)
     return {
+        "peer_bytes": theirs[-1].nbytes,
+        "peer_error": first.error,
         "fast": fast,
         "nncodec": nncodec,
         "encode_times_faster": round(fast["encode_mweights_per_s"] / nncodec["encode_mweights_per_s"], 2),
@@ -147,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", default=os.environ.get("NNCODEC_PYTHON", ""))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-files", action="store_true", help="only the stream of `fast`")
     arguments = parser.parse_args()
     weights = np.random.default_rng(0).laplace(0, _SCALE, _SHAPE).astype(np.float32)
     ours(weights[:64, :64], _STEP)  # compiles
@@ -157,6 +163,11 @@ def main() -> None:
         print("no --peer-python and no $NNCODEC_PYTHON: NNCodec is skipped", file=sys.stderr)
         result |= {"fast": _summary(weights.size, [ours(weights, _STEP) for _ in range(arguments.rounds)])}
         result["nncodec"] = "skipped"
+    if not arguments.no_files:
+        error = result.get("peer_error")
+        around = bracket(weights, error) if error else (_RATE_WEIGHT, _RATE_WEIGHT)
+        result["rate_weights"] = around
+        result["files"] = files(weights, around, arguments.rounds, error)
     print(json.dumps(result))
 
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Row(NamedTuple):
-    """One line of the table; `met` is None where there is no target."""
-
-    what: str
-    measured: str
-    target: str
-    met: bool | None
+from benchmarks.pack_rows import Row, memory_rows, others_rows, resnet20_rows, speed_rows
 
 
 def _demo(line: dict[str, Any]) -> Iterator[Row]:
@@ -83,6 +76,10 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "search_scale": _scale,
     "driver_overhead": _overhead,
     "entropy_coder": _coder,
+    "pack_resnet20": resnet20_rows,
+    "pack_others": others_rows,
+    "speed": speed_rows,
+    "memory": memory_rows,
 }
 
 

@@ -1,0 +1,181 @@
+"""Commands as a user types them, timed from outside, with a ledger so that an interrupted benchmark goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = [
+    "ROOT",
+    "THREADS",
+    "Ledger",
+    "Packed",
+    "Ran",
+    "code",
+    "commit",
+    "pack",
+    "packed_and_judged",
+    "run",
+    "sha256",
+    "unpack",
+]
+
+ROOT = Path(__file__).parents[1]
+#: One thread everywhere, so that what is timed does not depend on what else the machine does.
+THREADS = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
+
+#: The command of this very tree, whatever is installed.
+_EVOCOMPRESS = (sys.executable, "-m", "evocompress")
+
+# A process inherits the peak memory of the one that started it, up to the moment it replaces itself. So a small one
+# in between starts the command; what it reports is the command's own.
+_LAUNCHER = """
+import json, os, resource, subprocess, sys, time
+begin = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=2)
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - begin
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss / 1024]))
+"""
+
+
+class Ran(NamedTuple):
+    """What a command took: seconds of wall time, peak resident memory in MiB."""
+
+    seconds: float
+    peak_mib: float
+
+
+class Packed(NamedTuple):
+    """A file, its size, and what packing it took."""
+
+    path: Path
+    nbytes: int
+    ran: Ran
+
+
+def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Ran:
+    """Run a command on one thread, in the repository's folder, its output to standard error.
+
+    Raises:
+        RuntimeError: It ends with another code than 0; the message has the end of what it said.
+    """
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _LAUNCHER, *words],
+        capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, **THREADS, **(environment or {})},
+    )  # fmt: skip
+    returned, seconds, peak = json.loads(done.stdout)
+    if returned:
+        raise RuntimeError(f"{' '.join(words)} ended with code {returned}: {done.stderr[-2000:]}")
+    return Ran(float(seconds), float(peak))
+
+
+def pack(weights: Path, output: Path, *options: str, environment: dict[str, str] | None = None) -> Packed:
+    """`evocompress pack weights -o output options…`; an older output is replaced."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)
+    ran = run([*_EVOCOMPRESS, "pack", weights, "-o", output, *options], environment)
+    return Packed(output, output.stat().st_size, ran)
+
+
+def unpack(packed: Path, output: Path, *options: str) -> Ran:
+    """`evocompress unpack packed -o output options…`; an older output is replaced."""
+    output.unlink(missing_ok=True)
+    return run([*_EVOCOMPRESS, "unpack", packed, "-o", output, *options])
+
+
+def packed_and_judged(
+    weights: Path,
+    work: Path,
+    words: Sequence[str],
+    judge: Callable[[Path], dict[str, Any]],
+    unpack_words: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Pack with these options into `work`, unpack, judge what came out: bytes, seconds, peak memory and qualities."""
+    name = "_".join(word.lstrip("-").replace(":", ".") for word in words)
+    packed = pack(weights, work / f"{name}.evc", *words)
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        decoded = Path(folder) / "decoded.safetensors"
+        took = unpack(packed.path, decoded, *unpack_words)
+        seconds = {"pack_s": round(packed.ran.seconds, 2), "unpack_s": round(took.seconds, 2)}
+        return {"bytes": packed.nbytes, **seconds, "pack_mib": round(packed.ran.peak_mib), **judge(decoded)}
+
+
+def sha256(path: Path) -> str:
+    """The first twelve digits of a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+@functools.cache
+def code() -> str:
+    """A digest of all that packing can depend on: the library's Python files as they are now, committed or not."""
+    digest = hashlib.sha256()
+    for folder in ("codecs", "evocompress"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(str(path.relative_to(ROOT)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@functools.cache
+def commit() -> str:
+    """The commit, with a + where files differ from it; empty where there is no git."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+@dataclasses.dataclass
+class Ledger:
+    """Measurements by part and key, one JSON line each, appended the moment they are made.
+
+    What is there is not measured again, whatever code it was measured with; except in the parts of `fresh` (or all, by
+    the word "all"), where the code must be the present one. `commits` collects what the results in use come from.
+    """
+
+    path: Path
+    fresh: frozenset[str] = frozenset()
+    commits: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for line in self.path.read_text("utf-8").splitlines() if self.path.exists() else ():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the benchmark was killed while it wrote this line
+            self._known[entry["part"], entry["key"]] = entry
+
+    def get(self, part: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result that is known for this key, or what `measure` returns, which is then written down."""
+        entry = self._known.get((part, key))
+        stale = entry is not None and bool(self.fresh & {part, "all"}) and entry["code"] != code()
+        if entry is None or stale:
+            print(f"{part}: {key}", file=sys.stderr, flush=True)
+            entry = {"part": part, "key": key, "code": code(), "commit": commit(), "result": measure()}
+            with self._lock, self.path.open("a", encoding="utf-8") as file:
+                print(json.dumps(entry), file=file, flush=True)
+            self._known[part, key] = entry
+        with self._lock:
+            self.commits.setdefault(part, set()).add(entry["commit"])
+        result: dict[str, Any] = entry["result"]
+        return result
+
+    def measured_with(self, parts: Iterable[str]) -> dict[str, list[str]]:
+        """The commits that the results of these parts come from."""
+        return {part: sorted(self.commits[part]) for part in parts if part in self.commits}
