@@ -26,7 +26,7 @@ LAYERWISE = frozenset({"balanced", "best"})
 #: With second-order sensitivities the quantiser knows better than a transform, and a choice by score mixes slopes.
 _CALIBRATED = (_VECTORS, Rule(codecs=("trellis",)))
 #: Layer by layer, what is wrong with a vector is made good by what comes after it, so it need not be so fine.
-_LAYER_BY_LAYER = (dataclasses.replace(_VECTORS, rate_factor=0.3), Rule(codecs=("trellis(damping=0.03)",)))
+_LAYER_BY_LAYER = (dataclasses.replace(_VECTORS, rate_factor=0.5), Rule(codecs=("trellis(passes=5,damping=0.03)",)))
 
 
 def preset(
