@@ -2,8 +2,9 @@
 
     python -m benchmarks.pack_resnet20 --work DIR --peer-python NNCODEC/bin/python [--parts …] [--fresh PART …]
 
-Four parts, in one run: `peer`, NNCodec over a grid of its settings; `data-free`, every preset over a ladder of λ;
-`calibrated`, over a ladder and several seeds of the calibration; `baselines`, what users do today. We pack by the
+Five parts, in one run: `peer`, NNCodec over a grid of its settings; `data-free`, every preset over a ladder of λ;
+`noise`, the same with the network but without data, from images of noise; `calibrated`, over a ladder and several seeds
+of the calibration; `baselines`, what users do today. We pack by the
 command line. Every file is decoded and evaluated once on the test images, and on held-out training images that no
 calibration sees. The peer's curve is the envelope of its whole grid on the test images themselves, its luck included;
 ours are monotone regressions (pack_curves.py), one a seed, so that no lucky file counts. What was measured lies in
@@ -33,12 +34,15 @@ from benchmarks.pack_peer import Peer, add_peer_options
 from benchmarks.pack_runs import ROOT, Ledger, code, commit, packed_and_judged, sha256
 
 WEIGHTS = ROOT.parent / "shared" / "models" / "resnet20_cifar10.safetensors"
-PARTS = ("peer", "data-free", "calibrated", "baselines")
+PARTS = ("peer", "data-free", "noise", "calibrated", "baselines")
 PRESETS = ("fast", "balanced", "best")
 #: λ of the files without data: about 150 to 70 kB.
 DATA_FREE = (1.7e-5, 2.6e-5, 4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4, 3e-4, 4.5e-4)
 #: λ of the calibrated files: about 65 to 35 kB.
 CALIBRATED = (2e-4, 2.6e-4, 3.4e-4, 4.5e-4, 6e-4, 8e-4)
+#: λ of the files without data, but with the network and noise: about 100 to 55 kB.
+NOISE = (4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4)
+NOISE_SAMPLES = 512
 #: For evaluation only, by a reader who has the network, as the peer's files are too (their names are shortened).
 OPTIONS = ("--inference", "--no-names")
 SAMPLES = 1024
@@ -88,7 +92,9 @@ class Bench:
 
     def _one(self, part: str, preset: str, rate_weight: float, seed: int | None) -> Row:
         words = ["--preset", preset, "--rate-weight", f"{rate_weight:g}", *OPTIONS]
-        if seed is not None:
+        if part == "noise":
+            words += ["--model", "resnet20", "--noise", "3x32x32", "--samples", str(NOISE_SAMPLES), "--seed", str(seed)]
+        elif seed is not None:
             words += ["--model", "resnet20", "--data", "benchmarks.pack_data:cifar10_to_pack"]
             words += ["--samples", str(SAMPLES), "--seed", str(seed)]
         row = self.ledger.get(
@@ -152,6 +158,10 @@ def _methods(bench: Bench, options: argparse.Namespace) -> dict[str, list[Row]]:
     if "data-free" in options.parts:
         for preset in options.presets:
             methods[f"{preset}, data-free"] = bench.ours("data-free", [(preset, weight, None) for weight in DATA_FREE])
+    if "noise" in options.parts:
+        for preset in options.calibrated_presets:
+            jobs = [(preset, weight, seed) for seed in range(options.noise_seeds) for weight in NOISE]
+            methods[f"{preset}, network and noise, no data"] = bench.ours("noise", jobs)
     if "calibrated" in options.parts:
         for preset in options.calibrated_presets:
             jobs = [(preset, weight, seed) for seed in range(options.seeds) for weight in CALIBRATED]
@@ -199,6 +209,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=list(PRESETS))
     parser.add_argument("--calibrated-presets", nargs="+", default=["best"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--noise-seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="files at a time; 1 for times that mean something")
     parser.add_argument("--picture", type=Path)
     add_peer_options(parser)

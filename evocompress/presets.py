@@ -27,14 +27,23 @@ LAYERWISE = frozenset({"balanced", "best"})
 _CALIBRATED = (_VECTORS, Rule(codecs=("trellis",)))
 #: Layer by layer, what is wrong with a vector is made good by what comes after it, so it need not be so fine.
 _LAYER_BY_LAYER = (dataclasses.replace(_VECTORS, rate_factor=0.5), Rule(codecs=("trellis(passes=5,damping=0.03)",)))
+#: On noise, directions that it does not have must not look free.
+_ON_NOISE = (_LAYER_BY_LAYER[0], Rule(codecs=("trellis(passes=5,damping=0.3)",)))
 
 
 def preset(
-    name: str, rate_weight: float, rules: tuple[Rule, ...] = (), *, calibrated: bool = False, layerwise: bool = False
+    name: str,
+    rate_weight: float,
+    rules: tuple[Rule, ...] = (),
+    *,
+    calibrated: bool = False,
+    layerwise: bool = False,
+    noise: bool = False,
 ) -> Recipe:
     """The recipe of this name at a rate weight λ; rules of one's own come before its rules.
 
-    `calibrated` says that it will be used with second-order sensitivities, `layerwise` that it will be layer by layer.
+    `calibrated` says that it will be used with second-order sensitivities, `layerwise` that it will be layer by layer,
+    `noise` that both will be from noise instead of data.
 
     Raises:
         CodecError: There is no such preset.
@@ -44,5 +53,6 @@ def preset(
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise CodecError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{hint}")
     chosen = PRESETS[name]
-    defaults = _LAYER_BY_LAYER if layerwise else _CALIBRATED if calibrated else chosen.defaults
+    layer_by_layer = _ON_NOISE if noise else _LAYER_BY_LAYER
+    defaults = layer_by_layer if layerwise else _CALIBRATED if calibrated else chosen.defaults
     return dataclasses.replace(chosen, rate_weight=rate_weight, rules=rules, defaults=defaults)

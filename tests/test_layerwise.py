@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from evocompress import pack, unpack
 from evocompress.calibrated import calibrate, pack_calibrated
 from evocompress.data import Examples
-from evocompress.errors import ModelError
+from evocompress.data.noise import noise_images
+from evocompress.errors import DataError, ModelError
 from evocompress.inference import fold_statistics
 from evocompress.layerwise import layerwise_records
 from evocompress.lockstep import forward_in_steps
 from evocompress.presets import preset
+from evocompress.prior import size_prior
 from evocompress.second_order import second_order_sensitivities
 
 
@@ -186,3 +188,25 @@ def test_the_better_file_on_held_out_examples_is_kept() -> None:
     assert misled.loss is not None
     assert misled.loss <= calibration.loss(pack(state, recipe, sensitivities=calibration.sensitivities)) + 1e-9
     assert np.isfinite(misled.loss)
+
+
+def test_noise_stands_in_for_data() -> None:
+    images = noise_images("3x16x16", 200, seed=1)
+    assert images.images.mean().abs() < 0.3
+    assert float(images.images.std()) == pytest.approx(1, rel=1e-3)
+    assert torch.equal(images.images, noise_images("3X16x16", 200, seed=1).images)
+    neighbours = float((images.images[..., 1:] * images.images[..., :-1]).mean())
+    assert neighbours > 0.6  # as in natural images
+    for shape in ("3x16", "3x0x4", "axbxc", "3x-1x4", ""):
+        with pytest.raises(DataError, match="channels x height x width"):
+            noise_images(shape, 1, seed=0)
+
+
+def test_the_prior_says_what_size_says() -> None:
+    state = {"a": torch.zeros(8, 8), "b": torch.zeros(64, 64), "n": torch.zeros(4, 4, dtype=torch.int64)}
+    prior = size_prior(state)
+    assert set(prior) == {"a", "b"}
+    assert prior["a"] > 2 * prior["b"]
+    logs = sum(state[name].numel() * np.log(scale) for name, scale in prior.items())
+    assert logs == pytest.approx(0, abs=1e-9)
+    assert size_prior({}) == {}

@@ -48,6 +48,10 @@ def pack(
     data: Annotated[
         str | None, typer.Option(help="Calibrate: a data set's name, or module:loader, as in a configuration.")
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(help="Calibrate without data: on random images of this shape, such as 3x32x32."),
+    ] = None,
     samples: Annotated[int, typer.Option(help="How many training examples to calibrate on.", min=1)] = 1024,
     seed: Annotated[int, typer.Option(help="Of the data's split and of the calibration's draws.")] = 0,
     device: Annotated[str, typer.Option(help="Where to calibrate: cpu, cuda, cuda:1 …")] = "cpu",
@@ -68,7 +72,7 @@ def pack(
     ] = None,
 ) -> None:
     """Compress one checkpoint without training: from its weights alone, or calibrated on data."""
-    from evocompress.cli.pack_job import PackJob
+    from evocompress.cli.pack_job import PackJob, on_data, on_noise
     from evocompress.inference import fold_statistics
     from evocompress.presets import LAYERWISE
     from evocompress.replacing import write_bytes
@@ -76,19 +80,26 @@ def pack(
 
     if sum(option is not None for option in (rate_weight, max_bytes, max_loss_increase)) > 1:
         raise ConfigError("--rate-weight, --max-bytes and --max-loss-increase exclude each other; give one.")
-    if (model is None) != (data is None):
-        raise ConfigError("--model and --data belong together: give both, or neither.")
-    if max_loss_increase is not None and model is None:
+    if data is not None and noise is not None:
+        raise ConfigError("--data and --noise exclude each other; give one.")
+    if (model is None) != (data is None and noise is None):
+        raise ConfigError("--model and --data (or --noise) belong together: give both, or neither.")
+    if max_loss_increase is not None and data is None:
         raise ConfigError("--max-loss-increase needs --model and --data, to measure the loss on.")
     check_output(weights, output)
     own = tuple(_rule(text) for text in rules or ())
     limit, rate = _bytes(max_bytes), 1e-4 if rate_weight is None else rate_weight
-    recipe = functools.partial(_recipe, preset, own, names=names)
+    recipe = functools.partial(_recipe, preset, own, names=names, noise=noise is not None)
     recipe(rate)  # says what is wrong with it before any work
     state = read_weights(weights)
     job = PackJob(fold_statistics(state) if inference else state, recipe)
-    if model is not None and data is not None:
-        job.calibrate(weights, model, data, samples=samples, seed=seed, device=device, layerwise=preset in LAYERWISE)
+    if model is not None:
+        known = (
+            on_noise(weights, model, noise or "", samples, seed)
+            if data is None
+            else on_data(weights, model, data, seed)
+        )
+        job.calibrate(known, samples=samples, seed=seed, device=device, layerwise=preset in LAYERWISE)
     if limit is not None:
         found = job.under(limit, start=rate)
     elif max_loss_increase is not None:
@@ -105,12 +116,13 @@ def _recipe(
     rate_weight: float,
     *,
     names: bool,
+    noise: bool,
     calibrated: bool = False,
     layerwise: bool = False,
 ) -> Recipe:
     from evocompress.presets import preset as named
 
-    recipe = named(preset, rate_weight, rules, calibrated=calibrated, layerwise=layerwise)
+    recipe = named(preset, rate_weight, rules, calibrated=calibrated, layerwise=layerwise, noise=noise)
     return dataclasses.replace(recipe, names=names)
 
 

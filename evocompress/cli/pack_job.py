@@ -3,33 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import NamedTuple, Protocol
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from torch import nn
 
 from evocompress.calibrated import Calibration, calibrate, pack_calibrated
+from evocompress.data import Examples
 from evocompress.data import load as load_data
+from evocompress.data.noise import noise_images
 from evocompress.errors import ConfigError
-from evocompress.evaluation import check_fit
+from evocompress.evaluation import check_fit, evaluation_mode
 from evocompress.loading import load
 from evocompress.networks import build
 from evocompress.packing import pack
+from evocompress.prior import size_prior
 from evocompress.recipe import Recipe
 from evocompress.targets import TRIES, Try, find_rate_weight
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["PackJob"]
+__all__ = ["Known", "PackJob", "on_data", "on_noise"]
 
 # Layer by layer takes longer, and a search without tells nearly where to look: (tries, growth of the bracket).
 _NEAR_SIZE = (5, 1.05)
 _NEAR_LOSS = (7, 1.4)
+_JUDGES = 512  # images of noise that are held out
 _LOSS_HEADROOM = 1.4  # how much larger λ may about be where layers make good each other's errors
+
+
+class Known(NamedTuple):
+    """A network, and examples: to calibrate on, and to judge by."""
+
+    model: nn.Module
+    train: Examples
+    held_out: Examples
+
+
+def on_data(weights: Path, model: str, data: str, seed: int) -> Known:
+    """A network with these weights, and a data set's training and validation examples."""
+    splits = load_data(data, seed=seed)
+    network = load(weights, build(model))
+    check_fit(network, splits.train, splits.classes)
+    return Known(network, splits.train, splits.validation)
+
+
+def on_noise(weights: Path, model: str, shape: str, samples: int, seed: int) -> Known:
+    """A network with these weights, and noise; where it judges, labels are what the network itself says."""
+    network, images = load(weights, build(model)), noise_images(shape, samples + _JUDGES, seed)
+    check_fit(network, images, 1)
+    judges = images.take(torch.arange(samples, len(images)))
+    with evaluation_mode(network), torch.no_grad():
+        labels = network(judges.images).argmax(1)
+    return Known(network, images.take(torch.arange(samples)), dataclasses.replace(judges, labels=labels))
 
 
 class _Recipes(Protocol):
@@ -45,23 +75,10 @@ class PackJob:
         self._layerwise = False
         self._console = Console(stderr=True)
 
-    def calibrate(
-        self, weights: Path, model: str, data: str, *, samples: int, seed: int, device: str, layerwise: bool
-    ) -> None:
+    def calibrate(self, known: Known, *, samples: int, seed: int, device: str, layerwise: bool) -> None:
         """Measure second-order sensitivities, with a progress bar; from then on they are used."""
-        splits = load_data(data, seed=seed)
-        network = load(weights, build(model))
-        check_fit(network, splits.train, splits.classes)
         with self._progress("calibrating") as progress:
-            self._calibration = calibrate(
-                network,
-                splits.train,
-                splits.validation,
-                samples=samples,
-                seed=seed,
-                device=device,
-                progress=progress,
-            )
+            self._calibration = calibrate(*known, samples=samples, seed=seed, device=device, progress=progress)
         self._layerwise = layerwise
 
     def at(self, rate_weight: float) -> Try:
@@ -104,7 +121,8 @@ class PackJob:
     def _attempt(self, rate_weight: float, layerwise: bool, progress: Callable[[float], None] | None = None) -> Try:
         calibration = self._calibration
         if calibration is None:
-            return Try(rate_weight, pack(self._state, self._recipe(rate_weight)), meets=True)
+            data = pack(self._state, self._recipe(rate_weight), sensitivities=size_prior(self._state))
+            return Try(rate_weight, data, meets=True)
         one_shot = self._recipe(rate_weight, calibrated=True)
         if not layerwise:
             return Try(rate_weight, pack(self._state, one_shot, sensitivities=calibration.sensitivities), meets=True)
