@@ -30,7 +30,7 @@ from evocompress.targets import TRIES, Try, find_rate_weight
 __all__ = ["Known", "PackJob", "on_data", "on_noise"]
 
 # Layer by layer takes longer, and a search without tells nearly where to look: (tries, growth of the bracket).
-_NEAR_SIZE = (5, 1.05)
+_NEAR_SIZE = (8, 1.25)
 _NEAR_LOSS = (7, 1.4)
 _JUDGES = 512  # images of noise that are held out
 _LOSS_HEADROOM = 1.4  # how much larger λ may about be where layers make good each other's errors
@@ -95,9 +95,10 @@ class PackJob:
 
         goal = f"at most {limit} bytes"
         found = self._search(attempt, False, goal, start, small_is_good=True)
-        if not self._layerwise:
-            return found
-        return self._search(attempt, True, goal, found.rate_weight, small_is_good=True, near=_NEAR_SIZE)
+        if not self._layerwise or not found.meets:
+            return self._only_if_met(found, goal)
+        fitted = self._search(attempt, True, goal, found.rate_weight, small_is_good=True, near=_NEAR_SIZE)
+        return fitted if fitted.meets else found
 
     def within(self, increase: float, start: float) -> Try:
         """The greatest λ whose decoded network loses at most so much more on held-out data than the checkpoint."""
@@ -115,8 +116,19 @@ class PackJob:
         if not self._layerwise:
             return found
         near = found.rate_weight * _LOSS_HEADROOM
-        better = self._search(attempt, True, goal, near, small_is_good=False, near=_NEAR_LOSS)
-        return min(found, better, key=lambda file: len(file.data))
+        fitted = self._search(attempt, True, goal, near, small_is_good=False, near=_NEAR_LOSS)
+        meeting = [file for file in (found, fitted) if file.meets]
+        if not meeting:
+            raise ConfigError(f"No file meets the target, {goal}; --max-loss-increase must be larger.")
+        return min(meeting, key=lambda file: len(file.data))
+
+    @staticmethod
+    def _only_if_met(found: Try, goal: str) -> Try:
+        if not found.meets:
+            raise ConfigError(
+                f"No file meets the target, {goal}: the smallest that was tried has {len(found.data)} bytes."
+            )
+        return found
 
     def _attempt(self, rate_weight: float, layerwise: bool, progress: Callable[[float], None] | None = None) -> Try:
         calibration = self._calibration
@@ -154,9 +166,9 @@ class PackJob:
             try:
                 return find_rate_weight(shown, start=start, small_is_good=small_is_good, tries=tries, growth=growth)
             except ConfigError:
-                if layerwise or not self._layerwise:
+                if not self._layerwise:
                     raise
-                return tried[-1]  # layer by layer may still get there
+                return tried[-1]  # the other way of quantising may get there
             finally:
                 self._print(tried, f"{goal}{how}")
 

@@ -1,0 +1,113 @@
+"""`pack` as a user types it, with a network: calibrated on data or noise, searched for a size or a loss."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import evocompress
+from evocompress.cli import app, main
+from evocompress.networks import build
+
+if TYPE_CHECKING:
+    from evocompress.data import Splits
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A digits network after a few epochs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build("digits_cnn")
+    images, labels = digits.train.batch(slice(0, len(digits.train)))
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for step in range(120):
+        batch = slice(64 * step % 960, 64 * step % 960 + 64)
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    path = tmp_path_factory.mktemp("trained") / "w.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    return path
+
+
+def loss(path: Path, digits: Splits) -> float:
+    model = evocompress.load(path, build("digits_cnn")).eval()
+    images, labels = digits.audit.batch(slice(0, len(digits.audit)))
+    with torch.no_grad():
+        return float(nn.functional.cross_entropy(model(images), labels))
+
+
+def test_calibration_pays_on_the_disk(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    on_digits = ("--model", "digits_cnn", "--data", "digits", "--samples", 500)
+    plain = invoke("pack", trained, "-o", tmp_path / "plain.evc", "--preset", "best", "--max-bytes", 2500).stderr
+    assert "at most 2500 bytes" in plain and "layer by layer" not in plain
+    found = invoke("pack", trained, "-o", tmp_path / "fitted.evc", "--preset", "best", "--max-bytes", 2500, *on_digits)
+    assert "at most 2500 bytes, layer by layer" in found.stderr and "meets it" in found.stderr
+    assert all((tmp_path / name).stat().st_size <= 2500 for name in ("plain.evc", "fitted.evc"))
+    assert loss(tmp_path / "fitted.evc", digits) < loss(tmp_path / "plain.evc", digits)
+
+
+def test_the_loss_limit_is_met_on_held_out_examples(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    output = tmp_path / "w.evc"
+    words = ("--model", "digits_cnn", "--data", "digits", "--samples", 300, "--max-loss-increase", "0.02")
+    said = invoke("pack", trained, "-o", output, "--preset", "balanced", *words).stderr
+    limits = re.findall(r"held-out loss of at most (\d+\.\d+)", said)
+    assert len(limits) == 2  # all at once, and layer by layer
+    model = evocompress.load(output, build("digits_cnn")).eval()
+    images, labels = digits.validation.batch(slice(0, len(digits.validation)))
+    with torch.no_grad():
+        assert float(nn.functional.cross_entropy(model(images), labels)) <= float(limits[0]) + 1e-3
+
+
+def test_noise_and_no_names(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    output, back = tmp_path / "w.evc", tmp_path / "back.safetensors"
+    words = ("--model", "digits_cnn", "--noise", "1x8x8", "--samples", 200, "--rate-weight", "1e-5")
+    invoke("pack", trained, "-o", output, *words, "--no-names", "--inference")
+    assert b"conv1" not in output.read_bytes()
+    assert loss(output, digits) == pytest.approx(loss(trained, digits), abs=0.05)
+    invoke("unpack", output, "-o", back, "--model", "digits_cnn")
+    assert safetensors.torch.load_file(back).keys() == safetensors.torch.load_file(trained).keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--model", "digits_cnn"), "belong together"),
+        (("--data", "digits"), "belong together"),
+        (("--model", "digits_cnn", "--data", "digits", "--noise", "1x8x8"), "exclude each other"),
+        (("--model", "digits_cnn", "--noise", "1x8x8", "--max-loss-increase", "0.1"), "needs --model and --data"),
+        (("--model", "digits_cnn", "--noise", "8x8"), "channels x height x width"),
+        (("--model", "digits_cnn", "--noise", "3x32x32"), "fails on images of shape (2, 3, 32, 32)"),
+        (("--model", "lenet5_caffe", "--noise", "1x28x28"), "does not fit the model"),
+        (("--rate-weight", "1e-4", "--max-bytes", "1kB"), "exclude each other"),
+        (("--max-bytes", "5"), "No file meets the target"),
+        (("--preset", "bset"), "Did you mean 'best'"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    expected: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evocompress", "pack", str(trained), "-o", str(tmp_path / "x.evc"), *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    error = capsys.readouterr().err
+    assert caught.value.code and expected in error and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
