@@ -57,7 +57,10 @@ def forward_in_steps(model: nn.Module, batches: Sequence[Tensor], paths: Collect
             stops = [pass_.resume() for pass_ in passes]
             path = stops[0][0] if stops else None
             if any(stop[0] != path for stop in stops):
-                raise ModelError("the network does not take all examples the same way, so it has no order of layers")
+                raise ModelError(
+                    "the network does not take all examples the same way, so it has no order of layers; "
+                    "the preset 'fast' quantises all layers at once"
+                )
             if path is None:
                 return
             yield Stop(path, [stop[1] for stop in stops])

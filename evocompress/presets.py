@@ -28,7 +28,7 @@ _CALIBRATED = (_VECTORS, Rule(codecs=("trellis",)))
 #: Layer by layer, what is wrong with a vector is made good by what comes after it, so it need not be so fine.
 _LAYER_BY_LAYER = (dataclasses.replace(_VECTORS, rate_factor=0.5), Rule(codecs=("trellis(passes=5,damping=0.03)",)))
 #: On noise, directions that it does not have must not look free.
-_ON_NOISE = (_LAYER_BY_LAYER[0], Rule(codecs=("trellis(passes=5,damping=0.3)",)))
+_ON_NOISE = Rule(codecs=("trellis(passes=5,damping=0.3)",))
 
 
 def preset(
@@ -53,6 +53,7 @@ def preset(
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise CodecError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{hint}")
     chosen = PRESETS[name]
-    layer_by_layer = _ON_NOISE if noise else _LAYER_BY_LAYER
-    defaults = layer_by_layer if layerwise else _CALIBRATED if calibrated else chosen.defaults
+    defaults = _LAYER_BY_LAYER if layerwise else _CALIBRATED if calibrated else chosen.defaults
+    if noise and (layerwise or calibrated):
+        defaults = (defaults[0], _ON_NOISE)
     return dataclasses.replace(chosen, rate_weight=rate_weight, rules=rules, defaults=defaults)

@@ -95,8 +95,10 @@ class PackJob:
 
         goal = f"at most {limit} bytes"
         found = self._search(attempt, False, goal, start, small_is_good=True)
-        if not self._layerwise or not found.meets:
-            return self._only_if_met(found, goal)
+        if not self._layerwise:
+            return found
+        if not found.meets:  # nor will a file that is as large
+            raise ConfigError(f"No file meets the target, {goal}: the last that was tried has {len(found.data)} bytes.")
         fitted = self._search(attempt, True, goal, found.rate_weight, small_is_good=True, near=_NEAR_SIZE)
         return fitted if fitted.meets else found
 
@@ -121,14 +123,6 @@ class PackJob:
         if not meeting:
             raise ConfigError(f"No file meets the target, {goal}; --max-loss-increase must be larger.")
         return min(meeting, key=lambda file: len(file.data))
-
-    @staticmethod
-    def _only_if_met(found: Try, goal: str) -> Try:
-        if not found.meets:
-            raise ConfigError(
-                f"No file meets the target, {goal}: the smallest that was tried has {len(found.data)} bytes."
-            )
-        return found
 
     def _attempt(self, rate_weight: float, layerwise: bool, progress: Callable[[float], None] | None = None) -> Try:
         calibration = self._calibration
