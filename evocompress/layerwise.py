@@ -20,7 +20,7 @@ from evocompress.codecs import Record, Sensitivity
 from evocompress.codecs.dtypes import to_dtype
 from evocompress.data.examples import Examples
 from evocompress.evaluation import evaluation_mode
-from evocompress.layers import input_rows
+from evocompress.layer_inputs import input_rows
 from evocompress.lockstep import forward_in_steps
 from evocompress.packing import encode_tensor, to_numpy, to_torch
 from evocompress.recipe import Recipe

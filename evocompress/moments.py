@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from evocompress.codecs import Sensitivity
 from evocompress.evaluation import first_tensor
-from evocompress.layers import Call, observer
+from evocompress.layer_inputs import Call, observer
 
 __all__ = ["Moments"]
 
