@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import evocompress
+from benchmarks.pack_alterations import STRENGTH, altered
 from evocompress.data import Examples, Splits, load
 from evocompress.evaluation import evaluate
 from evocompress.networks import build
 
-__all__ = ["HELD_OUT", "Judge", "cifar10_to_pack"]
+__all__ = ["HELD_OUT", "Judge", "cifar10_to_pack", "held_out_images"]
 
 #: Training images that no calibration ever sees, the same for every seed.
 HELD_OUT = 4096
@@ -25,15 +25,21 @@ def _without_test() -> tuple[Examples, Examples]:
     return splits.train, splits.validation
 
 
+def held_out_images() -> Examples:
+    """The training images that no calibration sees."""
+    return _without_test()[1]
+
+
 def cifar10_to_pack(seed: int, *, validation: int = 5000) -> Splits:
     """A loader for `--data`: the training images less `HELD_OUT` of them, split by the seed.
 
-    The test images are not in it at all: its audit part is the held-out training images.
+    The network was trained on all of them, so that those to validate on are altered until they are new to it. The test
+    images are not in it at all: its audit part is the held-out training images.
     """
     rest, held_out = _without_test()
     order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))
     train, chosen = rest.take(order[validation:]), rest.take(order[:validation])
-    return Splits("cifar10", 10, train, dataclasses.replace(chosen, augmentation="none"), held_out)
+    return Splits("cifar10", 10, train, altered(chosen, STRENGTH, seed), held_out)
 
 
 class Judge:

@@ -13,6 +13,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ from evocompress.lockstep import forward_in_steps
 from evocompress.packing import encode_tensor, to_numpy, to_torch
 from evocompress.recipe import Recipe
 
-__all__ = ["layerwise_records"]
+__all__ = ["Target", "layerwise_records"]
 
 _BATCH = 128
 _RIDGE = 0.01  # of the mean of H's diagonal
@@ -36,6 +38,13 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.Group
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+class Target(NamedTuple):
+    """What a matrix's codes were made from: its values, already fitted to its inputs, and what their errors cost."""
+
+    values: npt.NDArray[np.float64]
+    sensitivity: Sensitivity
+
+
 def layerwise_records(
     model: nn.Module,
     state: Mapping[str, Tensor],
@@ -44,6 +53,7 @@ def layerwise_records(
     sensitivities: Mapping[str, float | Sensitivity],
     *,
     device: torch.device | str = "cpu",
+    targets: dict[str, Target] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Record]:
     """The coded form of every tensor of a checkpoint, for `pack(state, recipe, records=…)`.
@@ -56,6 +66,7 @@ def layerwise_records(
         examples: All calibration examples that shall be used; their activations are held in memory.
         sensitivities: second_order.py's, of the same model.
         device: Where to compute.
+        targets: Is filled with those of the matrices, by name.
         progress: Called with the share of layers that are done, from 0 to 1.
 
     Raises:
@@ -65,7 +76,7 @@ def layerwise_records(
     original = copy.deepcopy(model).to(device)
     quantised = copy.deepcopy(original)
     quantised.load_state_dict(dict(state), strict=False)
-    job = _Job(original, quantised, state, recipe, sensitivities)
+    job = _Job(original, quantised, state, recipe, sensitivities, targets)
     examples = examples.to(device)
     batches = [examples.batch(slice(at, at + _BATCH))[0] for at in range(0, len(examples), _BATCH)]
     with evaluation_mode(original), evaluation_mode(quantised), torch.no_grad():
@@ -93,7 +104,9 @@ class _Job:
         state: Mapping[str, Tensor],
         recipe: Recipe,
         sensitivities: Mapping[str, float | Sensitivity],
+        targets: dict[str, Target] | None,
     ) -> None:
+        self._targets = targets
         self._original, self._quantised = dict(original.named_modules()), dict(quantised.named_modules())
         self._state, self._recipe, self._sensitivities = state, recipe, sensitivities
         self.records: dict[str, Record] = {}
@@ -157,7 +170,7 @@ class _Job:
         if not norm and not isinstance(quantised, nn.Conv1d | nn.Conv2d | nn.Linear):
             return
         last = isinstance(quantised, nn.Linear | nn.LayerNorm)
-        slope, offset = _regression(original, quantised, before, after, len(bias), last)
+        slope, offset = _regression(original, quantised, before, after, len(bias), last, free=norm)
         if norm:
             weight.mul_(slope.to(weight))
             bias.mul_(slope.to(bias)).add_(offset.to(bias))
@@ -179,7 +192,10 @@ class _Job:
         values = tensor if target is None else target
         if sensitivity is None:
             sensitivity = self._sensitivities.get(name, 1.0)
-        record = encode_tensor(name, stored, self._recipe, sensitivity, values=values.detach().double().cpu().numpy())
+        exact = values.detach().double().cpu().numpy()
+        record = encode_tensor(name, stored, self._recipe, sensitivity, values=exact)
+        if self._targets is not None and isinstance(sensitivity, Sensitivity):
+            self._targets[name] = Target(exact.copy(), sensitivity)
         decoded = record.codec.decode(record.coded, record.shape)
         self.records[name] = record
         tensor.copy_(to_torch(to_dtype(decoded, record.dtype, record.shape)).to(tensor))
@@ -226,8 +242,9 @@ def _regression(
     after: Sequence[Tensor],
     channels: int,
     last: bool,
+    free: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Slope and offset (channels,) that take the copy's outputs best to the network's."""
+    """Slope (1 where it is not free) and offset (channels,) that take the copy's outputs best to the network's."""
     sums: Any = 0.0
     count = 0
     for x, own in zip(before, after, strict=True):
@@ -237,7 +254,7 @@ def _regression(
     mean_own, mean, square, product = sums / count
     variance, covariance = square - mean_own**2, product - mean_own * mean
     shrink = _SHRINK * variance.mean() + 1e-30
-    slope = (covariance + shrink) / (variance + shrink)
+    slope = (covariance + shrink) / (variance + shrink) if free else torch.ones_like(mean)
     return slope, mean - slope * mean_own
 
 

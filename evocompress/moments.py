@@ -43,7 +43,7 @@ class _Use:
 class Moments:
     """Adds up H and g of every layer that has them, while it is entered.
 
-    A layer is watched by hooks; what they see is in layers.py.
+    A layer is watched by hooks; what they see is in layer_inputs.py.
     """
 
     def __init__(self, model: nn.Module) -> None:

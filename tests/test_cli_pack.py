@@ -82,9 +82,28 @@ def test_noise_and_no_names(trained: Path, digits: Splits, tmp_path: Path) -> No
     assert safetensors.torch.load_file(back).keys() == safetensors.torch.load_file(trained).keys()
 
 
+def test_confidence_and_allocation_are_fitted_and_told(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    output = tmp_path / "w.evc"
+    words = ("--model", "digits_cnn", "--data", "digits", "--samples", 300, "--preset", "best", "--max-bytes", 2500)
+    said = invoke("pack", trained, "-o", output, *words, "--fit-confidence", "--allocation-rounds", 1).stderr
+    fitted = re.search(r"logits are scaled by (\d\.\d+) \('(.+)'\)", " ".join(said.split()))
+    assert fitted is not None
+    assert 0.05 < float(fitted[1]) <= 1 and f"{fitted[2]}.weight" in safetensors.torch.load_file(trained)
+    assert output.stat().st_size <= 2500
+    assert loss(output, digits) < loss(trained, digits) + 0.5
+    on_noise = ("--model", "digits_cnn", "--noise", "1x8x8", "--samples", 100, "--preset", "fast")
+    invoke("pack", trained, "-o", output, *on_noise, "--allocation-rounds", 1, "--max-bytes", 3000)
+    assert output.stat().st_size <= 3000
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (("--allocation-rounds", "2"), "--allocation-rounds needs --model and --data (or --noise)"),
+        (
+            ("--model", "digits_cnn", "--noise", "1x8x8", "--fit-confidence"),
+            "--fit-confidence needs --model and --data",
+        ),
         (("--model", "digits_cnn"), "belong together"),
         (("--data", "digits"), "belong together"),
         (("--model", "digits_cnn", "--data", "digits", "--noise", "1x8x8"), "exclude each other"),

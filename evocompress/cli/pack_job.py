@@ -14,7 +14,9 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
+from evocompress.allocation import allocate
 from evocompress.calibrated import Calibration, calibrate, pack_calibrated
+from evocompress.confidence import fit_confidence
 from evocompress.data import Examples
 from evocompress.data import load as load_data
 from evocompress.data.noise import noise_images
@@ -72,17 +74,33 @@ class PackJob:
     def __init__(self, state: Mapping[str, torch.Tensor], recipe: _Recipes) -> None:
         self._state, self._recipe = state, recipe
         self._calibration: Calibration | None = None
-        self._layerwise = False
+        self._layerwise, self._rounds = False, 0
         self._console = Console(stderr=True)
 
-    def calibrate(self, known: Known, *, samples: int, seed: int, device: str, layerwise: bool) -> None:
-        """Measure second-order sensitivities, with a progress bar; from then on they are used."""
+    def fit_confidence(self, known: Known, *, device: str) -> None:
+        """Scale the logits of the checkpoint and of the network so that held-out loss is least, and say so."""
+        fitted = fit_confidence(known.model, known.held_out, device)
+        self._state = fitted.scaled(self._state)
+        known.model.load_state_dict(fitted.scaled(known.model.state_dict()))
+        self._console.print(
+            f"confidence: logits are scaled by {fitted.scale:.3f} ({fitted.layer!r}); "
+            f"held-out loss {fitted.before:.4f}, with it {fitted.after:.4f}"
+        )
+
+    def calibrate(
+        self, known: Known, *, samples: int, seed: int, device: str, layerwise: bool, allocation_rounds: int
+    ) -> None:
+        """Measure second-order sensitivities, with a progress bar; from then on they are used.
+
+        They are corrected in so many rounds of allocation at the λ that is wanted, once that is known.
+        """
         with self._progress("calibrating") as progress:
             self._calibration = calibrate(*known, samples=samples, seed=seed, device=device, progress=progress)
-        self._layerwise = layerwise
+        self._layerwise, self._rounds = layerwise, allocation_rounds
 
     def at(self, rate_weight: float) -> Try:
         """The file at a λ."""
+        self._allocate(rate_weight)
         with self._progress("quantising layer by layer") if self._layerwise else contextlib.nullcontext() as progress:
             return self._attempt(rate_weight, self._layerwise, progress)
 
@@ -95,11 +113,13 @@ class PackJob:
 
         goal = f"at most {limit} bytes"
         found = self._search(attempt, False, goal, start, small_is_good=True)
-        if not self._layerwise:
+        if not self._refines:
             return found
         if not found.meets:  # nor will a file that is as large
             raise ConfigError(f"No file meets the target, {goal}: the last that was tried has {len(found.data)} bytes.")
-        fitted = self._search(attempt, True, goal, found.rate_weight, small_is_good=True, near=_NEAR_SIZE)
+        self._allocate(found.rate_weight)
+        start = found.rate_weight
+        fitted = self._search(attempt, self._layerwise, goal, start, small_is_good=True, near=_NEAR_SIZE)
         return fitted if fitted.meets else found
 
     def within(self, increase: float, start: float) -> Try:
@@ -115,14 +135,35 @@ class PackJob:
 
         goal = f"a held-out loss of at most {allowed:.4f}"
         found = self._search(attempt, False, goal, start, small_is_good=False)
-        if not self._layerwise:
+        if not self._refines:
             return found
-        near = found.rate_weight * _LOSS_HEADROOM
-        fitted = self._search(attempt, True, goal, near, small_is_good=False, near=_NEAR_LOSS)
+        near = found.rate_weight * (_LOSS_HEADROOM if self._layerwise else 1.0)
+        self._allocate(near)
+        fitted = self._search(attempt, self._layerwise, goal, near, small_is_good=False, near=_NEAR_LOSS)
         meeting = [file for file in (found, fitted) if file.meets]
         if not meeting:
             raise ConfigError(f"No file meets the target, {goal}; --max-loss-increase must be larger.")
         return min(meeting, key=lambda file: len(file.data))
+
+    @property
+    def _refines(self) -> bool:
+        """Whether a search with plain sensitivities, all layers at once, is only the first."""
+        return self._layerwise or self._rounds > 0
+
+    def _allocate(self, rate_weight: float) -> None:
+        """Correct the sensitivities at a λ, where that was asked for."""
+        if self._calibration is None or not self._rounds:
+            return
+        recipe = self._recipe(rate_weight, calibrated=True, layerwise=self._layerwise)
+        with self._progress("allocating") as progress:
+            self._calibration = allocate(
+                self._calibration,
+                self._state,
+                recipe,
+                layerwise=self._layerwise,
+                rounds=self._rounds,
+                progress=progress,
+            )
 
     def _attempt(self, rate_weight: float, layerwise: bool, progress: Callable[[float], None] | None = None) -> Try:
         calibration = self._calibration
@@ -160,7 +201,7 @@ class PackJob:
             try:
                 return find_rate_weight(shown, start=start, small_is_good=small_is_good, tries=tries, growth=growth)
             except ConfigError:
-                if not self._layerwise:
+                if not self._refines:
                     raise
                 return tried[-1]  # the other way of quantising may get there
             finally:
