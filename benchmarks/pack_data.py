@@ -9,6 +9,7 @@ import torch
 
 import evocompress
 from benchmarks.pack_alterations import STRENGTH, altered
+from evocompress.confidence import fit_confidence
 from evocompress.data import Examples, Splits, load
 from evocompress.evaluation import evaluate
 from evocompress.networks import build
@@ -48,6 +49,15 @@ class Judge:
     def __init__(self, network: str = "resnet20") -> None:
         self._network = network
         self._sets = {"test": load("cifar10").audit, "held_out": _without_test()[1]}
+
+    def fitted(self, weights: Path) -> dict[str, float]:
+        """{"scale": …, "cross_entropy": …}: the latter on the test images, with confidence fitted as `pack` does."""
+        network: Any = build(self._network)
+        model = evocompress.load(weights, network.to(memory_format=torch.channels_last))
+        found = fit_confidence(model, altered(self._sets["held_out"], STRENGTH, seed=0))
+        model.load_state_dict(found.scaled(model.state_dict()))
+        loss = evaluate(model, self._sets["test"], batch_size=_BATCH).loss
+        return {"scale": round(found.scale, 4), "cross_entropy": round(loss, 6)}
 
     def __call__(self, weights: Path) -> dict[str, Any]:
         """{"test": {"accuracy": …, "cross_entropy": …}, "held_out": …} of a safetensors file."""

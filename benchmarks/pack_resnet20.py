@@ -53,6 +53,8 @@ SAMPLES = 1024
 #: Files of the peer's that are judged: larger ones cannot be on its front below the highest level, nor smaller ones
 #: above the lowest (at 78 kB it has 89.5 %, at 112 kB 91.6 %).
 PEER_BYTES = (76_000, 125_000)
+#: Cross-entropies at which sizes are compared where both sides' confidence was fitted.
+FITTED_LEVELS = (0.27, 0.28, 0.29, 0.31)
 #: Qualities at which sizes are compared.
 LEVELS = {"accuracy": (0.915, 0.91, 0.90), "cross_entropy": (0.373, 0.38, 0.40, 0.43)}
 
@@ -86,7 +88,14 @@ class Bench:
 
         # λ between its ends last: if the benchmark is interrupted, the front is nearly whole by then.
         grid = sorted(peer.grid(self.weights, self.work / "nncodec"), key=lambda setting: "lambda0.5" in setting.name)
-        return [judged(setting) for setting in grid if PEER_BYTES[0] <= setting.nbytes <= PEER_BYTES[1]]
+        files = [setting for setting in grid if PEER_BYTES[0] <= setting.nbytes <= PEER_BYTES[1]]
+        rows = [judged(setting) for setting in files]
+        best = {size for metric in LEVELS for size, _ in envelope(point(row, metric) for row in rows)}
+        for row, setting in zip(rows, files, strict=True):
+            if setting.nbytes in best:  # those of its files that can be on its front with another confidence too
+                key = f"nncodec {version} {setting.name} {self._sha}, confidence fitted"
+                row["fitted"] = self.ledger.get("peer", key, functools.partial(self.judge.fitted, setting.decoded))
+        return rows
 
     def ours(self, part: str, jobs: Sequence[tuple[str, float, int | None]]) -> list[Row]:
         """Files of ours: preset, λ, and the seed of the calibration, or None for no data."""
@@ -157,6 +166,12 @@ def compared(rows: Sequence[Row], peer: Sequence[Row]) -> Row:
     return result
 
 
+def compared_as_fitted(rows: Sequence[Row], peer: Sequence[Row]) -> Row:
+    """Files whose confidence was fitted against the peer's with theirs fitted in the same way."""
+    front = envelope((row["bytes"], -row["fitted"]["cross_entropy"]) for row in peer if "fitted" in row)
+    return compare(front, curves(rows, "cross_entropy"), [-level for level in FITTED_LEVELS])
+
+
 def _methods(bench: Bench, options: argparse.Namespace) -> dict[str, list[Row]]:
     methods: dict[str, list[Row]] = {}
     if "data-free" in options.parts:
@@ -185,6 +200,7 @@ def measure(options: argparse.Namespace) -> Row:
     if not peer:
         print("no NNCodec (--peer-python or $NNCODEC_PYTHON): there is nothing to compare with", file=sys.stderr)
     methods = _methods(bench, options)
+    fitted = {name: rows for name, rows in methods.items() if name.endswith("tuned")}
     result = {
         "benchmark": "pack_resnet20",
         "float": bench.whole(),
@@ -194,6 +210,7 @@ def measure(options: argparse.Namespace) -> Row:
             name: {"against_peer": compared(rows, peer), "files": [_short(row) for row in rows]}
             for name, rows in methods.items()
         },
+        "both_fitted": {name: compared_as_fitted(rows, peer) for name, rows in fitted.items()},
         "baselines": [_short(row) for row in bench.baselines()] if "baselines" in options.parts else [],
     }
     return {**result, "commits": bench.ledger.measured_with(PARTS), "code": code(), "commit": commit()}
@@ -201,7 +218,8 @@ def measure(options: argparse.Namespace) -> Row:
 
 def _short(row: Row) -> Row:
     """A row with its qualities rounded and on one level."""
-    flat = {key: value for key, value in row.items() if key not in ("test", "held_out")}
+    flat = {key: value for key, value in row.items() if key not in ("test", "held_out", "fitted")}
+    flat |= {f"fitted_{key}": value for key, value in row.get("fitted", {}).items()}
     return flat | {
         f"{split}_{key}": round(value, 5) for split in ("test", "held_out") for key, value in row[split].items()
     }

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.codecs import Sensitivity
-from evocompress.data.examples import Examples
+from evocompress.data.examples import IGNORED, Examples
 from evocompress.evaluation import evaluate
 from evocompress.layerwise import layerwise_records
+from evocompress.output_change import OutputChange
 from evocompress.packing import pack, unpack
 from evocompress.recipe import Recipe
 from evocompress.second_order import second_order_sensitivities
@@ -38,12 +39,17 @@ class Calibration:
     device: str = "cpu"
 
     def loss(self, data: bytes | None = None, limit: int | None = None) -> float:
-        """Mean cross-entropy on held-out examples (at most `limit`) of the network, or of what a file holds of it."""
+        """Mean cross-entropy on held-out examples (at most `limit`) of the network, or of what a file holds of it.
+
+        Where they have no labels (all are -100): how far the file's network is from the network (output_change.py).
+        """
         held_out = self.held_out.take(torch.arange(min(limit or len(self.held_out), len(self.held_out))))
         model = self.model
         if data is not None:
             model = copy.deepcopy(self.model)
             model.load_state_dict(unpack(data, names=list(model.state_dict())), strict=False)
+        if bool((held_out.labels == IGNORED).all()):
+            return OutputChange(self.model, held_out, self.device)(model)
         return evaluate(model, held_out, self.device).loss
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.data.examples import IGNORED, Examples
-from evocompress.errors import ModelError
+from evocompress.errors import DataError, ModelError
 from evocompress.evaluation import evaluation_mode, first_tensor
 
 __all__ = ["Confidence", "fit_confidence", "output_layer"]
@@ -54,8 +54,11 @@ def fit_confidence(model: nn.Module, held_out: Examples, device: torch.device | 
         device: Where to compute.
 
     Raises:
+        DataError: The examples have no labels.
         ModelError: No single layer makes the logits.
     """
+    if bool((held_out.labels == IGNORED).all()):
+        raise DataError("the held-out examples have no labels (all are -100), so no confidence can be fitted")
     layer = output_layer(model, held_out, device)
     logits, labels = _logits(model, held_out, device)
 

@@ -1,4 +1,4 @@
-"""Rate-distortion curves of the codecs on one checkpoint: every point is a real file, packed and decoded again."""
+"""Rate-distortion curves of codecs and presets on one checkpoint: every point is a file, packed and decoded again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -17,17 +17,29 @@ from evocompress.codecs import LOSSLESS, parse_codec
 from evocompress.codecs.dtypes import is_float
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.packing import Array, pack, to_numpy, unpack
+from evocompress.presets import preset
+from evocompress.prior import size_prior
 from evocompress.recipe import Recipe, Rule
 from evocompress.replacing import replacing
 
-__all__ = ["Curve", "CurvePoint", "Curves", "bits_at", "by_codec", "curve_points", "rate_weights", "write_csv"]
+__all__ = [
+    "Curve",
+    "CurvePoint",
+    "Curves",
+    "bits_at",
+    "by_codec",
+    "curve_points",
+    "preset_label",
+    "rate_weights",
+    "write_csv",
+]
 
 _HALVINGS = 80  # of the interval in which a rate weight is sought: to the last digit of a float64
 
 
 @dataclasses.dataclass(frozen=True)
 class CurvePoint:
-    """One file: its codec and λ, its size, and what the weights lost.
+    """One file: its codec (or preset, by its `preset_label`) and λ, its size, and what the weights lost.
 
     `squared_error` and `snr_db`, 10·log10(Σ weight² / Σ error²), are over the tensors that the codec codes: those of
     two or more dimensions, or all floats where there is none of these. They are of the decoded file. `nbytes` and
@@ -50,20 +62,23 @@ Curves: TypeAlias = Mapping[str, Curve]
 
 
 def curve_points(
-    state_dict: Mapping[str, object], codecs: Sequence[str], ladder: Sequence[float]
+    state_dict: Mapping[str, object], codecs: Sequence[str], ladder: Sequence[float], presets: Sequence[str] = ()
 ) -> Iterator[CurvePoint]:
-    """Pack the whole state dict with every codec at every rate weight, decode each file and measure it.
+    """Pack the whole state dict with every codec and preset at every rate weight, decode each file and measure it.
 
-    A codec codes the tensors of two or more dimensions; the others follow the default rule, whatever the codec.
+    A codec codes the tensors of two or more dimensions; the others follow the default rule, whatever the codec. A
+    preset makes the file that the command `pack` makes from the weights alone: with the preset's entropy coder, and
+    with rates that `size_prior` shares out among the tensors.
 
     Args:
         state_dict: Names to torch tensors or numpy arrays, as for `pack`.
         codecs: Names in `CODECS`, or stages written out.
         ladder: Rate weights λ, squared error per bit.
+        presets: Names in `PRESETS`.
 
     Raises:
         ConfigError: A codec is lossless: it has one point, without an error, and no curve.
-        CodecError: An unknown codec, a bad λ, or a tensor that cannot be packed.
+        CodecError: An unknown codec or preset, a bad λ, or a tensor that cannot be packed.
         EvocompressError: The state dict has no weights of a floating dtype.
 
     >>> state = {"w": np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)}
@@ -72,12 +87,24 @@ def curve_points(
     True
     """
     arrays = {name: to_numpy(name, value) for name, value in state_dict.items()}
-    recipes = [(codec, _recipe(codec, arrays, weight)) for codec in codecs for weight in ladder]
-    measured = _measured(arrays)
-    for codec, recipe in recipes:
-        if recipe.rate_weight == ladder[0]:  # a codec's first call may compile: that is not the checkpoint's time
-            pack({"w": np.eye(8)}, Recipe(1e-3, (Rule(codecs=(codec,)),)))
-        yield _point(codec, recipe, arrays, measured)
+    prior = _prior(arrays) if presets else {}
+    trials = [_Trial(codec, _recipe(codec, arrays, weight), {}) for codec in codecs for weight in ladder]
+    trials += [_Trial(preset_label(name), preset(name, weight), prior) for name in presets for weight in ladder]
+    measured, warm = _measured(arrays), set[str]()
+    for trial in trials:
+        if trial.label not in warm:  # a codec's first call may compile: that is not the checkpoint's time
+            warm.add(trial.label)
+            pack({"w": np.eye(8)}, dataclasses.replace(trial.recipe, rate_weight=1e-3))
+        yield _point(trial, arrays, measured)
+
+
+def preset_label(name: str) -> str:
+    """What a preset's curve is called, so that it is not taken for a codec's.
+
+    >>> preset_label("best")
+    'preset best'
+    """
+    return f"preset {name}"
 
 
 def rate_weights(
@@ -143,6 +170,24 @@ def bits_at(curve: Curve, snr_db: Sequence[float]) -> list[float]:
     return values
 
 
+class _Trial(NamedTuple):
+    """A file that is to be made: what its curve is called, and what `pack` is given besides the tensors."""
+
+    label: str
+    recipe: Recipe
+    sensitivities: Mapping[str, float]
+
+
+def _prior(arrays: Mapping[str, Array]) -> dict[str, float]:
+    """`size_prior` of arrays; it looks at shapes and kinds only, so that nothing is copied."""
+    import torch
+
+    kinds = {name: torch.float32 if is_float(array.dtype.name) else torch.int64 for name, array in arrays.items()}
+    return size_prior(
+        {name: torch.empty(array.shape, dtype=kinds[name], device="meta") for name, array in arrays.items()}
+    )
+
+
 def _recipe(codec: str, arrays: Mapping[str, Array], weight: float) -> Recipe:
     """This codec for what has two or more dimensions; a recipe refuses rules that no tensor meets."""
     if parse_codec(codec) == LOSSLESS:
@@ -159,9 +204,9 @@ def _measured(arrays: Mapping[str, Array]) -> list[str]:
     return [name for name in floats if arrays[name].ndim >= 2] or floats
 
 
-def _point(codec: str, recipe: Recipe, arrays: Mapping[str, Array], measured: Sequence[str]) -> CurvePoint:
+def _point(trial: _Trial, arrays: Mapping[str, Array], measured: Sequence[str]) -> CurvePoint:
     began = time.perf_counter()
-    data = pack(arrays, recipe)
+    data = pack(arrays, trial.recipe, sensitivities=trial.sensitivities)
     seconds = time.perf_counter() - began
     decoded = unpack(data, framework="numpy")
     signal = error = 0.0
@@ -171,7 +216,8 @@ def _point(codec: str, recipe: Recipe, arrays: Mapping[str, Array], measured: Se
         error += float(np.square(exact - decoded[name]).sum())
     snr = 10 * math.log10(signal / error) if signal and error else math.inf
     weights = sum(array.size for array in arrays.values())
-    return CurvePoint(codec, recipe.rate_weight, len(data), 8 * len(data) / weights, error, snr, seconds)
+    bits = 8 * len(data) / weights
+    return CurvePoint(trial.label, trial.recipe.rate_weight, len(data), bits, error, snr, seconds)
 
 
 def _where(rate: float, sizes: Array, log_powers: Array) -> float:

@@ -21,7 +21,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evocompress.analysis import FrontPoint, format_bytes, knee
+from evocompress.analysis import FrontPoint, knee
+from evocompress.quantities import format_bytes
 from evocompress.search.events import Ended, Event, Finished, Submitted
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.textplot import braille_scatter, sparkline

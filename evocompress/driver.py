@@ -131,7 +131,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
 
 
 def _settings(config: Config, float32_bytes: int) -> SearchSettings:
-    from evocompress.analysis import parse_bytes
+    from evocompress.quantities import parse_bytes
 
     search = config.search
     low, high = search.ratio_range

@@ -100,7 +100,10 @@ def evaluate(
 
 
 def check_fit(model: nn.Module, examples: Examples, classes: int) -> None:
-    """Raise ModelError where `model` cannot take these examples or does not give at least `classes` logits."""
+    """Raise ModelError where `model` cannot take these examples or does not give at least `classes` logits.
+
+    Where every label is -100, which asks for nothing, any outputs will do.
+    """
     inputs, labels = examples.batch(slice(0, 2))
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
     with evaluation_mode(model), torch.inference_mode():
@@ -110,6 +113,9 @@ def check_fit(model: nn.Module, examples: Examples, classes: int) -> None:
             what = "inputs" if examples.is_discrete else "images"
             shape = f"{tuple(inputs.shape)}, {inputs.dtype}" if examples.is_discrete else tuple(inputs.shape)
             raise ModelError(f"the network fails on {what} of shape {shape}: {failure}") from failure
+        if bool((examples.labels == IGNORED).all()):
+            first_tensor(result)
+            return
         logits = _logits(result, labels)
     if logits.shape[-1] < classes:
         raise ModelError(f"the network gives {logits.shape[-1]} logits; the data set has {classes} classes")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from evocompress.data.examples import Examples
+from evocompress.errors import ModelError
 from evocompress.evaluation import evaluation_mode, first_tensor
 
 __all__ = ["OutputChange"]
@@ -16,8 +19,8 @@ _BATCH = 128
 class OutputChange:
     """Mean squared change of a network's outputs on some examples.
 
-    A constant added to all numbers of the last axis does not count: it changes no prediction of a classifier. The
-    original's outputs are computed once and held in memory.
+    What counts as outputs is what `first_tensor` finds, (n, …, d). A constant added to all d numbers of the last axis
+    does not count: it changes no prediction of a classifier. The original's outputs are computed once and held.
 
     Args:
         original: What others are compared with; moved to `device`, otherwise left as it was.
@@ -30,12 +33,20 @@ class OutputChange:
         self._outputs = self._run(original)
 
     def __call__(self, model: nn.Module) -> float:
-        """The change of a model that gives outputs of the same shape; infinite where one is not finite."""
+        """The change, in squared units of the outputs; infinite where one is not finite.
+
+        Raises:
+            ModelError: The model's outputs are of another shape, or there is no tensor in them.
+        """
         total, count = 0.0, 0
-        for own, outputs in zip(self._run(model), self._outputs, strict=True):
-            total += float((own - outputs).double().square().sum())
-            count += own.numel()
-        return total / count if total < float("inf") else float("inf")
+        for after, before in zip(self._run(model), self._outputs, strict=True):
+            if before.shape != after.shape:
+                shapes = f"{tuple(after.shape)}, the original network's {tuple(before.shape)}"
+                raise ModelError(f"the network's outputs are {shapes}; they must be the same to be compared")
+            total += float((after - before).double().square().sum())
+            count += before.numel()
+        change = total / max(count, 1)
+        return change if math.isfinite(change) else math.inf
 
     def _run(self, model: nn.Module) -> list[Tensor]:
         model.to(self._device)

@@ -1,7 +1,4 @@
-"""The front as a picture for papers and README files: size against accuracy, one run or several.
-
-Figures are made without pyplot, so nothing global changes and no display is needed.
-"""
+"""The front as a picture for papers and README files: size against accuracy, one run or several."""
 
 from __future__ import annotations
 
@@ -12,29 +9,28 @@ from typing import TYPE_CHECKING
 
 import matplotlib.ticker as ticker
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evocompress.analysis import FrontPoint, Reference, format_bytes, front, knee, reference
+from evocompress.analysis import FrontPoint, Reference, front, knee, reference
+from evocompress.figure_style import COLOURS, FAINT, INK, new_figure, style_axes
+from evocompress.quantities import format_bytes
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
 
 __all__ = ["compare_figure", "front_figure", "write_front_png"]
 
-_INK, _FAINT, _GRID = "#1b2430", "#6b7685", "#e4e8ee"
-_COLOURS = ("#0b62d6", "#d1495b", "#2a9d5c", "#8450ba", "#c77700", "#008c95", "#7a5c48", "#b83280")
 _DOT_LIMIT = 20_000
 
 
 def front_figure(history: History) -> Figure:
     """One run: its front with 95 % Wilson error bars and knee, the rest faint, the uncompressed network as a line."""
-    figure, axes = _canvas(_heading(history))
+    figure, axes = new_figure(_heading(history))
     points = front(history)
     _dominated(axes, history, {point.leaf_id for point in points})
     label = "front, audited" if points and points[0].audited else "front, validation accuracy (no audit yet)"
-    _front(axes, points, _COLOURS[0], label)
-    _reference(axes, reference(history), _FAINT, "uncompressed")
+    _front(axes, points, COLOURS[0], label)
+    _reference(axes, reference(history), FAINT, "uncompressed")
     _dress(axes, points)
     _knee(axes, points)
     return figure
@@ -42,16 +38,16 @@ def front_figure(history: History) -> Figure:
 
 def compare_figure(runs: Mapping[str, History]) -> Figure:
     """Several runs by label, each front in its colour with error bars, reference lines where they differ."""
-    figure, axes = _canvas("Fronts compared", f"{len(runs)} runs")
+    figure, axes = new_figure("Fronts compared", f"{len(runs)} runs")
     fronts = {label: front(history) for label, history in runs.items()}
     drawn: set[tuple[float, int]] = set()
     for number, (label, points) in enumerate(fronts.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         _front(axes, points, colour, label if not points or points[0].audited else f"{label} (validation, not audited)")
         line = reference(runs[label])
         if line is not None and (line.accuracy, line.nbytes) not in drawn:
             drawn.add((line.accuracy, line.nbytes))
-            _reference(axes, line, _FAINT, "uncompressed")
+            _reference(axes, line, FAINT, "uncompressed")
     _dress(axes, [point for points in fronts.values() for point in points])
     return figure
 
@@ -62,16 +58,6 @@ def write_front_png(history: History, path: str | Path, *, dpi: int = 160) -> No
 
     with replacing(Path(path)) as temporary:
         front_figure(history).savefig(temporary, dpi=dpi, format="png")
-
-
-def _canvas(title: str, subtitle: str = "") -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8.4, 5.2), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    head, _, tail = title.partition("\n")
-    axes.set_title(_plain(head), loc="left", fontsize=13, fontweight="bold", color=_INK, pad=24)
-    axes.text(0.0, 1.025, _plain(subtitle or tail), transform=axes.transAxes, fontsize=9.5, color=_FAINT)
-    return figure, axes
 
 
 def _heading(history: History) -> str:
@@ -176,16 +162,11 @@ def _dress(axes: Axes, points: Sequence[FrontPoint]) -> None:
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g} %"))
-    axes.set_xlabel("size of the file on disk", color=_INK)
-    axes.set_ylabel("accuracy, 95 % interval", color=_INK)
-    axes.grid(True, color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_FAINT, labelsize=9, length=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)
+    axes.set_xlabel("size of the file on disk", color=INK)
+    axes.set_ylabel("accuracy, 95 % interval", color=INK)
+    style_axes(axes)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=_INK)
+        axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _view(axes: Axes, points: Sequence[FrontPoint]) -> None:
@@ -196,7 +177,7 @@ def _view(axes: Axes, points: Sequence[FrontPoint]) -> None:
     if not points:
         axes.set_xlim(256, 65536)
         axes.set_ylim(0, 100)
-        axes.text(0.5, 0.5, "no files yet", transform=axes.transAxes, ha="center", fontsize=12, color=_FAINT)
+        axes.text(0.5, 0.5, "no files yet", transform=axes.transAxes, ha="center", fontsize=12, color=FAINT)
         return
     useful = [point for point in points if point.accuracy >= 0.5 * max(point.accuracy for point in points)]
     (_, right), (_, top) = axes.get_xlim(), axes.get_ylim()
@@ -205,15 +186,10 @@ def _view(axes: Axes, points: Sequence[FrontPoint]) -> None:
     axes.set_ylim(low - 0.08 * (100 - low), min(101.0, top))
     if hidden := len(points) - len(useful):
         note = f"{hidden} smaller {'file' if hidden == 1 else 'files'} below this view"
-        axes.text(0.008, 0.015, note, transform=axes.transAxes, fontsize=8.5, color=_FAINT)
+        axes.text(0.008, 0.015, note, transform=axes.transAxes, fontsize=8.5, color=FAINT)
 
 
 def _tick(nbytes: float) -> str:
     """Bytes of a round tick without needless digits: 2 kB, not 2.00 kB."""
     number, _, unit = format_bytes(nbytes).partition(" ")
     return f"{float(number):g} {unit}"
-
-
-def _plain(text: str) -> str:
-    """Somebody's text without mathtext: a dollar sign in a network's name is only a dollar sign."""
-    return text.replace("$", r"\$")

@@ -37,7 +37,7 @@ def second_order_sensitivities(
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, float | Sensitivity]:
-    """A `Sensitivity` for the weight matrices of layers that layer_inputs.py knows, a scale for all other float tensors.
+    """A `Sensitivity` for the weight matrices of layers that layer_inputs.py knows, a scale for other float tensors.
 
     These are convolutions, linear, recurrent and attention layers and embeddings. H is the second moment of the layer's
     inputs (of an embedding: a multiple of the identity), g that of its output gradients (of an embedding: by token),

@@ -12,12 +12,9 @@ from evocompress.analysis import (
     FrontPoint,
     audits,
     best_under,
-    format_bytes,
     front,
     hypervolume_curve,
     knee,
-    parse_bytes,
-    parse_fraction,
     reference,
     smallest_above,
     wilson_interval,
@@ -124,34 +121,6 @@ def test_wilson_interval_matches_the_closed_form(counts: tuple[int, int]) -> Non
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     low, high = wilson_interval(correct, total)
     assert low == pytest.approx(centre - half, abs=1e-9) and high == pytest.approx(centre + half, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("text", "nbytes"),
-    [("900", 900), ("16kB", 16000), ("16 KB", 16000), ("16k", 16000), ("64KiB", 65536), ("1.5MB", 1500000),
-     ("2MiB", 2097152), (".5kB", 500), ("1GB", 10**9), (512, 512), (" 7 B ", 7)],
-)  # fmt: skip
-def test_parse_bytes(text: str | int, nbytes: int) -> None:
-    assert parse_bytes(text) == nbytes
-
-
-@pytest.mark.parametrize("text", ["", "kB", "-5kB", "12 kilos", "1e3", "0", "1.2.3kB", "nan", "5 k B"])
-def test_parse_bytes_refuses(text: str) -> None:
-    with pytest.raises(ConfigError, match="size=.*write for example 16kB"):
-        parse_bytes(text)
-
-
-@pytest.mark.parametrize("text", ["", "1.01", "101%", "-0.1", "nan", "x"])
-def test_parse_fraction_refuses(text: str) -> None:
-    with pytest.raises(ConfigError, match="accuracy="):
-        parse_fraction(text)
-
-
-@given(st.integers(1, 10**12))
-def test_format_bytes_is_right_to_three_digits(nbytes: int) -> None:
-    text = format_bytes(nbytes)
-    assert len(text) <= 7 or nbytes >= 999.5e9
-    assert parse_bytes(text) == pytest.approx(nbytes, rel=0.006)
 
 
 def test_bd_rate_of_a_scaled_front_is_the_scale() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evocompress.confidence import fit_confidence, output_layer
 from evocompress.data import Examples
-from evocompress.errors import ModelError
+from evocompress.errors import DataError, ModelError
 
 
 def classifier(scale: float) -> nn.Module:
@@ -68,6 +68,11 @@ def test_logits_that_are_not_finite_change_nothing(held_out: Examples) -> None:
         model.get_parameter("0.weight").fill_(math.inf)
     with pytest.raises(ModelError, match="not proportional"):
         fit_confidence(model, held_out)
+
+
+def test_examples_without_labels_are_refused(held_out: Examples) -> None:
+    with pytest.raises(DataError, match="no labels"):
+        fit_confidence(classifier(1.0), Examples.unlabelled(held_out.images))
 
 
 class _Tied(nn.Module):

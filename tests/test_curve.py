@@ -14,10 +14,14 @@ from typer.testing import CliRunner, Result
 
 from evocompress.cli import app
 from evocompress.codecs import CODECS
-from evocompress.curve import CurvePoint, bits_at, by_codec, curve_points, rate_weights, write_csv
+from evocompress.curve import CurvePoint, bits_at, by_codec, curve_points, preset_label, rate_weights, write_csv
+from evocompress.curve_figure import curve_figure
 from evocompress.errors import CodecError, ConfigError, EvocompressError
+from evocompress.figure_style import COLOURS
 from evocompress.packing import Array, pack, unpack
+from evocompress.presets import PRESETS
 from evocompress.recipe import Recipe, Rule
+from evocompress.weights import read_weights
 
 
 def state(scale: float = 1.0) -> dict[str, Array]:
@@ -84,6 +88,8 @@ def test_what_has_no_curve() -> None:
         list(curve_points({"n": np.arange(4)}, ["deadzone"], [1e-3]))
     with pytest.raises(CodecError, match="Did you mean 'deadzone'"):
         list(curve_points(state(), ["deadzon"], [1e-3]))
+    with pytest.raises(CodecError, match="Did you mean 'best'"):
+        list(curve_points(state(), ["deadzone"], [1e-3], ["bst"]))
     with pytest.raises(CodecError, match="'w' holds NaN"):
         list(curve_points({"w": np.full((2, 2), np.nan)}, ["deadzone"], rate_weights({"w": np.full((2, 2), np.nan)})))
 
@@ -121,6 +127,36 @@ def test_the_command_writes_csv_and_picture(weights: Path, tmp_path: Path) -> No
     assert "\x1b" not in done.output
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_presets_point_is_the_file_that_pack_writes(name: str, weights: Path, tmp_path: Path) -> None:
+    done = invoke("pack", weights, "-o", tmp_path / "w.evc", "--preset", name, "--rate-weight", 2e-3)
+    assert done.exit_code == 0, done.output
+    (point,) = curve_points(read_weights(weights), [], [2e-3], [name])
+    assert (point.codec, point.rate_weight) == (preset_label(name), 2e-3)
+    assert point.nbytes == (tmp_path / "w.evc").stat().st_size
+    arrays, decoded = state(), unpack((tmp_path / "w.evc").read_bytes(), framework="numpy")
+    error = sum(np.square(arrays[name].astype(float) - decoded[name]).sum() for name in ("conv.weight", "fc.weight"))
+    assert point.squared_error == pytest.approx(error)
+
+
+def test_presets_come_after_the_codecs(weights: Path, tmp_path: Path) -> None:
+    words = ("--codecs", "dct,deadzone", "--rate-weights", "1e-4,1e-2,1e-1", "--presets", "best, fast,best")
+    done = invoke("curve", weights, "-o", tmp_path / "c", *words)
+    assert done.exit_code == 0, done.output
+    expected = ["dct", "deadzone", "preset best", "preset fast"]
+    assert [row["codec"] for row in read_rows(tmp_path / "c.csv")] == [name for name in expected for _ in range(3)]
+    assert "smaller than deadzone" in done.output and "preset best" in done.output and "12 files" in done.output
+    assert "Presets spend more bits" in done.output
+
+
+def test_presets_are_heavy_lines_in_colours_of_their_own() -> None:
+    curves = by_codec(curve_points(state(), ["deadzone", "dct"], [1e-4, 1e-2], ["fast"]))
+    for axes in curve_figure(curves, "deadzone", "t", heavy=["preset fast"]).axes:
+        lines = {line.get_color(): float(line.get_linewidth()) for line in axes.get_lines()}
+        assert len(lines) == 3 and sorted(lines.values())[-1] > 1.5 * sorted(lines.values())[-2]
+        assert lines[COLOURS[0]] == max(lines.values())
+
+
 def test_all_lossy_codecs_by_default(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = invoke("curve", weights, "--rate-weights", "1e-2,1e-3", "--no-png")
@@ -149,6 +185,8 @@ def test_mistakes(weights: Path, tmp_path: Path) -> None:
         (("--codecs", "dtc"), "Did you mean 'dct'"),
         (("--codecs", ","), "--codecs is empty"),
         (("--codecs", "lossless"), "no curve"),
+        (("--presets", "fsat"), "Did you mean 'fast'"),
+        (("--presets", " , "), "--presets is empty; name at least one of fast, balanced, best"),
         (("--rate-weights", "1e-3,x"), "positive numbers"),
         (("--rate-weights", "0"), "positive numbers"),
         (("-o", tmp_path / "none" / "c"), "folder does not exist"),
@@ -162,7 +200,7 @@ def test_a_missing_matplotlib_is_said_before_the_work(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [*sys.modules]:
-        if name.partition(".")[0] == "matplotlib" or name in ("evocompress.plots", "evocompress.curve_figure"):
+        if name.partition(".")[0] == "matplotlib" or name in ("evocompress.figure_style", "evocompress.curve_figure"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("evocompress.curve.curve_points", lambda *_: pytest.fail("worked first"))

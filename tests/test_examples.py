@@ -32,7 +32,7 @@ def test_tokens_go_to_the_network_as_they_are() -> None:
     data = Examples.unlabelled(TOKENS)
     inputs, labels = data.batch(torch.tensor([2, 0]))
     assert inputs.dtype == torch.int64 and inputs.tolist() == [[3, 3, 3], [0, 1, 2]]
-    assert data.is_discrete and labels.tolist() == [0, 0]
+    assert data.is_discrete and labels.tolist() == [-100, -100]
     assert data.take(torch.tensor([1])).to("cpu").batch(slice(None))[0].tolist() == [[2, 1, 0]]
 
 
@@ -50,7 +50,7 @@ def test_each_place_of_a_sequence_counts() -> None:
 
 def test_a_network_of_another_kind_is_refused() -> None:
     with pytest.raises(ModelError, match=r"shape \(2, 3, 5\) for 2 images; it must return logits \(2, classes\)"):
-        check_fit(Language(), Examples.unlabelled(TOKENS), classes=1)
+        check_fit(Language(), Examples(TOKENS, torch.zeros(4).long()), classes=1)
     with pytest.raises(ModelError, match=r"fails on inputs of shape \(2, 3\), torch.int64: "):
         check_fit(nn.Linear(3, 2), Examples.unlabelled(TOKENS), classes=1)
     with pytest.raises(ModelError, match=r"it must return logits \(4, 3, classes\)"):

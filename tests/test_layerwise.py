@@ -190,6 +190,22 @@ def test_the_better_file_on_held_out_examples_is_kept() -> None:
     assert np.isfinite(misled.loss)
 
 
+def test_without_labels_the_file_that_changes_outputs_less_is_kept() -> None:
+    model = network()
+    unlabelled = Examples.unlabelled(examples(200, seed=5).images)
+    calibration = calibrate(model, examples(300), unlabelled, samples=200, seed=3)
+    assert calibration.loss() == 0
+    found = pack_calibrated(model.state_dict(), preset("best", 1e-2, layerwise=True), calibration)
+    assert found.loss is not None
+    assert (
+        0
+        < found.loss
+        <= calibration.loss(
+            pack(model.state_dict(), preset("best", 1e-2, layerwise=True), sensitivities=calibration.sensitivities)
+        )
+    )
+
+
 def test_noise_stands_in_for_data() -> None:
     images = noise_images("3x16x16", 200, seed=1)
     assert images.images.mean().abs() < 0.3

@@ -63,7 +63,7 @@ class _Limits:
     """What `--under` and `--above` ask for."""
 
     def __init__(self, under: str | None, above: str | None) -> None:
-        from evocompress.analysis import parse_bytes, parse_fraction
+        from evocompress.quantities import parse_bytes, parse_fraction
 
         self.under = None if under is None else parse_bytes(under)
         self.above = None if above is None else parse_fraction(above)
@@ -77,7 +77,8 @@ class _Limits:
         ]
 
     def answer(self, label: str, points: list[FrontPoint]) -> str:
-        from evocompress.analysis import best_under, format_bytes, smallest_above
+        from evocompress.analysis import best_under, smallest_above
+        from evocompress.quantities import format_bytes
 
         if not points:
             return f"{label}: no file of the front meets this."

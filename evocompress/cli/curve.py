@@ -1,4 +1,4 @@
-"""`evocompress curve`: what every codec makes of one checkpoint, over a range of rates."""
+"""`evocompress curve`: what codecs and presets make of one checkpoint, over a range of rates."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ def curve(
         str | None,
         typer.Option(help="Codecs, names or stages written out, with commas between; default all that are lossy."),
     ] = None,
+    presets: Annotated[
+        str | None,
+        typer.Option(help="Presets of `pack` to draw too, without data: fast,balanced,best; default none."),
+    ] = None,
     rate_weights: Annotated[
         str | None,
         typer.Option(help="Values of λ with commas between; default eight, for about 8 to 0.5 bits per weight."),
@@ -47,7 +51,7 @@ def curve(
     png: Annotated[bool, typer.Option(help="Draw the picture; without it, matplotlib is not needed.")] = True,
 ) -> None:
     """Pack one checkpoint with every codec over a range of rates: rate-distortion curves as CSV, picture and table."""
-    from evocompress.curve import by_codec, write_csv
+    from evocompress.curve import by_codec, preset_label, write_csv
     from evocompress.curve import rate_weights as default_ladder
     from evocompress.extras import wants
     from evocompress.weights import read_weights
@@ -56,18 +60,22 @@ def curve(
     if png:
         with wants("report"):  # now, not after the work
             import evocompress.curve_figure  # noqa: F401
-    chosen, ladder = _codecs(codecs), None if rate_weights is None else _ladder(rate_weights)
+    chosen, named = _codecs(codecs), _presets(presets)
+    ladder = None if rate_weights is None else _ladder(rate_weights)
     state = read_weights(weights)
-    points = _measure(state, chosen, ladder or default_ladder(state))
+    points = _measure(state, chosen, ladder or default_ladder(state), named)
     curves, baseline = by_codec(points), _BASELINE if _BASELINE in chosen else chosen[0]
     write_csv(points, csv_path)
     if png:
         from evocompress.curve_figure import write_curve_png
 
-        write_curve_png(curves, baseline, f"Codecs on {weights.name}", png_path)
+        what = "Codecs and presets" if named else "Codecs"
+        write_curve_png(curves, baseline, f"{what} on {weights.name}", png_path, heavy=map(preset_label, named))
     _print_best(curves, baseline)
     if all(tensor.dim() < 2 for tensor in state.values()):
         typer.echo("No tensor has two dimensions; vectors follow one rule whatever the codec, so all curves are alike.")
+    if named:
+        typer.echo("Presets spend more bits on small tensors, where errors matter most; plain error counts all alike.")
     typer.echo(f"{csv_path}: {len(points)} files" + (f"; {png_path}" if png else ""))
 
 
@@ -98,6 +106,19 @@ def _codecs(text: str | None) -> list[str]:
     return chosen
 
 
+def _presets(text: str | None) -> list[str]:
+    from evocompress.presets import PRESETS, preset
+
+    if text is None:
+        return []
+    chosen = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not chosen:
+        raise ConfigError(f"--presets is empty; name at least one of {', '.join(PRESETS)}, or leave it out.")
+    for name in chosen:
+        preset(name, 1e-4)  # says what is wrong with it before any work
+    return chosen
+
+
 def _ladder(text: str) -> list[float]:
     try:
         ladder = sorted({float(part) for part in text.split(",") if part.strip()})
@@ -108,26 +129,29 @@ def _ladder(text: str) -> list[float]:
     return ladder
 
 
-def _measure(state: Mapping[str, object], codecs: Sequence[str], ladder: Sequence[float]) -> list[CurvePoint]:
+def _measure(
+    state: Mapping[str, object], codecs: Sequence[str], ladder: Sequence[float], presets: Sequence[str]
+) -> list[CurvePoint]:
     """All points, with a bar on a terminal's standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from evocompress.curve import curve_points
+    from evocompress.curve import curve_points, preset_label
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    labels = [*codecs, *map(preset_label, presets)]
     points: list[CurvePoint] = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(codecs[0], total=len(codecs) * len(ladder))
-        for point in curve_points(state, codecs, ladder):
+        task = progress.add_task(labels[0], total=len(labels) * len(ladder))
+        for point in curve_points(state, codecs, ladder, presets):
             points.append(point)
-            progress.update(task, advance=1, description=codecs[min(len(points) // len(ladder), len(codecs) - 1)])
+            progress.update(task, advance=1, description=labels[min(len(points) // len(ladder), len(labels) - 1)])
     return points
 
 
 def _print_best(curves: Curves, baseline: str) -> None:
-    """At a few signal-to-noise ratios the smallest codec, and by how much."""
+    """At a few signal-to-noise ratios the codec or preset that is smallest, and by how much."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -137,8 +161,8 @@ def _print_best(curves: Curves, baseline: str) -> None:
     ratios = _round_ratios([point.snr_db for point in curves[baseline] if math.isfinite(point.snr_db)])
     bits = {codec: bits_at(points, ratios) for codec, points in curves.items()}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("SNR", "best codec", "bits/weight", baseline, f"smaller than {baseline}"):
-        table.add_column(title, justify="left" if title == "best codec" else "right")
+    for title in ("SNR", "smallest", "bits/weight", baseline, f"smaller than {baseline}"):
+        table.add_column(title, justify="left" if title == "smallest" else "right")
     for row, ratio in enumerate(ratios):
         known = {codec: values[row] for codec, values in bits.items() if math.isfinite(values[row])}
         if baseline not in known:

@@ -151,7 +151,7 @@ def _recipe(
 
 
 def _bytes(text: str | None) -> int | None:
-    from evocompress.analysis import parse_bytes
+    from evocompress.quantities import parse_bytes
 
     if text is None:
         return None

@@ -67,8 +67,8 @@ class Examples:
 
     @classmethod
     def unlabelled(cls, images: Tensor) -> Examples:
-        """Inputs for calibration, which looks at no labels: all of them are 0."""
-        return cls(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+        """Inputs for calibration, which looks at no labels: all of them are -100, which asks for nothing."""
+        return cls(images, torch.full((len(images),), IGNORED, device=images.device))
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """The normalised float32 images (tokens: int64) and the labels at `index`.

@@ -27,7 +27,7 @@ def as_splits(name: str, result: Any) -> Splits:
     parts, classes = _parts(name, result)
     examples = [_examples(f"{name}, {split}", part) for split, part in zip(SPLITS, parts, strict=True)]
     if classes is None:
-        classes = 1 + max(int(part.labels.max()) for part in examples)
+        classes = max(1, *(1 + int(part.labels.max()) for part in examples))  # 1 where there are no labels
     if not isinstance(classes, int) or classes < 1:
         raise DataError(f"{name}: classes {classes!r} must be a positive integer")
     return Splits(name, classes, *examples)
