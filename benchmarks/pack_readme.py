@@ -17,7 +17,8 @@ _METRICS = {"accuracy": "", "cross_entropy": "CE "}
 def tables(results: dict[str, Any]) -> str:
     """All tables that there are results for."""
     lines: list[str] = []
-    for name, write in (("pack_resnet20", _against_peer), ("pack_resnet20", _baselines), ("speed", _presets)):
+    tables = (_against_peer, _both_fitted, _baselines)
+    for name, write in (*(("pack_resnet20", table) for table in tables), ("speed", _presets)):
         for line in results.get(name, {}).get("lines", []):
             lines += [*write(line, results), ""]
             lines += [_where(results[name]), ""]
@@ -56,6 +57,15 @@ def _against_peer(line: dict[str, Any], _: dict[str, Any]) -> Iterator[str]:
         cells = [_ratio(row) for metric in _METRICS for row in found[metric]["at"]]
         rows.append([name, *cells, *(_percent(found[metric]) for metric in _METRICS)])
     yield from _table(head, rows)
+
+
+def _both_fitted(line: dict[str, Any], _: dict[str, Any]) -> Iterator[str]:
+    """Bytes against NNCodec's at equal cross-entropy, both with their confidence fitted."""
+    for name, found in line.get("both_fitted", {}).items():
+        head = ["confidence of both fitted, at equal test", *(f"CE {abs(row['level']):.3f}" for row in found["at"])]
+        theirs = ["–" if row["peer_bytes"] is None else f"{row['peer_bytes'] / 1000:.1f} kB" for row in found["at"]]
+        rows = [["NNCodec", *theirs, ""], [name, *map(_ratio, found["at"]), _percent(found)]]
+        yield from _table([*head, "BD-rate"], rows)
 
 
 def _ratio(row: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ DATA_FREE = (1.7e-5, 2.6e-5, 4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4, 3e-4, 4.5e-4)
 #: λ of the calibrated files: about 70 to 33 kB.
 CALIBRATED = (1.1e-4, 1.4e-4, 2e-4, 2.6e-4, 3.4e-4, 4.5e-4, 6e-4, 8e-4, 1.1e-3)
 #: λ of the tuned ones: the same sizes.
-TUNED = (1.1e-4, 1.5e-4, 2e-4, 2.8e-4, 4e-4, 6e-4, 9e-4)
+TUNED = (1.1e-4, 1.5e-4, 2.2e-4, 3.4e-4, 5.5e-4, 8.5e-4)
 TUNING = ("--fit-confidence", "--allocation-rounds", "2")
 #: λ of the files without data, but with the network and noise: about 100 to 55 kB.
 NOISE = (4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4)
