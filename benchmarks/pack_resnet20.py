@@ -4,7 +4,7 @@
 
 Six parts, in one run: `peer`, NNCodec over a grid of its settings; `data-free`, every preset over a ladder of λ;
 `noise`, the same with the network but without data, from images of noise; `calibrated`, over a ladder and several seeds
-of the calibration; `tuned`, the same with confidence and allocation fitted; `baselines`, what users do today. We pack
+of the calibration; `fitted`, the same with `--fit-confidence`; `baselines`, what users do today. We pack
 by the command line.
 Every file is decoded and evaluated once on the test images, and on held-out training images that no
 calibration sees. The peer's curve is the envelope of its whole grid on the test images themselves, its luck included;
@@ -35,15 +35,14 @@ from benchmarks.pack_peer import Peer, add_peer_options
 from benchmarks.pack_runs import ROOT, Ledger, code, commit, packed_and_judged, sha256
 
 WEIGHTS = ROOT.parent / "shared" / "models" / "resnet20_cifar10.safetensors"
-PARTS = ("peer", "data-free", "noise", "calibrated", "tuned", "baselines")
+PARTS = ("peer", "data-free", "noise", "calibrated", "fitted", "baselines")
 PRESETS = ("fast", "balanced", "best")
 #: λ of the files without data: about 150 to 70 kB.
 DATA_FREE = (1.7e-5, 2.6e-5, 4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4, 3e-4, 4.5e-4)
 #: λ of the calibrated files: about 70 to 33 kB.
 CALIBRATED = (1.1e-4, 1.4e-4, 2e-4, 2.6e-4, 3.4e-4, 4.5e-4, 6e-4, 8e-4, 1.1e-3)
-#: λ of the tuned ones: the same sizes.
-TUNED = (1.1e-4, 1.5e-4, 2.2e-4, 3.4e-4, 5.5e-4, 8.5e-4)
-TUNING = ("--fit-confidence", "--allocation-rounds", "2")
+#: λ of those whose confidence is fitted: the same sizes.
+FITTED = (1.1e-4, 1.5e-4, 2.2e-4, 3.2e-4, 4.5e-4, 6.5e-4, 9e-4)
 #: λ of the files without data, but with the network and noise: about 100 to 55 kB.
 NOISE = (4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4)
 NOISE_SAMPLES = 512
@@ -109,7 +108,13 @@ class Bench:
             words += ["--model", "resnet20", "--noise", "3x32x32", "--samples", str(NOISE_SAMPLES), "--seed", str(seed)]
         elif seed is not None:
             words += ["--model", "resnet20", "--data", "benchmarks.pack_data:cifar10_to_pack"]
-            words += ["--samples", str(SAMPLES), "--seed", str(seed), *(TUNING if part == "tuned" else ())]
+            words += [
+                "--samples",
+                str(SAMPLES),
+                "--seed",
+                str(seed),
+                *(["--fit-confidence"] if part == "fitted" else []),
+            ]
         row = self.ledger.get(
             part,
             f"evocompress pack {' '.join(words)} {self._sha}",
@@ -185,10 +190,10 @@ def _methods(bench: Bench, options: argparse.Namespace) -> dict[str, list[Row]]:
         for preset in options.calibrated_presets:
             jobs = [(preset, weight, seed) for seed in range(options.seeds) for weight in CALIBRATED]
             methods[f"{preset}, calibrated"] = bench.ours("calibrated", jobs)
-    if "tuned" in options.parts:
+    if "fitted" in options.parts:
         for preset in options.calibrated_presets:
-            jobs = [(preset, weight, seed) for seed in range(options.seeds) for weight in TUNED]
-            methods[f"{preset}, calibrated and tuned"] = bench.ours("tuned", jobs)
+            jobs = [(preset, weight, seed) for seed in range(options.seeds) for weight in FITTED]
+            methods[f"{preset}, calibrated, confidence fitted"] = bench.ours("fitted", jobs)
     return methods
 
 
@@ -200,7 +205,7 @@ def measure(options: argparse.Namespace) -> Row:
     if not peer:
         print("no NNCodec (--peer-python or $NNCODEC_PYTHON): there is nothing to compare with", file=sys.stderr)
     methods = _methods(bench, options)
-    fitted = {name: rows for name, rows in methods.items() if name.endswith("tuned")}
+    fitted = {name: rows for name, rows in methods.items() if name.endswith("confidence fitted")}
     result = {
         "benchmark": "pack_resnet20",
         "float": bench.whole(),
