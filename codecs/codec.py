@@ -154,7 +154,10 @@ class Cost:
 
 
 class Stage(Protocol):
-    """One step of a codec. A terminal stage (a quantiser) ignores `rest`, which is empty."""
+    """One step of a codec. A terminal stage (a quantiser) ignores `rest`, which is empty.
+
+    A transform with `second_order = True` gets a tensor's sensitivity if it is the first of its chain.
+    """
 
     id: ClassVar[str]
     number: ClassVar[int]
@@ -191,7 +194,7 @@ class Codec:
 
     def encode(self, x: npt.NDArray[np.generic] | Floats, cost: Cost) -> Coded:
         """Array of any shape to planes and side information."""
-        if len(self.stages) > 1:
+        if len(self.stages) > 1 and not getattr(self.stages[0], "second_order", False):
             cost = cost.flat  # the sensitivity is that of weights, not of what a transform makes of them
         return self.stages[0].encode(x, cost, self.rest)  # type: ignore[arg-type]
 

@@ -9,11 +9,14 @@ from typing import Any
 
 from evocompress.codecs.codebook import Codebook
 from evocompress.codecs.codec import Codec, Stage
+from evocompress.codecs.coordinates import Coordinates
 from evocompress.codecs.dct import Dct
 from evocompress.codecs.deadzone import DeadZone
+from evocompress.codecs.denoise import Denoise
 from evocompress.codecs.linearconv import LinearConv
 from evocompress.codecs.lossless import Lossless
 from evocompress.codecs.lowrank import LowRank
+from evocompress.codecs.symmetry import Symmetry
 from evocompress.codecs.threshold import Threshold
 from evocompress.codecs.trellis import Trellis
 from evocompress.codecs.wavelet import Wavelet
@@ -23,8 +26,12 @@ __all__ = ["CODECS", "LOSSLESS", "STAGES", "codec_spec", "parse_codec", "stage_b
 
 #: Stages by id. Numbers in files are theirs for ever.
 STAGES: dict[str, type[Any]] = {
-    stage.id: stage for stage in (DeadZone, Codebook, Lossless, Trellis, Dct, Threshold, Wavelet, LowRank, LinearConv)
-}
+    stage.id: stage
+    for stage in (
+        DeadZone, Codebook, Lossless, Trellis, Dct, Threshold, Wavelet, LowRank, LinearConv, Symmetry, Coordinates,
+        Denoise,
+    )
+}  # fmt: skip
 _BY_NUMBER = {stage.number: stage for stage in STAGES.values()}
 
 #: Named codecs: presets are nothing but compositions of stages.
@@ -41,6 +48,10 @@ CODECS: dict[str, str] = {
     "linearconv": "linearconv+deadzone",
     "linearconv-lowrank": "linearconv(rank=0.5)+deadzone",
     "dct-linearconv": "dct(axes=spatial)+linearconv+deadzone",
+    "symmetry": "symmetry+deadzone",
+    "symmetry-trellis": "symmetry+trellis",
+    "coordinates": "coordinates+deadzone",
+    "coordinates-lowrank": "coordinates+lowrank+deadzone",
     "lossless": "lossless",
 }
 

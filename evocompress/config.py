@@ -71,6 +71,10 @@ class Genes(_Section):
     l1: OptionalGene = (1e-4, 3e-1)
     noise: OptionalGene = (0.01, 1.0)
     label_smoothing: OptionalGene = 0.0
+    correlation: OptionalGene = 0.0
+    symmetry: OptionalGene = 0.0
+    entropy: OptionalGene = 0.0
+    distinct: OptionalGene = 0.0
     projection: list[Literal["free", "keep-zeros"]] = ["free", "keep-zeros"]
     batch_size: pydantic.PositiveInt = 64
     optimiser: list[Literal["adam", "sgd"]] = ["adam"]

@@ -14,6 +14,7 @@ from evocompress.config import Genes
 from evocompress.recipe import Recipe, Rule
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
+from evocompress.training import PENALTIES
 
 __all__ = ["DEFAULT_CODECS", "GenomeReader", "TRAINING_GENES"]
 
@@ -37,8 +38,8 @@ DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
 }
 
 TRAINING_GENES = (
-    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", "projection", "batch_size", "optimiser",
-    "schedule",
+    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", *PENALTIES, "projection", "batch_size",
+    "optimiser", "schedule",
 )  # fmt: skip
 
 

@@ -16,13 +16,16 @@ from evocompress.data.augmentation import augment
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError
 from evocompress.evaluation import evaluate
+from evocompress.penalties import penalty
 
-__all__ = ["Curves", "Optimiser", "Projection", "Schedule", "TrainingGenes", "train"]
+__all__ = ["PENALTIES", "Curves", "Optimiser", "Projection", "Schedule", "TrainingGenes", "train"]
 
 Projection: TypeAlias = Literal["free", "keep-zeros"]
 Optimiser: TypeAlias = Literal["adam", "sgd"]
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
+#: Genes that add a term to the loss.
+PENALTIES = ("correlation", "symmetry", "entropy", "distinct")
 _CHECK_EVERY = 16  # steps between looks at the loss; each look waits for the device
 
 
@@ -36,6 +39,9 @@ class TrainingGenes:
       (the proximal step of iterative soft thresholding; Daubechies et al., 2004).
     - `noise`: each step sees weights disturbed uniformly by ± `noise`/2 of their tensor's root mean square, the error
       of a quantiser with that relative step (Baskin et al., 2021), so that training finds weights that bear it.
+    - `correlation`: strength of the correlation loss of LinearConv's primary filters (layers/correlation.py).
+    - `symmetry`, `entropy`, `distinct`: strengths of penalties on the information in kernels: distance to the nearest
+      symmetry, entropy of quantised values, number of distinct values (symmetry.py, `KernelPenalties`).
     - `projection`: "keep-zeros" holds weights at zero that are exactly zero when training starts.
     - `schedule`: the learning rate stays, or falls to zero along half a cosine.
     """
@@ -45,13 +51,17 @@ class TrainingGenes:
     l1: float = 0.0
     label_smoothing: float = 0.0
     noise: float = 0.0
+    correlation: float = 0.0
+    symmetry: float = 0.0
+    entropy: float = 0.0
+    distinct: float = 0.0
     projection: Projection = "free"
     batch_size: int = 64
     optimiser: Optimiser = "adam"
     schedule: Schedule = "cosine"
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay", "l1", "label_smoothing", "noise"):
+        for name in ("learning_rate", "weight_decay", "l1", "label_smoothing", "noise", *PENALTIES):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} {value}: must be finite and not negative")
@@ -67,8 +77,9 @@ class TrainingGenes:
 class Curves:
     """One finite value for each epoch that was finished; `validation_accuracy` is empty where it was not asked for.
 
-    `train_loss` (nats, label smoothing included) and `train_accuracy` are running means over the epoch, as the network
-    was at each step. `diverged`: a loss or a weight became infinite or NaN; training stopped, the weights are useless.
+    `train_loss` (nats; with label smoothing, without penalties) and `train_accuracy` are running means over the epoch,
+    as the network was at each step. `diverged`: a loss or a weight became infinite or NaN; training stopped, and the
+    weights are useless.
     """
 
     train_loss: tuple[float, ...] = ()
@@ -156,7 +167,8 @@ class _Trainer:
         with self.weights.disturbed():
             logits: Tensor = self.model(images)
             loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.genes.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
+            extra = penalty(self.model, self.genes)
+            (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()

@@ -28,7 +28,7 @@ from evocompress.presets import PRESETS, preset
 GOLDEN = Path(__file__).parent / "golden"
 MANIFEST = GOLDEN / "manifest.json"
 #: Codecs whose decoder only multiplies and looks up, so that every bit of a weight is the same on every machine.
-EXACT = ("deadzone", "trellis", "codebook", "lossless")
+EXACT = ("deadzone", "trellis", "codebook", "lossless", "symmetry", "symmetry-trellis")
 
 Array = npt.NDArray[Any]
 
@@ -86,6 +86,11 @@ def sources() -> dict[str, bytes]:
                 "lossless:counter": np.array(64_000),
                 "lossless:mask": np.array([True, False, True]),
             }
+        if codec.startswith("symmetry"):  # what it snaps, and what it does not
+            kernels = rng.laplace(0, 0.05, (12, 4, 5, 3))
+            kernels[:9] += kernels[:9, ..., ::-1]
+            kernels[5:7] = kernels[5:7, :, :1, :1]
+            state[f"{codec}:mirrored"] = kernels.astype(np.float32)
         files[codec] = pack(state, Recipe(1e-4, (Rule(codecs=(codec,)),)))
     files["mixed"] = mixed(rng)
     for name in PRESETS:

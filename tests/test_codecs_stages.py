@@ -226,12 +226,14 @@ def test_no_named_codec_is_useless_on_every_kind_of_tensor() -> None:
     rng = np.random.default_rng(5)
     primaries = rng.normal(0, 0.3, (6, 75))
     combined = (rng.normal(0, 0.5, (40, 6)) @ primaries).reshape(40, 3, 5, 5)
+    mirrored = rng.normal(0, 0.2, (24, 8, 5, 5))
     kinds = {
         "smooth": smooth(),
         "levels": rng.choice([-0.3, 0.1, 0.7], size=(40, 40)),
         "steps": np.kron(rng.normal(0, 1, (16, 16)), np.ones((4, 4))),
         "waves": np.sin(np.linspace(0, 9, 64))[:, None] * np.cos(np.linspace(0, 7, 96))[None],
         "combined": combined,
+        "mirrored": mirrored + mirrored[..., ::-1],
     }
     for name in set(CODECS) - {"deadzone", "lossless"}:
         gains = []

@@ -14,14 +14,23 @@ from evocompress.evaluation import evaluate
 from evocompress.networks import NETWORKS, build
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d, ResNetCIFAR
 
-SHAPES = {"digits_cnn": (1, 8, 8), "lenet5_caffe": (1, 28, 28)}
+SHAPES = {
+    "digits_cnn": (1, 8, 8),
+    "lenet5_caffe": (1, 28, 28),
+    "saccade_cnn": (1, 28, 28),
+    "saccade_sequence": (1, 28, 28),
+}
 PARAMETERS = {
+    "base_cnn": 399_146,
     "digits_cnn": 38_282,
     "lenet5_caffe": 431_080,  # LeNet-5-Caffe as the literature counts it
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet44": 658_586,
     "resnet56": 853_018,
+    "saccade_cnn": 254_931,
+    "saccade_sequence": 29_091,
+    "vgg11": 9_228_362,
 }
 
 
@@ -116,7 +125,7 @@ def test_batch_norm_without_its_counter_trains_as_torch_does() -> None:
     ("name", "options", "message"),
     [
         ("resnet-20", {}, "Did you mean 'resnet20'"),
-        ("zzz", {}, "Known: digits_cnn, lenet5_caffe, resnet20"),
+        ("zzz", {}, "Known: base_cnn, digits_cnn, lenet5_caffe"),
         ("digits_cnn", {"widht": 8}, "unknown option 'widht'. Did you mean 'width'"),
         ("resnet20", {"depth": 32}, "unknown option 'depth'"),
         ("digits_cnn", {"width": "wide"}, "factory failed"),

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from evocompress.cli import analyse, curve, data, files, pack, run
+from evocompress.cli import analyse, curve, data, files, kernels, pack, run, saccades
 from evocompress.errors import ConfigError, EvocompressError
 
 __all__ = ["app", "main"]
@@ -37,7 +37,7 @@ def _root(
         raise typer.Exit
 
 
-for module in (run, analyse, pack, files, curve, data):
+for module in (run, analyse, pack, files, curve, kernels, saccades, data):
     module.register(app)
 
 

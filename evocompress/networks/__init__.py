@@ -13,20 +13,27 @@ import torch
 from torch import nn
 
 from evocompress.errors import EvocompressError, ModelError
+from evocompress.networks.base_cnn import base_cnn
 from evocompress.networks.digits_cnn import DigitsCNN
 from evocompress.networks.lenet5_caffe import LeNet5Caffe
 from evocompress.networks.resnet_cifar import ResNetCIFAR
+from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
+from evocompress.networks.vgg11 import vgg11
 from evocompress.userobjects import check_options, is_reference, one_of, resolve
 
 __all__ = ["NETWORKS", "build"]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "base_cnn": base_cnn,
     "digits_cnn": DigitsCNN,
     "lenet5_caffe": LeNet5Caffe,
     "resnet20": functools.partial(ResNetCIFAR, depth=20),
     "resnet32": functools.partial(ResNetCIFAR, depth=32),
     "resnet44": functools.partial(ResNetCIFAR, depth=44),
     "resnet56": functools.partial(ResNetCIFAR, depth=56),
+    "saccade_cnn": SaccadeCNN,
+    "saccade_sequence": saccade_sequence,
+    "vgg11": vgg11,
 }
 
 

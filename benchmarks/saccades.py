@@ -1,0 +1,201 @@
+"""Saccades against dense networks on Fashion-MNIST: accuracy, multiply-adds that are really done, and wall time.
+
+    python -m benchmarks.saccades [--data fashion_mnist] [--epochs 10] [--seeds 3] [--train 20000] [--width 32]
+        [--cost-weights 0.02 0.05 0.1 0.3] [--sequences 4 8] [--device cpu] [--threads 1] [--weights FOLDER]
+
+One network (`saccade_cnn`) in all its forms: dense with 3×3 kernels at the full, three quarters and half of the width,
+dense with 5×5, and with saccades at several weights of their cost; beside it the second form, which reads the K best
+blocks as a sequence. Adam at 2e-3 along half a cosine, batches of 64, the cost's weight rising along the first third.
+Accuracy is that of the last weights on the test images, which nothing is chosen on.
+
+Prints a JSON line for each run. Time is the least of several repetitions over the same 1 000 test images in batches of
+100, the networks of a seed taking turns. `deleted_chosen` and `deleted_others` are accuracies after deletion of blocks
+that the first gate chose, and of as many others. The last line has, for each form with saccades, the cheapest dense
+network of at least its mean accuracy, in multiply-adds and in time, and whether saccades win against it; where all
+dense networks are more accurate, or none is, there is nothing to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evocompress.data import Examples, Splits, load
+from evocompress.errors import ModelError
+from evocompress.evaluation import evaluate
+from evocompress.layers.saccade_cost import multiply_adds
+from evocompress.layers.saccade_maps import deletion_test
+from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
+from evocompress.threads import limit_threads
+from evocompress.weights import write_weights
+
+__all__ = ["milliseconds", "one_seed", "summary", "train", "variants"]
+
+_RATE, _BATCH, _RAMP = 2e-3, 64, 1 / 3
+_TIMED, _REPEATS = 1000, 5
+
+
+def variants(
+    data: Splits, width: int, cost_weights: Sequence[float], sequences: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """The options of each network, by the name that it has in the table."""
+    shape = {"classes": data.classes, "in_channels": data.train.images.shape[1]}
+    found: dict[str, dict[str, Any]] = {
+        f"dense 3×3, width {part}": {**shape, "width": part, "dense": 3} for part in (width, width * 3 // 4, width // 2)
+    }
+    found[f"dense 5×5, width {width}"] = {**shape, "width": width, "dense": 5}
+    found |= {f"saccades, cost {weight:g}": {**shape, "width": width, "cost_weight": weight} for weight in cost_weights}
+    found |= {f"sequence, k {k}": {**shape, "width": 2 * width, "k": k} for k in sequences}
+    return found
+
+
+def train(model: nn.Module, examples: Examples, epochs: int, seed: int) -> None:
+    """Train in place, with the network's own penalty where it has one."""
+    order = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), lr=_RATE, fused=True)
+    steps = max(len(examples) // _BATCH, 1)
+    model.train()
+    for epoch in range(epochs):
+        batches = torch.randperm(len(examples), generator=order).to(examples.images.device).tensor_split(steps)
+        for step, index in enumerate(batches):
+            progress = (epoch * steps + step) / (epochs * steps)
+            optimiser.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * progress)) / 2
+            images, labels = examples.batch(index)
+            loss = nn.functional.cross_entropy(model(images), labels)
+            if isinstance(model, SaccadeCNN):
+                # A gate that is paid for zeroes before the network knows anything closes for good.
+                loss = loss + min(progress / _RAMP, 1.0) * model.penalty()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    model.eval()
+
+
+def milliseconds(models: Mapping[str, nn.Module], images: Tensor) -> dict[str, float]:
+    """For 100 of the images, by the network's name: the least of several turns."""
+    least = dict.fromkeys(models, math.inf)
+    batches = torch.split(images, 100)
+    with torch.inference_mode():
+        for turn in range(_REPEATS + 1):
+            for name, model in models.items():
+                began = time.perf_counter()
+                for batch in batches:
+                    model(batch)
+                if images.device.type == "cuda":
+                    torch.cuda.synchronize()
+                if turn:  # the first one warms up
+                    least[name] = min(least[name], (time.perf_counter() - began) / len(images) * 1e5)
+    return least
+
+
+def one_seed(
+    data: Splits, options: Mapping[str, dict[str, Any]], *, epochs: int, seed: int, device: str, weights: Path | None
+) -> list[dict[str, Any]]:
+    """Train all networks from one seed, and measure them together."""
+    models: dict[str, nn.Module] = {}
+    for name, mine in options.items():
+        torch.manual_seed(seed)
+        model: nn.Module = saccade_sequence(**mine) if "k" in mine else SaccadeCNN(**mine)
+        models[name] = model.to(device)
+        train(model, data.train.to(device), epochs, seed)
+        if weights is not None:
+            stem = name.replace("×", "x").replace(",", "").replace(" ", "_")
+            write_weights(model.state_dict(), weights / f"{stem}_{seed}.safetensors")
+    images, _ = data.audit.to(device).batch(slice(0, _TIMED))
+    times = milliseconds(models, images)
+    rows = []
+    for name, model in models.items():
+        tested = evaluate(model, data.audit, device)
+        row = {"benchmark": "saccades", "data": data.name, "network": name, "device": device, "seed": seed}
+        row |= {"epochs": epochs, "train_images": len(data.train), "options": options[name]}
+        row |= {"parameters": sum(p.numel() for p in model.parameters()), "test_accuracy": tested.accuracy}
+        row |= {
+            "multiply_adds": multiply_adds(model, images),
+            "ms_per_100": times[name],
+            **_deletion(model, data, seed),
+        }
+        rows.append(row)
+    return rows
+
+
+def _deletion(model: nn.Module, data: Splits, seed: int) -> dict[str, float]:
+    device = next(model.parameters()).device
+    try:
+        found = deletion_test(model, data.audit.to(device), seed)
+    except ModelError:  # a dense network, or a gate that is open or closed everywhere
+        return {}
+    return {"deleted_chosen": found.chosen, "deleted_others": found.others}
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the seeds by network, and for those with saccades how they compare with dense ones."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["network"], []).append(row)
+    table = [_mean(name, mine) for name, mine in groups.items()]
+    dense = [entry for entry in table if entry["network"].startswith("dense")]
+    for entry in table:
+        if entry in dense:
+            continue
+        accuracies = [other["test_accuracy"] for other in dense]
+        if not min(accuracies) <= entry["test_accuracy"] <= max(accuracies):
+            better = entry["test_accuracy"] > max(accuracies)
+            entry["verdict"] = f"{'more' if better else 'less'} accurate than every dense network here: not comparable"
+            continue
+        equals = [other for other in dense if other["test_accuracy"] >= entry["test_accuracy"]]
+        for what in ("multiply_adds", "ms_per_100"):
+            best = min(equals, key=lambda other: float(other[what]))
+            ratio = entry[what] / best[what]
+            entry[f"{what}_against"] = best["network"]
+            entry[f"{what}_ratio"] = round(ratio, 3)
+            entry[f"{what}_verdict"] = "wins" if ratio < 1 else "loses"
+    return table
+
+
+def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"network": name, "seeds": len(rows), "parameters": rows[0]["parameters"]}
+    for what in ("test_accuracy", "multiply_adds", "ms_per_100", "deleted_chosen", "deleted_others"):
+        values = [float(row[what]) for row in rows if what in row]
+        if values:
+            entry[what] = round(statistics.mean(values), 5)
+    accuracies = [float(row["test_accuracy"]) for row in rows]
+    return entry | ({"test_accuracy_sd": round(statistics.stdev(accuracies), 5)} if len(rows) > 1 else {})
+
+
+def main() -> None:
+    """Train, measure, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="fashion_mnist")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--train", type=int, default=None, help="training images; default all that are not held out")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--cost-weights", type=float, nargs="*", default=[0.02, 0.05, 0.1, 0.3])
+    parser.add_argument("--sequences", type=int, nargs="*", default=[4, 8], help="K of the networks that read blocks")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--weights", type=Path, default=None, help="a folder for the trained weights")
+    arguments = parser.parse_args()
+    limit_threads(arguments.threads)
+    data = load(arguments.data, options={"train": arguments.train} if arguments.train else {})
+    options = variants(data, arguments.width, arguments.cost_weights, arguments.sequences)
+    rows = []
+    for seed in range(arguments.seeds):
+        given = {"epochs": arguments.epochs, "device": arguments.device, "weights": arguments.weights}
+        for row in one_seed(data, options, seed=seed, **given):
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+    print(json.dumps({"benchmark": "saccades", "summary": summary(rows)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""`evocompress saccades`: where the gates of a network look in one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evocompress.errors import ConfigError, DataError, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from evocompress.data import Examples
+    from evocompress.layers.saccade_gate import Reading
+
+__all__ = ["register"]
+
+_GREY, _COLOUR = 1, 3
+_LEAST_DEVIATION = 1e-6  # an image of one colour has none
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("saccades")(saccades)
+
+
+def saccades(
+    weights: Annotated[
+        Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")
+    ],
+    model: Annotated[
+        str, typer.Option(help="The network: a name such as saccade_cnn, or module:factory.")
+    ] = "saccade_cnn",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write.")] = Path("saccades.png"),
+    image: Annotated[
+        Path | None,
+        typer.Option(help="A picture (PNG, JPEG …). With --data it is scaled and normalised as that data is."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A data set's name, or module:loader.")] = None,
+    index: Annotated[int, typer.Option(help="Which of the data set's audit images.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the data's split.")] = 0,
+) -> None:
+    """Draw what the gates chose in an image: nothing, 3×3 or 5×5 for each block, or the order of the blocks read."""
+    from evocompress.extras import wants
+
+    if image is None and data is None:
+        raise ConfigError("There is no image: give --image PICTURE, or --data NAME and --index NUMBER.")
+    if output.suffix.lower() != ".png":
+        raise ConfigError(f"--output {output}: must end in .png")
+    with wants("report"):  # now, not after the work
+        import evocompress.layers.saccade_figure as figure
+
+    import torch
+
+    from evocompress.evaluation import evaluation_mode
+    from evocompress.layers.saccade_cost import multiply_adds
+    from evocompress.layers.saccade_maps import saccade_maps
+    from evocompress.loading import load
+    from evocompress.networks import build
+
+    network = load(weights, build(model))
+    pixels, name = _image(network, image, data, index, seed)
+    readings = saccade_maps(network, pixels)
+    with evaluation_mode(network), torch.no_grad():
+        answer = int(network(pixels).argmax(1))
+    work = multiply_adds(network, pixels)
+    title = f"{name}: class {answer}, {work / 1e6:.2f} M multiply-adds"
+    figure.write_saccade_png(pixels[0], readings, title, output)
+    for layer, reading in readings.items():
+        typer.echo(f"{layer or 'whole network'}: {_shares(reading)}")
+    typer.echo(f"class {answer}; {work:.0f} multiply-adds; {output}")
+
+
+def _image(network: nn.Module, image: Path | None, data: str | None, index: int, seed: int) -> tuple[Tensor, str]:
+    """The image (1, c, h, w) as the network is to see it, and what it is called."""
+    from evocompress.data import load as load_data
+
+    examples = None if data is None else load_data(data, seed=seed).audit
+    if image is not None:
+        return _picture(image, network, examples), image.name
+    assert examples is not None
+    if examples.images.ndim != 4:
+        raise DataError(f"data set {data!r} has inputs {tuple(examples.images.shape)}; a map needs images (n, c, h, w)")
+    if index >= len(examples):
+        raise ConfigError(f"--index {index}: {data} has {len(examples)} audit images, 0 to {len(examples) - 1}")
+    pixels, labels = examples.batch(slice(index, index + 1))
+    return pixels, f"{data} {index} (class {int(labels[0])})"
+
+
+def _picture(path: Path, network: nn.Module, examples: Examples | None) -> Tensor:
+    """A picture as the data's images, or without data with mean 0 and deviation 1."""
+    import torch
+
+    from evocompress.extras import wants
+
+    with wants("report"):
+        import numpy as np
+        from PIL import Image, UnidentifiedImageError
+    channels = examples.images.shape[1] if examples is not None else _channels(network)
+    if channels not in (_GREY, _COLOUR):
+        raise ModelError(f"the network takes images of {channels} channels; a picture can be made grey (1) or RGB (3)")
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("L" if channels == _GREY else "RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as failure:
+        raise DataError(f"--image {path}: {getattr(failure, 'strerror', None) or failure}") from None
+    if examples is not None:
+        picture = picture.resize((examples.images.shape[3], examples.images.shape[2]), Image.Resampling.LANCZOS)
+    values = np.asarray(picture, dtype=np.uint8).reshape(picture.height, picture.width, channels)
+    pixels = torch.from_numpy(values.copy()).permute(2, 0, 1)[None]
+    if examples is None:
+        numbers = pixels.float()
+        return (numbers - numbers.mean()) / numbers.std(correction=0).clamp_min(_LEAST_DEVIATION)
+    return examples.normalised(pixels if examples.images.dtype == torch.uint8 else pixels / 255 * examples.images.max())
+
+
+def _channels(network: nn.Module) -> int:
+    """How many channels the first convolution takes."""
+    from torch import nn
+
+    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), _GREY)
+
+
+def _shares(reading: Reading) -> str:
+    """What was chosen in how much of the image, in words."""
+    choices = reading.choices
+    grid = f"{choices.shape[1]}×{choices.shape[2]} blocks of {reading.block}×{reading.block}"
+    if reading.probabilities.shape[1] == 1:
+        return f"{grid}, {int((choices > 0).sum())} of them read"
+    names = ("nothing", "3×3", "5×5")
+    shares = (f"{name} {float((choices == number).float().mean()):.0%}" for number, name in enumerate(names))
+    return f"{grid}: {', '.join(shares)}".replace("%", " %")

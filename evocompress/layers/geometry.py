@@ -1,0 +1,133 @@
+"""Arguments of a two-dimensional convolution, checked once and written in one way."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from evocompress.errors import ModelError
+
+__all__ = ["Geometry", "PaddingMode", "Pair", "share"]
+
+Pair: TypeAlias = int | tuple[int, int]
+"""A number for both of height and width, or one for each."""
+
+PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
+"""What stands around an image, as torch names it."""
+
+
+def share(name: str, value: float, *, zero: bool = False) -> float:
+    """A share of a whole as it was given: in (0, 1], or with `zero` in [0, 1). Raises ModelError for anything else.
+
+    >>> share("alpha", 0.5)
+    0.5
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (0 <= value < 1 if zero else 0 < value <= 1):
+        interval = "[0, 1)" if zero else "(0, 1]"
+        raise ModelError(f"{name} is {value!r}; it is a share and must be a number in {interval}, such as 0.5")
+    return float(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """What `torch.nn.functional.conv2d` is told beside the weights; `kernel`, `stride`, `dilation` are (height, width).
+
+    `padding` is (height, width), or "same" or "valid" as torch has them.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+    groups: int
+    padding_mode: PaddingMode
+
+    @classmethod
+    def of(
+        cls,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        *,
+        stride: Pair = 1,
+        padding: Pair | str = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        padding_mode: PaddingMode = "zeros",
+    ) -> Geometry:
+        """Check the arguments of `torch.nn.Conv2d`. Raises ModelError for those that no convolution can have."""
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            _pair(name, (value, 1), 1)
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if value % groups:
+                raise ModelError(f"{name} is {value} and groups is {groups}; {name} must be a multiple of groups")
+        strides = _pair("stride", stride, 1)
+        if padding_mode not in get_args(PaddingMode):
+            raise ModelError(f"padding_mode is {padding_mode!r}; it must be one of {', '.join(get_args(PaddingMode))}")
+        if isinstance(padding, str):
+            if padding not in ("same", "valid"):
+                raise ModelError(f"padding is {padding!r}; in words it must be 'same' or 'valid'")
+            if padding == "same" and strides != (1, 1):
+                raise ModelError(f"padding is 'same' and stride is {strides}; 'same' goes with stride 1 only")
+        margins = padding if isinstance(padding, str) else _pair("padding", padding, 0)
+        kernel, gaps = _pair("kernel_size", kernel_size, 1), _pair("dilation", dilation, 1)
+        return cls(in_channels, out_channels, kernel, strides, margins, gaps, groups, padding_mode)
+
+    @property
+    def fan_in(self) -> int:
+        """How many weights a filter has: inputs of its group times the kernel's area."""
+        return self.in_channels // self.groups * math.prod(self.kernel)
+
+    @property
+    def filter_shape(self) -> tuple[int, int, int]:
+        """(inputs of a group, height, width)."""
+        return (self.in_channels // self.groups, *self.kernel)
+
+    def apply(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve images (n, in_channels, h, w) with weight (out_channels, *filter_shape) and add bias."""
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            images = nn.functional.pad(images, self._margins(), mode=self.padding_mode)
+            padding = 0, 0
+        return nn.functional.conv2d(images, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def module(self, *, bias: bool, device: torch.device, dtype: torch.dtype) -> nn.Conv2d:
+        """torch's convolution with these arguments; its weights are whatever lay in memory."""
+        plain = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            bias,
+            self.padding_mode,
+            device="meta",  # nothing is drawn for weights that are overwritten
+            dtype=dtype,
+        )
+        return plain.to_empty(device=device)
+
+    def _margins(self) -> tuple[int, int, int, int]:
+        """Padding of left, right, top, bottom; where "same" is odd, right and bottom get more, as torch has it."""
+        if isinstance(self.padding, str):
+            wide = self.padding == "same"
+            high, across = (d * (k - 1) if wide else 0 for d, k in zip(self.dilation, self.kernel, strict=True))
+            return across // 2, across - across // 2, high // 2, high - high // 2
+        return self.padding[1], self.padding[1], self.padding[0], self.padding[0]
+
+
+def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value
+    whole = isinstance(pair, tuple | list) and len(pair) == 2
+    if not whole or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in pair):
+        shown = value[0] if name in ("in_channels", "out_channels", "groups") and isinstance(value, tuple) else value
+        raise ModelError(f"{name} is {shown!r}; it must be made of whole numbers of at least {least}")
+    return pair[0], pair[1]

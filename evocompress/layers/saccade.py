@@ -1,0 +1,190 @@
+"""A convolution that spends its work where it matters: nothing, 3×3 or 5×5, decided for each block of the image.
+
+A gate looks at a down-sampled input and takes one of three decisions for each block. It is trained with everything
+else, through samples of a Gumbel-softmax distribution whose gradient passes straight through (Jang et al., 2017,
+https://arxiv.org/abs/1611.01144; Maddison et al., 2017). To gather the blocks that are left is from SBNet (Ren et al.,
+2018, https://arxiv.org/abs/1801.02108).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evocompress.errors import ModelError
+from evocompress.layers.saccade_gate import Gate, Reading, whole
+
+__all__ = ["KERNELS", "SaccadeConv2d"]
+
+KERNELS = (0, 3, 5)
+"""The kernel's side for each decision; 0: nothing is computed, and the output is zero."""
+_HALO = KERNELS[-1] // 2
+_START = (0.0, 2.0, 0.0)  # logits of a fresh gate: mostly 3×3, so that the layer starts as a plain convolution
+
+
+class SaccadeConv2d(nn.Module):
+    """A convolution of stride 1 that is absent, 3×3 or 5×5 in each block of `block`×`block` pixels.
+
+    Takes images (n, in_channels, h, w) with zeros around them and gives (n, out_channels, h, w). Where h or w is no
+    multiple of `block`, the image is continued with zeros to the right and below, and what was computed there is cut
+    off. Where a block is left out, the output is exactly zero: the bias is part of the two convolutions.
+
+    In training mode both convolutions are computed everywhere and one is selected by a sample of the gate's
+    distribution, which costs 34/9 of a 3×3 convolution. In evaluation mode the gate takes its likeliest decision, and
+    only the blocks that it chose are gathered, with the pixels around them, and convolved; all, where one of the
+    convolutions has hooks.
+
+    Args:
+        in_channels, out_channels: As for `torch.nn.Conv2d`.
+        block: Side of a block in pixels.
+        reduction: The gate sees the image this many times smaller; must divide `block`.
+        hidden: The gate's number of filters.
+        temperature: Of the Gumbel-softmax: nearer to 0, gradients are less biased and vary more.
+        bias: Whether both convolutions have one.
+        generator: Where samples come from, on the device of the images; None: torch's own, which a segment seeds.
+            Copies of the layer use torch's own.
+
+    Raises:
+        ModelError: An argument out of range; images of another number of channels, or without pixels.
+
+    >>> layer = SaccadeConv2d(3, 8, block=4).eval()
+    >>> layer(torch.zeros(1, 3, 10, 7)).shape, layer.reading.choices.shape
+    (torch.Size([1, 8, 10, 7]), torch.Size([1, 3, 2]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        block: int = 4,
+        reduction: int = 2,
+        hidden: int = 8,
+        temperature: float = 1.0,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        whole(out_channels=out_channels)
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ModelError(f"temperature is {temperature}; it must be finite and above 0, such as 1.0")
+        self.in_channels, self.out_channels, self.block = in_channels, out_channels, block
+        self.temperature, self.generator = temperature, generator
+        self.samples = True
+        self.gate = Gate(in_channels, block, reduction, hidden, _START)
+        self.narrow = nn.Conv2d(in_channels, out_channels, KERNELS[1], bias=bias)
+        self.wide = nn.Conv2d(in_channels, out_channels, KERNELS[2], bias=bias)
+        self.reading: Reading | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, in_channels, h, w) to (n, out_channels, h, w); what the gate decided is then in `reading`."""
+        padded, logits = self._look(images)
+        if self.training:
+            selection = self._select(logits)
+            output = self._everywhere(padded, selection)
+            choices = selection.detach().argmax(1)
+        else:
+            choices = logits.argmax(1)
+            output = self._everywhere(padded, _one_hot(logits)) if self._watched() else self._gathered(padded, choices)
+        height, width = images.shape[-2:]
+        self.reading = Reading(choices, logits.softmax(1), self.block, (height, width))
+        return output[..., :height, :width]
+
+    def dense(self, images: Tensor) -> Tensor:
+        """What evaluation mode computes, by both convolutions everywhere and a mask: slow, to compare with."""
+        padded, logits = self._look(images)
+        height, width = images.shape[-2:]
+        return self._everywhere(padded, _one_hot(logits))[..., :height, :width]
+
+    def expected_multiply_adds(self) -> Tensor:
+        """Of one of the last images, on average over the gate's probabilities, with the gate's own; differentiable.
+
+        What is computed beyond the image, in blocks that reach out of it, counts too.
+        """
+        probabilities = self._read().probabilities
+        kernels = torch.tensor(KERNELS, device=probabilities.device, dtype=probabilities.dtype).square()
+        area = (kernels.view(-1, 1, 1) * probabilities).sum(dim=(1, 2, 3)).mean() * self.block**2
+        return area * self.in_channels * self.out_channels + self.gate.multiply_adds(probabilities[0, 0].numel())
+
+    def dense_multiply_adds(self) -> int:
+        """Of a plain 3×3 convolution, for one of the last images."""
+        return 9 * math.prod(self._read().size) * self.in_channels * self.out_channels
+
+    def extra_repr(self) -> str:
+        """The arguments that are not seen in the parts."""
+        return f"{self.in_channels}, {self.out_channels}, block={self.block}, temperature={self.temperature:g}"
+
+    def _watched(self) -> bool:
+        """Whether somebody looks at what the convolutions see.
+
+        Calibration compares the inputs of a layer in two networks, row by row. What is gathered may differ in number
+        between them, so what is watched is computed everywhere; the result is the same.
+        """
+        return any(layer._forward_hooks or layer._forward_pre_hooks for layer in (self.narrow, self.wide))
+
+    def _read(self) -> Reading:
+        if self.reading is None:
+            raise ModelError("this saccade layer has not seen images; run the network on a batch first")
+        return self.reading
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The images on whole blocks with a halo around them, and the gate's logits."""
+        if images.ndim != 4 or images.shape[1] != self.in_channels or 0 in images.shape[-2:]:
+            raise ModelError(
+                f"images are {tuple(images.shape)}; they must be (n, {self.in_channels}, h, w) with pixels"
+            )
+        down, right = (-side % self.block for side in images.shape[-2:])
+        padded = nn.functional.pad(images, (_HALO, _HALO + right, _HALO, _HALO + down))
+        # Pooling what is no cutting of a larger tensor is several times faster.
+        inner = padded[..., _HALO:-_HALO, _HALO:-_HALO] if down or right else images
+        return padded, self.gate(inner)
+
+    def _select(self, logits: Tensor) -> Tensor:
+        """One decision for each block as 0 and 1 (n, 3, rows, columns), with the gradient of the soft one."""
+        if self.samples:
+            noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=self.generator).log()
+            logits = logits - noise
+        soft = (logits / self.temperature).softmax(1)
+        return _one_hot(logits) - soft.detach() + soft
+
+    def _everywhere(self, padded: Tensor, selection: Tensor) -> Tensor:
+        masks = selection.repeat_interleave(self.block, 2).repeat_interleave(self.block, 3)
+        output: Tensor = self.narrow(padded[..., 1:-1, 1:-1]) * masks[:, 1:2] + self.wide(padded) * masks[:, 2:]
+        return output
+
+    def _gathered(self, padded: Tensor, choices: Tensor) -> Tensor:
+        side, (count, rows, columns) = self.block, choices.shape
+        height, width = padded.shape[-2:]
+        pixels = padded.permute(0, 2, 3, 1).reshape(-1, self.in_channels)
+        # Written in runs of `side` pixels, which lie next to each other in memory: twice as fast as a view of blocks.
+        runs = padded.new_zeros(count * rows * side * columns, side * self.out_channels)
+        for decision, convolution in ((1, self.narrow), (2, self.wide)):
+            image, row, column = (choices == decision).nonzero(as_tuple=True)
+            if not len(image):
+                continue
+            cut, across = _HALO - KERNELS[decision] // 2, side + KERNELS[decision] - 1
+            first = (image * height + row * side + cut) * width + column * side + cut
+            patches = pixels.index_select(0, _offsets(first, across, across, width))
+            outputs = convolution(patches.view(-1, across, across, self.in_channels).permute(0, 3, 1, 2))
+            places = _offsets((image * rows + row) * side * columns + column, side, 1, columns)
+            outputs = outputs.permute(0, 2, 3, 1).reshape(len(places), -1)
+            runs.index_copy_(0, places, outputs.to(runs.dtype))
+        return runs.view(count, rows * side, columns * side, self.out_channels).permute(0, 3, 1, 2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A reading holds the graph of its images, which cannot be copied; nor can a generator everywhere.
+        return self.__dict__ | {"reading": None, "generator": None}
+
+
+def _one_hot(logits: Tensor) -> Tensor:
+    likeliest = logits.argmax(1, keepdim=True)
+    return torch.zeros_like(logits).scatter_(1, likeliest, 1.0)
+
+
+def _offsets(first: Tensor, rows: int, columns: int, stride: int) -> Tensor:
+    """Places of rows × columns neighbours in a flat image of `stride` to a row, from each first one; flat, int64."""
+    down, across = (torch.arange(length, device=first.device) for length in (rows, columns))
+    return (first[:, None, None] + down[:, None] * stride + across).flatten()

@@ -1,0 +1,110 @@
+"""The gate of saccades: it looks at a down-sampled image and judges each of its blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from evocompress.errors import ModelError
+
+__all__ = ["Gate", "Reading", "whole"]
+
+_BOUND = 3.0  # of logits in training: the likeliest of three decisions has a probability of at most 0.995
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """What a gate decided for its last images (n, c, *size), on a grid of rows × columns blocks of `block` pixels.
+
+    `choices` (n, rows, columns) int64: 0 is a block that was left out. `probabilities` (n, d, rows, columns) of the d
+    decisions, differentiable. The last row and column of blocks may reach beyond the image.
+    """
+
+    choices: Tensor
+    probabilities: Tensor
+    block: int
+    size: tuple[int, int]
+
+    def on_pixels(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """Values of blocks (n, rows, columns) spread over the pixels (n, *size) of an image that fills the same view.
+
+        `size` may differ from that of the gate's input, as the image of a network does behind its poolings.
+        """
+        spread = values.repeat_interleave(self.block, 1).repeat_interleave(self.block, 2)
+        rows, columns = (
+            torch.arange(wanted, device=values.device) * own // wanted
+            for wanted, own in zip(size, self.size, strict=True)
+        )
+        return spread[:, rows][:, :, columns]
+
+
+class Gate(nn.Module):
+    """Images (n, c, rows·block, columns·block) to logits (n, len(start), rows, columns).
+
+    The image is averaged over `reduction`×`reduction` pixels, seen by `hidden` filters of 3×3, averaged over each
+    block, and judged by 3×3 filters over blocks, so that a block is judged among its neighbours.
+    In training mode logits stay within ± 3.
+
+    Args:
+        in_channels: c.
+        block: Side of a block in pixels.
+        reduction: Must divide `block`.
+        hidden: Number of filters.
+        start: The logits that a fresh gate is near to.
+
+    Raises:
+        ModelError: An argument is no whole number of at least 1, or `reduction` does not divide `block`.
+    """
+
+    def __init__(self, in_channels: int, block: int, reduction: int, hidden: int, start: Sequence[float]) -> None:
+        super().__init__()
+        whole(in_channels=in_channels, block=block, reduction=reduction, hidden=hidden)
+        if block % reduction:
+            raise ModelError(f"reduction is {reduction} and block is {block}; block must be a multiple of reduction")
+        self.block, self.reduction = block, reduction
+        # Zeros around the image would mark its border, and gates would choose the border for its own sake.
+        self.look = nn.Conv2d(in_channels, hidden, 3, padding=1, padding_mode="replicate")
+        self.decide = nn.Conv2d(hidden, len(start), 3, padding=1, padding_mode="replicate")
+        with torch.no_grad():
+            assert self.decide.bias is not None
+            self.decide.bias.copy_(torch.tensor(start))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of the decisions on each block."""
+        small = nn.functional.avg_pool2d(images, self.reduction)
+        seen = nn.functional.avg_pool2d(self.look(small).relu(), self.block // self.reduction)
+        logits: Tensor = self.decide(seen)
+        return _bounded(logits) if self.training else logits
+
+    def multiply_adds(self, blocks: int) -> int:
+        """For one image of so many blocks."""
+        pixels = blocks * (self.block // self.reduction) ** 2
+        return 9 * self.look.out_channels * (pixels * self.look.in_channels + blocks * self.decide.out_channels)
+
+
+def _bounded(logits: Tensor) -> Tensor:
+    """Logits cut to ± `_BOUND`; their gradient passes but for what would drive them further beyond it.
+
+    Softmax of large logits has no gradient left: a gate that opens everywhere in the first steps, as all gates do that
+    are of any use, would never hear of its cost. A plain `clamp` would have none beyond the bound either.
+    """
+    plain = logits.detach()
+    bounded = logits + (plain.clamp(-_BOUND, _BOUND) - plain)
+    if bounded.requires_grad:
+        above, below = plain > _BOUND, plain < -_BOUND
+
+        def inwards(gradient: Tensor) -> Tensor:
+            return gradient.masked_fill((above & (gradient < 0)) | (below & (gradient > 0)), 0.0)
+
+        bounded.register_hook(inwards)  # type: ignore[no-untyped-call]
+    return bounded
+
+
+def whole(**values: int) -> None:
+    """Raise ModelError for the first value that is no whole number of at least 1."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ModelError(f"{name} is {value!r}; it must be a whole number of at least 1")

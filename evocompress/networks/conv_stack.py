@@ -1,0 +1,75 @@
+"""Stacks of 3×3 convolutions and poolings with one linear layer, plain or with LinearConv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from evocompress.errors import ModelError
+from evocompress.layers.linear_conv import LinearConv2d
+from evocompress.networks.layout import channels_last
+from evocompress.networks.resnet_cifar import CountlessBatchNorm2d
+
+__all__ = ["POOL", "ConvStack"]
+
+POOL = 0
+"""Stands in a plan for a 2×2 max-pooling."""
+_SIDE = 32
+
+
+class ConvStack(nn.Module):
+    """Convolution, batch normalisation and ReLU for each number of filters in a plan, pooling for each `POOL`.
+
+    Takes images (n, in_channels, h, w) of at most 32×32 pixels, smaller ones with zeros around them, and gives logits
+    (n, classes). With `alpha` every convolution is a `LinearConv2d` with it, the first too; `rank` and `sparsity` are
+    then that layer's. Convolutions have no bias: the normalisation behind them has one.
+
+    Raises:
+        ModelError: `rank` or `sparsity` without `alpha`, a share out of range, or larger images.
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[int],
+        *,
+        classes: int,
+        in_channels: int,
+        alpha: float | None,
+        rank: float | None,
+        sparsity: float | None,
+    ) -> None:
+        super().__init__()
+        if alpha is None and (rank is not None or sparsity is not None):
+            raise ModelError(
+                f"rank is {rank} and sparsity is {sparsity}, but alpha is not given: there is nothing to combine"
+            )
+        layers: list[nn.Module] = []
+        inputs = in_channels
+        for filters in plan:
+            if filters == POOL:
+                layers.append(nn.MaxPool2d(2))
+                continue
+            layers.append(
+                nn.Conv2d(inputs, filters, 3, padding=1, bias=False)
+                if alpha is None
+                else LinearConv2d(inputs, filters, 3, padding=1, bias=False, alpha=alpha, rank=rank, sparsity=sparsity)
+            )
+            layers += [CountlessBatchNorm2d(filters), nn.ReLU(inplace=True)]
+            inputs = filters
+        self.features = nn.Sequential(*layers)
+        side = _SIDE >> list(plan).count(POOL)
+        self.linear = nn.Linear(inputs * side * side, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes)."""
+        height, width = images.shape[-2:]
+        if max(height, width) > _SIDE:
+            raise ModelError(
+                f"images are {height}×{width}; this network takes up to {_SIDE}×{_SIDE} pixels: scale them"
+            )
+        top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
+        around = left, _SIDE - width - left, top, _SIDE - height - top
+        x: Tensor = self.features(nn.functional.pad(channels_last(images), around))
+        logits: Tensor = self.linear(x.flatten(1))
+        return logits

@@ -1,0 +1,239 @@
+"""Penalties on the information in convolution kernels, to train networks whose kernels a codec finds cheap.
+
+Three measures, each differentiable, each of one weight: the distance to the nearest symmetry (of
+codecs/symmetry_groups.py), the entropy of the quantised values, and how many values are different. The last two take a
+weight between two levels to be on either with the probability of stochastic rounding, so that moving it changes them
+(soft assignment: Agustsson et al., "Soft-to-Hard Vector Quantization", 2017; here the two nearest levels only).
+`KernelPenalties` adds them up over a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from evocompress.codecs.symmetry import kernel_shape
+from evocompress.codecs.symmetry_groups import group, groups
+from evocompress.errors import ConfigError, ModelError
+
+__all__ = [
+    "KernelPenalties",
+    "Pool",
+    "flat_kernels",
+    "nearest_symmetry_distance",
+    "soft_distinct_values",
+    "soft_entropy",
+    "symmetry_names",
+    "symmetry_residuals",
+    "trained_kernels",
+]
+
+#: Whether values are counted within each kernel (and averaged over kernels), or over a whole tensor.
+Pool: TypeAlias = Literal["kernel", "tensor"]
+
+_SURE = 1 - 1e-6  # the most certain that an assignment counts as, so that logarithms stay finite
+
+
+def flat_kernels(weight: Tensor) -> Tensor:
+    """A weight (O, I, …, w) as kernels (O·I, places). Raises ModelError for fewer than three dimensions."""
+    if weight.ndim < 3:
+        shape = tuple(weight.shape)
+        raise ModelError(f"A weight of shape {shape} has no kernels; give one of a convolution, (O, I, h, w).")
+    return weight.reshape(-1, math.prod(weight.shape[2:]))
+
+
+def symmetry_names(weight: Tensor, names: Sequence[str] | None = None) -> list[str]:
+    """The symmetries that a weight's kernels can have, without "none"; or those asked for, checked.
+
+    Raises:
+        ConfigError: A name is unknown, or not one that kernels of this shape can have.
+    """
+    size = kernel_shape(tuple(weight.shape))
+    if size is None:
+        return []
+    if names is None:
+        return [name for name in groups(*size) if name != "none"]
+    try:
+        return [group(name, *size).name for name in names]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+@functools.lru_cache(maxsize=256)
+def _bases(size: tuple[int, int], names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Bases one below the other (rows, places), and which of `names` a row belongs to, (rows,)."""
+    chosen = [group(name, *size) for name in names]
+    rows = torch.cat([torch.from_numpy(g.basis) for g in chosen])
+    return rows, torch.repeat_interleave(torch.tensor([g.n_free for g in chosen]))
+
+
+def symmetry_residuals(weight: Tensor, names: Sequence[str]) -> Tensor:
+    """Squared norms of what is left of each kernel when it is snapped, (O·I, len(names)); differentiable.
+
+    The residual is orthogonal to the projection, so that its energy is the kernel's less that of its coefficients.
+    """
+    kernels = flat_kernels(weight)
+    size = kernel_shape(tuple(weight.shape))
+    if size is None or not names:
+        return kernels.new_zeros(len(kernels), len(names))
+    rows, owner = _bases(size, tuple(names))
+    energy = (kernels @ rows.to(kernels).T).square()
+    inside = kernels.new_zeros(len(kernels), len(names)).index_add(1, owner.to(kernels.device), energy)
+    return (kernels.square().sum(1, keepdim=True) - inside).clamp_min(0)
+
+
+def _free_shares(weight: Tensor, names: Sequence[str]) -> Tensor:
+    size = kernel_shape(tuple(weight.shape))
+    shares = [group(name, *size).n_free / math.prod(size) for name in names] if size else []
+    return torch.tensor(shares, dtype=weight.dtype, device=weight.device)
+
+
+def nearest_symmetry_distance(weight: Tensor, names: Sequence[str] | None = None, *, price: float = 0.0) -> Tensor:
+    """How far kernels are from their nearest symmetries: mean of squared residual / squared norm, in [0, 1].
+
+    Which one is nearest to a kernel is the least of that ratio + `price` · free numbers / places. With 0 it is one that
+    keeps many numbers; with 1 white noise is equally near to all, and simple symmetries attract from further away than
+    they are. Zero kernels, and weights whose kernels have one place, are at distance 0, with gradient 0.
+
+    Args:
+        weight: (O, I, h, w), or with other than two spatial dimensions.
+        names: The symmetries to choose from; None for all that the shape allows.
+        price: Not negative.
+
+    Raises:
+        ModelError: A weight without kernels.
+        ConfigError: An unknown symmetry, one that the shape rules out, or a negative price.
+
+    >>> sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    >>> nearest_symmetry_distance(sobel[None, None]).item()
+    0.0
+    """
+    if not (math.isfinite(price) and price >= 0):
+        raise ConfigError(f"price is {price}; it must be finite and not negative.")
+    kernels, chosen = flat_kernels(weight), symmetry_names(weight, names)
+    if not chosen or not kernels.numel():
+        return kernels.sum() * 0
+    norm = kernels.square().sum(1, keepdim=True)
+    there = norm > 0
+    ratio = symmetry_residuals(weight, chosen) / torch.where(there, norm, 1.0) * there
+    nearest = (ratio + price * _free_shares(weight, chosen)).detach().argmin(1, keepdim=True)
+    return ratio.gather(1, nearest).mean()
+
+
+def _assigned(weight: Tensor, step: float | Tensor, pool: Pool) -> tuple[Tensor, Tensor, int, int]:
+    """Shares (2n,) of n weights on the levels below and above, the bin of each (2n,), how many bins and pools."""
+    if pool not in get_args(Pool):
+        raise ConfigError(f"pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}.")
+    value = float(step)
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"step is {value}; it must be positive and finite.")
+    kernels = flat_kernels(weight) if pool == "kernel" else weight.reshape(1, -1)
+    levels = kernels / step
+    below = levels.detach().floor()
+    above = levels - below
+    found, level = torch.unique(torch.stack([below, below + 1]), return_inverse=True)
+    owner = torch.arange(len(kernels), device=weight.device)[:, None]
+    bins = level + owner * len(found)
+    return torch.stack([1 - above, above]).reshape(-1), bins.reshape(-1), len(kernels) * len(found), len(kernels)
+
+
+def soft_entropy(weight: Tensor, step: float | Tensor, pool: Pool = "tensor") -> Tensor:
+    """Entropy of a weight's quantised values in bits per value, under stochastic rounding to multiples of `step`.
+
+    The histogram is that of the expected counts. `pool` "kernel" takes one histogram for each kernel and averages their
+    entropies. 0 for an empty weight.
+
+    Raises:
+        ConfigError: A step that is not positive, an unknown pool.
+        ModelError: `pool` is "kernel" and the weight has none.
+
+    >>> soft_entropy(torch.tensor([0.0, 1.0, 1.0, 2.0]), 1.0).item()
+    1.5
+    """
+    shares, bins, count, pools = _assigned(weight, step, pool)
+    if not weight.numel():
+        return weight.sum() * 0
+    expected = shares.new_zeros(count).index_add(0, bins, shares) * (pools / weight.numel())
+    # x·log x has slope -∞ at 0; a level that nothing is on must not pull at what is just beside it.
+    present = expected.clamp_min(torch.finfo(expected.dtype).tiny)
+    return -(expected * present.log2()).sum() / pools
+
+
+def soft_distinct_values(weight: Tensor, step: float | Tensor, pool: Pool = "kernel") -> Tensor:
+    """How many different values a kernel (or tensor) is expected to have after stochastic rounding to a `step`.
+
+    Σ over levels of 1 - Π over weights of (1 - share), averaged over kernels. 0 for an empty weight.
+
+    Raises:
+        ConfigError: A step that is not positive, an unknown pool.
+        ModelError: `pool` is "kernel" and the weight has none.
+
+    >>> round(soft_distinct_values(torch.tensor([[[0.0, 1.0, 1.0]], [[0.0, 0.0, 0.5]]]), 1.0).item(), 3)
+    1.75
+    """
+    shares, bins, count, pools = _assigned(weight, step, pool)
+    if not weight.numel():
+        return weight.sum() * 0
+    missing = torch.log1p(-shares.clamp_max(_SURE))
+    absent = shares.new_zeros(count).index_add(0, bins, missing)
+    return -torch.expm1(absent).sum() / pools
+
+
+def trained_kernels(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters that hold kernels of more than one place and are trained, with their names.
+
+    What parametrisations are made of is left out: the free numbers of a constrained layer are no kernels.
+    """
+    for name, parameter in model.named_parameters():
+        made_of = "parametrizations" in name.split(".")
+        if parameter.requires_grad and not made_of and kernel_shape(tuple(parameter.shape)) is not None:
+            yield name, parameter
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelPenalties:
+    """Weights of the three terms; 0 switches one off. Each term is a mean over kernels, weighted by their numbers.
+
+    - `symmetry`: of `nearest_symmetry_distance` at `price`
+    - `entropy`: of `soft_entropy` over each tensor, in bits per weight
+    - `distinct`: of `soft_distinct_values` of each kernel, over its number of places
+    - `step`: the quantiser's step that the last two assume, in root mean squares of the tensor
+    """
+
+    symmetry: float = 0.0
+    entropy: float = 0.0
+    distinct: float = 0.0
+    step: float = 0.25
+    price: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0) or (field.name == "step" and value == 0):
+                rule = "positive and finite" if field.name == "step" else "finite and not negative"
+                raise ConfigError(f"{field.name} is {value}; it must be {rule}.")
+
+    def __call__(self, model: nn.Module) -> Tensor:
+        """The sum of the terms over a network's kernels, to be added to its loss; 0 if it has none."""
+        kernels = [parameter for _, parameter in trained_kernels(model)]
+        total = sum(kernel.numel() for kernel in kernels)
+        terms = [self._of(kernel) * (kernel.numel() / total) for kernel in kernels]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    def _of(self, weight: Tensor) -> Tensor:
+        term = weight.new_zeros(())
+        if self.symmetry:
+            term = term + self.symmetry * nearest_symmetry_distance(weight, price=self.price)
+        step = self.step * weight.detach().square().mean().sqrt()
+        if (self.entropy or self.distinct) and float(step) > 0:  # a zero weight has no information to take away
+            if self.entropy:
+                term = term + self.entropy * soft_entropy(weight, step)
+            if self.distinct:
+                term = term + self.distinct * soft_distinct_values(weight, step) / math.prod(weight.shape[2:])
+        return term

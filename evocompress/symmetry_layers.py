@@ -1,0 +1,174 @@
+"""Layers whose kernels have a symmetry by construction: torch parametrisations of ordinary convolutions.
+
+The parameter is then the free numbers of each kernel, in the orthonormal basis of codecs/symmetry_groups.py, so that a
+gradient step is the projection of the one that the whole kernel would have made. `release` makes plain weights again,
+which the codec "symmetry" finds to be exactly symmetric.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from evocompress.codecs.symmetry_groups import group
+from evocompress.errors import ConfigError, ModelError
+
+__all__ = [
+    "Axis",
+    "RankOneKernel",
+    "SymmetricKernel",
+    "constrain",
+    "make_radial",
+    "make_separable",
+    "make_separable_1d",
+    "release",
+]
+
+#: The direction in which a kernel varies: "x" along a row, "y" down a column.
+Axis: TypeAlias = Literal["x", "y"]
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+class SymmetricKernel(nn.Module):
+    """Free numbers (O, I, n_free) to kernels (O, I, …) of a symmetry; `right_inverse` is the orthogonal projection."""
+
+    index: Tensor
+    sign: Tensor
+    scale: Tensor
+
+    def __init__(self, symmetry: str, kernel_size: tuple[int, ...]) -> None:
+        super().__init__()
+        size = (math.prod(kernel_size[:-1]), kernel_size[-1])
+        try:
+            found = group(symmetry, *size)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if not found.n_free:
+            raise ConfigError(
+                f"Kernels of {size[0]} × {size[1]} places that are {symmetry!r} are all zero; take another."
+            )
+        self.symmetry, self.kernel_size = symmetry, kernel_size
+        live = found.index < found.n_free
+        self.register_buffer("index", torch.from_numpy(found.index * live), persistent=False)
+        self.register_buffer("sign", torch.from_numpy(found.sign), persistent=False)
+        self.register_buffer("scale", torch.from_numpy(found.size).double().rsqrt(), persistent=False)
+
+    def forward(self, free: Tensor) -> Tensor:
+        """Each number to all places of its orbit, with their signs: equal places are equal bit for bit."""
+        kernels = (free * self.scale.to(free.dtype))[..., self.index] * self.sign.to(free.dtype)
+        return kernels.reshape(*free.shape[:-1], *self.kernel_size)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """The free numbers of the nearest kernels of this symmetry."""
+        flat = weight.flatten(2) * self.sign.to(weight.dtype)
+        free = weight.new_zeros(*weight.shape[:2], len(self.scale))
+        return free.index_add(2, self.index, flat) * self.scale.to(weight.dtype)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"{self.symmetry!r}, kernel_size={self.kernel_size}"
+
+
+class RankOneKernel(nn.Module):
+    """Columns (O, I, h) and rows (O, I, w) to their outer products (h·w numbers of rank one)."""
+
+    def forward(self, column: Tensor, row: Tensor) -> Tensor:
+        """Kernels (O, I, h, w)."""
+        return column[..., :, None] * row[..., None, :]
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest kernels of rank one (Eckart and Young, 1936), both factors of equal norm.
+
+        A zero kernel has a row that is not zero: with two zero factors it could never learn.
+        """
+        left, sizes, right = torch.linalg.svd(weight, full_matrices=False)
+        root = sizes[..., :1].sqrt()
+        return left[..., 0] * root, right[..., 0, :] * torch.where(root > 0, root, 1.0)
+
+
+def _check(layer: nn.Module) -> Tensor:
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim < 3:
+        raise ModelError(f"{type(layer).__name__} has no kernels to constrain; give a convolution.")
+    if parametrize.is_parametrized(layer, "weight"):
+        raise ModelError(f"The weight of this {type(layer).__name__} has a parametrisation already; release it first.")
+    return weight
+
+
+def constrain(layer: Layer, symmetry: str) -> Layer:
+    """Give all kernels of a convolution a symmetry, for good: its weight becomes the nearest such one and stays so.
+
+    Args:
+        layer: A convolution of any number of dimensions; those before the last count as height.
+        symmetry: A name of `evocompress.codecs.symmetry_groups.SYMMETRIES`.
+
+    Returns:
+        The same layer.
+
+    Raises:
+        ModelError: A layer without kernels, or one that is parametrised.
+        ConfigError: No such symmetry, one that the kernels cannot have, or one that leaves nothing but zeros.
+
+    >>> layer = constrain(nn.Conv2d(3, 8, 5), "both-mirrors")
+    >>> layer.parametrizations.weight.original.shape, bool((layer.weight == layer.weight.flip(3)).all())
+    (torch.Size([8, 3, 9]), True)
+    """
+    weight = _check(layer)
+    parametrize.register_parametrization(layer, "weight", SymmetricKernel(symmetry, tuple(weight.shape[2:])))
+    return layer
+
+
+def make_radial(layer: Layer) -> Layer:
+    """Kernels that depend on the distance from their centre alone (see `constrain`)."""
+    return constrain(layer, "radial")
+
+
+def make_separable_1d(layer: Layer, axis: Axis) -> Layer:
+    """One-dimensional kernels: they vary along `axis` alone, "x" (identical rows) or "y" (identical columns).
+
+    Such a convolution is a box filter along the other axis after a one-dimensional one along this.
+
+    Raises:
+        ConfigError: Another axis. (And see `constrain`.)
+
+    >>> layer = make_separable_1d(nn.Conv2d(1, 1, 3), "x")
+    >>> bool((layer.weight[..., 0, :] == layer.weight[..., 2, :]).all())
+    True
+    """
+    if axis not in get_args(Axis):
+        raise ConfigError(f'axis is {axis!r}; it must be "x" (kernels vary along rows) or "y" (down columns).')
+    return constrain(layer, "identical-rows" if axis == "x" else "identical-columns")
+
+
+def make_separable(layer: Layer) -> Layer:
+    """Kernels of rank one: the outer product of a column and a row, h + w numbers in place of h·w.
+
+    Raises:
+        ModelError: Not a two-dimensional convolution, or one that is parametrised.
+    """
+    weight = _check(layer)
+    if weight.ndim != 4:
+        raise ModelError(f"A weight of shape {tuple(weight.shape)} has no rank-one kernels; give a Conv2d.")
+    parametrize.register_parametrization(layer, "weight", RankOneKernel())
+    return layer
+
+
+def release(model: nn.Module) -> int:
+    """Turn every constrained convolution in a network into a plain one with the weights that it has; how many.
+
+    Train no further with an optimiser that was made before: it holds the parameters that are gone.
+    """
+    count = 0
+    for layer in list(model.modules()):
+        if not parametrize.is_parametrized(layer, "weight"):
+            continue
+        chain: Any = layer.parametrizations
+        if any(isinstance(step, SymmetricKernel | RankOneKernel) for step in chain["weight"]):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            count += 1
+    return count

@@ -1,0 +1,389 @@
+"""The symmetries as projections, and the stage that snaps kernels to them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from evocompress.codecs.choice import Trial, try_codec
+from evocompress.codecs.codec import Codec, Coded, Cost, Plane, SideReader, varint
+from evocompress.codecs.deadzone import DeadZone
+from evocompress.codecs.entropy import State
+from evocompress.codecs.sensitivity import Sensitivity
+from evocompress.codecs.symmetry import Symmetry, kernel_shape
+from evocompress.codecs.symmetry_groups import (
+    MAX_PLACES,
+    SYMMETRIES,
+    bank_nearness,
+    group,
+    groups,
+    nearness,
+    needs_square,
+    separable_nearness,
+)
+from evocompress.codecs.trellis import Trellis
+from evocompress.errors import CodecError, FormatError
+
+Floats = npt.NDArray[np.float64]
+
+SIZES = [(1, 1), (1, 2), (1, 5), (4, 1), (2, 2), (3, 3), (2, 3), (3, 5), (4, 4), (5, 5), (7, 7)]
+ALL = [(name, size) for size in SIZES for name in groups(*size)]
+CODEC = Codec((Symmetry(), DeadZone()))
+
+
+def laplace(*shape: int, seed: int = 0, scale: float = 0.05) -> Floats:
+    return np.asarray(np.random.default_rng(seed).laplace(0, scale, shape))
+
+
+def snapped(name: str, *shape: int, seed: int = 0) -> Floats:
+    found = group(name, *shape[-2:])
+    return found.project(laplace(*shape, seed=seed).reshape(-1, shape[-2] * shape[-1])).reshape(shape)
+
+
+#: What each symmetry means, written out independently of the orbits.
+MEANING: dict[str, Callable[[Floats], Floats]] = {
+    "none": lambda k: k,
+    "zero": lambda k: 0 * k,
+    "constant": lambda k: np.full_like(k, k.mean()),
+    "identical-columns": lambda k: np.repeat(k.mean(1, keepdims=True), k.shape[1], 1),
+    "identical-rows": lambda k: np.repeat(k.mean(0, keepdims=True), k.shape[0], 0),
+    "identical-columns-odd": lambda k: np.repeat((k - k[::-1]).mean(1, keepdims=True) / 2, k.shape[1], 1),
+    "identical-rows-odd": lambda k: np.repeat((k - k[:, ::-1]).mean(0, keepdims=True) / 2, k.shape[0], 0),
+    "left-right": lambda k: (k + k[:, ::-1]) / 2,
+    "up-down": lambda k: (k + k[::-1]) / 2,
+    "left-right-odd": lambda k: (k - k[:, ::-1]) / 2,
+    "up-down-odd": lambda k: (k - k[::-1]) / 2,
+    "both-mirrors": lambda k: (k + k[:, ::-1] + k[::-1] + k[::-1, ::-1]) / 4,
+    "both-mirrors-odd": lambda k: (k - k[:, ::-1] - k[::-1] + k[::-1, ::-1]) / 4,
+    "left-right-odd-up-down": lambda k: (k - k[:, ::-1] + k[::-1] - k[::-1, ::-1]) / 4,
+    "up-down-odd-left-right": lambda k: (k + k[:, ::-1] - k[::-1] - k[::-1, ::-1]) / 4,
+    "half-turn": lambda k: (k + k[::-1, ::-1]) / 2,
+    "half-turn-odd": lambda k: (k - k[::-1, ::-1]) / 2,
+    "quarter-turn": lambda k: (k + k.T[::-1] + k[::-1, ::-1] + k.T[:, ::-1]) / 4,
+    "quarter-turn-odd": lambda k: (k - k.T[::-1] + k[::-1, ::-1] - k.T[:, ::-1]) / 4,
+    "transpose": lambda k: (k + k.T) / 2,
+    "transpose-odd": lambda k: (k - k.T) / 2,
+    "anti-transpose": lambda k: (k + k[::-1, ::-1].T) / 2,
+    "anti-transpose-odd": lambda k: (k - k[::-1, ::-1].T) / 2,
+}
+
+
+def test_every_symmetry_has_its_meaning_written_out() -> None:
+    assert set(MEANING) | {"radial"} == set(SYMMETRIES)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", MEANING)
+def test_a_projection_is_what_its_name_says(name: str, size: tuple[int, int]) -> None:
+    if needs_square(name) and size[0] != size[1]:
+        with pytest.raises(CodecError, match="only square"):
+            group(name, *size)
+        return
+    kernel = laplace(*size)
+    found = group(name, *size).project(kernel.reshape(1, -1)).reshape(size)
+    assert np.allclose(found, MEANING[name](kernel), atol=1e-15)
+
+
+@pytest.mark.parametrize(("name", "size"), ALL, ids=str)
+def test_a_basis_is_orthonormal_and_a_projection_does_nothing_twice(name: str, size: tuple[int, int]) -> None:
+    found = groups(*size)[name]
+    assert found.basis.shape == (found.n_free, math.prod(size)) and found.name == name
+    assert np.allclose(found.basis @ found.basis.T, np.eye(found.n_free), atol=1e-14)
+    once = found.project(laplace(6, math.prod(size)))
+    assert np.allclose(found.project(once), once, rtol=1e-14)
+    coefficients = laplace(6, found.n_free)
+    assert np.allclose(found.kernels(coefficients), coefficients @ found.basis, atol=1e-15)
+    assert not np.signbit(found.kernels(np.zeros((1, found.n_free)))).any()
+    assert list(dict.fromkeys(found.index[found.sign != 0])) == list(range(found.n_free))
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (4, 4), (3, 5), (9, 9)], ids=str)
+def test_radial_kernels_are_functions_of_the_distance(size: tuple[int, int]) -> None:
+    y, x = (np.arange(n) - (n - 1) / 2 for n in size)
+    distance = np.hypot(y[:, None], x).ravel().round(9)
+    found = group("radial", *size)
+    assert found.n_free == len(np.unique(distance))
+    assert all(len(np.unique(distance[found.index == orbit])) == 1 for orbit in range(found.n_free))
+
+
+def test_of_equal_symmetries_the_first_stays() -> None:
+    assert list(groups(1, 1)) == ["none", "zero"]
+    assert "quarter-turn" not in groups(3, 3) and "quarter-turn" in groups(5, 5)
+    for size in SIZES:
+        maps = [(g.index.tobytes(), g.sign.tobytes()) for g in groups(*size).values()]
+        assert len(set(maps)) == len(maps)
+        numbers = [g.number for g in groups(*size).values()]
+        assert numbers == sorted(numbers) and all(list(SYMMETRIES)[g.number] == g.name for g in groups(*size).values())
+
+
+def test_kernels_that_are_too_large_have_no_symmetries() -> None:
+    assert list(groups(MAX_PLACES + 1, 1)) == ["none"]
+    with pytest.raises(CodecError, match=f"at most {MAX_PLACES} places"):
+        group("constant", MAX_PLACES + 1, 1)
+
+
+def test_an_unknown_symmetry_names_the_nearest() -> None:
+    with pytest.raises(CodecError, match="Did you mean 'radial'"):
+        group("radical", 3, 3)
+    with pytest.raises(CodecError, match="at least 1"):
+        groups(0, 3)
+
+
+def test_nearness_is_residual_over_norm() -> None:
+    kernels = laplace(4, 2, 5, 5)
+    far = nearness(kernels)
+    assert far.shape == (4, 2, len(groups(5, 5)))
+    for (o, i), (column, name) in itertools.product([(0, 0), (3, 1)], enumerate(groups(5, 5))):
+        left = kernels[o, i] - groups(5, 5)[name].project(kernels[o, i].reshape(1, -1)).reshape(5, 5)
+        assert far[o, i, column] == pytest.approx(np.linalg.norm(left) / np.linalg.norm(kernels[o, i]), abs=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-150, 1.0, 1e150])
+def test_nearness_does_not_depend_on_scale(scale: float) -> None:
+    kernels = np.round(laplace(5, 3, 3) * 100)
+    assert np.allclose(nearness(kernels * scale), nearness(kernels), atol=1e-3)
+
+
+def test_zero_kernels_have_every_symmetry() -> None:
+    kernels = np.stack([np.zeros((3, 3)), np.ones((3, 3))])
+    assert not nearness(kernels)[0].any() and not separable_nearness(kernels)[0]
+    names = list(groups(3, 3))
+    assert nearness(kernels)[1, names.index("zero")] == 1 and nearness(kernels)[1, names.index("constant")] < 1e-7
+    assert nearness(np.zeros((0, 3, 3))).shape == (0, len(names))
+
+
+def test_bank_nearness_pools_over_inputs() -> None:
+    bank = np.stack([np.ones((3, 3)), np.zeros((3, 3))])[None]
+    column = list(groups(3, 3)).index("zero")
+    assert bank_nearness(bank).shape == (1, len(groups(3, 3))) and bank_nearness(bank)[0, column] == 1
+    mixed = laplace(2, 6, 3, 3)
+    lost = nearness(mixed) ** 2 * (mixed**2).sum(axis=(2, 3))[..., None]
+    assert np.allclose(bank_nearness(mixed), np.sqrt(lost.sum(1) / (mixed**2).sum((1, 2, 3))[:, None]), atol=1e-7)
+
+
+def test_separable_kernels_are_found_by_their_rank() -> None:
+    kernels = np.stack([np.outer([1.0, 2, 1], [-1.0, 0, 1]), np.eye(3)])
+    assert np.allclose(separable_nearness(kernels), [0, math.sqrt(2 / 3)], atol=1e-7)
+
+
+@pytest.mark.parametrize("function", [nearness, separable_nearness, bank_nearness])
+def test_kernels_of_too_few_dimensions_are_refused(function: object) -> None:
+    with pytest.raises(CodecError, match=r"\(3,\)"):
+        function(np.zeros(3))  # type: ignore[operator]
+
+
+def head_of(coded: Coded) -> list[int]:
+    """Numbers of the symmetries used, then how many kernels are full and how many coefficients free."""
+    side = SideReader(coded.side)
+    used = [side.integer(0, 30) for _ in range(side.integer(0, 30))]
+    return [*used, side.integer(0, 1 << 40), side.integer(0, 1 << 40)] if used else []
+
+
+def round_trip(x: Floats, cost: Cost, codec: Codec = CODEC) -> tuple[Coded, Floats]:
+    coded = codec.encode(x, cost)
+    side = SideReader(coded.side)
+    layouts = codec.layout(side, x.shape)
+    side.finish()
+    assert [(*p.symbols.shape, p.kind) for p in coded.planes] == [tuple(layout) for layout in layouts]
+    assert all(p.symbols.dtype == np.int32 and p.symbols.size for p in coded.planes)
+    return coded, codec.decode(coded, x.shape)
+
+
+@pytest.mark.parametrize(("name", "size"), [pair for pair in ALL if pair[1] != (1, 1)], ids=str)
+def test_kernels_of_one_symmetry_come_back_with_it(name: str, size: tuple[int, int]) -> None:
+    x, cost = snapped(name, 12, 5, *size), Cost(1e-6)
+    coded, y = round_trip(x, cost)
+    assert np.abs(y - x).max() < 0.01
+    found = groups(*size)[name]
+    if name not in ("none", "zero"):
+        assert sum(p.symbols.size for p in coded.planes) <= 60 * (found.n_free + 1)
+        flat = y.reshape(-1, math.prod(size))
+        assert all(np.array_equal(flat[:, p], flat[:, q] * found.sign[p] * found.sign[q])
+                   for p, q in itertools.combinations(np.flatnonzero(found.sign), 2)
+                   if found.index[p] == found.index[q])  # fmt: skip
+
+
+def test_a_mixture_of_symmetries_is_told_apart_and_pays() -> None:
+    names = ["none", "left-right", "radial", "zero", "half-turn-odd", "identical-rows"]
+    x = np.concatenate([snapped(name, 8, 16, 5, 5, seed=s) for s, name in enumerate(names)])
+    x = np.random.default_rng(0).permutation(x.reshape(-1, 5, 5)).reshape(48, 16, 5, 5)
+    coded, _ = round_trip(x, Cost(1e-6))
+    head = head_of(coded)
+    assert {SYMMETRIES_LIST[number] for number in head[:-2]} >= set(names) and 100 <= head[-2] <= 128
+    with_it, without = (try_codec(codec, x, Cost(1e-6), State()) for codec in (CODEC, Codec((DeadZone(),))))
+    assert with_it.score < 0.7 * without.score and with_it.bits < 0.7 * without.bits
+
+
+SYMMETRIES_LIST = list(SYMMETRIES)
+
+
+def test_kernels_without_symmetry_cost_one_byte_more() -> None:
+    x = laplace(16, 8, 3, 3)
+    plain, coded = Codec((DeadZone(),)).encode(x, Cost(1e-7)), CODEC.encode(x, Cost(1e-7))
+    assert coded.side == varint(0) + plain.side
+    assert all(np.array_equal(a.symbols, b.symbols) for a, b in zip(coded.planes, plain.planes, strict=True))
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (7,), (300,), (4, 9), (5, 3, 1, 1), (0, 3, 3, 3), (2, 0, 3, 3), (1, 1, 40, 40)]
+)
+def test_arrays_without_kernels_pass_through(shape: tuple[int, ...]) -> None:
+    assert kernel_shape(shape) is None
+    coded, y = round_trip(np.ones(shape), Cost(1e-4))
+    assert head_of(coded) == [] and y.shape == shape
+
+
+@pytest.mark.parametrize("rest", [DeadZone(), Trellis()], ids=lambda stage: stage.id)
+@pytest.mark.parametrize("shape", [(5, 3, 4), (6, 1, 5, 5), (1, 7, 3, 2), (3, 2, 2, 3, 3)], ids=str)
+def test_kernels_of_every_dimension_are_snapped(shape: tuple[int, ...], rest: DeadZone | Trellis) -> None:
+    x = np.repeat(laplace(*shape[:2], seed=1)[..., None], math.prod(shape[2:]), axis=2).reshape(shape)
+    x[0, 0] = laplace(*shape[2:])
+    coded, y = round_trip(x, Cost(1e-5), Codec((Symmetry(), rest)))
+    assert 2 in head_of(coded) and np.abs(y - x).max() < 0.02
+
+
+def test_zero_kernels_need_no_coefficients() -> None:
+    x = np.zeros((9, 4, 3, 3))
+    coded, y = round_trip(x, Cost(1e-5))
+    assert not y.any()
+    some = np.random.default_rng(1).random((9, 4)) < 0.5
+    x[some] = laplace(int(some.sum()), 3, 3, scale=1.0)
+    coded, y = round_trip(x, Cost(1e-5))
+    assert 1 in head_of(coded) and not y[~some].any() and np.abs(y - x).max() < 0.02
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-150, 1e150])
+@pytest.mark.parametrize("weight", [1e-40, 1e-8, 1.0])
+def test_weights_of_any_scale_stay_finite(scale: float, weight: float) -> None:
+    x = snapped("radial", 6, 5, 3, 3)
+    x[0] += laplace(5, 3, 3)
+    assert np.isfinite(try_codec(CODEC, x * scale, Cost(weight), State()).bits)
+    assert np.isfinite(round_trip(x * scale, Cost(weight))[1]).all()
+
+
+def test_strength_snaps_more_and_zero_nothing() -> None:
+    x, cost = snapped("radial", 16, 16, 3, 3), Cost(1e-5)
+    x += np.linspace(0, 1, 256).reshape(16, 16, 1, 1) * laplace(16, 16, 3, 3, seed=1)
+    free = [trial(strength, x, cost).bits for strength in (0.0, 1.0, 2.0, 4.0)]
+    assert head_of(Codec((Symmetry(0.0), DeadZone())).encode(x, cost)) == []
+    assert free[0] > free[1] > free[2] > free[3]
+    for strength in (-1.0, 1001.0, math.nan):
+        with pytest.raises(CodecError, match=r"strength is .*; it must lie in \[0, 1000\]"):
+            Symmetry(strength)
+
+
+def trial(strength: float, x: Floats, cost: Cost) -> Trial:
+    return try_codec(Codec((Symmetry(strength), DeadZone())), x, cost, State())
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e-4, 1e-3, 1e-2])
+def test_snapping_scores_no_worse_than_not_snapping(weight: float) -> None:
+    """On noise, which has no symmetries, but where snapping pays at low rates all the same."""
+    x, cost = laplace(24, 24, 3, 3), Cost(weight)
+    assert trial(1.0, x, cost).score <= 1.005 * trial(0.0, x, cost).score + weight * 8
+
+
+def test_sensitivity_says_which_error_counts() -> None:
+    """The same nearly symmetric kernels: where the outputs see what snapping loses, it does not pay."""
+    x = snapped("left-right", 8, 4, 3, 3)
+    x[..., 0, 0] += 0.004
+    seen = np.array([1.0, 0, -1, 0, 0, 0, 0, 0, 0])  # the part that a mirror takes away from these kernels
+    few: Floats = np.eye(36, dtype=np.float64)
+    many = few + np.kron(np.eye(4), 2e4 * np.outer(seen, seen)).astype(np.float64)
+    for H, expected in ((few, True), (many, False)):
+        cost = Cost(1e-5, 1.0, Sensitivity(H[None], np.full(8, 2.0)))
+        coded = Symmetry().encode(x, cost, Codec((DeadZone(),)))
+        assert (group("left-right", 3, 3).number in head_of(coded)) is expected
+    grouped = Sensitivity(np.stack([few, many]), np.full(8, 2.0))
+    names = Symmetry().encode(x, Cost(1e-5, 1.0, grouped), Codec((DeadZone(),))).planes[0].symbols
+    assert len(np.unique(names[:4])) == 1 and not np.intersect1d(names[:4], names[4:]).size
+
+
+def damaged(side: bytes, names: list[list[int]] | None = None) -> None:
+    """Layout, then decode with planes of ones."""
+    shape, codec = (2, 2, 3, 3), CODEC
+    layouts = codec.layout(SideReader(side), shape)
+    planes = [np.ones((rows, columns), np.int32) for rows, columns, _ in layouts]
+    if names is not None:
+        planes[0] = np.array(names, np.int32)
+    codec.decode(Coded(tuple(Plane(p) for p in planes), side), shape)
+
+
+HEADS = {
+    "more symmetries than there are": ((24,), "outside"),
+    "a symmetry beyond the table": ((1, 24, 0, 0), "outside"),
+    "a negative symmetry": ((1, -1, 0, 0), "outside"),
+    "one twice": ((2, 2, 2, 0, 4, 0), "twice or in vain"),
+    "one that is another on 3 × 3": ((1, 18, 0, 4, 0), "twice or in vain"),
+    "full kernels, but none named": ((1, 2, 1, 3, 0, 0), "outside"),
+    "more full kernels than kernels": ((2, 0, 2, 5, 0, 0), "outside"),
+    "more coefficients than kernels have": ((1, 2, 0, 5, 0), "outside"),
+    "coefficients of zero kernels": ((1, 1, 0, 1, 0), "outside"),
+    "too few coefficients": ((1, 2, 0, 3, 0), "do not fit"),
+    "all kernels full, but one named": ((1, 0, 3, 0, 0), "do not fit"),
+    "nothing after the number": ((1,), "too soon"),
+}
+
+
+@pytest.mark.parametrize("what", HEADS)
+def test_a_damaged_head_is_refused(what: str) -> None:
+    numbers, message = HEADS[what]
+    with pytest.raises(FormatError, match=message):
+        damaged(b"".join(map(varint, numbers)))
+
+
+def test_damaged_names_of_symmetries_are_refused() -> None:
+    side = b"".join(map(varint, (2, 0, 2, 1, 3, 0, 0)))  # one full kernel, three constant ones
+    damaged(side, [[1, 0], [1, 1]])
+    for names in (
+        [[1, 1], [1, 1]],
+        [[0, 0], [1, 1]],
+        [[2, 0], [1, 1]],
+        [[-1, 0], [1, 1]],
+        [[-(2**31), 0], [1, 2**31 - 1]],
+    ):
+        with pytest.raises(FormatError, match="do not fit"):
+            damaged(side, names)
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 9), (2, 2, 1, 1), (1, 1, 40, 40), (1 << 40, 0, 3, 3), (1 << 40, 1 << 40, 1 << 40)]
+)
+def test_arrays_without_kernels_name_no_symmetries(shape: tuple[int, ...]) -> None:
+    with pytest.raises(FormatError, match="outside"):
+        CODEC.layout(SideReader(b"".join(map(varint, (1, 2, 0, 4, 0)))), shape)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_damage_anywhere_decodes_or_is_refused(part: int) -> None:
+    """Every bit of the side information, and single symbols, wrong: FormatError, or finite weights of the shape."""
+    x = np.concatenate([snapped(name, 2, 4, 3, 3) for name in ("none", "radial", "left-right", "zero")])
+    coded = CODEC.encode(x, Cost(1e-6))
+    assert len(head_of(coded)) >= 5
+    rng, refused = np.random.default_rng(part), 0
+    for bit in range(8 * len(coded.side) + 100):
+        side = bytearray(coded.side)
+        planes = [plane.symbols.copy() for plane in coded.planes]
+        if bit < 8 * len(side):
+            side[bit // 8] ^= 1 << bit % 8
+        else:
+            plane = planes[int(rng.integers(len(planes)))]
+            plane.ravel()[rng.integers(plane.size)] ^= 1 << int(rng.integers(31))
+        try:
+            reader = SideReader(bytes(side))
+            layouts = CODEC.layout(reader, x.shape)
+            reader.finish()
+            assert sum(rows * columns for rows, columns, _ in layouts) < 4 * x.size
+            planes += [np.zeros((1, 1), np.int32)] * len(layouts)
+            fitting = [np.resize(p, (r, c)) for p, (r, c, _) in zip(planes, layouts, strict=False)]
+            y = CODEC.decode(Coded(tuple(Plane(p) for p in fitting), bytes(side)), x.shape)
+        except FormatError:
+            refused += 1
+        else:
+            assert y.shape == x.shape and np.isfinite(y).all()
+    assert refused > 20

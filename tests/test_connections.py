@@ -1,0 +1,398 @@
+"""Plans of connections, and the layers that have them: convolution as a special case, thinning, files, bad input."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+import evocompress
+from evocompress.calibration import sensitivities
+from evocompress.connections import ConnectionPlan
+from evocompress.connections_drawn import MAX_CONNECTIONS, connect, mask, origins
+from evocompress.data.examples import Examples
+from evocompress.errors import ConfigError, FormatError, ModelError
+from evocompress.layers.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, thin
+from evocompress.layers.overprovisioned_base import OverProvisioned
+from evocompress.layers.overprovisioned_product import Product
+from evocompress.training import TrainingGenes, train
+
+PLANS = [
+    ConnectionPlan(),
+    ConnectionPlan(kernel=0, near=0.5),
+    ConnectionPlan(kernel=3, near=0.4, decay=0.5, far=0.01, seed=7),
+    ConnectionPlan(kernel=3, near=0.4, far=0.02, period=2),
+    ConnectionPlan(kernel=3, near=0.4, far=0.02, period=3, shared=False),
+    ConnectionPlan(kernel=2, far=0.05, period=0, shared=False, stride=2, padding=1),
+    ConnectionPlan(kernel=3, kernel_width=5, dilation=2, groups=2, stride=1, padding=4, far=0.01),
+]
+SHAPES = (4, 6, 7), (2, 6, 7)
+
+
+def shapes_of(plan: ConnectionPlan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (4, *plan.out_size(SHAPES[1][1:])), SHAPES[1]
+
+
+def unrolled(convolution: nn.Conv2d, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """torch's convolution as a matrix (outputs, inputs): what it makes of every unit image."""
+    channels = convolution.in_channels
+    n = channels * size[0] * size[1]
+    with torch.no_grad():
+        columns = nn.functional.conv2d(
+            torch.eye(n).reshape(n, channels, *size), convolution.weight, None, convolution.stride,
+            convolution.padding, convolution.dilation, convolution.groups,
+        )  # fmt: skip
+    return columns.flatten(1).T.double().numpy()
+
+
+CONVOLUTIONS = [
+    ({"kernel_size": 3, "padding": 1}, ConnectionPlan(kernel=3)),
+    ({"kernel_size": 3, "padding": 1}, ConnectionPlan(kernel=3, stride=1, padding=1)),
+    ({"kernel_size": 5}, ConnectionPlan(kernel=5, stride=1)),
+    ({"kernel_size": 1}, ConnectionPlan(kernel=1)),
+    ({"kernel_size": 1, "stride": 2}, ConnectionPlan(kernel=1, stride=2)),
+    ({"kernel_size": 2, "stride": 2}, ConnectionPlan(kernel=2, stride=2)),
+    ({"kernel_size": 4, "stride": 3, "padding": 2}, ConnectionPlan(kernel=4, stride=3, padding=2)),
+    ({"kernel_size": 3, "padding": 2, "dilation": 2}, ConnectionPlan(kernel=3, dilation=2)),
+    ({"kernel_size": 3, "padding": 1, "groups": 2}, ConnectionPlan(kernel=3, groups=2)),
+    ({"kernel_size": (3, 5), "padding": (1, 1)}, ConnectionPlan(kernel=3, kernel_width=5, stride=1, padding=1)),
+    ({"kernel_size": 1, "padding": 1}, ConnectionPlan(kernel=1, stride=1, padding=1)),
+]
+
+
+@pytest.mark.parametrize(("arguments", "plan"), CONVOLUTIONS, ids=lambda value: str(value)[:60])
+def test_a_convolution_is_a_plan(arguments: dict[str, Any], plan: ConnectionPlan) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(2, 4, **arguments)
+    matrix = unrolled(convolution, (9, 8))
+    images = torch.randn(3, 2, 9, 8)
+    expected = convolution(images)
+    out_shape = tuple(expected.shape[1:])
+    found = mask(plan, out_shape, (2, 9, 8))
+    assert np.array_equal(found, matrix != 0)
+
+    layer = OverProvisionedConv2d(2, 4, plan, in_size=(9, 8))
+    layer.load_state_dict({"kernel": convolution.weight, "bias": convolution.bias, "plan": layer.plan})
+    assert layer.links is None and layer.n_values == convolution.weight.numel()
+    assert torch.allclose(layer(images), expected, atol=1e-6)
+    assert np.allclose(layer.matrix().detach().numpy(), matrix, atol=1e-6)
+    # Not by torch's convolution but by single connections, each of which knows its place in the kernel.
+    everything = connect(plan, out_shape, (2, 9, 8))
+    product = Product(everything, found.shape[0], found.shape[1], 0, None)
+    by_connections = product(images.flatten(1), convolution.weight.flatten()).reshape(3, *out_shape)
+    assert convolution.bias is not None
+    assert torch.allclose(by_connections + convolution.bias[:, None, None], expected, atol=1e-5)
+
+
+def test_a_convolution_takes_the_bytes_of_its_kernel_and_a_few_more() -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(16, 32, 3, padding=1, bias=False)
+    plan = ConnectionPlan(kernel=3)
+    assert plan.to_bytes() == b"\x01\x00"
+    layer = OverProvisionedConv2d(16, 32, plan, in_size=(14, 14), bias=False)
+    with torch.no_grad():
+        layer.state_dict()["kernel"].copy_(convolution.weight)
+    ours, theirs = (evocompress.pack(module.state_dict(), 1e-6) for module in (layer, convolution))
+    assert torch.equal(evocompress.unpack(ours)["kernel"], evocompress.unpack(theirs)["weight"])
+    assert 0 < len(ours) - len(theirs) < 24  # two bytes of plan, and one more tensor's name and shape
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_genes_and_bytes_come_back(plan: ConnectionPlan) -> None:
+    assert ConnectionPlan.from_genes(plan.genes()) == plan
+    assert ConnectionPlan.from_bytes(plan.to_bytes()) == plan
+    assert len(plan.to_bytes()) < 20
+    assert all(isinstance(value, bool | int | float) for value in plan.genes().values())
+
+
+def test_every_cut_or_changed_byte_of_a_plan_is_refused_or_another_plan() -> None:
+    data = ConnectionPlan(kernel=5, near=0.3, far=0.01, period=2, seed=99, stride=2, padding=2).to_bytes()
+    for end in range(len(data)):
+        with pytest.raises(FormatError):
+            ConnectionPlan.from_bytes(data[:end])
+    with pytest.raises(FormatError, match="too long"):
+        ConnectionPlan.from_bytes(data + b"\0")
+    for place, value in itertools.product(range(len(data)), range(256)):
+        changed = data[:place] + bytes([value]) + data[place + 1 :]
+        try:
+            assert ConnectionPlan.from_bytes(changed).to_bytes() == changed
+        except FormatError:
+            continue
+
+
+def test_a_default_that_is_written_out_is_not_the_shortest_form() -> None:
+    with pytest.raises(FormatError, match="shortest"):
+        ConnectionPlan.from_bytes(bytes.fromhex("010206"))
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [
+        ({"near": 1.5}, r"near is 1.5; it is a share and must be a number in \[0, 1\]"),
+        ({"far": -0.1}, "far is -0.1"),
+        ({"decay": float("nan")}, "decay is nan"),
+        ({"near": "much"}, "near is 'much'"),
+        ({"kernel": -1}, r"kernel is -1; it must be a whole number in \[0"),
+        ({"kernel": 3.0}, "kernel is 3.0"),
+        ({"groups": 0}, r"groups is 0; it must be a whole number in \[1"),
+        ({"dilation": 0}, "dilation is 0"),
+        ({"seed": 1 << 32}, "seed is 4294967296"),
+        ({"shared": 1}, "shared is 1; it must be True or False"),
+        ({"period": 0}, "Set period to 1 or more, or shared to False"),
+        ({"padding": 1}, "Set stride to 1 or more, or padding to 0"),
+        ({"kernel": 0}, "connects nothing"),
+        ({"kernel": 0, "far": 1e-9}, "connects nothing"),
+        ({"kernel": 0, "kernel_width": 3, "far": 0.1}, "kernel_width is 3 and kernel is 0"),
+        ({"kernal": 3}, "Did you mean 'kernel'"),
+    ],
+)
+def test_a_wrong_gene_says_what_is_wrong(genes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ConnectionPlan.from_genes(genes)
+
+
+@pytest.mark.parametrize(
+    ("plan", "out_shape", "in_shape", "message"),
+    [
+        (ConnectionPlan(), (4, 6), (2, 6, 7), "as many axes"),
+        (ConnectionPlan(), (4, 6, 7, 8), (2, 6, 7, 8), "up to two lengths"),
+        (ConnectionPlan(), (), (), "up to two lengths"),
+        (ConnectionPlan(), (0, 6), (2, 6), "each 1 or more"),
+        (ConnectionPlan(groups=3), (3, 6), (2, 6), "in_shape has 2 channels and groups is 3"),
+        (ConnectionPlan(kernel_width=2), (3, 6), (2, 6), "kernel_width is 2, and the layer has 1 spatial axes"),
+        (ConnectionPlan(kernel=5, stride=2), (3, 6), (2, 13), "make 5"),
+        (ConnectionPlan(kernel=9, stride=1), (3, 1), (2, 5), "make 0"),
+        (ConnectionPlan(far=0.01), (64, 128, 128), (64, 128, 128), f"more than {MAX_CONNECTIONS} connections"),
+        (ConnectionPlan(far=1e-6, period=0, shared=False), (64, 99, 99), (64, 99, 99), "pairs of places"),
+        (ConnectionPlan(kernel=1), (1 << 14,), (1 << 14,), "smaller"),
+    ],
+)
+def test_shapes_that_do_not_fit_say_so(
+    plan: ConnectionPlan, out_shape: tuple[int, ...], in_shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        connect(plan, out_shape, in_shape)
+
+
+def test_connections_are_the_same_on_every_machine() -> None:
+    plan = ConnectionPlan(kernel=3, near=0.3, decay=0.6, far=0.02, period=2, shared=False, seed=12345)
+    digest = hashlib.sha256(np.packbits(mask(plan, (3, 9, 8), (2, 9, 8))).tobytes()).hexdigest()
+    assert digest[:16] == "f2a10f93d0e64731"
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_the_list_and_the_mask_agree_and_values_are_in_order(plan: ConnectionPlan) -> None:
+    out_shape, in_shape = shapes_of(plan)
+    found = connect(plan, out_shape, in_shape)
+    place = found.outputs * np.prod(in_shape) + found.inputs
+    assert (np.diff(place) > 0).all() and mask(plan, out_shape, in_shape).sum() == len(place)
+    links = found.weights[found.weights >= found.n_kernel]
+    assert set(links.tolist()) == set(range(found.n_kernel, found.n_kernel + found.n_links))
+    if not plan.shared:
+        assert found.kernel_shape == () and np.array_equal(found.weights, np.arange(len(place)))
+    without = connect(plan, out_shape, in_shape, kernel=False)
+    kept = (found.weights >= found.n_kernel) | (not plan.shared)
+    assert np.array_equal(without.outputs, found.outputs[kept]) and np.array_equal(without.weights, found.weights[kept])
+
+
+def test_density_falls_with_distance_as_the_genes_say() -> None:
+    plan = ConnectionPlan(kernel=3, near=0.8, decay=0.5, far=0.01, period=0, shared=False)
+    connected = mask(plan, (2, 40, 40), (2, 40, 40)).reshape(2, 40, 40, 2, 40, 40)
+    y, x = np.arange(40), np.arange(40)
+    away = np.maximum(np.abs(y[:, None] - y)[:, None, :, None], np.abs(x[:, None] - x)[None, :, None, :]) - 1
+    away = np.broadcast_to(np.maximum(away, 0), (2, 2, 40, 40, 40, 40)).transpose(0, 2, 3, 1, 4, 5)
+    assert connected[away == 0].all()
+    for distance in (1, 2, 3, 4, 20):
+        here = connected[away == distance]
+        expected = plan.density(distance)
+        assert here.mean() == pytest.approx(expected, abs=5 * np.sqrt(expected / here.size))
+    assert plan.density(1) == pytest.approx(0.41, abs=1e-4) and plan.density(50) == pytest.approx(0.01, abs=1e-5)
+
+
+def test_the_plan_repeats_with_its_period_and_another_seed_is_another_plan() -> None:
+    def rows(period: int, seed: int = 0) -> npt.NDArray[np.bool_]:
+        plan = ConnectionPlan(kernel=1, near=0.5, decay=0.8, far=0.1, period=period, shared=False, seed=seed)
+        return mask(plan, (1, 60), (1, 60))
+
+    def alike(connected: npt.NDArray[np.bool_], shift: int) -> bool:
+        """Whether outputs that far apart have the same connections, as far as both can."""
+        return all(np.array_equal(connected[y, : 60 - shift], connected[y + shift, shift:]) for y in range(60 - shift))
+
+    assert alike(rows(1), 1) and alike(rows(1), 7)
+    assert alike(rows(3), 3) and alike(rows(3), 6) and not alike(rows(3), 1)
+    assert not any(alike(rows(0), shift) for shift in range(1, 50))
+    assert not np.array_equal(rows(1), rows(1, seed=1))
+
+
+def test_shared_weights_are_those_of_all_places_of_a_phase() -> None:
+    plan = ConnectionPlan(kernel=3, near=0.3, far=0.05, period=2)
+    layer = OverProvisionedConv2d(2, 3, plan, in_size=(6, 6))
+    assert layer.kernel is not None and layer.kernel.shape == (4 * 3, 2, 3, 3)
+    matrix = layer.matrix().detach().reshape(3, 6, 6, 2, 6, 6)
+    assert torch.equal(matrix[:, 1:3, 1:3, :, 0:4, 0:4], matrix[:, 3:5, 1:3, :, 2:6, 0:4])
+    tile = layer.kernel.detach().reshape(2, 2, 3, 2, 3, 3)
+    assert torch.equal(matrix[:, 2, 3, :, 1:4, 2:5], tile[0, 1])
+
+
+def test_windows_are_spread_evenly_without_a_stride() -> None:
+    assert origins(ConnectionPlan(kernel=3), 5, 5, 3).tolist() == [-1, 0, 1, 2, 3]
+    assert origins(ConnectionPlan(kernel=2), 4, 8, 2).tolist() == [0, 2, 4, 6]
+    spread = origins(ConnectionPlan(kernel=5), 10, 28, 5) + 2
+    assert (spread + spread[::-1]).tolist() == pytest.approx([27] * 10, abs=1) and np.ptp(np.diff(spread)) <= 1
+    assert mask(ConnectionPlan(kernel=3), (1, 3), (1, 1)).all()
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_a_layer_computes_with_its_matrix_and_so_do_its_gradients(plan: ConnectionPlan) -> None:
+    torch.manual_seed(0)
+    out_shape, in_shape = shapes_of(plan)
+    layer = OverProvisionedConv2d(2, 4, plan, in_size=(6, 7), dtype=torch.float64)
+    images = torch.randn(3, *in_shape, dtype=torch.float64, requires_grad=True)
+    y = layer(images)
+    assert layer.bias is not None and y.shape == (3, *out_shape)
+    expected = (images.flatten(1) @ layer.matrix().T).reshape(3, *out_shape) + layer.bias[:, None, None]
+    assert torch.allclose(y, expected, atol=1e-12)
+    parameters = list(layer.parameters())
+    weighting = torch.randn_like(y)
+    ours = torch.autograd.grad((y * weighting).sum(), [images, *parameters], allow_unused=True)
+    theirs = torch.autograd.grad((expected * weighting).sum(), [images, *parameters], allow_unused=True)
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_few_connections_are_summed_one_by_one_to_the_same_values() -> None:
+    torch.manual_seed(0)
+    found = connect(ConnectionPlan(kernel=0, near=0.03, shared=False), (50,), (80,))
+    product = Product(found, 50, 80, 0, None)
+    assert not product.dense
+    dense = copy.deepcopy(product)
+    dense.dense = True
+    x, values = torch.randn(5, 80, requires_grad=True), torch.randn(found.n_links, requires_grad=True)
+    results = [torch.autograd.grad(way(x, values).square().sum(), [x, values]) for way in (product, dense)]
+    assert torch.allclose(product(x, values), dense(x, values), atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*results, strict=True))
+
+
+def test_a_dense_layer_is_a_plan_too() -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(12, 5)
+    layer = OverProvisionedLinear(12, 5, ConnectionPlan(kernel=1))
+    layer.load_state_dict({"kernel": plain.weight, "bias": plain.bias, "plan": layer.plan})
+    x = torch.randn(2, 3, 12)
+    assert torch.allclose(layer(x), plain(x), atol=1e-6)
+
+
+def test_features_of_a_dense_layer_may_lie_in_space() -> None:
+    plan = ConnectionPlan(kernel=5, near=0.2, far=0.01, period=0, shared=False)
+    layer = OverProvisionedLinear(784, 500, plan, in_shape=(1, 28, 28), out_shape=(5, 10, 10))
+    assert layer(torch.zeros(2, 784)).shape == (2, 500)
+    share = layer.n_values / (784 * 500)
+    assert 0.03 < share < 0.12
+    middle = layer.matrix().reshape(5, 10, 10, 28, 28)[0, 5, 5]
+    assert (middle[12:17, 12:17] != 0).all()
+
+
+def build() -> nn.Sequential:
+    torch.manual_seed(0)
+    plan = ConnectionPlan(kernel=3, near=0.3, far=0.02, stride=2, padding=1)
+    local = ConnectionPlan(kernel=0, near=0.3, shared=False, seed=5)
+    return nn.Sequential(
+        OverProvisionedConv2d(1, 6, plan, in_size=(8, 8)), nn.ReLU(), nn.Flatten(), OverProvisionedLinear(96, 10, local)
+    )
+
+
+def test_thinning_drops_the_weakest_and_they_stay_dropped() -> None:
+    network = build()
+    first, last = (layer for layer in network if isinstance(layer, OverProvisioned))
+    before = [value.detach().clone() for value in (first.kernel, first.links) if value is not None]
+    left, total = thin(network, 0.5)
+    assert total == first.n_values + last.n_values and left == first.n_alive + last.n_alive
+    assert (first.n_alive, last.n_alive) == (-(-first.n_values // 2), -(-last.n_values // 2))
+    flat = torch.cat([value.flatten() for value in before])
+    now = torch.cat([value.detach().flatten() for value in (first.kernel, first.links) if value is not None])
+    assert flat[now == 0].abs().max() <= flat[now != 0].abs().min() and torch.equal(now[now != 0], flat[now != 0])
+    assert thin(network, 0.5)[0] == pytest.approx(left / 2, abs=1.1)
+    dropped = {name: value == 0 for name, value in network.state_dict().items() if value.is_floating_point()}
+    images = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(64) % 10
+    train(network, Examples(images, labels), TrainingGenes(learning_rate=1e-2, weight_decay=0.1), epochs=2, seed=0)
+    after = network.state_dict()
+    assert all((after[name][zero] == 0).all() for name, zero in dropped.items() if "bias" not in name)
+    assert any((after[name] != value).any() for name, value in build().state_dict().items())
+
+
+def test_thinning_to_nothing_and_a_wrong_share() -> None:
+    layer = OverProvisionedLinear(12, 5, ConnectionPlan(kernel=0, near=0.5, shared=False))
+    assert layer.thin(1.0) == layer.n_values
+    assert layer.thin(1e-9) == 1
+    assert layer.thin(0) == 0 and layer.bias is not None and torch.equal(layer(torch.ones(1, 12))[0], layer.bias)
+    for keep in (-0.1, 1.5, float("nan"), "half", True):
+        with pytest.raises(ModelError, match="keep is .* such as 0.8"):
+            layer.thin(keep)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="Linear has no OverProvisionedLinear"):
+        thin(nn.Linear(3, 2), 0.5)
+
+
+def test_a_plan_that_by_lot_has_no_connection_gives_the_bias() -> None:
+    layer = OverProvisionedLinear(2, 2, ConnectionPlan(kernel=0, near=1e-4, shared=False))
+    assert layer.n_values == 0 and layer.bias is not None and torch.equal(layer(torch.ones(1, 2))[0], layer.bias)
+    assert layer.thin(0.5) == 0 and set(layer.state_dict()) == {"bias", "plan"}
+
+
+def test_a_file_holds_values_and_plan_and_no_mask(tmp_path: Any) -> None:
+    network = build()
+    thin(network, 0.3)
+    state = network.state_dict()
+    data = evocompress.pack(state, 1e-7)
+    path = tmp_path / "net.evc"
+    path.write_bytes(data)
+    again = evocompress.load(path, build())
+    images = torch.randn(4, 1, 8, 8)
+    assert torch.allclose(again(images), network(images), atol=0.05)
+    (layer,) = (layer for layer in again if isinstance(layer, OverProvisionedLinear))
+    assert layer.n_alive == layer.n_values
+    assert layer.hold() <= 0.31 * layer.n_values  # a codec makes no zero into something else
+    assert ConnectionPlan.from_bytes(bytes(state["3.plan"].tolist())) == layer.genes
+    whole = evocompress.pack(build().state_dict(), 1e-7)
+    assert len(data) < 0.7 * len(whole)
+
+
+def test_what_an_error_costs_is_known_of_kernel_and_links() -> None:
+    images = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = sensitivities(build(), Examples.unlabelled(images), samples=32, seed=0)
+    assert {"0.kernel", "0.links", "3.links"} <= set(found) and all(value > 0 for value in found.values())
+
+
+def test_values_of_another_plan_are_refused() -> None:
+    layer = OverProvisionedLinear(12, 5, ConnectionPlan(kernel=0, near=0.5, shared=False))
+    other = OverProvisionedLinear(12, 5, ConnectionPlan(kernel=0, near=0.5, shared=False, seed=3))
+    with pytest.raises(RuntimeError, match="plan is .* ConnectionPlan.from_bytes"):
+        layer.load_state_dict(other.state_dict())
+
+
+def test_inputs_and_shapes_that_do_not_fit_are_refused() -> None:
+    layer = OverProvisionedConv2d(1, 2, ConnectionPlan(), in_size=(8, 8))
+    with pytest.raises(ModelError, match=r"input is \(1, 1, 9, 8\); this layer takes \(n, 1, 8, 8\)"):
+        layer(torch.zeros(1, 1, 9, 8))
+    with pytest.raises(ModelError, match="its last dimension must be 12"):
+        OverProvisionedLinear(12, 5, ConnectionPlan())(torch.zeros(2, 13))
+    with pytest.raises(ModelError, match=r"in_shape is \(1, 3, 3\) and in_features is 12"):
+        OverProvisionedLinear(12, 5, ConnectionPlan(), in_shape=(1, 3, 3), out_shape=(5, 1, 1))
+    with pytest.raises(ConfigError, match="as many axes"):
+        OverProvisionedLinear(12, 5, ConnectionPlan(), in_shape=(12, 1))
+
+
+def test_layers_copy_move_and_say_what_they_are() -> None:
+    network = build()
+    thin(network, 0.5)
+    twin = copy.deepcopy(network).double()
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.allclose(twin(images.double()).float(), network(images), atol=1e-5)
+    assert "kernel=3, near=0.3, far=0.02, stride=2" in repr(network) and "weights=" in repr(network)
+    assert "plan" in network[0].state_dict() and network[0].plan.dtype == torch.uint8
