@@ -8,7 +8,6 @@ round. That is repeated on the file that comes out, as long as the files get bet
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from evocompress.calibrated import Calibration
 from evocompress.codecs import Record, Sensitivity
 from evocompress.layerwise import Target, layerwise_records
 from evocompress.output_change import OutputChange
-from evocompress.packing import encode_tensor, pack, to_numpy, to_torch, unpack
+from evocompress.packing import encode_tensor, pack, to_numpy, to_torch
 from evocompress.recipe import Recipe
 
 __all__ = ["allocate"]
@@ -106,8 +105,7 @@ class _Loop:
     ) -> None:
         self._calibration, self._state, self._recipe = calibration, state, recipe
         self._layerwise, self._evaluations = layerwise, evaluations
-        held_out = calibration.held_out
-        held_out = held_out.take(torch.arange(min(len(held_out), _HELD_OUT)))
+        held_out = calibration.first_held_out(_HELD_OUT)
         self._change = OutputChange(calibration.model, held_out, calibration.device)
 
     def quantise(self, factors: Mapping[str, float], progress: Callable[[float], None]) -> _Quantised:
@@ -128,8 +126,7 @@ class _Loop:
                 if isinstance(sensitivity, Sensitivity):
                     targets[name] = Target(array.astype(np.float64), sensitivity)
         data = pack(self._state, recipe, sensitivities=sensitivities, records=records)
-        model = copy.deepcopy(calibration.model)
-        model.load_state_dict(unpack(data, names=list(self._state)), strict=False)
+        model = calibration.decoded(data)
         return _Quantised(data, records, targets, model, self._change(model))
 
     def slopes(self, file: _Quantised, progress: Callable[[float], None]) -> list[_Slope]:
