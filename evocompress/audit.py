@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from evocompress.architecture import loaded
 from evocompress.errors import RunError
 from evocompress.evaluation import evaluate
 from evocompress.packing import unpack
 from evocompress.search.storage import Storage
-from evocompress.segment import Experiment, load_weights
+from evocompress.segment import Experiment
 from evocompress.training import TrainingGenes, train
 
 __all__ = ["AuditJob", "ReferenceJob"]
@@ -35,14 +36,14 @@ class AuditJob:
             RunError: A file's bytes are not those that the journal recorded.
         """
         self.experiment.prepare()
-        splits, model = self.experiment.splits(), self.experiment.network()
+        splits, plain = self.experiment.splits(), self.experiment.network()
         judged = {}
         for leaf_id, path, sha256 in files:
             data = self.storage.read(path)
             digest = hashlib.sha256(data).hexdigest()
             if digest != sha256:
                 raise RunError(f"{path} is not the file that was evaluated: its sha256 is {digest}, recorded {sha256}.")
-            load_weights(model, unpack(data), path)
+            model = loaded(plain, unpack(data), path)
             result = evaluate(model, splits.audit, self.experiment.device())
             judged[leaf_id] = {
                 "accuracy": result.accuracy,
@@ -67,8 +68,8 @@ class ReferenceJob:
         With 0 epochs the initial weights are judged as they are, which is right where they come from a trained network.
         """
         self.experiment.prepare()
-        splits, model, device = self.experiment.splits(), self.experiment.network(), self.experiment.device()
-        load_weights(model, unpack(self.initial), "the initial weights")
+        splits, device = self.experiment.splits(), self.experiment.device()
+        model = loaded(self.experiment.network(), unpack(self.initial), "the initial weights")
         started = time.perf_counter()
         train(model, splits.train, TrainingGenes(), epochs=epochs, seed=self.experiment.seed, device=device)
         seconds = time.perf_counter() - started

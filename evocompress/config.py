@@ -27,6 +27,8 @@ CountRange: TypeAlias = tuple[pydantic.PositiveInt, pydantic.PositiveInt]
 FloatGene: TypeAlias = Positive | PositiveRange
 #: Such a gene may also be 0, which switches off what it stands for; a range is then drawn on a log axis.
 OptionalGene: TypeAlias = NotNegative | PositiveRange
+Share: TypeAlias = Annotated[float, pydantic.Field(gt=0, le=1)]
+ShareGene: TypeAlias = Share | tuple[Share, Share]
 
 
 class _Section(pydantic.BaseModel):
@@ -55,7 +57,8 @@ class Genes(_Section):
 
     Recipe genes: `rate_weight` is λ; `rate_factor` multiplies it per layer group; `step_scale` the quantiser's step;
     `codecs` the options for each layer group (one option may try several codecs: "deadzone | dct"); `sensitivity`
-    whether distortion is weighed by gradients. Training genes: see `evocompress.training.TrainingGenes`.
+    whether distortion is weighed by gradients. Training genes: see `evocompress.training.TrainingGenes`. Architecture
+    genes: `alpha` and `rank` of LinearConv in place of convolutions (docs/linearconv.md); alpha = 1: plain ones.
     """
 
     rate_weight: FloatGene = (1e-5, 1e-1)
@@ -64,6 +67,9 @@ class Genes(_Section):
     step_scale: FloatGene = (0.6, 1.5)
     sensitivity: list[Literal["gradient", "none"]] = ["gradient", "none"]
     codecs: dict[str, list[str]] = {}
+
+    alpha: ShareGene = 1.0
+    rank: ShareGene = 1.0
 
     learning_rate: FloatGene = (3e-4, 5e-3)
     epochs: pydantic.PositiveInt | CountRange = (1, 4)
@@ -102,6 +108,8 @@ class Genes(_Section):
                 raise ValueError(f"{name} = [{value[0]}, {value[1]}]: the first number must be below the second")
             if isinstance(value, list) and (not value or len(set(value)) != len(value)):
                 raise ValueError(f"{name} = {value}: give at least one option, each once")
+        if self.alpha == 1 and self.rank != 1:
+            raise ValueError("rank has no effect with alpha = 1; let alpha be below 1, such as alpha = [0.25, 1.0]")
         return self
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from evocompress.architecture import check_replaces
 from evocompress.audit import AuditJob, ReferenceJob
 from evocompress.config import Config, override_values, parse_config
 from evocompress.display import RunDisplay
@@ -112,6 +113,8 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     experiment.prepare()
     splits, model = experiment.splits(), experiment.network()
     check_fit(model, splits.train, splits.classes)
+    alpha = config.genes.alpha
+    check_replaces(model, alpha[0] if isinstance(alpha, tuple) else alpha)
     state = _initial_state(config, model)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
     reader = GenomeReader(config.genes, layer_groups(shapes))

@@ -7,16 +7,18 @@ import glob
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from evocompress.architecture import Architecture
 from evocompress.codecs import codec_spec, parse_codec
 from evocompress.codecs.codec import Codec
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.config import Genes
+from evocompress.groups import groups_of
 from evocompress.recipe import Recipe, Rule
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
 from evocompress.training import PENALTIES
 
-__all__ = ["DEFAULT_CODECS", "GenomeReader", "TRAINING_GENES"]
+__all__ = ["ARCHITECTURE_GENES", "DEFAULT_CODECS", "GenomeReader", "TRAINING_GENES"]
 
 #: Options of the codec gene where the configuration gives none.
 DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
@@ -42,12 +44,16 @@ TRAINING_GENES = (
     "optimiser", "schedule",
 )  # fmt: skip
 
+#: A probe changes neither these nor the training genes: its network is the one that was trained.
+ARCHITECTURE_GENES = ("alpha", "rank")
+_LINEAR = ("alpha",)  # ranges that are drawn evenly, not on a log axis
 
-def _gene(value: Any) -> Gene | Scalar:
+
+def _gene(value: Any, log: bool = True) -> Gene | Scalar:
     """A configured gene: something to evolve, or a fixed value."""
     if isinstance(value, tuple):
         low, high = value
-        return Integer(low, high) if isinstance(low, int) and isinstance(high, int) else Float(low, high, log=True)
+        return Integer(low, high) if isinstance(low, int) and isinstance(high, int) else Float(low, high, log=log)
     if isinstance(value, list):
         return Choice(tuple(value)) if len(value) > 1 else value[0]
     fixed: Scalar = value
@@ -72,8 +78,8 @@ class GenomeReader:
             factor = self.genes.vector_rate_factor if group == "vector" else self.genes.rate_factor
             found[f"rate_factor.{group}"] = _gene(factor)
             found[f"codec.{group}"] = _gene(list(self.genes.codecs.get(group, DEFAULT_CODECS[group])))
-        for name in (*TRAINING_GENES, "epochs"):
-            found[name] = _gene(getattr(self.genes, name))
+        for name in (*ARCHITECTURE_GENES, *TRAINING_GENES, "epochs"):
+            found[name] = _gene(getattr(self.genes, name), log=name not in _LINEAR)
         return found
 
     def space(self) -> Space:
@@ -83,19 +89,30 @@ class GenomeReader:
         }
         if not evolving:  # everything is fixed: one gene that changes nothing keeps the search well defined
             evolving = {"replicate": Integer(0, 1_000_000)}
-        return Space(evolving, [name for name in evolving if name not in (*TRAINING_GENES, "epochs", "replicate")])
+        kept = {*ARCHITECTURE_GENES, *TRAINING_GENES, "epochs", "replicate"}
+        return Space(evolving, [name for name in evolving if name not in kept])
 
     def resolve(self, genome: Genome) -> dict[str, Scalar]:
         """Evolving and fixed genes together."""
         fixed = {name: gene for name, gene in self._configured().items() if isinstance(gene, bool | int | float | str)}
         return {**fixed, **genome}
 
-    def recipe(self, genome: Genome) -> Recipe:
-        """The recipe genes as a recipe: one rule per tensor."""
+    def architecture(self, genome: Genome) -> Architecture:
+        """The form of the convolutions: genes that evolve are rounded up to coarse steps, fixed ones are as given."""
+        values = self.resolve(genome)
+        alpha, rank = float(values["alpha"]), float(values["rank"])
+        coarse = Architecture.snapped(alpha, rank)
+        return Architecture(coarse.alpha if "alpha" in genome else alpha, coarse.rank if "rank" in genome else rank)
+
+    def recipe(self, genome: Genome, names: Iterable[str] | None = None) -> Recipe:
+        """The recipe genes as a recipe: one rule per tensor of `names`; None: those of the plain network.
+
+        A name that is neither the plain network's nor that of a convolution's factor gets no rule of its own.
+        """
         values = self.resolve(genome)
         step = float(values["step_scale"])
         rules = []
-        for name, group in self.groups.items():
+        for name, group in (self.groups if names is None else groups_of(names, self.groups)).items():
             specs = _with_step(str(values[f"codec.{group}"]).split("|"), step)
             rules.append(Rule(glob.escape(name), specs, float(values[f"rate_factor.{group}"])))
         return Recipe(float(values["rate_weight"]), tuple(rules))

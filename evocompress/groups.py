@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["GROUPS", "layer_groups"]
+__all__ = ["FACTORS", "GROUPS", "groups_of", "layer_groups"]
 
 #: All groups: the first and the last layer, convolutions and dense layers between them, biases and norms.
 GROUPS = ("first", "conv", "dense", "last", "vector")
+
+#: What a convolution's weight can be held as (layers/linear_conv.py).
+FACTORS = ("primary", "coefficients", "coefficients_left", "coefficients_right")
 
 
 def layer_groups(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
@@ -27,3 +30,22 @@ def layer_groups(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
         inner = "vector" if len(shape) < 2 else "conv" if len(shape) > 2 else "dense"
         groups[name] = ends.get(name, inner)
     return groups
+
+
+def groups_of(names: Iterable[str], groups: Mapping[str, str]) -> dict[str, str]:
+    """The groups of those tensors that have one, in a network whose convolutions may be factors.
+
+    `groups` is of the plain network. A layer's factors are in the group of its weight; other names, such as those of
+    masks and counters, which no recipe codes, are left out.
+
+    >>> groups_of(["c.primary", "c.coefficients", "c.is_primary", "c.bias"], {"c.weight": "conv", "c.bias": "vector"})
+    {'c.primary': 'conv', 'c.coefficients': 'conv', 'c.bias': 'vector'}
+    """
+    found = {}
+    for name in names:
+        path, _, last = name.rpartition(".")
+        weight = f"{path}.weight" if path else "weight"
+        group = groups.get(name, groups.get(weight) if last in FACTORS else None)
+        if group is not None:
+            found[name] = group
+    return found

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from evocompress.architecture import changed, load_weights, loaded
 from evocompress.calibration import sensitivities
 from evocompress.codecs import inspect
 from evocompress.data import Splits, load
-from evocompress.errors import ModelError
 from evocompress.evaluation import evaluate
 from evocompress.genome import GenomeReader
 from evocompress.networks import build
@@ -75,24 +75,6 @@ def _splits(name: str, options: tuple[tuple[str, Any], ...], seed: int) -> Split
     return load(name, seed=seed, options=dict(options))
 
 
-def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Load a state dict, or say on both sides what does not fit.
-
-    Raises:
-        ModelError: Names or shapes differ; lists those that only one side has.
-    """
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    other = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if own != other:
-        missing = [f"{name} {own[name]}" for name in own if other.get(name) != own[name]]
-        extra = [f"{name} {other[name]}" for name in other if own.get(name) != other[name]]
-        raise ModelError(
-            f"{source} does not fit the network: the network has {', '.join(missing[:6]) or 'nothing more'}; "
-            f"the file has {', '.join(extra[:6]) or 'nothing more'}."
-        )
-    model.load_state_dict(state)
-
-
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of a state dict: equal weights, equal hash."""
     digest = hashlib.sha256()
@@ -129,8 +111,8 @@ class Segment:
         device = self.experiment.device()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        model = self.experiment.network()
-        load_weights(model, unpack(parent_files[0] if parent_files else self.initial), "the parent's file")
+        plain = self.experiment.network()
+        model = self._start(plain, task, parent_files)
         splits = self.experiment.splits()
         clock = time.perf_counter()
         curves = self._train(model, splits, task, device)
@@ -147,8 +129,17 @@ class Segment:
         clock = time.perf_counter()
         candidates = self._compress(model, splits, task, scales, device)
         metrics["encode_seconds"] = time.perf_counter() - clock
-        leaves = _write(candidates, task, Path(folder), _depth(task), self._epochs(task), _seconds(task, started))
+        # What a file is compared with is the network as its factory makes it, whatever form the file holds.
+        common = {"float32_bytes": _float32_bytes(plain)}
+        history = _depth(task), self._epochs(task), _seconds(task, started)
+        leaves = _write(candidates, task, Path(folder), history, common)
         return self._finish(task, "ok", leaves, metrics, started)
+
+    def _start(self, plain: nn.Module, task: Task, parent_files: Sequence[bytes]) -> nn.Module:
+        """The parent's network, or the initial one, in the form that the task's genome asks for."""
+        state = unpack(parent_files[0] if parent_files else self.initial)
+        network = loaded(plain, state, "the parent's file")
+        return changed(network, plain, self.reader.architecture(task.genome))
 
     def _train(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> Curves:
         genes = TrainingGenes(**self.reader.training(task.genome))  # type: ignore[arg-type]
@@ -185,7 +176,7 @@ class Segment:
         device: torch.device,
     ) -> _Candidate:
         clock = [time.perf_counter()]
-        data = pack(state, self.reader.recipe(genome), sensitivities=scales)
+        data = pack(state, self.reader.recipe(genome, state), sensitivities=scales)
         clock.append(time.perf_counter())
         decoded = unpack(data)
         clock.append(time.perf_counter())
@@ -193,13 +184,11 @@ class Segment:
         result = evaluate(model, splits.validation, device)
         clock.append(time.perf_counter())
         encode, decode, judge = (later - earlier for earlier, later in zip(clock, clock[1:], strict=False))
-        sizes = [(tensor.numel(), tensor.is_floating_point(), tensor.element_size()) for tensor in state.values()]
         measurements = {
             "correct": result.correct,
             "total": result.total,
             "loss": result.loss if np.isfinite(result.loss) else -1.0,
-            "parameters": sum(count for count, is_float, _ in sizes if is_float),
-            "float32_bytes": sum(count * (4 if is_float else size) for count, is_float, size in sizes),
+            "parameters": sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point()),
             "encode_seconds": encode,
             "decode_seconds": decode,
             "evaluate_seconds": judge,
@@ -236,6 +225,11 @@ def _describe(started: float, device: torch.device) -> dict[str, Any]:
     }
 
 
+def _float32_bytes(model: nn.Module) -> int:
+    state = model.state_dict().values()
+    return sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in state)
+
+
 def _depth(task: Task) -> int:
     return task.parents[0].depth + 1 if task.parents else 1
 
@@ -262,9 +256,17 @@ def _layers(data: bytes) -> dict[str, Any]:
 
 
 def _write(
-    candidates: Sequence[_Candidate], task: Task, folder: Path, depth: int, epochs: int, seconds: float
+    candidates: Sequence[_Candidate],
+    task: Task,
+    folder: Path,
+    history: tuple[int, int, float],
+    common: Mapping[str, Any],
 ) -> tuple[Leaf, ...]:
-    """Write the non-dominated candidates and the first one; equal files are written once."""
+    """Write the non-dominated candidates and the first one; equal files are written once.
+
+    `history` is the leaves' depth, epochs and seconds, `common` the measurements that all have alike.
+    """
+    depth, epochs, seconds = history
     points: npt.NDArray[np.float64] = np.array([(len(c.data), 1 - c.accuracy) for c in candidates], np.float64)
     keep = is_nondominated(points)
     leaves: list[Leaf] = []
@@ -288,6 +290,7 @@ def _write(
                 weights_sha256=candidate.weights_sha256,
                 measurements=candidate.measurements
                 | _layers(candidate.data)
+                | dict(common)
                 | {"probe": place > 0, "genome_hash": genome_hash(candidate.genome)},
             )
         )

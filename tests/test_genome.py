@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evocompress.architecture import PLAIN, Architecture
 from evocompress.codecs import parse_codec
 from evocompress.config import Genes
+from evocompress.errors import ModelError
 from evocompress.genome import DEFAULT_CODECS, TRAINING_GENES, GenomeReader
-from evocompress.groups import GROUPS, layer_groups
+from evocompress.groups import GROUPS, groups_of, layer_groups
 from evocompress.search.space import Choice, Float, Integer
 from evocompress.training import TrainingGenes
 
@@ -90,3 +92,49 @@ def test_a_space_without_freedom_still_is_one() -> None:
     assert list(space.genes) == ["replicate"]
     assert reader.recipe({"replicate": 3}).rate_weight == 1e-3
     assert not reader.uses_gradients({"replicate": 3})
+
+
+def test_architecture_genes() -> None:
+    groups = layer_groups(SHAPES)
+    usual = GenomeReader(Genes(), groups)
+    assert not {"alpha", "rank"} & set(usual.space().genes)
+    assert usual.architecture(usual.space().sample(np.random.default_rng(0))) == PLAIN
+    reader = GenomeReader(Genes(alpha=(0.25, 1.0), rank=(0.1, 1.0)), groups)
+    space = reader.space()
+    assert set(space.genes) - set(usual.space().genes) == {"alpha", "rank"}
+    assert space.recipe == usual.space().recipe  # no probe changes them
+    assert space.genes["alpha"] == Float(0.25, 1.0) and space.genes["rank"] == Float(0.1, 1.0, log=True)
+    genome = space.sample(np.random.default_rng(0))
+    assert reader.architecture({**genome, "alpha": 0.51, "rank": 0.3}) == Architecture(0.5625, 2**-1.5)
+    assert reader.training(genome) == usual.training({n: v for n, v in genome.items() if n not in ("alpha", "rank")})
+    fixed = GenomeReader(Genes(alpha=0.55, rank=0.05), groups)
+    assert fixed.architecture(fixed.space().sample(np.random.default_rng(0))) == Architecture(0.55, 0.05)
+
+
+def test_a_recipe_for_the_names_that_there_are() -> None:
+    shapes = {"c1.weight": (8, 1, 3, 3), "c2.weight": (8, 8, 3, 3), "c2.bias": (8,), "f.weight": (10, 8)}
+    reader = GenomeReader(Genes(alpha=(0.25, 1.0), rank=(0.1, 1.0)), layer_groups(shapes))
+    genome = reader.space().sample(np.random.default_rng(0))
+    assert reader.recipe(genome, shapes) == reader.recipe(genome)
+    factors = {"c2.primary": 4, "c2.coefficients_left": 2, "c2.coefficients_right": 2}
+    state = {"c1.weight": 4, **factors, "c2.bias": 1, "c2.is_primary": 1, "f.weight": 2, "f.coefficients": 2}
+    recipe = reader.recipe(genome, state)
+    groups = groups_of(state, reader.groups)
+    assert groups.keys() == state.keys() - {"c2.is_primary"} and groups["f.coefficients"] == "last"
+    assert {groups[name] for name in factors} == {"conv"}
+    recipe.check(state.items())
+    for name, group in groups.items():
+        assert recipe.rule(name, state[name]).rate_factor == genome[f"rate_factor.{group}"]
+    assert len(recipe.rules) == len(groups)
+    assert groups_of(["primary", "coefficients"], {"weight": "conv"}) == {"primary": "conv", "coefficients": "conv"}
+
+
+def test_architectures_are_snapped_upwards() -> None:
+    assert Architecture.snapped(0.25, 0.5) == Architecture(0.25, 0.5)
+    assert Architecture.snapped(0.26, 0.36) == Architecture(0.3125, 0.5)
+    assert Architecture.snapped(0.001, 0.1).alpha == 1 / 16
+    assert Architecture.snapped(0.95, 0.71) == PLAIN
+    assert len({Architecture.snapped(a / 1000).alpha for a in range(251, 1001)}) == 12
+    for values in ({"alpha": 0.0}, {"rank": 1.5}, {"alpha": float("nan")}):
+        with pytest.raises(ModelError, match="it is a share"):
+            Architecture.snapped(**values)
