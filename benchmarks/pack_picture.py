@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 _COLOURS = ("tab:green", "tab:olive", "tab:blue", "tab:purple", "tab:cyan", "tab:brown")
-_AXES = {"accuracy": ("test accuracy, %", (86.0, 92.2)), "cross_entropy": ("test cross-entropy, nats", (0.32, 0.55))}
+_AXES = {"accuracy": ("test accuracy, %", (86.0, 92.2)), "cross_entropy": ("test cross-entropy, nats", (0.25, 0.55))}
 _BYTES = (30_000, 560_000)
 
 
@@ -52,6 +52,13 @@ def _draw(axis: Axes, result: dict[str, Any], metric: str) -> None:
         front = envelope((row["bytes"], sign * row[f"test_{metric}"]) for row in result["peer"])
         x, y = zip(*front, strict=True)
         axis.plot(x, [sign * factor * q for q in y], color="tab:red", label="NNCodec, its luckiest settings")
+        fitted = [
+            (row["bytes"], -row["fitted_cross_entropy"]) for row in result["peer"] if "fitted_cross_entropy" in row
+        ]
+        if metric == "cross_entropy" and fitted:
+            x, y = zip(*envelope(fitted), strict=True)
+            axis.plot(x, [-q for q in y], "--", color="tab:red", label="NNCodec, confidence fitted")
+            axis.legend(loc="upper right", fontsize="small")
     for (name, method), colour in zip(result["methods"].items(), _COLOURS, strict=False):
         axis.plot(*values(method["files"]), "o", color=colour, markersize=4, alpha=0.8, label=name)
     for row, marker in zip(result["baselines"], "sDv^P", strict=False):

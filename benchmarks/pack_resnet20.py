@@ -39,9 +39,9 @@ PARTS = ("peer", "data-free", "noise", "calibrated", "fitted", "baselines")
 PRESETS = ("fast", "balanced", "best")
 #: λ of the files without data: about 150 to 70 kB.
 DATA_FREE = (1.7e-5, 2.6e-5, 4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4, 3e-4, 4.5e-4)
-#: λ of the calibrated files: about 70 to 33 kB.
-CALIBRATED = (1.1e-4, 1.4e-4, 2e-4, 2.6e-4, 3.4e-4, 4.5e-4, 6e-4, 8e-4, 1.1e-3)
-#: λ of those whose confidence is fitted: the same sizes.
+#: λ of the calibrated files: about 57 to 38 kB.
+CALIBRATED = (2e-4, 2.6e-4, 3.4e-4, 4.5e-4, 6e-4, 8e-4)
+#: λ of those whose confidence is fitted: about 67 to 36 kB.
 FITTED = (1.1e-4, 1.5e-4, 2.2e-4, 3.2e-4, 4.5e-4, 6.5e-4, 9e-4)
 #: λ of the files without data, but with the network and noise: about 100 to 55 kB.
 NOISE = (4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4)
