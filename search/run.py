@@ -156,7 +156,7 @@ class Run:
         return len(adopted)
 
     def _sweep(self) -> None:
-        """Delete what a kill left behind in finished segments: files of losing attempts, and of leaves let go.
+        """Delete what a kill left in finished segments: files of losing attempts, of leaves let go, half a COMMIT.json.
 
         Segments in flight are left alone: an attempt of a killed driver may still be running on a cluster, and it must
         not commit files that are gone. Once the segment is finished, such an attempt can only lose.
@@ -165,7 +165,7 @@ class Run:
         kept = {leaf.path for leaf_id, leaf in leaves.items() if self.search.needs(leaf_id)}
         for path in self.storage.find("seg"):
             parts = path.split("/")
-            if len(parts) < 4 or parts[1] not in self._winners:
+            if len(parts) < 3 or parts[1] not in self._winners or parts[2] == "COMMIT.json":
                 continue
             won = path.startswith(attempt_folder(parts[1], self._winners[parts[1]]) + "/")
             if not won or (parts[-1] != "metrics.json" and path not in kept):

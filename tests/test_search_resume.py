@@ -100,6 +100,19 @@ def test_killed_at_random_times_and_resumed_it_ends_as_if_nothing_had_been(
     assert set(calls) == set(range(SEGMENTS)) and len(calls) <= SEGMENTS + kills
 
 
+def test_what_a_kill_left_of_a_commit_is_swept(tmp_path: Path) -> None:
+    with open_toy(tmp_path / "run") as run:
+        run.drive(InlineExecutor(ToySegment(), run.storage))
+        storage = run.storage
+    committed = [path for path in storage.find("seg") if path.endswith("COMMIT.json")]
+    storage.write(f"{committed[3]}.427acc69.tmp", b"{")
+    assert leftovers(tmp_path / "run") != []
+    with open_toy(tmp_path / "run", resume=True) as run:
+        run.drive(InlineExecutor(ToySegment(), run.storage))
+    assert leftovers(tmp_path / "run") == []
+    assert [path for path in storage.find("seg") if path.endswith("COMMIT.json")] == committed
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_cleanly(
     tmp_path: Path, uninterrupted: list[tuple[str, int, float, str]], number: signal.Signals
