@@ -42,9 +42,9 @@ def shape(name: str) -> tuple[int, int, int]:
 def test_forward_and_backward_reach_every_parameter(name: str) -> None:
     network = build(name, seed=1)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # gates draw: a size that no block is given has no gradient
-        logits = network(torch.randn(3, *shape(name)))
-    assert logits.shape == (3, 10)
+        torch.manual_seed(1)  # gates draw: a size that no block is given has no gradient
+        logits = network(torch.randn(12, *shape(name)))
+    assert logits.shape == (12, 10)
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
