@@ -130,3 +130,24 @@ def test_mistakes_get_one_line_and_leave_nothing(
     error = capsys.readouterr().err
     assert caught.value.code and expected in error and "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["device", "link", "dangling link"])
+def test_what_is_no_file_is_not_replaced(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    target, output = tmp_path / "target.evc", tmp_path / "link.evc"
+    if kind == "link":
+        target.write_bytes(b"mine")
+    if kind == "device":
+        output = Path("/dev/null")
+    else:
+        output.symlink_to(target)
+    before = output.lstat()
+    monkeypatch.setattr("sys.argv", ["evocompress", "pack", str(trained), "-o", str(output)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code and "is a link or a device" in capsys.readouterr().err
+    after = output.lstat()
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
+    assert kind != "link" or target.read_bytes() == b"mine"

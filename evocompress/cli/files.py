@@ -32,6 +32,9 @@ def check_output(source: Path, output: Path) -> None:
     """Refuse to write over what is being read, or to a place that is none."""
     if output.exists() and source.exists() and output.samefile(source):
         raise ConfigError(f"--output {output} is the input itself; give another name.")
+    if output.is_symlink() or (output.exists() and not output.is_file() and not output.is_dir()):
+        # Whole files are written beside and moved there, which would replace a device or a link itself.
+        raise ConfigError(f"--output {output} is a link or a device, which would be replaced; give a file's own name.")
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"--output {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}.")
 
