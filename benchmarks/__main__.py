@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "pack_others": ["benchmarks.pack_others"],
     "speed": ["benchmarks.speed"],
     "memory": ["benchmarks.memory"],
+    "ideas": ["benchmarks.ideas"],
     "saccades": ["benchmarks.saccades"],
 }  # fmt: skip
 

@@ -3,15 +3,14 @@
     python -m benchmarks.ideas [--ideas linearconv symmetry …] [--seeds 3] [--segments 80] [--train 6000]
         [--processes 2] [--out DIR]
 
-Each idea runs beside its `without`: the same network, data, number of segments and seeds, in deterministic mode with the
-inline executor, so that a loaded machine changes nothing but the time. A segment is one epoch of `--train` images.
-Saccades have another network than the other ideas, and their `without` is that network with plain 3×3 convolutions;
-plans of connections have a third one.
+Each idea runs beside its `without`: the same network, data, number of segments and seeds, in deterministic mode with
+the inline executor, so that a loaded machine changes nothing but the time. A segment is one epoch of `--train` images.
+Saccades have another network than the other ideas, and their `without` is that network with plain 3×3 convolutions.
 
-Reported, mean ± sd over the seeds: the hypervolume of the audited front, in one scale for all (200 B to 100 kB and errors of
-8 to 50 %, both as configs/*.toml scale them), and the bytes with the idea over those without, at equal audited accuracy:
-the smallest files that reach each level, geometric mean over the levels that both fronts of a seed reach. Whoever keeps
-DIR can go on after an interrupt: finished runs are read from it. Prints one JSON line.
+Reported, mean ± sd over the seeds: the hypervolume of the audited front, in one scale for all (200 B to 100 kB, errors
+of 8 to 50 %, scaled as every run scales them); and the bytes with the idea over those without at equal audited
+accuracy: of the smallest files that reach a level, geometric mean over the levels that both fronts of a seed reach.
+Finished runs are kept in DIR and not run again. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import io
 import json
 import math
 import multiprocessing
+import shutil
 import statistics
 import tempfile
 from pathlib import Path
@@ -75,6 +75,7 @@ def one_run(idea: str, seed: int, segments: int, train: int, folder: str) -> dic
     settings = [f"seed={seed}", f"search.segments={segments}", "search.deterministic=true", "search.lag=2"]
     settings += ["search.probes=3", "search.initial=12", "reference_epochs=0", "resources.executor=inline"]
     settings += ["genes.epochs=1", "genes.batch_size=64", f"data_options={{train={train}, validation=2000}}"]
+    shutil.rmtree(run, ignore_errors=True)  # of an interrupted one
     config = load_config(CONFIG, [*settings, *IDEAS[idea]])
     run_experiment(config, run, display=RunDisplay(console=Console(file=io.StringIO())))
     history = read_history(run)
@@ -92,7 +93,7 @@ def one_run(idea: str, seed: int, segments: int, train: int, folder: str) -> dic
 
 
 def bytes_ratio(with_idea: list[Any], without: list[Any]) -> float | None:
-    """Geometric mean over the levels of accuracy of the smallest files' bytes, with to without; None: no common level."""
+    """Bytes with to without, of the smallest files that reach a level, geometric mean; None: no common level."""
     ratios = []
     for level in LEVELS:
         least = [min((nbytes for nbytes, accuracy in files if accuracy >= level), default=0)

@@ -2,15 +2,14 @@
 
     python -m benchmarks.pack_resnet20 --work DIR --peer-python NNCODEC/bin/python [--parts …] [--fresh PART …]
 
-Six parts, in one run: `peer`, NNCodec over a grid of its settings; `data-free`, every preset over a ladder of λ;
+Seven parts, in one run: `peer`, NNCodec over a grid of its settings; `data-free`, every preset over a ladder of λ;
 `noise`, the same with the network but without data, from images of noise; `calibrated`, over a ladder and several seeds
-of the calibration; `fitted`, the same with `--fit-confidence`; `baselines`, what users do today. We pack
-by the command line.
-Every file is decoded and evaluated once on the test images, and on held-out training images that no
-calibration sees. The peer's curve is the envelope of its whole grid on the test images themselves, its luck included;
-ours are monotone regressions (pack_curves.py), one a seed, so that no lucky file counts. What was measured lies in
-DIR/ledger.jsonl and is not measured again, whatever code it was measured with, unless --fresh names its part. Prints
-one JSON line, and with --picture draws all points.
+of the calibration; `fitted`, the same with `--fit-confidence`; `allocated`, with `--allocation-rounds` too;
+`baselines`, what users do today. We pack by the command line. Every file is decoded and evaluated once on the test
+images, and on held-out training images that no calibration sees. The peer's curve is the envelope of its whole grid on
+the test images themselves, its luck included; ours are monotone regressions (pack_curves.py), one a seed, so that no
+lucky file counts. What was measured lies in DIR/ledger.jsonl and is not measured again, whatever code it was measured
+with, unless --fresh names its part. Prints one JSON line, and with --picture draws all points.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from benchmarks.pack_peer import Peer, add_peer_options
 from benchmarks.pack_runs import ROOT, Ledger, code, commit, packed_and_judged, sha256
 
 WEIGHTS = ROOT.parent / "shared" / "models" / "resnet20_cifar10.safetensors"
-PARTS = ("peer", "data-free", "noise", "calibrated", "fitted", "baselines")
+PARTS = ("peer", "data-free", "noise", "calibrated", "fitted", "allocated", "baselines")
 PRESETS = ("fast", "balanced", "best")
 #: λ of the files without data: about 150 to 70 kB.
 DATA_FREE = (1.7e-5, 2.6e-5, 4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4, 3e-4, 4.5e-4)
@@ -43,6 +42,14 @@ DATA_FREE = (1.7e-5, 2.6e-5, 4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4, 3e-4, 4.5e-4)
 CALIBRATED = (2e-4, 2.6e-4, 3.4e-4, 4.5e-4, 6e-4, 8e-4)
 #: λ of those whose confidence is fitted: about 67 to 36 kB.
 FITTED = (1.1e-4, 1.5e-4, 2.2e-4, 3.2e-4, 4.5e-4, 6.5e-4, 9e-4)
+#: λ of those whose allocation is corrected too: about 60 to 40 kB.
+ALLOCATED = (1.5e-4, 2.2e-4, 3.2e-4, 4.5e-4, 6.5e-4)
+#: What the parts add to a calibrated pack, and their ladders.
+CALIBRATED_PARTS: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
+    "calibrated": ("", CALIBRATED, ()),
+    "fitted": (", confidence fitted", FITTED, ("--fit-confidence",)),
+    "allocated": (", confidence fitted, allocated", ALLOCATED, ("--fit-confidence", "--allocation-rounds", "2")),
+}
 #: λ of the files without data, but with the network and noise: about 100 to 55 kB.
 NOISE = (4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4)
 NOISE_SAMPLES = 512
@@ -108,13 +115,7 @@ class Bench:
             words += ["--model", "resnet20", "--noise", "3x32x32", "--samples", str(NOISE_SAMPLES), "--seed", str(seed)]
         elif seed is not None:
             words += ["--model", "resnet20", "--data", "benchmarks.pack_data:cifar10_to_pack"]
-            words += [
-                "--samples",
-                str(SAMPLES),
-                "--seed",
-                str(seed),
-                *(["--fit-confidence"] if part == "fitted" else []),
-            ]
+            words += ["--samples", str(SAMPLES), "--seed", str(seed), *CALIBRATED_PARTS[part][2]]
         row = self.ledger.get(
             part,
             f"evocompress pack {' '.join(words)} {self._sha}",
@@ -186,14 +187,10 @@ def _methods(bench: Bench, options: argparse.Namespace) -> dict[str, list[Row]]:
         for preset in options.calibrated_presets:
             jobs = [(preset, weight, seed) for seed in range(options.noise_seeds) for weight in NOISE]
             methods[f"{preset}, network and noise, no data"] = bench.ours("noise", jobs)
-    if "calibrated" in options.parts:
-        for preset in options.calibrated_presets:
-            jobs = [(preset, weight, seed) for seed in range(options.seeds) for weight in CALIBRATED]
-            methods[f"{preset}, calibrated"] = bench.ours("calibrated", jobs)
-    if "fitted" in options.parts:
-        for preset in options.calibrated_presets:
-            jobs = [(preset, weight, seed) for seed in range(options.seeds) for weight in FITTED]
-            methods[f"{preset}, calibrated, confidence fitted"] = bench.ours("fitted", jobs)
+    for part, (suffix, ladder, _) in CALIBRATED_PARTS.items():
+        for preset in options.calibrated_presets if part in options.parts else ():
+            jobs = [(preset, weight, seed) for seed in range(options.seeds) for weight in ladder]
+            methods[f"{preset}, calibrated{suffix}"] = bench.ours(part, jobs)
     return methods
 
 
@@ -205,7 +202,7 @@ def measure(options: argparse.Namespace) -> Row:
     if not peer:
         print("no NNCodec (--peer-python or $NNCODEC_PYTHON): there is nothing to compare with", file=sys.stderr)
     methods = _methods(bench, options)
-    fitted = {name: rows for name, rows in methods.items() if name.endswith("confidence fitted")}
+    fitted = {name: rows for name, rows in methods.items() if "confidence fitted" in name}
     result = {
         "benchmark": "pack_resnet20",
         "float": bench.whole(),

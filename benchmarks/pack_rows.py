@@ -11,6 +11,7 @@ __all__ = ["Row", "level_text", "memory_rows", "others_rows", "ratio_text", "res
 TARGETS = {
     "best, calibrated": 0.50,
     "best, calibrated, confidence fitted": 0.50,
+    "best, calibrated, confidence fitted, allocated": 0.50,
     "best, network and noise, no data": 0.85,
     "best, data-free": 0.85,
 }

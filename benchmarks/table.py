@@ -69,6 +69,17 @@ def _coder(line: dict[str, Any]) -> Iterator[Row]:
     yield Row("entropy coder: decode", f"{decode:.1f} M symbols/s", "≥ 10", decode >= 10)
 
 
+def _ideas(line: dict[str, Any]) -> Iterator[Row]:
+    shape = f"Fashion-MNIST, {line['segments']} segments"
+    for idea in line["ideas"]:
+        mine, theirs, gain = (idea[key] for key in ("hypervolume", "hypervolume_without", "difference"))
+        what = f"{shape}, {idea['seeds']} seeds: {idea['idea']} against {idea['without']}: "
+        text = f"{mine[0]:.3f} ± {mine[1]:.3f} against {theirs[0]:.3f} ± {theirs[1]:.3f}; "
+        yield Row(what + "hypervolume (audited)", f"{text}{gain[0]:+.3f} ± {gain[1]:.3f}", "", None)
+        if idea["bytes_ratio"]:
+            yield Row(what + "bytes at equal accuracy", "{:.2f}× ± {:.2f}".format(*idea["bytes_ratio"]), "", None)
+
+
 ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "demo": _demo,
     "fashion_mnist": _fashion,
@@ -80,6 +91,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "pack_others": others_rows,
     "speed": speed_rows,
     "memory": memory_rows,
+    "ideas": _ideas,
 }
 
 
