@@ -5,7 +5,7 @@
 
 Each idea runs beside its `without`: the same network, data, number of segments and seeds, in deterministic mode with
 the inline executor, so that a loaded machine changes nothing but the time. A segment is one epoch of `--train` images.
-Saccades have another network than the other ideas, and their `without` is that network with plain 3×3 convolutions.
+Saccades and connections have networks of their own; without the idea these have plain 3×3 convolutions.
 
 Reported, mean ± sd over the seeds: the hypervolume of the audited front, in one scale for all (200 B to 100 kB, errors
 of 8 to 50 %, scaled as every run scales them); and the bytes with the idea over those without at equal audited

@@ -1,7 +1,8 @@
-"""LinearConv as genes: the form that a genome asks of a network's convolutions, and the form that a file has.
+"""The form of a network as genes: what a genome asks of its layers, and what a file holds.
 
-A file's tensor names and shapes say which convolutions it holds as factors (layers/linear_conv.py), so whoever loads it
-needs the plain network only, and no genome.
+Convolutions may be LinearConv (layers/linear_conv.py), over-provisioned layers have a plan of connections
+(connections.py). A file's tensor names and shapes say which convolutions it holds as factors, its `plan` tensors which
+connections, so whoever loads it needs the plain network only, and no genome.
 """
 
 from __future__ import annotations
@@ -13,21 +14,39 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn, zeros
 
-from evocompress.errors import ModelError
+from evocompress.connections import ConnectionPlan
+from evocompress.errors import EvocompressError, ModelError
 from evocompress.layers import LinearConv2d, compare, convert
+from evocompress.layers.exchange import exchanged, linear_conv_like
 from evocompress.layers.geometry import share
+from evocompress.layers.overprovisioned_base import OverProvisioned
+from evocompress.layers.overprovisioned_replan import replanned
 
-__all__ = ["PLAIN", "Architecture", "changed", "check_replaces", "formed", "load_weights", "loaded"]
+__all__ = [
+    "PLAIN",
+    "PLAN_GENES",
+    "Architecture",
+    "changed",
+    "check_plans",
+    "check_replaces",
+    "formed",
+    "load_weights",
+    "loaded",
+]
 
-_ALPHA_STEPS = 16  # for each unit
-_RANK_STEPS = 2  # for each octave: coefficients of rank above one half seldom pay, so that steps are finer below
+#: Genes of an `Architecture` that are genes of plans of connections too.
+PLAN_GENES = ("near", "decay", "far", "kernel", "period")
+
+_SHARE_STEPS = {"alpha": 16, "near": 16, "decay": 8}  # for each unit
+_OCTAVE_STEPS = 2  # for each octave: of rank and far, small values differ by as much as large ones
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """`alpha` is the share of primary filters, `rank` that of the coefficients' full rank, both in (0, 1].
 
-    With alpha = 1 all convolutions are plain, whatever the rank.
+    With alpha = 1 all convolutions are plain, whatever the rank. The others are genes of `ConnectionPlan`, for all
+    over-provisioned layers alike; None: what each layer's factory gives it.
 
     Raises:
         ModelError: A share is out of range.
@@ -35,6 +54,11 @@ class Architecture:
 
     alpha: float = 1.0
     rank: float = 1.0
+    near: float | None = None
+    decay: float | None = None
+    far: float | None = None
+    kernel: int | None = None
+    period: int | None = None
 
     def __post_init__(self) -> None:
         share("alpha", self.alpha)
@@ -45,30 +69,49 @@ class Architecture:
         """Whether convolutions stay what they are."""
         return self.alpha == 1
 
-    @classmethod
-    def snapped(cls, alpha: float = 1.0, rank: float = 1.0) -> Architecture:
-        """The next coarse one above: alpha in steps of 1/16, rank in half octaves 1, 0.707, 0.5, 0.354, …
+    def plan(self, own: ConnectionPlan) -> ConnectionPlan:
+        """The plan of a layer whose factory gives it the plan `own`.
 
-        A parent and a child whose genes differ by little then have one form, and nothing is lost between them.
+        Raises:
+            ConfigError: Genes that are no plan.
 
-        >>> Architecture.snapped(0.51, 0.48)
-        Architecture(alpha=0.5625, rank=0.5)
+        >>> Architecture(far=0.01).plan(ConnectionPlan(kernel=5)) == ConnectionPlan(kernel=5, far=0.01)
+        True
         """
-        cls(alpha, rank)  # is refused before its logarithm is taken
-        octaves = math.floor(-math.log2(rank) * _RANK_STEPS + 1e-9) / _RANK_STEPS
-        return cls(math.ceil(alpha * _ALPHA_STEPS - 1e-9) / _ALPHA_STEPS, 2.0**-octaves)
+        given = {name: getattr(self, name) for name in PLAN_GENES if getattr(self, name) is not None}
+        return ConnectionPlan.from_genes(own.genes() | given)
+
+    def snapped(self) -> Architecture:
+        """The coarse one next to it; a parent and a child whose genes differ by little then have one form.
+
+        Upwards, so that nothing is lost: alpha in steps of 1/16, rank and far in half octaves 1, 0.707, 0.5, 0.354, …
+        To the nearest: near in steps of 1/16, decay of 1/8. Whole numbers stay.
+
+        >>> Architecture(0.51, 0.48, near=0.2).snapped()
+        Architecture(alpha=0.5625, rank=0.5, near=0.1875, decay=None, far=None, kernel=None, period=None)
+        """
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        found["alpha"] = math.ceil(self.alpha * _SHARE_STEPS["alpha"] - 1e-9) / _SHARE_STEPS["alpha"]
+        for name in ("near", "decay"):
+            if found[name] is not None:
+                found[name] = round(found[name] * _SHARE_STEPS[name]) / _SHARE_STEPS[name]
+        for name in ("rank", "far"):
+            if found[name]:
+                found[name] = 2.0 ** -(math.floor(-math.log2(found[name]) * _OCTAVE_STEPS + 1e-9) / _OCTAVE_STEPS)
+        return Architecture(**found)
 
 
 PLAIN = Architecture()
-"""Convolutions as the network's factory makes them."""
+"""Convolutions and plans of connections as the network's factory makes them."""
 
 
 def changed(network: nn.Module, plain: nn.Module, architecture: Architecture) -> nn.Module:
-    """A copy of a network, its convolutions in the form that `architecture` asks for.
+    """A copy of a network, its layers in the form that `architecture` asks for.
 
-    A layer that has this form already keeps its factors bit for bit. Others are folded to plain convolutions and
-    converted from those (`evocompress.layers.convert`), which is exact where alpha grows, the best approximation that
-    `convert` finds where it falls. LinearConv layers that the factory itself makes stay.
+    A layer that has this form already keeps its values bit for bit. Other LinearConv layers are folded to plain
+    convolutions and converted from those (`evocompress.layers.convert`), which is exact where alpha grows, the best
+    approximation that `convert` finds where it falls. LinearConv layers that the factory itself makes stay.
+    Over-provisioned layers keep the weights of the connections that both plans have (`replanned`).
 
     Args:
         network: `plain`, or that in the form of any architecture.
@@ -77,6 +120,7 @@ def changed(network: nn.Module, plain: nn.Module, architecture: Architecture) ->
 
     Raises:
         ModelError: A convolution has weights that are infinite or NaN.
+        ConfigError: The genes are no plan of connections, or one that does not fit a layer.
 
     >>> from evocompress.layers import fold
     >>> plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
@@ -93,7 +137,13 @@ def changed(network: nn.Module, plain: nn.Module, architecture: Architecture) ->
         for name, module in network.named_modules()
         if isinstance(module, LinearConv2d) and not isinstance(base.get(name), LinearConv2d)
     }
-    folded = _exchanged(network, {module: module.folded() for module in own.values()})
+    new: dict[nn.Module, nn.Module] = {module: module.folded() for module in own.values()}
+    for name, layer in _over_provisioned(network).items():
+        factory = base.get(name)
+        plan = architecture.plan(factory.genes if isinstance(factory, OverProvisioned) else layer.genes)
+        if plan != layer.genes:
+            new[layer] = replanned(layer, plan)
+    folded = exchanged(network, new)
     if architecture.plain:
         return folded
     converted = convert(folded, architecture.alpha, architecture.rank)
@@ -102,7 +152,11 @@ def changed(network: nn.Module, plain: nn.Module, architecture: Architecture) ->
         for name, module in converted.named_modules()
         if name in own and _shapes(module.state_dict()) == _shapes(own[name].state_dict())
     }
-    return _exchanged(converted, alike)
+    return exchanged(converted, alike)
+
+
+def _over_provisioned(network: nn.Module) -> dict[str, OverProvisioned]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, OverProvisioned)}
 
 
 def check_replaces(plain: nn.Module, alpha: float) -> None:
@@ -124,11 +178,33 @@ def check_replaces(plain: nn.Module, alpha: float) -> None:
         )
 
 
-def formed(plain: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of the plain network in the form of a state dict: LinearConv layers where it has factors.
+def check_plans(plain: nn.Module, architecture: Architecture, thin: float = 0.0) -> None:
+    """Refuse plans and thinning where there is no over-provisioned layer, and plans that do not fit a layer.
 
-    The values are still to be loaded (`loaded`, or `load_state_dict`). What fits no LinearConv layer is left for that
-    to refuse.
+    Raises:
+        ModelError: Says which genes have nothing to act on, or which layer they do not fit, and why.
+
+    >>> check_plans(nn.Linear(2, 2), PLAIN)
+    """
+    given = {name: value for name in PLAN_GENES if (value := getattr(architecture, name)) is not None}
+    names, layers = [*given, *(["thin"] if thin else [])], _over_provisioned(plain)
+    if names and not layers:
+        raise ModelError(
+            f"genes {', '.join(names)}: the network has no OverProvisionedConv2d or OverProvisionedLinear, whose genes "
+            'these are; take them out, or choose a network that has one, such as model = "connected_cnn"'
+        )
+    for name, layer in layers.items() if given else ():
+        try:
+            replanned(layer, architecture.plan(layer.genes))
+        except EvocompressError as failure:
+            values = ", ".join(f"{gene} = {value:g}" for gene, value in given.items())
+            raise ModelError(f"genes {values} do not fit layer {name!r}: {failure}") from failure
+
+
+def formed(plain: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the plain network in the form of a state dict: LinearConv layers where it has factors, its plans.
+
+    The values are still to be loaded (`loaded`, or `load_state_dict`). What fits no layer is left for that to refuse.
 
     >>> plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
     >>> state = changed(plain, plain, Architecture(0.5)).state_dict()
@@ -139,11 +215,15 @@ def formed(plain: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     new: dict[nn.Module, nn.Module] = {}
     for name, module in network.named_modules():
         prefix = f"{name}." if name else ""
-        if isinstance(module, nn.Conv2d) and f"{prefix}primary" in state:
-            layer = _empty_layer(module, {key[len(prefix) :]: t for key, t in state.items() if key.startswith(prefix)})
-            if layer is not None:
-                new[module] = layer
-    return _exchanged(network, new)
+        held = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
+        layer: nn.Module | None = None
+        if isinstance(module, nn.Conv2d) and "primary" in held:
+            layer = _empty_layer(module, held)
+        elif isinstance(module, OverProvisioned) and "plan" in held:
+            layer = _planned_layer(module, held["plan"])
+        if layer is not None:
+            new[module] = layer
+    return exchanged(network, new)
 
 
 def loaded(plain: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
@@ -161,7 +241,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     """Load a state dict, or say on both sides what does not fit.
 
     Raises:
-        ModelError: Names or shapes differ; lists those that only one side has. Or a mask marks filters wrongly.
+        ModelError: Names or shapes differ; lists those that only one side has. Or a layer refuses the values, such as
+            those of another plan.
     """
     own, other = _shapes(model.state_dict()), _shapes(state)
     if own != other:
@@ -181,6 +262,15 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
+def _planned_layer(module: OverProvisioned, plan: Tensor) -> OverProvisioned | None:
+    """The layer with a plan that a file holds; None where it is none, or none for this layer."""
+    try:
+        genes = ConnectionPlan.from_bytes(bytes(plan.flatten().tolist()))
+        return None if genes == module.genes else replanned(module, genes)
+    except (EvocompressError, TypeError, ValueError):  # no bytes at all, or not those of a plan
+        return None
+
+
 def _empty_layer(module: nn.Conv2d, factors: Mapping[str, Tensor]) -> LinearConv2d | None:
     """The layer that has factors of these shapes in place of a convolution; None where there is none."""
     in_group = module.out_channels // module.groups
@@ -194,35 +284,7 @@ def _empty_layer(module: nn.Conv2d, factors: Mapping[str, Tensor]) -> LinearConv
         if not 1 <= components <= full:
             return None
         rank = (components - 0.5) / full  # rounded up by the layer; and below 1 where the rank is full, too
-    layer = LinearConv2d(
-        module.in_channels,
-        module.out_channels,
-        (module.kernel_size[0], module.kernel_size[1]),
-        (module.stride[0], module.stride[1]),
-        module.padding if isinstance(module.padding, str) else (module.padding[0], module.padding[1]),
-        (module.dilation[0], module.dilation[1]),
-        module.groups,
-        module.bias is not None,
-        module.padding_mode,
-        alpha=primaries / in_group,
-        rank=rank,
-        device="meta",  # so that nothing is drawn, and the caller's random state stays
-        dtype=module.weight.dtype,
-    )
-    layer.to_empty(device=module.weight.device)
+    layer = linear_conv_like(module, primaries / in_group, rank).to_empty(device=module.weight.device)
     if "is_primary" in factors:
         layer.is_primary = zeros(module.out_channels, dtype=factors["is_primary"].dtype, device=module.weight.device)
-    for parameter in layer.parameters():
-        parameter.requires_grad_(module.weight.requires_grad)
-    return layer.train(module.training)
-
-
-def _exchanged(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """The network itself, with modules exchanged at every place where they stand."""
-    if network in new:
-        return new[network]
-    for parent in list(network.modules()):
-        for name, child in list(parent._modules.items()):  # `named_children` passes over a second name
-            if child is not None and child in new:
-                setattr(parent, name, new[child])
-    return network
+    return layer

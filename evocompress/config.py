@@ -29,6 +29,14 @@ FloatGene: TypeAlias = Positive | PositiveRange
 OptionalGene: TypeAlias = NotNegative | PositiveRange
 Share: TypeAlias = Annotated[float, pydantic.Field(gt=0, le=1)]
 ShareGene: TypeAlias = Share | tuple[Share, Share]
+#: A share that may be 0; a range is drawn evenly.
+AnyShare: TypeAlias = Annotated[float, pydantic.Field(ge=0, le=1)]
+AnyShareGene: TypeAlias = AnyShare | tuple[AnyShare, AnyShare]
+#: The same, but a range is drawn on a log axis.
+RareGene: TypeAlias = AnyShare | tuple[Share, Share]
+Part: TypeAlias = Annotated[float, pydantic.Field(ge=0, lt=1)]
+PartGene: TypeAlias = Part | tuple[Annotated[Part, pydantic.Field(gt=0)], Annotated[Part, pydantic.Field(gt=0)]]
+CountGene: TypeAlias = pydantic.PositiveInt | CountRange
 
 
 class _Section(pydantic.BaseModel):
@@ -58,7 +66,9 @@ class Genes(_Section):
     Recipe genes: `rate_weight` is λ; `rate_factor` multiplies it per layer group; `step_scale` the quantiser's step;
     `codecs` the options for each layer group (one option may try several codecs: "deadzone | dct"); `sensitivity`
     whether distortion is weighed by gradients. Training genes: see `evocompress.training.TrainingGenes`. Architecture
-    genes: `alpha` and `rank` of LinearConv in place of convolutions (docs/linearconv.md); alpha = 1: plain ones.
+    genes: `alpha` and `rank` of LinearConv in place of convolutions (docs/linearconv.md; alpha = 1: plain ones), and
+    `near`, `decay`, `far`, `kernel`, `period` of plans of connections (docs/connections.md; left out: as the network's
+    factory has them).
     """
 
     rate_weight: FloatGene = (1e-5, 1e-1)
@@ -70,9 +80,14 @@ class Genes(_Section):
 
     alpha: ShareGene = 1.0
     rank: ShareGene = 1.0
+    near: AnyShareGene | None = None
+    decay: AnyShareGene | None = None
+    far: RareGene | None = None
+    kernel: CountGene | None = None
+    period: CountGene | None = None
 
     learning_rate: FloatGene = (3e-4, 5e-3)
-    epochs: pydantic.PositiveInt | CountRange = (1, 4)
+    epochs: CountGene = (1, 4)
     weight_decay: OptionalGene = (1e-4, 1e-1)
     l1: OptionalGene = (1e-4, 3e-1)
     noise: OptionalGene = (0.01, 1.0)
@@ -82,6 +97,7 @@ class Genes(_Section):
     entropy: OptionalGene = 0.0
     distinct: OptionalGene = 0.0
     projection: list[Literal["free", "keep-zeros"]] = ["free", "keep-zeros"]
+    thin: PartGene = 0.0
     batch_size: pydantic.PositiveInt = 64
     optimiser: list[Literal["adam", "sgd"]] = ["adam"]
     schedule: list[Literal["constant", "cosine"]] = ["cosine"]

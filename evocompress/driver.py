@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from evocompress.architecture import check_replaces
 from evocompress.audit import AuditJob, ReferenceJob
 from evocompress.config import Config, override_values, parse_config
 from evocompress.display import RunDisplay
@@ -113,11 +112,10 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     experiment.prepare()
     splits, model = experiment.splits(), experiment.network()
     check_fit(model, splits.train, splits.classes)
-    alpha = config.genes.alpha
-    check_replaces(model, alpha[0] if isinstance(alpha, tuple) else alpha)
     state = _initial_state(config, model)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
     reader = GenomeReader(config.genes, layer_groups(shapes))
+    reader.check(model)
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
     network = {"name": config.model, "parameters": parameters, "float32_bytes": 4 * parameters}
     settings = _settings(config, 4 * parameters)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import glob
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evocompress.architecture import Architecture
+from evocompress.architecture import PLAN_GENES, Architecture, check_plans, check_replaces
 from evocompress.codecs import codec_spec, parse_codec
 from evocompress.codecs.codec import Codec
 from evocompress.codecs.deadzone import DeadZone
@@ -17,6 +17,9 @@ from evocompress.recipe import Recipe, Rule
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
 from evocompress.training import PENALTIES
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["ARCHITECTURE_GENES", "DEFAULT_CODECS", "GenomeReader", "TRAINING_GENES"]
 
@@ -40,13 +43,13 @@ DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
 }
 
 TRAINING_GENES = (
-    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", *PENALTIES, "projection", "batch_size",
+    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", *PENALTIES, "projection", "thin", "batch_size",
     "optimiser", "schedule",
 )  # fmt: skip
 
 #: A probe changes neither these nor the training genes: its network is the one that was trained.
-ARCHITECTURE_GENES = ("alpha", "rank")
-_LINEAR = ("alpha",)  # ranges that are drawn evenly, not on a log axis
+ARCHITECTURE_GENES = ("alpha", "rank", *PLAN_GENES)
+_LINEAR = ("alpha", "near", "decay")  # ranges that are drawn evenly, not on a log axis
 
 
 def _gene(value: Any, log: bool = True) -> Gene | Scalar:
@@ -79,7 +82,9 @@ class GenomeReader:
             found[f"rate_factor.{group}"] = _gene(factor)
             found[f"codec.{group}"] = _gene(list(self.genes.codecs.get(group, DEFAULT_CODECS[group])))
         for name in (*ARCHITECTURE_GENES, *TRAINING_GENES, "epochs"):
-            found[name] = _gene(getattr(self.genes, name), log=name not in _LINEAR)
+            value = getattr(self.genes, name)
+            if value is not None:  # what the configuration leaves to the network's factory
+                found[name] = _gene(value, log=name not in _LINEAR)
         return found
 
     def space(self) -> Space:
@@ -98,11 +103,28 @@ class GenomeReader:
         return {**fixed, **genome}
 
     def architecture(self, genome: Genome) -> Architecture:
-        """The form of the convolutions: genes that evolve are rounded up to coarse steps, fixed ones are as given."""
-        values = self.resolve(genome)
-        alpha, rank = float(values["alpha"]), float(values["rank"])
-        coarse = Architecture.snapped(alpha, rank)
-        return Architecture(coarse.alpha if "alpha" in genome else alpha, coarse.rank if "rank" in genome else rank)
+        """The form of the network's layers: genes that evolve are rounded to coarse steps, fixed ones are as given."""
+        values: dict[str, Any] = self.resolve(genome)
+        exact = Architecture(**{name: values[name] for name in ARCHITECTURE_GENES if name in values})
+        coarse = exact.snapped()
+        return dataclasses.replace(
+            exact, **{name: getattr(coarse, name) for name in ARCHITECTURE_GENES if name in genome}
+        )
+
+    def check(self, plain: nn.Module) -> None:
+        """Refuse architecture genes and thinning that a network has nothing for, or that do not fit its layers.
+
+        Ranges are tried at both ends.
+
+        Raises:
+            ModelError: Says which genes, and why.
+        """
+        for end in (0, -1):
+            genome: dict[str, Any] = {name: value[end] for name, value in self.genes if isinstance(value, tuple)}
+            values = self.resolve(genome)
+            if end == 0:
+                check_replaces(plain, float(values["alpha"]))
+            check_plans(plain, self.architecture(genome), float(values["thin"]))
 
     def recipe(self, genome: Genome, names: Iterable[str] | None = None) -> Recipe:
         """The recipe genes as a recipe: one rule per tensor of `names`; None: those of the plain network.

@@ -13,6 +13,10 @@ GROUPS = ("first", "conv", "dense", "last", "vector")
 #: What a convolution's weight can be held as (layers/linear_conv.py).
 FACTORS = ("primary", "coefficients", "coefficients_left", "coefficients_right")
 
+#: Whose group a tensor has that the plain network lacks: factors their weight's; and a plan of connections may have a
+#: kernel, links, or both (layers/overprovisioned_base.py).
+_OTHERS = dict.fromkeys(FACTORS, "weight") | {"kernel": "links", "links": "kernel"}
+
 
 def layer_groups(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """The group of each floating-point tensor, by its shape and its place in the state dict.
@@ -33,10 +37,10 @@ def layer_groups(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
 
 
 def groups_of(names: Iterable[str], groups: Mapping[str, str]) -> dict[str, str]:
-    """The groups of those tensors that have one, in a network whose convolutions may be factors.
+    """The groups of those tensors that have one, in a network whose layers may have another form.
 
-    `groups` is of the plain network. A layer's factors are in the group of its weight; other names, such as those of
-    masks and counters, which no recipe codes, are left out.
+    `groups` is of the plain network. A layer's factors are in the group of its weight, new links in that of its kernel;
+    other names, such as those of masks and counters, which no recipe codes, are left out.
 
     >>> groups_of(["c.primary", "c.coefficients", "c.is_primary", "c.bias"], {"c.weight": "conv", "c.bias": "vector"})
     {'c.primary': 'conv', 'c.coefficients': 'conv', 'c.bias': 'vector'}
@@ -44,8 +48,8 @@ def groups_of(names: Iterable[str], groups: Mapping[str, str]) -> dict[str, str]
     found = {}
     for name in names:
         path, _, last = name.rpartition(".")
-        weight = f"{path}.weight" if path else "weight"
-        group = groups.get(name, groups.get(weight) if last in FACTORS else None)
+        other = _OTHERS.get(last, last)
+        group = groups.get(name, groups.get(f"{path}.{other}" if path else other))
         if group is not None:
             found[name] = group
     return found

@@ -16,6 +16,7 @@ from evocompress.data.augmentation import augment
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError
 from evocompress.evaluation import evaluate
+from evocompress.layers.overprovisioned import hold, thin
 from evocompress.penalties import penalty
 
 __all__ = ["PENALTIES", "Curves", "Optimiser", "Projection", "Schedule", "TrainingGenes", "train"]
@@ -43,6 +44,8 @@ class TrainingGenes:
     - `symmetry`, `entropy`, `distinct`: strengths of penalties on the information in kernels: distance to the nearest
       symmetry, entropy of quantised values, number of distinct values (symmetry.py, `KernelPenalties`).
     - `projection`: "keep-zeros" holds weights at zero that are exactly zero when training starts.
+    - `thin`: share of the living weights of over-provisioned layers that is dropped when training ends, least magnitude
+      first; those that are zero when it starts are dropped already, and stay so (layers/overprovisioned.py).
     - `schedule`: the learning rate stays, or falls to zero along half a cosine.
     """
 
@@ -56,18 +59,21 @@ class TrainingGenes:
     entropy: float = 0.0
     distinct: float = 0.0
     projection: Projection = "free"
+    thin: float = 0.0
     batch_size: int = 64
     optimiser: Optimiser = "adam"
     schedule: Schedule = "cosine"
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay", "l1", "label_smoothing", "noise", *PENALTIES):
+        for name in ("learning_rate", "weight_decay", "l1", "label_smoothing", "noise", "thin", *PENALTIES):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} {value}: must be finite and not negative")
         if self.learning_rate == 0 or self.label_smoothing >= 1 or self.batch_size < 1:
             values = f"{self.learning_rate}, label_smoothing {self.label_smoothing}, batch_size {self.batch_size}"
             raise ConfigError(f"learning_rate {values}: must be above 0, below 1, and at least 1")
+        if self.thin >= 1:
+            raise ConfigError(f"thin {self.thin}: is the share that is dropped, and must be below 1")
         for name, choices in (("projection", Projection), ("optimiser", Optimiser), ("schedule", Schedule)):
             if getattr(self, name) not in get_args(choices):
                 raise ConfigError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(get_args(choices))}")
@@ -108,10 +114,12 @@ def train(
     `mask` maps parameter names to boolean tensors of their shape; where one is False the weight is held at zero, in
     addition to what `genes.projection` holds. The result depends on the arguments and the number of threads alone (on a
     GPU: up to the order of its sums), and torch's random state is left as it was. Raises ConfigError for a mask that
-    fits no parameter. Divergence is reported, not raised.
+    fits no parameter, ModelError where there is nothing to thin. Divergence is reported, not raised.
     """
     device = torch.device(device)
     model.to(device)
+    if genes.thin:
+        hold(model)
     shuffling, disturbing, dropping = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
     weights = _Weights(model, genes, mask or {}, torch.Generator(device).manual_seed(disturbing))
     order = torch.Generator().manual_seed(shuffling)
@@ -129,6 +137,8 @@ def train(
             curves = Curves(
                 (*curves.train_loss, loss), (*curves.train_accuracy, accuracy), curves.validation_accuracy + held_out
             )
+    if genes.thin and not curves.diverged:
+        thin(model, 1 - genes.thin)
     model.eval()
     return curves
 

@@ -127,14 +127,15 @@ def test_a_recipe_for_the_names_that_there_are() -> None:
         assert recipe.rule(name, state[name]).rate_factor == genome[f"rate_factor.{group}"]
     assert len(recipe.rules) == len(groups)
     assert groups_of(["primary", "coefficients"], {"weight": "conv"}) == {"primary": "conv", "coefficients": "conv"}
+    assert groups_of(["c.kernel", "c.links", "c.plan"], {"c.kernel": "conv"}) == {"c.kernel": "conv", "c.links": "conv"}
 
 
 def test_architectures_are_snapped_upwards() -> None:
-    assert Architecture.snapped(0.25, 0.5) == Architecture(0.25, 0.5)
-    assert Architecture.snapped(0.26, 0.36) == Architecture(0.3125, 0.5)
-    assert Architecture.snapped(0.001, 0.1).alpha == 1 / 16
-    assert Architecture.snapped(0.95, 0.71) == PLAIN
-    assert len({Architecture.snapped(a / 1000).alpha for a in range(251, 1001)}) == 12
+    assert Architecture(0.25, 0.5).snapped() == Architecture(0.25, 0.5)
+    assert Architecture(0.26, 0.36).snapped() == Architecture(0.3125, 0.5)
+    assert Architecture(0.001, 0.1).snapped().alpha == 1 / 16
+    assert Architecture(0.95, 0.71).snapped() == PLAIN
+    assert len({Architecture(a / 1000).snapped().alpha for a in range(251, 1001)}) == 12
     for values in ({"alpha": 0.0}, {"rank": 1.5}, {"alpha": float("nan")}):
         with pytest.raises(ModelError, match="it is a share"):
-            Architecture.snapped(**values)
+            Architecture(**values)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from evocompress.networks import NETWORKS, build
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d, ResNetCIFAR
 
 SHAPES = {
+    "connected_cnn": (1, 28, 28),
     "digits_cnn": (1, 8, 8),
     "lenet5_caffe": (1, 28, 28),
     "saccade_cnn": (1, 28, 28),
@@ -22,6 +23,7 @@ SHAPES = {
 }
 PARAMETERS = {
     "base_cnn": 399_146,
+    "connected_cnn": 10_135,
     "digits_cnn": 38_282,
     "lenet5_caffe": 431_080,  # LeNet-5-Caffe as the literature counts it
     "resnet20": 269_722,
@@ -57,7 +59,8 @@ def test_number_of_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_state_dict_is_contiguous_float32_and_loads_strictly(name: str) -> None:
     state = build(name, seed=1).state_dict()
-    assert all(t.dtype == torch.float32 and t.is_contiguous() for t in state.values())
+    kinds = {name: torch.uint8 if name.endswith("plan") else torch.float32 for name in state}
+    assert all(t.dtype == kinds[key] and t.is_contiguous() for key, t in state.items())
     other = build(name, seed=2)
     other.load_state_dict(state, strict=True)
     assert all(torch.equal(t, state[key]) for key, t in other.state_dict().items())
@@ -127,7 +130,7 @@ def test_batch_norm_without_its_counter_trains_as_torch_does() -> None:
     ("name", "options", "message"),
     [
         ("resnet-20", {}, "Did you mean 'resnet20'"),
-        ("zzz", {}, "Known: base_cnn, digits_cnn, lenet5_caffe"),
+        ("zzz", {}, "Known: base_cnn, connected_cnn, digits_cnn"),
         ("digits_cnn", {"widht": 8}, "unknown option 'widht'. Did you mean 'width'"),
         ("resnet20", {"depth": 32}, "unknown option 'depth'"),
         ("digits_cnn", {"width": "wide"}, "factory failed"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from evocompress.codecs.codec import Floats
 from evocompress.codecs.lowrank import least_squares
 from evocompress.errors import ModelError
+from evocompress.layers.exchange import exchanged, linear_conv_like
 from evocompress.layers.geometry import share
 from evocompress.layers.linear_conv import LinearConv2d
 
@@ -74,7 +74,7 @@ def convert(model: nn.Module, alpha: float = 0.5, rank: float | None = None, *, 
             layer = _converted(name, module, alpha, rank)
             if layer is not None:
                 new[module] = layer
-    return _replaced(network, new)
+    return exchanged(network, new)
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -87,7 +87,7 @@ def fold(model: nn.Module) -> nn.Module:
     """
     network = copy.deepcopy(model)
     found = [module for module in network.modules() if isinstance(module, LinearConv2d)]
-    return _replaced(network, {module: module.folded() for module in found})
+    return exchanged(network, {module: module.folded() for module in found})
 
 
 def compare(original: nn.Module, converted: nn.Module) -> tuple[LayerConversion, ...]:
@@ -141,47 +141,20 @@ def _reasons(network: nn.Module, skip_first: bool) -> dict[str, str]:
     return found
 
 
-def _replaced(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """The network with modules exchanged at every place where they stand."""
-    if network in new:
-        return new[network]
-    for parent in list(network.modules()):
-        for name, child in list(parent._modules.items()):  # `named_children` passes over a second name
-            if child is not None and child in new:
-                setattr(parent, name, new[child])
-    return network
-
-
 def _converted(name: str, module: nn.Conv2d, alpha: float, rank: float | None) -> LinearConv2d | None:
     """The layer in place of a convolution; None where it would not have fewer parameters."""
     weight = module.weight
     if not weight.isfinite().all():
         raise ModelError(f"layer {name!r} has weights that are infinite or NaN; train it anew, or load other weights")
-    layer = LinearConv2d(
-        module.in_channels,
-        module.out_channels,
-        (module.kernel_size[0], module.kernel_size[1]),
-        (module.stride[0], module.stride[1]),
-        module.padding if isinstance(module.padding, str) else (module.padding[0], module.padding[1]),
-        (module.dilation[0], module.dilation[1]),
-        module.groups,
-        module.bias is not None,
-        module.padding_mode,
-        alpha=alpha,
-        rank=rank,
-        device="meta",  # so that nothing is drawn, and the caller's random state stays
-        dtype=weight.dtype,
-    )
+    layer = linear_conv_like(module, alpha, rank)
     others = layer.primaries * layer.geometry.groups < module.out_channels
     if others and sum(p.numel() for p in layer.parameters()) >= sum(p.numel() for p in module.parameters()):
         return None
     layer.to_empty(device=weight.device)
     _fit(layer, weight.detach())
-    for parameter in layer.parameters():
-        parameter.requires_grad_(weight.requires_grad)
     if module.bias is not None:
         layer.bias = nn.Parameter(module.bias.detach(), requires_grad=module.bias.requires_grad)
-    return layer.train(module.training)
+    return layer
 
 
 @torch.no_grad()

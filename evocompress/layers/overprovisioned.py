@@ -16,7 +16,7 @@ from evocompress.connections_drawn import Shape
 from evocompress.errors import ModelError
 from evocompress.layers.overprovisioned_base import OverProvisioned
 
-__all__ = ["OverProvisionedConv2d", "OverProvisionedLinear", "thin"]
+__all__ = ["OverProvisionedConv2d", "OverProvisionedLinear", "hold", "thin"]
 
 
 class OverProvisionedLinear(OverProvisioned):
@@ -122,8 +122,25 @@ def thin(module: nn.Module, keep: float) -> tuple[int, int]:
     >>> thin(OverProvisionedLinear(784, 500, ConnectionPlan(kernel=0, near=0.1, shared=False)), keep=0.25)
     (9777, 39106)
     """
+    layers = _layers(module)
+    return sum(layer.thin(keep) for layer in layers), sum(layer.n_values for layer in layers)
+
+
+def hold(module: nn.Module) -> int:
+    """Take zeros for dropped in every over-provisioned layer of a network: `OverProvisioned.hold`.
+
+    Returns:
+        How many weights are left.
+
+    Raises:
+        ModelError: There is no such layer.
+    """
+    return sum(layer.hold() for layer in _layers(module))
+
+
+def _layers(module: nn.Module) -> list[OverProvisioned]:
     layers = [layer for layer in module.modules() if isinstance(layer, OverProvisioned)]
     if not layers:
         kind = type(module).__name__
         raise ModelError(f"{kind} has no OverProvisionedLinear or OverProvisionedConv2d in it, so nothing to thin")
-    return sum(layer.thin(keep) for layer in layers), sum(layer.n_values for layer in layers)
+    return layers

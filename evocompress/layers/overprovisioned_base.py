@@ -42,6 +42,7 @@ class OverProvisioned(nn.Module):
 
     kernel: nn.Parameter | None
     links: nn.Parameter | None
+    bias: nn.Parameter | None
     plan: Tensor
     kernel_alive: Tensor | None
     """Which values of the kernel are not dropped, bool; None: all."""
@@ -59,15 +60,27 @@ class OverProvisioned(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.genes, self.out_shape, self.in_shape = plan, out_shape, in_shape
-        self._margins = _margins(plan, out_shape, in_shape)
-        found = connect(plan, out_shape, in_shape, kernel=self._margins is None)
+        self.out_shape, self.in_shape = out_shape, in_shape
+        self.lay(plan, bias=bias, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def lay(
+        self,
+        plan: ConnectionPlan,
+        *,
+        bias: bool,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Make the connections of a plan, and memory for their values, in place of what there was; none is set yet."""
+        self.genes = plan
+        self._margins = _margins(plan, self.out_shape, self.in_shape)
+        found = connect(plan, self.out_shape, self.in_shape, kernel=self._margins is None)
         self._register(found, bias, device, dtype)
         first = 0 if self._margins is None else found.n_kernel
-        self.product = Product(found, math.prod(out_shape), math.prod(in_shape), first, device)
+        self.product = Product(found, math.prod(self.out_shape), math.prod(self.in_shape), first, device)
         kernel_inputs = math.prod(found.kernel_shape[1:]) if self._margins is not None else 0
-        self.fan_in = kernel_inputs + len(found.outputs) / math.prod(out_shape)
-        self.reset_parameters()
+        self.fan_in = kernel_inputs + len(found.outputs) / math.prod(self.out_shape)
 
     def _register(
         self, found: Connections, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
@@ -75,21 +88,26 @@ class OverProvisioned(nn.Module):
         def new(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
-        self.kernel = new(*found.kernel_shape) if found.kernel_shape else None
-        self.links = new(1, found.n_links) if found.n_links else None
-        self.bias = new(self.out_shape[0]) if bias else None
+        # All are registered, None too, so that a state dict has one order whatever the plan was before.
+        self.register_parameter("kernel", new(*found.kernel_shape) if found.kernel_shape else None)
+        self.register_parameter("links", new(1, found.n_links) if found.n_links else None)
+        self.register_parameter("bias", new(self.out_shape[0]) if bias else None)
         data = torch.frombuffer(bytearray(self.genes.to_bytes()), dtype=torch.uint8).clone()
         self.register_buffer("plan", data.to(device))
         self.register_buffer("kernel_alive", None, persistent=False)
         self.register_buffer("links_alive", None, persistent=False)
 
+    @property
+    def bound(self) -> float:
+        """Largest value of a fresh layer: 1/√(mean number of connections of an output), as torch's layers have it."""
+        return 1 / math.sqrt(max(self.fan_in, 1))
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw all values anew, uniform up to 1/√(mean number of connections of an output), as torch's layers do."""
-        bound = 1 / math.sqrt(max(self.fan_in, 1))
+        """Draw all values anew, uniform up to `bound`."""
         for parameter in (self.kernel, self.links, self.bias):
             if parameter is not None:
-                parameter.uniform_(-bound, bound)
+                parameter.uniform_(-self.bound, self.bound)
         self.kernel_alive = self.links_alive = None
 
     @property

@@ -14,6 +14,7 @@ from torch import nn
 
 from evocompress.errors import EvocompressError, ModelError
 from evocompress.networks.base_cnn import base_cnn
+from evocompress.networks.connected_cnn import ConnectedCNN
 from evocompress.networks.digits_cnn import DigitsCNN
 from evocompress.networks.lenet5_caffe import LeNet5Caffe
 from evocompress.networks.resnet_cifar import ResNetCIFAR
@@ -25,6 +26,7 @@ __all__ = ["NETWORKS", "build"]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "base_cnn": base_cnn,
+    "connected_cnn": ConnectedCNN,
     "digits_cnn": DigitsCNN,
     "lenet5_caffe": LeNet5Caffe,
     "resnet20": functools.partial(ResNetCIFAR, depth=20),
