@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from evocompress.data.examples import Examples
+from evocompress.diagnosis import check_gradient
 from evocompress.evaluation import evaluation_mode
 
 __all__ = ["sensitivities"]
@@ -33,7 +34,8 @@ def sensitivities(
 
     Batch normalisation's running statistics have no gradient in torch; theirs follows exactly from those of its weight
     and bias. Any other float buffer gets the neutral 1, a tensor without gradient a small floor. `model` is moved to
-    `device`, its weights, gradients and mode are left as they were.
+    `device`, its weights, gradients and mode are left as they were. Raises ModelError where no output depends on a
+    parameter by a gradient.
     """
     model.to(device)
     examples = examples.to(device)
@@ -55,6 +57,8 @@ def _gradients(
     model: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
     logits: Tensor = functional_call(model, dict(parameters), (images,))
+    if parameters:
+        check_gradient(model, images, logits)
     chances = (
         logits.detach().float().softmax(1).nan_to_num(0.0) + 1e-12
     )  # a draw needs some chance, even after overflow

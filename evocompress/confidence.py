@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from evocompress.data.examples import IGNORED, Examples
 from evocompress.errors import DataError, ModelError
-from evocompress.evaluation import evaluation_mode, first_tensor
+from evocompress.evaluation import check_fit, evaluation_mode, first_tensor
 
 __all__ = ["Confidence", "fit_confidence", "output_layer"]
 
@@ -55,10 +55,14 @@ def fit_confidence(model: nn.Module, held_out: Examples, device: torch.device | 
 
     Raises:
         DataError: The examples have no labels.
-        ModelError: No single layer makes the logits.
+        ModelError: No single layer makes the logits, or the outputs are no logits for these labels.
     """
-    if bool((held_out.labels == IGNORED).all()):
-        raise DataError("the held-out examples have no labels (all are -100), so no confidence can be fitted")
+    if not held_out.is_labelled:
+        raise DataError(
+            "the held-out examples have no labels (all are -100), so no confidence can be fitted; "
+            "give labels, or leave --fit-confidence out"
+        )
+    check_fit(model, held_out, 1 + int(held_out.labels.max()))
     layer = output_layer(model, held_out, device)
     logits, labels = _logits(model, held_out, device)
 

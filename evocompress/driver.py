@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from evocompress.audit import AuditJob, ReferenceJob
 from evocompress.config import Config, override_values, parse_config
+from evocompress.data.examples import SPLITS
 from evocompress.display import RunDisplay
-from evocompress.errors import ConfigError, RunError
+from evocompress.errors import ConfigError, DataError, RunError
 from evocompress.evaluation import check_fit
 from evocompress.export import Export, export_run
 from evocompress.genome import GenomeReader
@@ -112,6 +113,9 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     experiment.prepare()
     splits, model = experiment.splits(), experiment.network()
     check_fit(model, splits.train, splits.classes)
+    for name in SPLITS:
+        if not getattr(splits, name).is_labelled:
+            raise DataError(f"{config.data}: {name} has no labels (all are -100); training and accuracy need them")
     state = _initial_state(config, model)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
     reader = GenomeReader(config.genes, layer_groups(shapes))

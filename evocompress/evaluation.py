@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from evocompress.data.examples import IGNORED, Examples
+from evocompress.diagnosis import failure
 from evocompress.errors import ModelError
 
-__all__ = ["Evaluation", "check_fit", "evaluate", "evaluation_mode", "first_tensor"]
+__all__ = ["Evaluation", "calibration_examples", "check_fit", "evaluate", "evaluation_mode", "first_tensor"]
 
 #: Where a network that returns several things by name has what counts, the first of these first.
 _OUTPUTS = ("logits", "last_hidden_state", "pooler_output")
@@ -104,19 +105,42 @@ def check_fit(model: nn.Module, examples: Examples, classes: int) -> None:
 
     Where every label is -100, which asks for nothing, any outputs will do.
     """
-    inputs, labels = examples.batch(slice(0, 2))
+    result = _run_two(model, examples)
+    if examples.is_labelled:
+        _check_logits(result, examples.labels[:2], classes)
+
+
+def calibration_examples(model: nn.Module, examples: Examples, classes: int) -> Examples:
+    """The examples; without labels where the network's outputs are no logits for them, as calibration needs none.
+
+    Raises:
+        ModelError: The network cannot take these examples, or returns no tensor.
+    """
+    result = _run_two(model, examples)
+    try:
+        _check_logits(result, examples.labels[:2], classes)
+    except ModelError:
+        return examples.without_labels()
+    return examples
+
+
+def _run_two(model: nn.Module, examples: Examples) -> object:
+    """What the network returns for the first two examples; raises ModelError where it fails, or there is no tensor."""
+    inputs = examples.batch(slice(0, 2))[0]
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
     with evaluation_mode(model), torch.inference_mode():
         try:
             result = model(inputs.to(device))
-        except Exception as failure:
-            what = "inputs" if examples.is_discrete else "images"
+        except Exception as cause:
+            what = "images" if inputs.ndim == 4 else "inputs"
             shape = f"{tuple(inputs.shape)}, {inputs.dtype}" if examples.is_discrete else tuple(inputs.shape)
-            raise ModelError(f"the network fails on {what} of shape {shape}: {failure}") from failure
-        if bool((examples.labels == IGNORED).all()):
-            first_tensor(result)
-            return
-        logits = _logits(result, labels)
+            raise failure(model, inputs, f"{what} of shape {shape}", cause) from cause
+    first_tensor(result)
+    return result
+
+
+def _check_logits(result: object, labels: Tensor, classes: int) -> None:
+    logits = _logits(result, labels)
     if logits.shape[-1] < classes:
         raise ModelError(f"the network gives {logits.shape[-1]} logits; the data set has {classes} classes")
 
@@ -127,6 +151,7 @@ def _logits(result: object, labels: Tensor) -> Tensor:
         got = f"a {type(result).__name__}" if logits is None else f"shape {tuple(logits.shape)}"
         must = ", ".join(["classes"] if labels.ndim == 1 else [str(labels.shape[1]), "classes"])
         raise ModelError(
-            f"the network returned {got} for {len(labels)} images; it must return logits ({len(labels)}, {must})"
+            f"the network returned {got} for {len(labels)} examples of labels {tuple(labels.shape)}; it must return "
+            f"logits ({len(labels)}, {must}) for a loss; without labels (-100) the change of the outputs counts instead"
         )
     return logits

@@ -1,4 +1,4 @@
-"""What the layers that torch has see of their inputs and gradients: one function for each kind.
+"""What layers see of their inputs and gradients: one function for each kind; convolution_inputs.py has those of images.
 
 Such a function reports, for each of the layer's weight matrices (O, K), rows whose products make up H, (groups, n, K),
 and, where it can, the sum of squared output gradients of each row of weights, (O,).
@@ -7,40 +7,28 @@ and, where it can, the sum of squared output gradients of each row of weights, (
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-__all__ = ["Add", "Call", "input_rows", "observer"]
+from evocompress.convolution_inputs import (
+    Add,
+    Call,
+    batched,
+    convolution,
+    linear_conv,
+    narrow,
+    over_provisioned,
+    patches,
+)
+from evocompress.layers.linear_conv import LinearConv2d
+from evocompress.layers.overprovisioned import OverProvisionedConv2d
 
-_MAX_COLUMNS = 8192  # a matrix with more columns gets a scale only; H would take more than half a gigabyte
-
-
-class Call(NamedTuple):
-    """A module's arguments and what it returned."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    output: Any
-
-    @property
-    def first(self) -> Any:
-        """The first argument, by position or by name."""
-        return self.args[0] if self.args else next(iter(self.kwargs.values()))
-
-
-class Add(Protocol):
-    """Report rows (groups, n, K) of a parameter's H, its squared output gradients (O,), and how many tokens it saw."""
-
-    def __call__(self, parameter: Tensor, rows: Tensor, squares: Tensor | None = None, seen: int = 0) -> None:
-        """Add them up."""
-        ...
-
+__all__ = ["input_rows", "observer"]
 
 _Observer: TypeAlias = Callable[[Any, Call, Add], None]
 
@@ -59,50 +47,12 @@ def input_rows(module: nn.Module, inputs: Tensor, every: int = 1) -> Tensor:
     Of a convolution's positions only so many-th are taken: neighbours see nearly the same.
     """
     if isinstance(module, nn.Conv1d | nn.Conv2d):
-        inputs = inputs.detach().float()
-        return _patches(module, inputs[None] if inputs.ndim == 1 + len(module.kernel_size) else inputs, every)
+        return patches(module, batched(module, inputs), every)
     return _rows(inputs)
 
 
-def _narrow(weight: Tensor) -> bool:
-    return weight.numel() <= _MAX_COLUMNS * max(len(weight), 1)
-
-
-def _convolution(module: nn.Conv1d | nn.Conv2d, call: Call, add: Add) -> None:
-    if not _narrow(module.weight):
-        return
-    inputs = call.first.detach().float()
-
-    if inputs.ndim == 1 + len(module.kernel_size):
-        inputs = inputs[None]
-
-    def backward(gradients: Tensor) -> None:
-        gradients = gradients.float().reshape(len(inputs), len(module.weight), -1)
-        add(module.weight, _patches(module, inputs), gradients.square().sum(dim=(0, 2)))
-
-    call.output.register_hook(backward)
-
-
-def _patches(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, every: int = 1) -> Tensor:
-    """What each output sees, (groups, n·positions, K), averaged over positions: their gradients are summed."""
-    kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padded = nn.functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
-    if isinstance(module, nn.Conv1d):
-        padded, kernel, stride, dilation = padded[:, :, None], (1, *kernel), (1, *stride), (1, *dilation)
-    windows = padded
-    for axis in (0, 1):
-        windows = windows.unfold(2 + axis, dilation[axis] * (kernel[axis] - 1) + 1, stride[axis])
-    windows = windows[..., :: dilation[0], :: dilation[1]]  # (n, C, height, width, *kernel), a view
-    height, width = windows.shape[2:4]
-    position = torch.arange(0, height * width, every, device=inputs.device)
-    patches = windows.permute(2, 3, 0, 1, 4, 5)[position // width, position % width]  # (positions, n, C, *kernel)
-    rows = patches.reshape(len(position) * len(inputs), module.groups, -1).transpose(0, 1)
-    return rows / math.sqrt(len(position))
-
-
 def _linear(module: nn.Linear, call: Call, add: Add) -> None:
-    if not _narrow(module.weight):
+    if not narrow(module.weight):
         return
     inputs = call.first.detach().float()
 
@@ -123,7 +73,7 @@ def _embedding(module: nn.Embedding, call: Call, add: Add) -> None:
     The gradients' second moment, which would be H, differs from token to token: with one for all, errors go where some
     other token minds them (on all-MiniLM-L6-v2 it is worse than none at all).
     """
-    if not _narrow(module.weight):
+    if not narrow(module.weight):
         return
     tokens = call.first.detach().reshape(-1)
 
@@ -225,8 +175,10 @@ def _cell(module: nn.RNNCellBase, call: Call, add: Add) -> None:
 
 
 _OBSERVERS: dict[type[nn.Module], _Observer] = {
-    nn.Conv1d: _convolution,
-    nn.Conv2d: _convolution,
+    nn.Conv1d: convolution,
+    nn.Conv2d: convolution,
+    LinearConv2d: linear_conv,
+    OverProvisionedConv2d: over_provisioned,
     nn.Linear: _linear,
     nn.Embedding: _embedding,
     nn.MultiheadAttention: _attention,

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.codecs import Sensitivity
+from evocompress.convolution_inputs import Call
 from evocompress.evaluation import first_tensor
-from evocompress.layer_inputs import Call, observer
+from evocompress.layer_inputs import observer
 
 __all__ = ["Moments"]
 
@@ -53,6 +54,8 @@ class Moments:
         self._rows: dict[str, Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._busy = False
+        #: A parameter whose moments are not finite, once there is one.
+        self.overflown: str | None = None
 
     def __enter__(self) -> Moments:
         for path, module in self._modules:
@@ -83,6 +86,8 @@ class Moments:
         H = (rows.mT @ rows).cpu()
         H = H if H.shape[1] > _WIDE else H.double()
         g = None if squares is None else squares.double().cpu()
+        if not H.diagonal(dim1=1, dim2=2).isfinite().all() or (g is not None and not g.isfinite().all()):
+            self.overflown = name
         use = self._uses.setdefault(name, {}).get(path)
         if use is None:
             self._uses[name][path] = _Use(H, rows.shape[1], g, seen)

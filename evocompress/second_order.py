@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
+from evocompress.diagnosis import check_gradient, failure, overflow
 from evocompress.errors import ModelError
 from evocompress.evaluation import evaluation_mode, first_tensor
 from evocompress.moments import Moments
@@ -39,11 +40,12 @@ def second_order_sensitivities(
 ) -> dict[str, float | Sensitivity]:
     """A `Sensitivity` for the weight matrices of layers that layer_inputs.py knows, a scale for other float tensors.
 
-    These are convolutions, linear, recurrent and attention layers and embeddings. H is the second moment of the layer's
-    inputs (of an embedding: a multiple of the identity), g that of its output gradients (of an embedding: by token),
-    and their product is scaled so that its trace is that of the Gauss-Newton matrix, which the Kronecker product misses
-    by a factor of 0.2 to 3. All are normalised together so that the geometric mean of the scales, weighted by the
-    number of elements, is 1. A tensor that goes by several names has the same under each.
+    These are convolutions (also `LinearConv2d` and the shared kernels of `OverProvisionedConv2d`), linear, recurrent
+    and attention layers and embeddings. H is the second moment of the layer's inputs (of an embedding: a multiple of
+    the identity), g that of its output gradients (of an embedding: by token), and their product is scaled so that its
+    trace is that of the Gauss-Newton matrix, which the Kronecker product misses by a factor of 0.2 to 3. All are
+    normalised together so that the geometric mean of the scales, weighted by the number of elements, is 1. A tensor
+    that goes by several names has the same under each.
 
     Args:
         model: The network; moved to `device`; weights, gradients and mode are left as they were. It may return a tensor
@@ -54,7 +56,7 @@ def second_order_sensitivities(
         progress: Called with the share that is done, from 0 to 1.
 
     Raises:
-        ModelError: The network fails on the examples, or its outputs are not finite.
+        ModelError: The network fails on the examples, or its outputs or gradients are not finite, or have no gradient.
     """
     model.to(device)
     examples = examples.to(device)
@@ -69,6 +71,11 @@ def second_order_sensitivities(
                 gradients = _gradients(model, parameters, inputs, generator)
                 moments.gradients(gradients)
                 for name, square in _squares(model, gradients):
+                    if not square.isfinite() or moments.overflown:
+                        raise ModelError(
+                            f"inputs or gradients of the layer of {moments.overflown or name!r} are too large to "
+                            f"square, or NaN, on the calibration examples: {overflow(model, inputs)}"
+                        )
                     squares[name] = squares.get(name, torch.zeros((), dtype=torch.float64)) + square
                 if progress is not None:
                     progress(min((start + size) / len(chosen), 1.0))
@@ -110,19 +117,22 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
         outputs = first_tensor(model(inputs))
     except ModelError:
         raise
-    except Exception as failure:
-        raise ModelError(f"the network fails on {where}: {failure}") from failure
+    except Exception as cause:
+        raise failure(model, inputs, where, cause) from cause
     if not outputs.ndim or len(outputs) != len(inputs) or not outputs.is_floating_point():
         raise ModelError(f"the network gives {outputs.dtype} {tuple(outputs.shape)} on {where}; must be floats (n, …)")
     if not outputs.isfinite().all():
-        raise ModelError(f"the network gives outputs that are not finite on {where}")
+        raise ModelError(f"the network gives outputs that are not finite on {where}: {overflow(model, inputs)}")
     return outputs
 
 
 def _gradients(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], inputs: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
+    if not parameters:
+        return {}
     outputs = _outputs(model, inputs)
+    check_gradient(model, inputs, outputs)
     direction = torch.randn(outputs.shape, generator=generator).to(outputs)
     if outputs.ndim > 1 and outputs.shape[-1] > 1:
         direction -= direction.mean(dim=-1, keepdim=True)  # a constant added to all logits changes nothing
@@ -153,9 +163,6 @@ def _normalised(
     scales = {
         name: 0.5 * float(squares[name]) / (count * max(state[name].numel(), 1)) for name in squares if name in state
     }
-    for name, scale in scales.items():
-        if not math.isfinite(scale):
-            raise ModelError(f"the gradient of {name!r} is not finite on the calibration examples")
     usable = {name: scale for name, scale in scales.items() if scale > 0}
     if not usable:
         return dict.fromkeys(state, 1.0)

@@ -75,6 +75,14 @@ def test_examples_without_labels_are_refused(held_out: Examples) -> None:
         fit_confidence(classifier(1.0), Examples.unlabelled(held_out.images))
 
 
+def test_outputs_that_are_no_logits_of_the_labels_are_refused(held_out: Examples) -> None:
+    with pytest.raises(ModelError, match="4 logits; the data set has 9 classes"):
+        fit_confidence(classifier(1.0), Examples(held_out.images, held_out.labels + 5))
+    words = Examples(torch.zeros(6, 3, dtype=torch.int64), torch.zeros(6, dtype=torch.int64))
+    with pytest.raises(ModelError, match=r"returned shape \(2, 3, 3\) for 2 examples of labels \(2,\)"):
+        fit_confidence(_Sequences(), words)
+
+
 class _Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()

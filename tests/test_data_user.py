@@ -27,6 +27,17 @@ def test_three_pairs_of_arrays_or_tensors() -> None:
     assert splits.validation.labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize(
+    "part",
+    [np.ones((6, 7)), torch.ones(6, 7), [torch.ones(7)] * 6, (torch.ones(6, 7), None), [[1.0] * 7] * 6],
+    ids=["array", "tensor", "sequence of tensors", "pair without labels", "lists"],
+)
+def test_inputs_may_be_without_labels(part: Any) -> None:
+    splits = as_splits("m:f", {"train": part, "validation": part, "audit": part})
+    assert not splits.validation.is_labelled and splits.classes == 1
+    assert torch.equal(splits.train.images, torch.ones(6, 7))
+
+
 def test_a_dict_may_say_the_classes_and_give_examples() -> None:
     own = Examples(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), augmentation="crop-flip")
     splits = as_splits("m:f", {"train": own, "validation": pair(), "audit": pair(), "classes": 7})
@@ -55,7 +66,10 @@ def test_the_callers_array_stays_theirs() -> None:
         ([pair()] * 2, "returned a list of 2; must be three pairs"),
         ("abc", "returned a str"),
         ({"train": pair(), "test": pair()}, "keys test, train; must be train, validation, audit"),
-        ([pair(), pair(), 3], "m:f, audit: must be a pair"),
+        ([pair(), pair(), 3], "m:f, audit: must be a pair .*or images alone without labels; is a int"),
+        ([pair(), pair(), "ab"], "m:f, audit: must be a pair .*; is a str"),
+        ([[torch.zeros(9, 4)], pair(), pair()], "m:f, train: must be a pair .*; is a list of 1"),
+        ([[torch.zeros(4), torch.zeros(4), torch.zeros(5)], pair(), pair()], "train, images: a list is no array"),
         ([pair(), (np.zeros((2, 1, 4, 4)), [0, 1, 1]), pair()], r"m:f, validation: .*must be int64 \(2,\)"),
         ([(np.zeros((2, 1, 4, 4)), [0.0, 1.0]), pair(), pair()], "train: labels are torch.float64; must be integers"),
         ([(np.zeros((2, 1, 4, 4)), np.eye(2, dtype=np.int64)), pair(), pair()], "train: labels"),
@@ -66,7 +80,8 @@ def test_the_callers_array_stays_theirs() -> None:
         ([([[1], [2, 3]], [0, 1]), pair(), pair()], "train, images: a list is no array"),
         ([(np.zeros((0, 1, 4, 4)), np.zeros(0, int)), pair(), pair()], "train: there are no examples"),
         ([(np.zeros((2, 1, 4, 5)), [0, 1]), pair(), pair()], "images are .*must be the same"),
-        ([(np.zeros((2, 1, 4, 4)), [0, -1]), pair(), pair()], "labels of train are -1..0; must be 0..2"),
+        ([(np.zeros((2, 1, 4, 4)), [0, -1]), pair(), pair()], "labels of train are -1..0; must be 0 or more"),
+        ([(np.zeros((2, 1, 4, 4)), [-7, -3])] * 3, "labels of train are -7..-3; must be 0 or more.*-100: no label"),
         (
             {"train": pair(), "validation": pair(), "audit": pair(), "classes": 2},
             r"labels of train are 0..2; must be 0..1",

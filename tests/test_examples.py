@@ -49,7 +49,9 @@ def test_each_place_of_a_sequence_counts() -> None:
 
 
 def test_a_network_of_another_kind_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"shape \(2, 3, 5\) for 2 images; it must return logits \(2, classes\)"):
+    with pytest.raises(
+        ModelError, match=r"shape \(2, 3, 5\) for 2 examples of labels \(2,\); it must return logits \(2, classes\)"
+    ):
         check_fit(Language(), Examples(TOKENS, torch.zeros(4).long()), classes=1)
     with pytest.raises(ModelError, match=r"fails on inputs of shape \(2, 3\), torch.int64: "):
         check_fit(nn.Linear(3, 2), Examples.unlabelled(TOKENS), classes=1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from evocompress.data import Examples
 from evocompress.data.examples import IGNORED
 from evocompress.errors import ModelError
-from evocompress.evaluation import check_fit
+from evocompress.evaluation import calibration_examples, check_fit
 from evocompress.output_change import OutputChange
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -113,9 +113,24 @@ def test_any_outputs_fit_examples_that_ask_for_nothing() -> None:
     with pytest.raises(ModelError, match="fails on inputs of shape"):
         check_fit(nn.Linear(3, 2), tokens(IGNORED), 1)
 
+    half = nn.Linear(3, 5).half()
+    with pytest.raises(ModelError, match=r"torch.float16: return it with .float\(\)"):
+        check_fit(half, images(), 1)
+    with pytest.raises(ModelError, match="looks up tokens, which must be integers"):
+        check_fit(Encoder(), images(), 1)
+
     class Nothing(nn.Module):
         def forward(self, _: Tensor) -> None:
             return None
 
     with pytest.raises(ModelError, match="without a tensor"):
         check_fit(Nothing(), tokens(IGNORED), 1)
+
+
+def test_calibration_leaves_out_labels_that_do_not_fit_the_outputs() -> None:
+    assert not calibration_examples(Encoder(), tokens(), 1).is_labelled
+    labelled = Examples(images().images, torch.arange(9) % 5)
+    assert calibration_examples(nn.Linear(3, 5), labelled, 5) is labelled
+    assert not calibration_examples(nn.Linear(3, 4), labelled, 5).is_labelled
+    with pytest.raises(ModelError, match="fails on inputs"):
+        calibration_examples(nn.Linear(2, 5), labelled, 5)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evocompress import Recipe, Rule, pack, unpack
+from evocompress.calibration import sensitivities
 from evocompress.codecs import Sensitivity
 from evocompress.data import Examples
 from evocompress.errors import ConfigError, ModelError
@@ -91,12 +94,50 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_outputs_that_are_not_finite_are_refused() -> None:
-    model = network()
-    with torch.no_grad():
-        model.get_parameter("6.bias").fill_(float("nan"))
-    with pytest.raises(ModelError, match="not finite"):
-        second_order_sensitivities(model, examples(), samples=64, seed=0)
+@pytest.mark.parametrize(
+    ("name", "value", "factor", "why"),
+    [
+        ("6.bias", float("nan"), 1, r"not finite.*first .*'6' \(Linear\).*; its weights are as large, or NaN"),
+        ("0.bias", 1, 1e20, r"'0.weight' are too large.*inputs are as large as [0-9.]+e\+2[01]; normalise them"),
+        ("1.weight", 1e4, 1e16, r"are too large.*first the outputs of '1' \(BatchNorm2d\).*; normalise the inputs"),
+    ],
+)
+def test_numbers_that_are_too_large_are_refused_by_name(name: str, value: float, factor: float, why: str) -> None:
+    model, data = network(), examples()
+    model.get_parameter(name).detach().fill_(value)
+    with pytest.raises(ModelError, match=why):
+        second_order_sensitivities(model, Examples(data.images * factor, data.labels), samples=64, seed=0)
+
+
+class _Sealed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = network()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layers(x)
+        return found
+
+
+class _Detached(_Sealed):
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layers(x)
+        return found.detach()
+
+
+@pytest.mark.parametrize("measure", [second_order_sensitivities, sensitivities])
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(_Sealed, r"gradients are off in 'layers.0' \(Conv2d\)"), (_Detached, "its forward detaches them")],
+)
+def test_networks_without_gradients_are_told_why(measure: Any, kind: type[nn.Module], why: str) -> None:
+    with pytest.raises(ModelError, match=why):
+        measure(kind(), examples(), samples=64, seed=0)
+
+
+def test_a_network_without_parameters_has_nothing_to_measure() -> None:
+    assert second_order_sensitivities(nn.Flatten(), examples(), samples=8, seed=0) == {}
 
 
 def sized(nbytes: float, *, meets: bool) -> Try:

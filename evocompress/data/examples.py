@@ -65,10 +65,19 @@ class Examples:
         """Whether the inputs are tokens or other numbers of things, which are not normalised."""
         return self.images.dtype in _DISCRETE
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any label asks for something: not all of them are -100."""
+        return bool((self.labels != IGNORED).any())
+
     @classmethod
     def unlabelled(cls, images: Tensor) -> Examples:
         """Inputs for calibration, which looks at no labels: all of them are -100, which asks for nothing."""
         return cls(images, torch.full((len(images),), IGNORED, device=images.device))
+
+    def without_labels(self) -> Examples:
+        """The same inputs, all labels -100."""
+        return dataclasses.replace(self, labels=torch.full((len(self),), IGNORED, device=self.labels.device))
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """The normalised float32 images (tokens: int64) and the labels at `index`.
@@ -118,7 +127,8 @@ class Splits:
             labels = split.labels[split.labels != IGNORED]
             low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
             if low < 0 or high >= self.classes:
-                raise DataError(f"{self.name}: labels of {name} are {low}..{high}; must be 0..{self.classes - 1}")
+                rule = f"0..{self.classes - 1}" if high >= self.classes else "0 or more, a class's number"
+                raise DataError(f"{self.name}: labels of {name} are {low}..{high}; must be {rule} (-100: no label)")
             if split.images.shape[1:] != self.train.images.shape[1:]:
                 shapes = f"{tuple(split.images.shape[1:])} in {name}, {tuple(self.train.images.shape[1:])} in train"
                 raise DataError(f"{self.name}: images are {shapes}; must be the same")

@@ -1,38 +1,60 @@
-"""Images of noise with the spectrum of natural ones, to calibrate on where there is no data."""
+"""Noise to calibrate on where there is no data: images with the spectrum of natural ones, sequences, vectors."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from torch import Tensor
 
 from evocompress.data.examples import Examples
 from evocompress.errors import DataError
 
 __all__ = ["noise_images"]
 
-_POWER = 1.5  # amplitude falls with spatial frequency to this power; natural images': about 1 (Field, 1987)
-_COMMON = 0.8  # of each channel's amplitude is what all channels share
+_POWER = 1.5  # amplitude falls with frequency to this power; natural images': about 1 (Field, 1987)
+_COMMON = 0.8  # of each channel's amplitude is what all channels of an image share
 
 
 def noise_images(shape: str, count: int, seed: int) -> Examples:
-    """`count` float32 images of `shape`, written CxHxW, of zero mean and unit variance; labels are 0.
+    """`count` float32 inputs of `shape`, of zero mean and unit variance, without labels.
+
+    A shape CxHxW gives images (count, C, H, W), which vary slowly over both axes and whose channels are alike; LxD
+    sequences (count, L, D), which vary slowly over L and whose features are independent; N vectors (count, N) of
+    independent values.
 
     Raises:
-        DataError: The shape is not three positive numbers.
+        DataError: The shape is not one to three positive numbers.
 
-    >>> noise_images("3x8x8", 5, seed=0).images.shape
-    torch.Size([5, 3, 8, 8])
+    >>> noise_images("3x8x8", 5, seed=0).images.shape, noise_images("20x4", 5, seed=0).images.shape
+    (torch.Size([5, 3, 8, 8]), torch.Size([5, 20, 4]))
     """
-    lengths = shape.lower().split("x")
-    if len(lengths) != 3 or not all(length.isdecimal() and int(length) > 0 for length in lengths):
-        raise DataError(f"--noise {shape}: write the shape of one image as channels x height x width, such as 3x32x32")
-    channels, height, width = map(int, lengths)
+    lengths = [int(length) if length.isdecimal() else 0 for length in shape.lower().split("x")]
+    if len(lengths) > 3 or min(lengths) < 1:
+        raise DataError(
+            f"--noise {shape}: write the shape of one input: channels x height x width of an image, such as 3x32x32, "
+            "steps x features of a sequence, such as 100x40, or the length of a vector, such as 784"
+        )
     generator = torch.Generator().manual_seed(seed)
-    own = torch.randn(count, channels, height, width, generator=generator)
-    common = torch.randn(count, 1, height, width, generator=generator)
-    mixed = _COMMON * common + math.sqrt(1 - _COMMON**2) * own
-    frequency = (torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.fftfreq(width)[None] ** 2).sqrt()
-    frequency[0, 0] = 1 / max(height, width)
-    images = torch.fft.ifft2(torch.fft.fft2(mixed) * frequency**-_POWER).real
-    return Examples((images / images.std().clamp_min(1e-12)).contiguous(), torch.zeros(count, dtype=torch.int64))
+    if len(lengths) == 2:
+        steps, features = lengths
+        noise = _smooth(torch.randn(count, features, steps, generator=generator)).mT
+    else:
+        noise = torch.randn(count, *lengths, generator=generator)
+    if len(lengths) == 3:
+        common = torch.randn(count, 1, *lengths[1:], generator=generator)
+        noise = _smooth(_COMMON * common + math.sqrt(1 - _COMMON**2) * noise)
+    return Examples.unlabelled((noise / noise.std().clamp_min(1e-12)).contiguous())
+
+
+def _smooth(noise: Tensor) -> Tensor:
+    """White noise (count, channels, *places) with amplitudes that fall with the frequency over all places."""
+    places = noise.shape[2:]
+    squares = torch.zeros(())
+    for length in places:
+        squares = squares[..., None] + torch.fft.fftfreq(length) ** 2
+    frequency = squares.sqrt()
+    frequency[(0,) * len(places)] = 1 / max(places)
+    axes = tuple(range(2, noise.ndim))
+    smooth: Tensor = torch.fft.ifftn(torch.fft.fftn(noise, dim=axes) * frequency**-_POWER, dim=axes).real
+    return smooth

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evocompress.data.examples import SPLITS, Examples, Splits
+from evocompress.data.examples import IGNORED, SPLITS, Examples, Splits
 from evocompress.errors import DataError
 
 __all__ = ["as_splits"]
@@ -19,8 +19,9 @@ def as_splits(name: str, result: Any) -> Splits:
     """`result` as `Splits`: it is one, or ((x, y), (x, y), (x, y)), or a dict of train, validation and audit.
 
     The order is train, validation, audit; a dict may also give `classes`. x is (n, c, h, w), y (n,), arrays or tensors.
-    uint8 images are scaled to [0, 1]; floats are taken as they are, so normalise them. Raises DataError, naming the
-    split, for anything else.
+    In the place of a pair there may be x alone, or a sequence of other than two single inputs, which are stacked: then
+    there are no labels, as calibration needs none. uint8 images are scaled to [0, 1]; floats are taken as they are, so
+    normalise them. Raises DataError, naming the split, for anything else.
     """
     if isinstance(result, Splits):
         return result
@@ -42,32 +43,44 @@ def _parts(name: str, result: Any) -> tuple[list[Any], Any]:
     if isinstance(result, Sequence) and not isinstance(result, str | bytes) and len(result) == len(SPLITS):
         return list(result), None
     got = f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, Sequence) else "")
-    raise DataError(f"{name}: the loader returned {got}; must be three pairs (images, labels): {', '.join(SPLITS)}")
+    rule = f"three pairs (images, labels), or images alone: {', '.join(SPLITS)}"
+    raise DataError(f"{name}: the loader returned {got}; must be {rule}")
 
 
 def _examples(where: str, part: Any) -> Examples:
     if isinstance(part, Examples):
         return part
-    if not isinstance(part, Sequence) or len(part) != 2:
-        raise DataError(f"{where}: must be a pair (images, labels), is a {type(part).__name__}")
-    images, labels = _tensor(f"{where}, images", part[0]), _tensor(f"{where}, labels", part[1])
+    images, labels = _inputs_and_labels(where, part)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"{where}: labels are {labels.dtype}; must be integers, the class of each image")
     if images.is_floating_point():
         images = images.float()
         if not bool(images.isfinite().all()):
-            raise DataError(f"{where}: images hold NaN or infinity; all values must be finite")
+            raise DataError(f"{where}: images hold NaN or infinity; all values must be finite in float32")
     try:
         return Examples(images, labels.long(), std=(255.0,) if images.dtype == torch.uint8 else (1.0,))
     except DataError as failure:
         raise DataError(f"{where}: {failure}") from failure
 
 
+def _inputs_and_labels(where: str, part: Any) -> tuple[Tensor, Tensor]:
+    """Both of a pair; inputs alone get labels that ask for nothing."""
+    sequence = isinstance(part, Sequence) and not isinstance(part, str | bytes)
+    if sequence and len(part) == 2 and part[1] is not None:
+        return _tensor(f"{where}, images", part[0]), _tensor(f"{where}, labels", part[1])
+    if not hasattr(part, "__array__") and (not sequence or len(part) == 1):
+        got = f"a {type(part).__name__}" + (" of 1" if sequence else "")
+        raise DataError(f"{where}: must be a pair (images, labels), or images alone without labels; is {got}")
+    images = _tensor(f"{where}, images", part[0] if sequence and len(part) == 2 else part)
+    return images, torch.full(images.shape[:1], IGNORED)
+
+
 def _tensor(where: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     try:
-        array = np.asarray(value)
-        return torch.tensor(array)
+        if isinstance(value, Sequence) and value and all(isinstance(one, Tensor) for one in value):
+            return torch.stack([*value]).detach()
+        return torch.tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError) as failure:
         raise DataError(f"{where}: a {type(value).__name__} is no array of numbers ({failure})") from failure
