@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.codecs import Sensitivity
-from evocompress.data.examples import IGNORED, Examples
+from evocompress.data.examples import Examples
 from evocompress.evaluation import evaluate
 from evocompress.layerwise import layerwise_records
 from evocompress.output_change import OutputChange
@@ -23,6 +23,7 @@ __all__ = ["Calibration", "PackedFile", "calibrate", "pack_calibrated"]
 
 #: So many held-out examples decide whether a layer-by-layer file is kept.
 _HELD_OUT = 2048
+_LAYERS_SHARE = 0.7  # of the time is the layers'; the rest goes into coding, and decoding and comparing two files
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +39,16 @@ class Calibration:
     sensitivities: Mapping[str, float | Sensitivity]
     device: str = "cpu"
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the held-out examples have labels to judge by (not all are -100)."""
+        return self.held_out.is_labelled
+
+    @property
+    def loss_name(self) -> str:
+        """What `loss` is, for people."""
+        return "held-out loss" if self.labelled else "change of outputs"
+
     def loss(self, data: bytes | None = None, limit: int | None = None) -> float:
         """Mean cross-entropy on held-out examples (at most `limit`) of the network, or of what a file holds of it.
 
@@ -45,7 +56,7 @@ class Calibration:
         """
         held_out = self.first_held_out(limit)
         model = self.model if data is None else self.decoded(data)
-        if bool((held_out.labels == IGNORED).all()):
+        if not self.labelled:
             return OutputChange(self.model, held_out, self.device)(model)
         return evaluate(model, held_out, self.device).loss
 
@@ -61,11 +72,15 @@ class Calibration:
 
 
 class PackedFile(NamedTuple):
-    """A file, its held-out loss where that was measured, and whether it was quantised layer by layer."""
+    """A file, its held-out loss where that was measured, and whether it was quantised layer by layer.
+
+    `zeroed` names the tensors that are not zero and decode to zeros.
+    """
 
     data: bytes
     loss: float | None
     layerwise: bool
+    zeroed: tuple[str, ...] = ()
 
 
 def calibrate(
@@ -122,12 +137,17 @@ def pack_calibrated(
         calibration.examples,
         sensitivities,
         device=calibration.device,
-        progress=progress,
+        progress=None if progress is None else lambda share: progress(_LAYERS_SHARE * share),
     )
-    in_order = pack(state, recipe, sensitivities=sensitivities, records=records)
-    at_once = pack(state, one_shot or recipe, sensitivities=sensitivities)
+    zeroed: tuple[list[str], list[str]] = ([], [])
+    in_order = pack(state, recipe, sensitivities=sensitivities, records=records, zeroed=zeroed[0])
+    at_once = pack(state, one_shot or recipe, sensitivities=sensitivities, zeroed=zeroed[1])
     held_out = calibration.first_held_out(_HELD_OUT)
     change = OutputChange(calibration.model, held_out, calibration.device)
-    layerwise = change(calibration.decoded(in_order)) <= change(calibration.decoded(at_once))
+    changes = [change(calibration.decoded(data)) for data in (in_order, at_once)]
+    layerwise = changes[0] <= changes[1]
     data = in_order if layerwise else at_once
-    return PackedFile(data, calibration.loss(data, _HELD_OUT), layerwise)
+    loss = calibration.loss(data, _HELD_OUT) if calibration.labelled else min(changes)
+    if progress is not None:
+        progress(1.0)
+    return PackedFile(data, loss, layerwise, tuple(zeroed[not layerwise]))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from evocompress.errors import ConfigError, ModelError
 from evocompress.packing import pack, unpack
 from evocompress.recipe import Recipe
+from evocompress.wording import kind_of, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -43,12 +45,13 @@ class Cycle:
     Args:
         model: The module; its whole state dict is coded.
         recipes: Candidates for each compression: recipes, or just rate weights λ.
-        evaluate: Called with the module once it holds decoded weights.
+        evaluate: Called with the module once it holds decoded weights; returns a number, also as a tensor. Of NaN, a
+            network that has diverged, another candidate's number wins.
         size_weight: Quality that halving the file is worth; ≥ 0.
         sensitivities: Called with the module before it is compressed, see calibration.py; None: data-free.
 
     Raises:
-        ConfigError: No recipes, or a negative size_weight.
+        ConfigError: No recipes, a negative size_weight, or an argument of another kind.
 
     >>> import torch
     >>> model = torch.nn.Linear(8, 4)
@@ -69,12 +72,11 @@ class Cycle:
         size_weight: float = 0.02,
         sensitivities: Callable[[torch.nn.Module], Mapping[str, float]] | None = None,
     ) -> None:
-        if not recipes:
-            raise ConfigError("recipes is empty; give at least one Recipe or rate weight.")
-        if not (math.isfinite(size_weight) and size_weight >= 0):
-            raise ConfigError(f"size_weight is {size_weight}; it must be a finite number ≥ 0.")
+        _check_kinds(model, recipes, evaluate, sensitivities, size_weight)
         self.model = model
         self.recipes = tuple(r if isinstance(r, Recipe) else Recipe(r) for r in recipes)
+        if not self.recipes:
+            raise ConfigError("recipes is empty; give at least one Recipe or rate weight.")
         self.history: list[Compressed] = []
         self._evaluate, self._size_weight, self._sensitivities = evaluate, size_weight, sensitivities
 
@@ -96,12 +98,19 @@ class Cycle:
 
         Raises:
             CodecError: The weights cannot be coded (NaN after a divergence, say).
+            ConfigError: `evaluate` returned no number, or none but NaN and -Inf: nothing to choose by.
         """
         original = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         scales = None if self._sensitivities is None else self._sensitivities(self.model)
         try:
             tried = [self._try(original, recipe, scales) for recipe in self.recipes]
             winner = max(tried, key=lambda step: step.score)
+            if winner.score == -math.inf:
+                found = ", ".join(str(step.quality) for step in tried)
+                raise ConfigError(
+                    f"evaluate returned {found}: for no recipe a quality to choose by. Either all of them damage the "
+                    "network too much, so that rate weights must be smaller, or evaluate is wrong."
+                )
             self._load(winner.data)
         except BaseException:
             self.model.load_state_dict(original)
@@ -116,9 +125,36 @@ class Cycle:
     def _try(self, state: Mapping[str, torch.Tensor], recipe: Recipe, scales: Mapping[str, float] | None) -> Compressed:
         data = pack(state, recipe, sensitivities=scales)
         self._load(data)
-        quality = float(self._evaluate(self.model))
+        quality = _number(self._evaluate(self.model))
         score = quality - self._size_weight * math.log2(len(data))
         return Compressed(data, recipe, quality, -math.inf if math.isnan(score) else score)
 
     def _load(self, data: bytes) -> None:
         self.model.load_state_dict(unpack(data))
+
+
+def _check_kinds(model: object, recipes: object, evaluate: object, sensitivities: object, size_weight: object) -> None:
+    if not hasattr(model, "load_state_dict") or isinstance(model, type):
+        raise ConfigError(f"model is {kind_of(model)}; it must be a torch.nn.Module.")
+    if not isinstance(recipes, Iterable) or isinstance(recipes, str):
+        raise ConfigError(f"recipes is {recipes!r}; it must be a list of Recipes or rate weights, such as [1e-4].")
+    if not callable(evaluate):
+        raise ConfigError(f"evaluate is {kind_of(evaluate)}; it must be a function of the model.")
+    if sensitivities is not None and not callable(sensitivities):
+        raise ConfigError(f"sensitivities is {kind_of(sensitivities)}; it must be a function of the model, or None.")
+    if not (isinstance(size_weight, numbers.Real) and 0 <= float(size_weight) < math.inf):
+        raise ConfigError(f"size_weight is {size_weight!r}; it must be a finite number ≥ 0.")
+
+
+def _number(quality: Any) -> float:
+    """What `evaluate` returned: a number, or an array or tensor of one."""
+    try:
+        found: object = quality.item() if hasattr(quality, "item") else quality
+    except (RuntimeError, ValueError):  # torch's and numpy's for several elements
+        found = quality
+    if not isinstance(found, numbers.Real):
+        raise ConfigError(
+            f"evaluate returned {shortened(repr(quality))}; it must return one number, the quality of the network, "
+            "where higher is better."
+        )
+    return float(found)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from evocompress.codecs.container import Contents
+from evocompress.codecs.dtypes import is_float
 from evocompress.codecs.tensor_table import fingerprint
 from evocompress.errors import ModelError
 from evocompress.weights import read_weights
+from evocompress.wording import kind_of, listed, shortened
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load", "names_for"]
+__all__ = ["fitting_names", "load", "names_for"]
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
-_LISTED = 5
 
 
 def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -> ModuleT:
@@ -28,7 +29,10 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     fault where the module shares that tensor with a name which the file has (tied weights), nor are batch
     normalisation's counters, which torch does not ask of old checkpoints either.
 
-    The tensors of a file that was packed without names get those of the module's state dict (`names_for`).
+    The tensors of a file that was packed without names get those of the module's state dict (`names_for`). Where the
+    file holds LinearConv factors of what are plain convolutions in the module (a run with the gene alpha writes such),
+    these get the weights that the factors make; all of the file must then fit. `evocompress.architecture.loaded` keeps
+    the factors instead.
 
     Args:
         path: The file.
@@ -36,8 +40,8 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
         strict: Names and shapes must agree. If False, what fits in both is loaded, and the rest is left as it is.
 
     Raises:
-        ModelError: The file does not fit; lists the names that only one side has, and both shapes where they differ.
-            If not strict: nothing of the file fits.
+        ModelError: The file does not fit; lists the names that only one side has, and both shapes where they differ,
+            and what to strip where names only begin differently. If not strict: nothing of the file fits.
         EvocompressError: The file cannot be read, or is neither `.evc` nor safetensors.
 
     >>> import pathlib, tempfile, evocompress, torch
@@ -49,12 +53,13 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     """
     own = _tensors(model)
     state = read_weights(path, functools.partial(names_for, model))
-    difference = _compare(state, own)
+    if _holds_factors(state, own):
+        state = _folded(state, model, os.fspath(path))
+    difference = _compare(_kinds(state), _kinds(own), own)
     if strict and any(difference):
-        raise ModelError(
-            f"{os.fspath(path)} does not fit the model, which is left as it was: {_told(difference)}. "
-            "strict=False loads what fits."
-        )
+        error = ModelError(f"{os.fspath(path)} does not fit the model: {_told(difference)}.")
+        error.add_note("The model is left as it was; strict=False loads what fits.")
+        raise error
     refused = {*difference.extra, *difference.unlike}
     fitting = {name: value for name, value in state.items() if name not in refused}
     if state and own and not fitting:
@@ -81,12 +86,38 @@ def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
                 return names
     raise ModelError(
         f"The file holds {len(contents.tensors)} tensors without names, and they were not those of this model, which "
-        f"has {len(own)}: {_listed(list(own)) or 'none'}."
+        f"has {len(own)}: {listed([shortened(name) for name in own]) or 'none'}."
     )
+
+
+def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
+    """The names of a file's tensors, its own or by `names_for`, if they and the shapes are those of this module.
+
+    Raises:
+        ModelError: They are not, as `load` says it.
+    """
+    own = _tensors(model)
+    names = [e.name for e in contents.tensors] if contents.lost_names is None else names_for(model, contents)
+    held = {
+        name: _Kind(entry.shape, entry.dtype, is_float(entry.dtype))
+        for name, entry in zip(names, contents.tensors, strict=True)
+    }
+    difference = _compare(held, _kinds(own), own)
+    if any(difference):
+        raise ModelError(f"the file does not fit the model: {_told(difference)}.")
+    return names
 
 
 def _is_counter(name: str) -> bool:
     return name.rpartition(".")[2] == "num_batches_tracked"
+
+
+class _Kind(NamedTuple):
+    """What a tensor is, without its values; `shape` is None for a lazy parameter, which takes any."""
+
+    shape: tuple[int, ...] | None
+    dtype: str
+    is_float: bool
 
 
 class _Difference(NamedTuple):
@@ -97,29 +128,59 @@ class _Difference(NamedTuple):
     unlike: dict[str, str]
 
 
-def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _tensors(model: object) -> dict[str, torch.Tensor]:
     """The module's tensors themselves by name, so that shared ones are the same object.
 
     Raises:
-        ModelError: One has no storage to copy into.
+        ModelError: It is no module, or a tensor has no storage to copy into.
     """
     import torch
 
+    if not isinstance(model, torch.nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else kind_of(model)
+        raise ModelError(f"model is {what}; it must be a torch.nn.Module, made already.")
     own = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
-    empty = [name for name, value in own.items() if value.is_meta]
+    empty = [shortened(name) for name, value in own.items() if value.is_meta]
     if empty:
         raise ModelError(
-            f"The model's tensors {_listed(empty)} are on the meta device and hold nothing to load into; "
+            f"The model's tensors {listed(empty)} are on the meta device and hold nothing to load into; "
             "call model.to_empty(device='cpu') first."
         )
     return own
 
 
-def _compare(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> _Difference:
-    covered = {id(tensor) for name, tensor in own.items() if name in state}
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, _Kind]:
+    from torch.nn.parameter import is_lazy
+
+    return {
+        name: _Kind(
+            None if is_lazy(tensor) else tuple(tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+            tensor.is_floating_point() or tensor.is_complex(),
+        )
+        for name, tensor in tensors.items()
+    }
+
+
+def _holds_factors(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the file has LinearConv factors where the model has plain weights."""
+    paths = [name.removesuffix("primary") for name in state if name.rpartition(".")[2] == "primary"]
+    return any(f"{path}weight" in own and f"{path}primary" not in own for path in paths)
+
+
+def _folded(state: Mapping[str, torch.Tensor], model: torch.nn.Module, source: str) -> dict[str, torch.Tensor]:
+    """The state dict of the plain network from one with LinearConv factors."""
+    from evocompress.architecture import PLAIN, changed, loaded
+
+    return changed(loaded(model, state, source), model, PLAIN).state_dict()
+
+
+def _compare(state: Mapping[str, _Kind], own: Mapping[str, _Kind], tensors: Mapping[str, torch.Tensor]) -> _Difference:
+    """What keeps a file and a model apart, whose `tensors` say which names share one."""
+    covered = {id(tensor) for name, tensor in tensors.items() if name in state}
     missing = [
         name
-        for name, tensor in own.items()
+        for name, tensor in tensors.items()
         if name not in state and id(tensor) not in covered and not _is_counter(name)
     ]
     extra = [name for name in state if name not in own]
@@ -127,30 +188,45 @@ def _compare(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor])
     return _Difference(missing, extra, unlike)
 
 
-def _faults(given: torch.Tensor, wanted: torch.Tensor) -> Iterator[str]:
+def _faults(given: _Kind, wanted: _Kind) -> Iterator[str]:
     """What keeps one tensor of the file from being copied into the model's."""
-    from torch.nn.parameter import is_lazy
-
-    if not is_lazy(wanted) and given.shape != wanted.shape:  # a lazy parameter takes the shape that it is given
+    if wanted.shape is not None and given.shape != wanted.shape:
         yield f"{_shape(given)} in the file, {_shape(wanted)} in the model"
-    elif given.is_floating_point() and not (wanted.is_floating_point() or wanted.is_complex()):
+    elif given.is_float and not wanted.is_float:
         yield f"{given.dtype} in the file, {wanted.dtype} in the model, which cannot hold fractions"
 
 
-def _shape(tensor: torch.Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "scalar"
+def _shape(kind: _Kind) -> str:
+    return "×".join(map(str, kind.shape or ())) or "scalar"
 
 
 def _told(difference: _Difference) -> str:
     parts = (
-        ("missing in the file", difference.missing),
-        ("unknown to the model", difference.extra),
-        ("not alike", [f"{name} ({fault})" for name, fault in difference.unlike.items()]),
+        ("missing in the file", [shortened(name) for name in difference.missing]),
+        ("unknown to the model", [shortened(name) for name in difference.extra]),
+        ("not alike", [f"{shortened(name)} ({fault})" for name, fault in difference.unlike.items()]),
     )
-    return "; ".join(f"{title}: {_listed(names)}" for title, names in parts if names)
+    told = [f"{title}: {listed(items)}" for title, items in parts if items]
+    if prefix := _prefix(difference.extra, {*difference.missing}):
+        told.append(
+            f"all of these in the file begin with {prefix!r}: strip it before saving, "
+            f"{{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}"
+        )
+    elif prefix := _prefix(difference.missing, {*difference.extra}):
+        told.append(f"all of these in the model begin with {prefix!r}: use the module inside, model.{prefix[:-1]}")
+    return "; ".join(told)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+def _prefix(names: Sequence[str], others: Set[str]) -> str:
+    """What all names begin with, and without which one of them is among the others; empty where there is none.
+
+    >>> _prefix(["module.a.weight", "module.a.bias"], {"a.weight", "a.bias"})
+    'module.'
+    """
+    for name in names:
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            prefix = ".".join(parts[:count]) + "."
+            if name[len(prefix) :] in others and all(other.startswith(prefix) for other in names):
+                return prefix
+    return ""

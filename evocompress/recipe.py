@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from evocompress.codecs import LOSSLESS, Codec, parse_codec
 from evocompress.codecs.coders import CODERS, CoderName
 from evocompress.errors import CodecError
+from evocompress.wording import listed, shortened
 
 __all__ = ["Recipe", "Rule"]
 
 Dims = Literal["any", "vector", "matrix"]
+_LISTED = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +34,13 @@ class Rule:
     dims: Dims = "any"
 
     def __post_init__(self) -> None:
-        given: object = self.codecs  # a single name, or a list, will do as well
-        object.__setattr__(self, "codecs", (given,) if isinstance(given, str) else tuple(self.codecs))
+        if not isinstance(self.match, str):
+            raise CodecError(f"match is {self.match!r}; it must be a glob of tensors' names, such as 'conv*'.")
+        object.__setattr__(self, "codecs", _tuple(self.codecs))
         if not self.codecs:
             raise CodecError(f"Rule {self.match!r} has no codecs; name at least one.")
-        if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
-            raise CodecError(f"Rule {self.match!r}: rate_factor is {self.rate_factor}; it must be positive.")
+        if not _positive(self.rate_factor):
+            raise CodecError(f"Rule {self.match!r}: rate_factor is {self.rate_factor!r}; it must be positive.")
         if self.dims not in get_args(Dims):
             known = ", ".join(get_args(Dims))
             raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {known}.")
@@ -54,6 +58,16 @@ class Rule:
         if self.dims != "any" and (dimensions >= 2) != (self.dims == "matrix"):
             return False
         return fnmatch.fnmatchcase(name, self.match)
+
+
+def _tuple(given: object) -> tuple[Any, ...]:
+    """Several things, or a single one, as a tuple."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+
+
+def _positive(value: object) -> bool:
+    """Whether it is a number that is positive and finite."""
+    return isinstance(value, numbers.Real) and 0 < float(value) < math.inf
 
 
 #: Without a rule of one's own: matrices by the cheapest of three codecs, vectors (biases, norms) in about 8 bits.
@@ -81,12 +95,16 @@ class Recipe:
     names: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rules", tuple(self.rules))
-        object.__setattr__(self, "defaults", tuple(self.defaults))
-        if self.coder not in CODERS:
+        for field in ("rules", "defaults"):
+            rules = _tuple(getattr(self, field))
+            object.__setattr__(self, field, rules)
+            odd = [rule for rule in rules if not isinstance(rule, Rule)]
+            if odd:
+                raise CodecError(f"{field} holds {shortened(repr(odd[0]))}; write it as Rule('conv*', ('dct',)).")
+        if self.coder not in tuple(CODERS):
             raise CodecError(f"coder is {self.coder!r}; it must be one of {', '.join(CODERS)}.")
-        if not (math.isfinite(self.rate_weight) and self.rate_weight > 0):
-            raise CodecError(f"rate_weight is {self.rate_weight}; it must be a positive, finite number.")
+        if not _positive(self.rate_weight):
+            raise CodecError(f"rate_weight is {self.rate_weight!r}; it must be a positive, finite number.")
 
     def rule(self, name: str, dimensions: int) -> Rule:
         """The rule of a tensor."""
@@ -106,7 +124,7 @@ class Recipe:
         known = list(tensors)
         idle = [rule.match for rule in self.rules if not any(rule.applies(*tensor) for tensor in known)]
         if idle:
-            names = ", ".join(name for name, _ in known[:8]) + (", …" if len(known) > 8 else "")
+            names = listed([shortened(name) for name, _ in known], _LISTED)
             raise CodecError(f"No tensor matches {', '.join(map(repr, idle))}; tensors are {names or '(none)'}.")
 
     def to_json(self) -> dict[str, Any]:

@@ -2,25 +2,110 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from evocompress.errors import ConfigError
 
-__all__ = ["TRIES", "Try", "find_rate_weight"]
+__all__ = ["TRIES", "LossLimit", "SizeLimit", "Target", "TargetMissed", "Try", "best", "find_rate_weight"]
 
 TRIES = 12
 
 
+class TargetMissed(ConfigError):
+    """None of the files that were tried meets the target."""
+
+
 class Try(NamedTuple):
-    """One λ that was tried: its file, whether that meets the target, its loss where that was measured, and how."""
+    """One λ that was tried: its file, whether that meets the target, and its loss where that was measured.
+
+    `refined` says that it comes from the search's second, dearer way of quantising; `zeroed` names the tensors that are
+    not zero and decode to zeros.
+    """
 
     rate_weight: float
     data: bytes
     meets: bool
     loss: float | None = None
-    layerwise: bool = False
+    refined: bool = False
+    zeroed: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeLimit:
+    """A file of at most `limit` bytes; among those that are, the largest is the best."""
+
+    limit: int
+    small_is_good: ClassVar[bool] = True
+    #: A refined search knows nearly where to look: tries, growth of the bracket, and how much larger λ may about be.
+    near: ClassVar[tuple[int, float]] = (8, 1.25)
+    headroom: ClassVar[float] = 1.0
+
+    def __str__(self) -> str:
+        return f"at most {self.limit} byte{'' if self.limit == 1 else 's'}"
+
+    def judged(self, found: Try) -> Try:
+        """The same, with whether it meets the target."""
+        return found._replace(meets=len(found.data) <= self.limit)
+
+    def missed(self, tried: Sequence[Try]) -> TargetMissed:
+        """What to say where no file meets it."""
+        least = min(tried, key=lambda found: len(found.data))
+        return TargetMissed(
+            f"No file meets the target, {self}: the smallest that these options reached has {len(least.data)} bytes, "
+            f"at λ = {least.rate_weight:.3g}. --max-bytes must be at least that."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LossLimit:
+    """A file whose network loses at most `increase` more than the checkpoint's; the smallest of them is the best.
+
+    `measure` gives what a file's network loses, `before` is the checkpoint's own, and `name` is what that is called.
+    """
+
+    measure: Callable[[bytes], float]
+    name: str
+    before: float
+    increase: float
+    small_is_good: ClassVar[bool] = False
+    #: As a size limit's; layers that make good each other's errors allow for a larger λ.
+    near: ClassVar[tuple[int, float]] = (7, 1.4)
+    headroom: ClassVar[float] = 1.4
+
+    def __str__(self) -> str:
+        return f"a {self.name} of at most {self.before + self.increase:.5g}"
+
+    def judged(self, found: Try) -> Try:
+        """The same, with its loss, and whether that meets the target."""
+        loss = self.measure(found.data)
+        return found._replace(meets=loss <= self.before + self.increase, loss=loss)
+
+    def missed(self, tried: Sequence[Try]) -> TargetMissed:
+        """What to say where no file meets it."""
+        losses = [found.loss for found in tried if found.loss is not None and math.isfinite(found.loss)]
+        start = f"No file meets the target, {self}: "
+        if not losses:
+            return TargetMissed(f"{start}of the {len(tried)} that were tried, none has a {self.name} that is finite.")
+        return TargetMissed(
+            f"{start}the least increase that these options reached is {_rounded_up(min(losses) - self.before)}. "
+            "--max-loss-increase must be at least that."
+        )
+
+
+Target: TypeAlias = SizeLimit | LossLimit
+
+
+def best(tried: Iterable[Try], *, small_is_good: bool) -> Try | None:
+    """Of the files that meet the target the largest (a size limit; refined ones before others), or the smallest (a
+    loss limit); None where none does.
+    """
+    meeting = [found for found in tried if found.meets]
+    if small_is_good:
+        return max(meeting, key=lambda found: (found.refined, len(found.data)), default=None)
+    return min(meeting, key=lambda found: len(found.data), default=None)
 
 
 def find_rate_weight(
@@ -47,7 +132,7 @@ def find_rate_weight(
         growth: How far the bracket grows at a time; nearer to 1 where `start` is a good guess.
 
     Raises:
-        ConfigError: No λ that was tried meets the target.
+        TargetMissed: No λ that was tried meets the target.
     """
     tried = [attempt(start)]
     good, bad = (tried[0], None) if tried[0].meets else (None, tried[0])
@@ -64,8 +149,18 @@ def find_rate_weight(
                 break  # nothing changes any more at this end
         tried.append(found)
         good, bad = (found, bad) if found.meets else (good, found)
-    meeting = [found for found in tried if found.meets]
-    if not meeting:
+    meeting = best(tried, small_is_good=small_is_good)
+    if meeting is None:
         sizes = [len(found.data) for found in tried]
-        raise ConfigError(f"No file meets the target: {len(tried)} were tried, of {min(sizes)} to {max(sizes)} bytes.")
-    return (max if small_is_good else min)(meeting, key=lambda found: len(found.data))
+        raise TargetMissed(f"No file meets the target: {len(tried)} were tried, of {min(sizes)} to {max(sizes)} bytes.")
+    return meeting
+
+
+def _rounded_up(number: float) -> str:
+    """A positive number in three digits that is not below it, so that it can be given as a limit.
+
+    >>> _rounded_up(0.0123401), _rounded_up(0.5), _rounded_up(2e-7)
+    ('0.0124', '0.5', '2e-07')
+    """
+    unit = 10.0 ** (math.floor(math.log10(number)) - 2)
+    return f"{math.ceil(number / unit * (1 - 1e-12)) * unit:.3g}"

@@ -43,17 +43,30 @@ def resolve(reference: str, *, what: str = "object", error: type[EvocompressErro
     5.0
     """
     module_name, colon, attribute = reference.partition(":")
-    if not colon or not module_name or not attribute:
-        raise error(f"{what} {reference!r}: write it as 'package.module:attribute'")
+    if not colon or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
+        raise error(f"{what} {reference!r}: write it as 'package.module:attribute', the module as in an import")
     found: Any = _module(module_name, reference, what, error)
+    file = getattr(found, "__file__", None)
+    home = f"{module_name} ({file})" if file else module_name  # which may not be the one that was meant
     for part in attribute.split("."):
         if not hasattr(found, part):
-            public = [name for name in dir(found) if not name.startswith("_")]
-            raise error(f"{what} {reference!r}: {module_name} has no {part!r}. {one_of(public, part)}")
+            raise error(f"{what} {reference!r}: {home} has no {part!r}. {one_of(_own(found, module_name), part)}")
         found = getattr(found, part)
     if not callable(found):
         raise error(f"{what} {reference!r}: it is a {type(found).__name__}; it must be callable")
     return found  # type: ignore[no-any-return]
+
+
+def _own(place: object, module_name: str) -> list[str]:
+    """Public names of what can be called in a module or class and was made there: none of what it imports."""
+    found = []
+    for name in vars(place) if hasattr(place, "__dict__") else ():
+        value = getattr(place, name, None)
+        # Classes and functions say where they are from; other callables, such as partial ones, are taken for its own.
+        home = getattr(value, "__module__", None) if hasattr(value, "__name__") else module_name
+        if callable(value) and not name.startswith("_") and f"{home}.".startswith(f"{module_name}."):
+            found.append(name)
+    return found
 
 
 def _module(name: str, reference: str, what: str, error: type[EvocompressError]) -> Any:
@@ -69,8 +82,10 @@ def _module(name: str, reference: str, what: str, error: type[EvocompressError])
         if failure.name is None or not (name == failure.name or name.startswith(failure.name + ".")):
             raise error(f"{what} {reference!r}: importing {name} needs {failure.name!r}, not installed") from failure
         hint = "it must be installed, or lie in the current folder"
+        if name.endswith(".py"):
+            hint = "write it without .py, as in an import"
         raise error(f"{what} {reference!r}: there is no module {failure.name!r}; {hint}") from failure
-    except Exception as failure:
+    except (Exception, SystemExit) as failure:  # a script without `if __name__ == "__main__"` may end itself
         raise error(f"{what} {reference!r}: importing {name} failed: {type(failure).__name__}: {failure}") from failure
 
 

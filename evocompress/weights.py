@@ -11,32 +11,57 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from evocompress.codecs.container import Contents, file_names, iterate, parse
 from evocompress.errors import EvocompressError, FormatError
+from evocompress.foreign import why_no_checkpoint
 from evocompress.packing import to_numpy, unpack
 from evocompress.safetensors_file import Slot, write_tensors
+from evocompress.wording import kind_of
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["read_file", "read_weights", "unpack_file", "write_weights"]
+__all__ = ["errors_name", "read_evc", "read_weights", "unpack_file", "write_weights"]
+
+_MAGIC = b"EVC"
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """A file's bytes.
+def read_evc(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file that begins as `.evc` files do.
 
     Raises:
         EvocompressError: It cannot be read; one line, for a user.
+        FormatError: It is another file; says which, if that is known.
     """
     with _opened(path) as file:
-        return file.read()
+        data = file.read(len(_MAGIC))
+        if data == _MAGIC:
+            return data + file.read()
+    try:
+        read_weights(path)
+    except FormatError as error:
+        raise FormatError(f"Not an .evc file: {error}") from None
+    raise FormatError(f"Not an .evc file: {path} is a safetensors file; evocompress pack makes an .evc file of it.")
+
+
+@contextlib.contextmanager
+def errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which file a FormatError is about."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{os.fspath(path)}: {error}") from error
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    if not isinstance(path, str | os.PathLike):
+        raise EvocompressError(f"path is {kind_of(path)}; it must be that of a file.")
     try:
         with Path(path).open("rb") as file:
             yield file
     except OSError as error:
         raise EvocompressError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:  # a null byte
+        raise EvocompressError(f"{os.fspath(path)!r} is no path: {error}") from None
 
 
 def read_weights(
@@ -54,12 +79,13 @@ def read_weights(
         EvocompressError: It cannot be read, or is neither (a pickled checkpoint is not opened: it could run code).
     """
     with _opened(path) as file:
-        head = file.read(3)
-    if head == b"EVC":
-        data = read_file(path)
-        if names is None or (contents := parse(data)).lost_names is None:
-            return unpack(data)
-        return unpack(data, names=names(contents))
+        head = file.read(len(_MAGIC))
+    if head == _MAGIC:
+        data = read_evc(path)
+        with errors_name(path):
+            if names is None or (contents := parse(data)).lost_names is None:
+                return unpack(data)
+            return unpack(data, names=names(contents))
     import safetensors
 
     try:
@@ -67,12 +93,7 @@ def read_weights(
             in_order = getattr(stored, "offset_keys", stored.keys)  # since safetensors 0.5; before, keys are sorted
             return {name: stored.get_tensor(name) for name in in_order()}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        hint = (
-            " It looks like a pickled checkpoint; save it with safetensors.torch.save_file."
-            if head[:2] in (b"PK", b"\x80\x02")
-            else ""
-        )
-        raise FormatError(f"{path} is neither safetensors nor .evc: {error}.{hint}") from None
+        raise FormatError(f"{os.fspath(path)} {why_no_checkpoint(path, error)}.") from None
 
 
 def write_weights(state: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> None:
@@ -95,12 +116,21 @@ def unpack_file(
 ) -> tuple[int, int]:
     """Decode an `.evc` file to safetensors one tensor after the other; returns how many tensors and weights it has.
 
-    In memory are the file and the work on one tensor. Arguments and errors are those of `read_weights`.
+    In memory are the file and the work on one tensor.
+
+    Args:
+        path: The file.
+        output: The file to write, whole or not at all.
+        names: Gives the names of its tensors, or refuses them; those of a file that has names are its own.
+
+    Raises:
+        EvocompressError: It cannot be read, is damaged, or no `.evc` file.
     """
-    data = read_file(path)
-    contents = parse(data)
-    given = None if names is None or contents.lost_names is None else list(names(contents))
-    called = file_names(contents, given)
-    slots = [Slot(name, entry.dtype, entry.shape) for name, entry in zip(called, contents.tensors, strict=True)]
-    write_tensors(Path(output), slots, iterate(data, given))
+    data = read_evc(path)
+    with errors_name(path):
+        contents = parse(data)
+        given = None if names is None else list(names(contents))
+        called = file_names(contents, given)
+        slots = [Slot(name, entry.dtype, entry.shape) for name, entry in zip(called, contents.tensors, strict=True)]
+        write_tensors(Path(output), slots, iterate(data, given))
     return len(slots), sum(math.prod(slot.shape) for slot in slots)

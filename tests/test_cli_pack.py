@@ -13,6 +13,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import evocompress
+from evocompress.architecture import Architecture, changed
 from evocompress.cli import app, main
 from evocompress.networks import build
 
@@ -96,9 +97,27 @@ def test_confidence_and_allocation_are_fitted_and_told(trained: Path, digits: Sp
     assert output.stat().st_size <= 3000
 
 
+_ON_NOISE = ("--model", "digits_cnn", "--noise", "1x8x8")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (("--device", "cpu"), "--device needs --model and --data (or --noise)"),
+        (("--samples", "9"), "--samples needs --model and --data (or --noise)"),
+        (("--seed", "0"), "--seed needs --model and --data (or --noise)"),
+        ((*_ON_NOISE, "--device", "blah"), "--device 'blah' is no device; torch can use cpu"),
+        ((*_ON_NOISE, "--device", "meta"), "--device 'meta' cannot be used"),
+        ((*_ON_NOISE, "--device", "cuda:99"), "--device 'cuda:99' cannot be used"),
+        (("--max-loss-increase", "nan"), "needs --model and --data"),
+        (("--max-bytes", "lots"), "--max-bytes: size='lots'"),
+        (("--rate-weight", "nan"), "--rate-weight nan: must be a positive"),
+        (("--rate-weight", "-1"), "--rate-weight -1: must be a positive"),
+        (("--rate-weight", "inf"), "--rate-weight inf: must be a positive"),
+        (("--model", "digits_cnn", "--data", "digits", "--max-loss-increase", "nan"), "at least 0"),
+        (("--model", "digits_cnn", "--data", "digits", "--max-loss-increase", "-1"), "at least 0"),
+        (("--model", "digits_cnn", "--data", "digits", "--max-loss-increase", "inf"), "at least 0"),
+        (("--model", "digits_cn", "--data", "digits"), "--model: network 'digits_cn' is unknown. Did you mean"),
         (("--allocation-rounds", "2"), "--allocation-rounds needs --model and --data (or --noise)"),
         (
             ("--model", "digits_cnn", "--noise", "1x8x8", "--fit-confidence"),
@@ -108,9 +127,9 @@ def test_confidence_and_allocation_are_fitted_and_told(trained: Path, digits: Sp
         (("--data", "digits"), "belong together"),
         (("--model", "digits_cnn", "--data", "digits", "--noise", "1x8x8"), "exclude each other"),
         (("--model", "digits_cnn", "--noise", "1x8x8", "--max-loss-increase", "0.1"), "needs --model and --data"),
-        (("--model", "digits_cnn", "--noise", "8x8"), "channels x height x width"),
+        (("--model", "digits_cnn", "--noise", "8x8x8x8"), "channels x height x width"),
         (("--model", "digits_cnn", "--noise", "3x32x32"), "fails on images of shape (2, 3, 32, 32)"),
-        (("--model", "lenet5_caffe", "--noise", "1x28x28"), "does not fit the model"),
+        (("--model", "lenet5_caffe", "--noise", "1x28x28"), "--model lenet5_caffe: "),
         (("--rate-weight", "1e-4", "--max-bytes", "1kB"), "exclude each other"),
         (("--max-bytes", "5"), "No file meets the target"),
         (("--preset", "bset"), "Did you mean 'best'"),
@@ -128,7 +147,8 @@ def test_mistakes_get_one_line_and_leave_nothing(
     with pytest.raises(SystemExit) as caught:
         main()
     error = capsys.readouterr().err
-    assert caught.value.code and expected in error and "Traceback" not in error
+    assert caught.value.code == 2 and expected in error and "Traceback" not in error
+    assert "strict=" not in error
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,3 +171,41 @@ def test_what_is_no_file_is_not_replaced(
     after = output.lstat()
     assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
     assert kind != "link" or target.read_bytes() == b"mine"
+
+
+def test_a_network_for_unpack_must_be_the_one(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, output = safetensors.torch.load_file(trained), tmp_path / "back.safetensors"
+    for name, names in (("named.evc", True), ("nameless.evc", False)):
+        (tmp_path / name).write_bytes(evocompress.pack(state, evocompress.Recipe(names=names)))
+        words = ["evocompress", "unpack", str(tmp_path / name), "-o", str(output), "--model"]
+        monkeypatch.setattr("sys.argv", [*words, "lenet5_caffe"])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        error = capsys.readouterr().err
+        assert caught.value.code == 2 and "16×1×3×3 in the file, 20×1×5×5 in the model" in error
+        assert "--model lenet5_caffe" in error and not output.exists()
+        invoke(*words[1:], "digits_cnn")
+        assert safetensors.torch.load_file(output).keys() == state.keys()
+        output.unlink()
+
+
+def test_a_file_without_names_is_packed_anew(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    nameless, output = tmp_path / "nameless.evc", tmp_path / "w.evc"
+    nameless.write_bytes(evocompress.pack(safetensors.torch.load_file(trained), evocompress.Recipe(1e-9, names=False)))
+    invoke("pack", nameless, "-o", output, *_ON_NOISE, "--samples", 50, "--rate-weight", "1e-5", "--preset", "fast")
+    assert evocompress.unpack(output.read_bytes()).keys() == safetensors.torch.load_file(trained).keys()
+    assert loss(output, digits) == pytest.approx(loss(trained, digits), abs=0.1)
+
+
+def test_factors_are_not_calibrated_on_plain_convolutions(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = evocompress.load(trained, build("digits_cnn"))
+    path = tmp_path / "factors.evc"
+    path.write_bytes(evocompress.pack(changed(plain, plain, Architecture(0.5)).state_dict()))
+    monkeypatch.setattr("sys.argv", ["evocompress", "pack", str(path), "-o", str(tmp_path / "w.evc"), *_ON_NOISE])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2 and "holds factors of its convolutions" in capsys.readouterr().err

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -124,10 +126,50 @@ def test_a_quality_of_nan_never_wins() -> None:
     assert step.quality == 0.1 and step.recipe.rate_weight == 1e-3 and holds(module, step.data)
 
 
-def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ConfigError, match="recipes"):
-        Cycle(model(), recipes=[], evaluate=accuracy)
-    with pytest.raises(ConfigError, match="size_weight"):
-        Cycle(model(), recipes=[1e-3], evaluate=accuracy, size_weight=-1.0)
+@pytest.mark.parametrize(
+    ("quality", "message"),
+    [
+        (None, "evaluate returned None; it must return one number"),
+        ("0.9", "evaluate returned '0.9'"),
+        (torch.ones(3), "evaluate returned tensor"),
+        (np.ones(2), "evaluate returned array"),
+        (float("nan"), "evaluate returned nan, nan: for no recipe a quality to choose by"),
+        (float("-inf"), "evaluate returned -inf, -inf"),
+    ],
+)
+def test_what_is_no_quality_is_refused_and_the_weights_stay(quality: Any, message: str) -> None:
+    module = model()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    cycle = Cycle(module, recipes=[1e-2, 1e-1], evaluate=lambda _: quality)
+    with pytest.raises(ConfigError, match=message):
+        cycle.compress()
+    assert unchanged(module, before) and cycle.history == []
+
+
+@pytest.mark.parametrize("quality", [torch.tensor(0.5), torch.tensor([0.5]), np.float32(0.5), np.array([0.5])])
+def test_a_quality_may_be_a_tensor_of_one_number(quality: Any) -> None:
+    assert Cycle(model(), recipes=[1e-2], evaluate=lambda _: quality).compress().quality == 0.5
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("recipes", []),
+        ("recipes", 1e-4),
+        ("recipes", "best"),
+        ("size_weight", -1.0),
+        ("size_weight", "a"),
+        ("evaluate", 0.9),
+        ("sensitivities", {"3.weight": 1.0}),
+        ("model", {"w": torch.ones(2)}),
+    ],
+)
+def test_wrong_arguments_are_refused(argument: str, value: Any) -> None:
+    arguments: dict[str, Any] = {"model": model(), "recipes": [1e-3], "evaluate": accuracy, argument: value}
+    with pytest.raises(ConfigError, match=f"^{argument} is"):
+        Cycle(arguments.pop("model"), **arguments)
+
+
+def test_there_is_no_best_before_the_first() -> None:
     with pytest.raises(ModelError, match="compress"):
         _ = Cycle(model(), recipes=[1e-3], evaluate=accuracy).best

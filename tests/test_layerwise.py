@@ -213,7 +213,7 @@ def test_noise_stands_in_for_data() -> None:
     assert torch.equal(images.images, noise_images("3X16x16", 200, seed=1).images)
     neighbours = float((images.images[..., 1:] * images.images[..., :-1]).mean())
     assert neighbours > 0.6  # as in natural images
-    for shape in ("3x16", "3x0x4", "axbxc", "3x-1x4", ""):
+    for shape in ("3x16x16x2", "3x0x4", "axbxc", "3x-1x4", ""):
         with pytest.raises(DataError, match="channels x height x width"):
             noise_images(shape, 1, seed=0)
 

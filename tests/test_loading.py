@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 import evocompress
-from evocompress.errors import EvocompressError, ModelError
+from evocompress.architecture import Architecture, changed, loaded
+from evocompress.errors import EvocompressError, FormatError, ModelError
 
 
 def network(width: int = 6) -> nn.Sequential:
@@ -91,7 +93,7 @@ def test_fractions_do_not_become_integers(tmp_path: Path) -> None:
     target = nn.BatchNorm1d(2)
     state = {**values(target), "num_batches_tracked": torch.tensor(1.5)}
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(ModelError, match="num_batches_tracked .torch.float32 in the file, torch.int64 in the model"):
+    with pytest.raises(ModelError, match="num_batches_tracked .float32 in the file, int64 in the model"):
         evocompress.load(tmp_path / "w.safetensors", target)
 
 
@@ -113,8 +115,81 @@ def test_a_lazy_layer_takes_its_shape_and_a_meta_one_is_refused(tmp_path: Path) 
         evocompress.load(path, nn.Linear(4, 3, device="meta"))
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "junk.evc").write_bytes(b"EVCjunk")
-    for name in ("none.evc", "junk.evc"):
-        with pytest.raises(EvocompressError):
-            evocompress.load(tmp_path / name, nn.Linear(2, 2))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"EVCjunk-junk", "w.bin: The checksum does not match|format version"),
+        (b"", "is empty"),
+        (b"PK\x03\x04 zip", "pickled checkpoint.*save_file"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
+        (b"plain text, and more than a little", "neither safetensors nor .evc"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "w.bin").write_bytes(content)
+    with pytest.raises(EvocompressError, match=message):
+        evocompress.load(tmp_path / "w.bin", nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("kept", [40, 1000])
+def test_a_truncated_file_says_both_sizes(tmp_path: Path, kept: int) -> None:
+    path = saved(network(), tmp_path / "w.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept])
+    with pytest.raises(FormatError, match=rf"truncated: its safetensors header announces (\d+) bytes.*has {kept}"):
+        evocompress.load(path, network())
+    path.write_bytes(whole + b"more")
+    with pytest.raises(FormatError, match=rf"announces {len(whole)} bytes, the file has {len(whole) + 4}"):
+        evocompress.load(path, network())
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "message"),
+    [
+        ("w.evc", 3, "model is an int; it must be a torch.nn.Module"),
+        ("w.evc", nn.Linear, "model is the class Linear"),
+        (nn.Linear(2, 2), nn.Linear(2, 2), "path is a Linear"),
+        ("a\0b", nn.Linear(2, 2), "is no path"),
+    ],
+)
+def test_arguments_of_another_kind(path: Any, model: Any, message: str) -> None:
+    with pytest.raises(EvocompressError, match=message):
+        evocompress.load(path, model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module._orig_mod."])
+def test_names_that_only_begin_differently(tmp_path: Path, prefix: str) -> None:
+    plain, wrapped = tmp_path / "plain.evc", tmp_path / "wrapped.evc"
+    plain.write_bytes(evocompress.pack(network().state_dict()))
+    wrapped.write_bytes(evocompress.pack({prefix + name: value for name, value in network().state_dict().items()}))
+    with pytest.raises(ModelError, match=rf"in the file begin with '{prefix}': strip it.*removeprefix\('{prefix}'\)"):
+        evocompress.load(wrapped, network())
+    outer: nn.Module = network()
+    for name in reversed(prefix.split(".")[:-1]):
+        outer = nn.ModuleDict({name: outer})
+    with pytest.raises(
+        ModelError, match=rf"in the model begin with '{prefix}': use the module inside, model.{prefix[:-1]}"
+    ):
+        evocompress.load(plain, outer)
+
+
+def test_long_names_are_cut(tmp_path: Path) -> None:
+    (tmp_path / "w.evc").write_bytes(evocompress.pack({"a" * 500 + "b": torch.ones(2)}))
+    with pytest.raises(ModelError, match="a…a*b") as caught:
+        evocompress.load(tmp_path / "w.evc", nn.Linear(2, 2))
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 300
+
+
+def test_factors_become_the_plain_weights_that_they_make(tmp_path: Path) -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
+    factored = changed(plain, plain, Architecture(0.5, 0.5))
+    (tmp_path / "w.evc").write_bytes(evocompress.pack(factored.state_dict(), 1e-9))
+    x = torch.randn(2, 3, 9, 9)
+    target = evocompress.load(tmp_path / "w.evc", plain)
+    exact = loaded(plain, evocompress.unpack((tmp_path / "w.evc").read_bytes()), "w.evc")
+    assert target is plain and list(target.state_dict()) == list(plain.state_dict())
+    torch.testing.assert_close(target.eval()(x), exact.eval()(x))
+    with pytest.raises(ModelError, match="does not fit"):
+        evocompress.load(tmp_path / "w.evc", nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3)))

@@ -8,10 +8,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import evocompress
 from evocompress import Recipe, Rule, pack, unpack
-from evocompress.codecs import inspect
+from evocompress.codecs import Sensitivity, inspect
 from evocompress.errors import CodecError, FormatError
 
 
@@ -111,6 +112,10 @@ def test_what_is_not_finite_is_refused_by_name(value: float, word: str) -> None:
     "value",
     [
         torch.eye(3).to_sparse(),
+        torch.zeros(3, device="meta"),
+        torch.zeros(3).to(torch.float8_e4m3fn),
+        nn.LazyLinear(2).weight,
+        {"w": torch.zeros(3)},
         torch.zeros(3, dtype=torch.complex64),
         np.zeros(3, np.complex64),
         np.array(["a"]),
@@ -124,6 +129,68 @@ def test_what_is_not_finite_is_refused_by_name(value: float, word: str) -> None:
 def test_what_is_no_dense_real_tensor_is_refused_by_name(value: object) -> None:
     with pytest.raises(CodecError, match="'odd'"):
         pack({"fine": torch.zeros(3), "odd": value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((nn.Linear(2, 2),), "state_dict is a Linear; it must map names to tensors: model.state_dict"),
+        (([1],), "state_dict is a list"),
+        (({1: torch.ones(2)},), "state_dict has the name 1, an int"),
+        (({"w": torch.ones(2)}, "best"), "recipe is 'best'; it must be a Recipe, or its rate weight"),
+        (({"w": torch.ones(2)}, [1e-4]), "recipe is"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        pack(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("sensitivities", "message"),
+    [
+        (3, "sensitivities is an int"),
+        ({"fc.weight": None}, "'fc.weight': its sensitivity is None"),
+        ({"fc.weight": "a"}, "'fc.weight': its sensitivity is a str"),
+        ({"fc.weight": Sensitivity(np.eye(3)[None], np.ones(4))}, r"'fc.weight': .*matrix \(4, 3\).*\(10, 72\)"),
+    ],
+)
+def test_sensitivities_of_another_kind_are_refused(sensitivities: Any, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        pack(network(), 1e-4, sensitivities=sensitivities)
+
+
+@pytest.mark.parametrize("data", ["w.evc", 3, None, [1, 2]])
+def test_what_is_no_bytes_is_refused(data: Any) -> None:
+    with pytest.raises(FormatError, match=r"data is .*give the bytes"):
+        unpack(data)
+
+
+def test_names_and_frameworks_of_another_kind_are_refused() -> None:
+    data: Any = pack(network(), Recipe(names=False))
+    framework: Any = "jax"
+    with pytest.raises(CodecError, match="framework is 'jax'"):
+        unpack(data, framework)
+    for names in (3, [1, 2], nn.Linear(2, 2)):
+        with pytest.raises(CodecError, match="names holds"):
+            unpack(data, names=names)  # type: ignore[arg-type]
+
+
+def test_messages_name_what_a_file_can_hold_and_cut_long_names() -> None:
+    with pytest.raises(CodecError, match="float8_e4m3fn; convert it to one of float32, float16, bfloat16"):
+        pack({"w": torch.zeros(3).to(torch.float8_e4m3fn)})
+    with pytest.raises(CodecError, match=r"'a+…a+b' holds NaN.*--rule 'a+\*a+b=lossless'") as caught:
+        pack({"a" * 500 + "b": torch.tensor([float("nan")])})
+    assert len(str(caught.value)) < 500
+    with pytest.raises(CodecError, match=r"'w'.*--rule 'w=lossless'"):
+        pack({"w": torch.tensor([1e200], dtype=torch.float64)})
+
+
+def test_a_subclass_of_a_tensor_is_one() -> None:
+    class Mine(torch.Tensor):
+        pass
+
+    assert unpack(pack({"w": torch.ones(3).as_subclass(Mine)}, 1e-6))["w"].shape == (3,)
 
 
 def test_a_smaller_rate_weight_is_larger_and_more_exact() -> None:

@@ -51,6 +51,10 @@ def test_a_single_codec_may_be_written_as_text() -> None:
         ({"rate_factor": 0.0}, "must be positive"),
         ({"rate_factor": float("nan")}, "must be positive"),
         ({"dims": "tensor"}, "must be one of any, vector, matrix"),
+        ({"codecs": ("nope",)}, r"no codec or stage 'nope'.*wavelet\.$"),
+        ({"codecs": 3}, "A codec is 3"),
+        ({"match": 3}, "match is 3"),
+        ({"rate_factor": "x"}, "rate_factor is 'x'"),
     ],
 )
 def test_a_wrong_rule_says_what_is_wrong(arguments: dict[str, Any], message: str) -> None:
@@ -58,8 +62,17 @@ def test_a_wrong_rule_says_what_is_wrong(arguments: dict[str, Any], message: str
         Rule(**arguments)
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
-def test_the_rate_weight_must_be_positive(weight: float) -> None:
+def test_rules_may_be_one_and_must_be_rules() -> None:
+    rule: Any = Rule("a*")
+    assert Recipe(rules=rule).rules == (rule,)
+    for given in ("conv*", ("conv*",)):
+        wrong: Any = given
+        with pytest.raises(CodecError, match=r"rules holds 'conv\*'"):
+            Recipe(rules=wrong)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf"), "x", None])
+def test_the_rate_weight_must_be_positive(weight: Any) -> None:
     with pytest.raises(CodecError, match="rate_weight"):
         Recipe(weight)
 

@@ -39,11 +39,24 @@ def test_the_current_folder_comes_last(folder: Path) -> None:
         ("math:pi", "it is a float; it must be callable"),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
         ("json.no_such_part:f", "no module 'json.no_such_part'"),
+        ("mine.py:f", "no module 'mine'; write it without .py"),
+        ("./mine:f", "write it as 'package.module:attribute', the module as in an import"),
     ],
 )
 def test_what_cannot_be_resolved(reference: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         resolve(reference, what="data set", error=DataError)
+
+
+def test_only_what_the_module_makes_is_suggested(folder: Path) -> None:
+    (folder / "module_of_mine_d.py").write_text(
+        "import functools\nfrom pathlib import Path\nfrom math import hypot\nimport json\n"
+        "def other(): ...\nclass Net:\n    def make(self): ...\nhalf = functools.partial(other)\nlimit = 3\n"
+    )
+    with pytest.raises(ConfigError, match=r"has no 'othr'. Did you mean 'other'\? Known: Net, half, other\.$"):
+        resolve("module_of_mine_d:othr")
+    with pytest.raises(ConfigError, match=r"has no 'mak'. Did you mean 'make'\? Known: make\.$"):
+        resolve("module_of_mine_d:Net.mak")
 
 
 def test_a_module_that_fails_is_told_from_one_that_is_missing(folder: Path) -> None:
@@ -56,6 +69,9 @@ def test_a_module_that_fails_is_told_from_one_that_is_missing(folder: Path) -> N
         resolve("module_of_mine_b:f")
     with pytest.raises(ConfigError, match="failed: SyntaxError"):
         resolve("module_of_mine_c:f")
+    (folder / "module_of_mine_e.py").write_text("import sys\nsys.exit(0)")
+    with pytest.raises(ConfigError, match="failed: SystemExit: 0"):
+        resolve("module_of_mine_e:f")
 
 
 def test_options() -> None:

@@ -1,4 +1,8 @@
-"""The command line: one module per group of commands, and one place that turns errors into one line."""
+"""The command line: one module per group of commands, and one place that turns errors into one line.
+
+Exit statuses: 2 where what was given (an option, a file, a network, data, a run's folder) cannot be used, 1 where the
+work itself went wrong (a full disk, too little memory, a run without a result), 130 after Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +47,30 @@ for module in (run, analyse, pack, files, curve, kernels, saccades, data):
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """A user's mistake ends in one message and an exit status: 2 for what was asked wrongly, 1 for what went wrong."""
+    """A mistake ends in one message, without a traceback, and an exit status."""
     try:
         yield
     except EvocompressError as error:
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        # A configuration's problems have a line each; others may quote what torch or a user's own code said in several.
+        _tell(str(error) if isinstance(error, ConfigError) else " ".join(str(error).split()))
+        sys.exit(2)
     except BrokenPipeError:  # the reader of our output went away: `evocompress … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        Console(stderr=True).print(Text(f"error: {where}{error.strerror or error}"), soft_wrap=True)
+        _tell(f"{where}{error.strerror or error}")
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        # torch's lack of memory is a RuntimeError, on the CPU of no class of its own.
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):
+            raise
+        _tell(f"There is not enough memory. {str(error).strip().partition(chr(10))[0]}".strip())
+        sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.cli.checks import about, check_output
 from evocompress.errors import EvocompressError
 
 if TYPE_CHECKING:
@@ -33,14 +34,15 @@ def front(
     png: Annotated[Path | None, typer.Option(help="Draw the fronts, several in one picture, to this file.")] = None,
 ) -> None:
     """Print the front of a run, finished or going on; compare several."""
-    from rich.console import Console
-
     from evocompress.analysis import front as front_of
+    from evocompress.cli.console import output_console
     from evocompress.display import front_table
     from evocompress.export import front_rows
     from evocompress.search.history import read_history
 
     limits = _Limits(under, above)
+    if png is not None:
+        check_output(png, [], "--png")
     histories = {str(run): read_history(run) for run in runs}
     fronts = {label: limits.apply(front_of(history)) for label, history in histories.items()}
     if png is not None:
@@ -48,7 +50,7 @@ def front(
     if as_json:
         typer.echo(json.dumps({label: front_rows(points) for label, points in fronts.items()}, indent=1))
         return
-    console = Console()
+    console = output_console()
     for label, points in fronts.items():
         console.print(front_table(points, title=label))
         console.print()
@@ -65,8 +67,10 @@ class _Limits:
     def __init__(self, under: str | None, above: str | None) -> None:
         from evocompress.quantities import parse_bytes, parse_fraction
 
-        self.under = None if under is None else parse_bytes(under)
-        self.above = None if above is None else parse_fraction(above)
+        with about("--under", under or ""):
+            self.under = None if under is None else parse_bytes(under)
+        with about("--above", above or ""):
+            self.above = None if above is None else parse_fraction(above)
 
     def apply(self, points: list[FrontPoint]) -> list[FrontPoint]:
         return [

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.cli.checks import check_output
 from evocompress.errors import ConfigError
+from evocompress.wording import counted
 
 if TYPE_CHECKING:
     from evocompress.curve import CurvePoint, Curves
@@ -76,7 +78,7 @@ def curve(
         typer.echo("No tensor has two dimensions; vectors follow one rule whatever the codec, so all curves are alike.")
     if named:
         typer.echo("Presets spend more bits on small tensors, where errors matter most; plain error counts all alike.")
-    typer.echo(f"{csv_path}: {len(points)} files" + (f"; {png_path}" if png else ""))
+    typer.echo(f"{csv_path}: {counted(len(points), 'file')}" + (f"; {png_path}" if png else ""))
 
 
 def _outputs(weights: Path, output: Path | None) -> tuple[Path, Path]:
@@ -85,12 +87,9 @@ def _outputs(weights: Path, output: Path | None) -> tuple[Path, Path]:
     stem = Path(default) if output is None else output / default if output.is_dir() else output
     if stem.suffix in (".csv", ".png"):
         stem = stem.with_suffix("")
-    if not stem.parent.is_dir():
-        raise ConfigError(f"--output {output}: its folder does not exist.")
     paths = tuple(stem.with_name(stem.name + suffix) for suffix in (".csv", ".png"))
     for path in paths:
-        if path.is_dir():
-            raise ConfigError(f"--output {output}: {path} is a folder.")
+        check_output(path, [weights])
     return paths[0], paths[1]
 
 
@@ -152,10 +151,10 @@ def _measure(
 
 def _print_best(curves: Curves, baseline: str) -> None:
     """At a few signal-to-noise ratios the codec or preset that is smallest, and by how much."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from evocompress.cli.console import output_console
     from evocompress.curve import bits_at
 
     ratios = _round_ratios([point.snr_db for point in curves[baseline] if math.isfinite(point.snr_db)])
@@ -171,7 +170,7 @@ def _print_best(curves: Curves, baseline: str) -> None:
         gain = f"{100 * (1 - known[best] / base):.1f} %" if known[best] < base else "—"
         table.add_row(f"{ratio} dB", Text(best), f"{known[best]:.3f}", f"{base:.3f}", gain)
     if table.row_count:
-        Console().print(table, highlight=False)
+        output_console().print(table, highlight=False)
 
 
 def _round_ratios(measured: Sequence[float]) -> list[int]:

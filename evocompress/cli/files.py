@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.errors import ConfigError
+from evocompress.cli.checks import about, check_output
+from evocompress.errors import ModelError
+from evocompress.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from evocompress.codecs import TensorInfo
     from evocompress.codecs.container import Contents
 
-__all__ = ["check_output", "register"]
+__all__ = ["register", "size_line"]
 
 Evc = Annotated[Path, typer.Argument(metavar="FILE.evc", help="A compressed file.")]
 
@@ -28,15 +30,13 @@ def register(app: typer.Typer) -> None:
         app.command(name)(command)
 
 
-def check_output(source: Path, output: Path) -> None:
-    """Refuse to write over what is being read, or to a place that is none."""
-    if output.exists() and source.exists() and output.samefile(source):
-        raise ConfigError(f"--output {output} is the input itself; give another name.")
-    if output.is_symlink() or (output.exists() and not output.is_file() and not output.is_dir()):
-        # Whole files are written beside and moved there, which would replace a device or a link itself.
-        raise ConfigError(f"--output {output} is a link or a device, which would be replaced; give a file's own name.")
-    if output.is_dir() or not output.parent.is_dir():
-        raise ConfigError(f"--output {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}.")
+def size_line(nbytes: int, weights: int, tensors: int) -> str:
+    """A file in figures: what it holds, and what each weight takes if there is one."""
+    if not weights:
+        held = f"{counted(tensors, 'tensor')} without weights" if tensors else "no tensors"
+        return f"{nbytes} bytes, {held}"
+    each = f"{8 * nbytes / weights:.3f} bits per weight"
+    return f"{nbytes} bytes, {counted(weights, 'weight')} in {counted(tensors, 'tensor')}, {each}"
 
 
 def unpack(
@@ -44,24 +44,29 @@ def unpack(
     output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")],
     model: Annotated[
         str | None,
-        typer.Option(help="For a file without names: the network whose names its tensors have, or module:factory."),
+        typer.Option(help="The network that the file is of, or module:factory: gives the names to a file without."),
     ] = None,
 ) -> None:
     """Decode a file to safetensors, with the original names, shapes and dtypes."""
     from evocompress.weights import unpack_file
 
-    check_output(file, output)
+    check_output(output, [file])
     tensors, weights = unpack_file(file, output, None if model is None else _names_of(model))
-    typer.echo(f"{output}: {tensors} tensors, {weights} weights")
+    typer.echo(f"{output}: {counted(tensors, 'tensor')}, {counted(weights, 'weight')}")
 
 
 def _names_of(model: str) -> Callable[[Contents], list[str]]:
-    import functools
-
-    from evocompress.loading import names_for
+    from evocompress.loading import fitting_names
     from evocompress.networks import build
 
-    return functools.partial(names_for, build(model))
+    with about("--model", model, ModelError):
+        network = build(model)
+
+    def names(contents: Contents) -> list[str]:
+        with about("--model", model, ModelError):
+            return fitting_names(network, contents)
+
+    return names
 
 
 def inspect(
@@ -70,10 +75,11 @@ def inspect(
 ) -> None:
     """Show what each tensor of a file takes: shape, codec, bits per weight, payload and side bytes."""
     from evocompress.codecs import inspect as inspect_file
-    from evocompress.weights import read_file
+    from evocompress.weights import errors_name, read_evc
 
-    data = read_file(file)
-    tensors, header = inspect_file(data)
+    data = read_evc(file)
+    with errors_name(file):
+        tensors, header = inspect_file(data)
     if as_json:
         rows = [_row(info) for info in tensors]
         typer.echo(
@@ -88,9 +94,10 @@ def _row(info: TensorInfo) -> dict[str, object]:
 
 
 def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from evocompress.cli.console import output_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("tensor", overflow="fold")
@@ -101,17 +108,13 @@ def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int) -> None:
         table.add_column(title, justify="right")
     for info in tensors:
         shape = "×".join(map(str, info.shape)) or "scalar"
-        numbers = (f"{info.bits_per_weight:.3f}", f"{info.payload_bytes:.1f}", str(info.side_bytes))
+        bits = f"{info.bits_per_weight:.3f}" if info.weights else "—"
+        numbers = (bits, f"{info.payload_bytes:.1f}", str(info.side_bytes))
         codec = info.codec if info.tied_to is None else f"tied to {info.tied_to}"
         table.add_row(Text(info.name), shape, info.dtype, Text(codec), *numbers)
     weights = sum(info.weights for info in tensors)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{nbytes} bytes: {header} of header, {len(tensors)} tensors, {weights} weights, "
-        f"{8 * nbytes / max(weights, 1):.3f} bits per weight",
-        highlight=False,
-    )
+    output_console().print(table)
+    typer.echo(f"{size_line(nbytes, weights, len(tensors))}; {header} bytes of header")
 
 
 def codecs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.cli.checks import check_output
 from evocompress.errors import ConfigError
+from evocompress.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +54,8 @@ def kernels(
     from evocompress.kernels.tables import write_csv, write_json
     from evocompress.weights import read_weights
 
-    outputs = _outputs({"--json": json, "--csv": csv, "--html": html, "--png": png})
+    inputs = [path for path in (weights, compare, image) if path is not None]
+    outputs = _outputs({"--json": json, "--csv": csv, "--html": html, "--png": png}, inputs)
     if image is not None and html is None and png is None:
         raise ConfigError("--image needs a gallery to show the picture in: add --png FILE or --html FILE.")
     if html is not None:
@@ -82,7 +85,7 @@ def kernels(
         _galleries(sections(rows, state, after, image=picture, per_class=per_class), title, html, png)
     _print(rows, layers)
     if outputs:
-        typer.echo(f"{len(rows)} kernels: {', '.join(str(path) for path in outputs)}")
+        typer.echo(f"{counted(len(rows), 'kernel')}: {', '.join(str(path) for path in outputs)}")
 
 
 def _galleries(shown: Sequence[Section], title: str, html: Path | None, png: Path | None) -> None:
@@ -96,14 +99,16 @@ def _galleries(shown: Sequence[Section], title: str, html: Path | None, png: Pat
         write_gallery_png(shown, title, png)
 
 
-def _outputs(paths: Mapping[str, Path | None]) -> list[Path]:
-    """The files to write, which must have folders."""
+def _outputs(paths: Mapping[str, Path | None], inputs: Sequence[Path]) -> list[Path]:
+    """The files to write: each another one, and none that is read."""
+    found: list[Path] = []
     for option, path in paths.items():
-        if path is not None and path.is_dir():
-            raise ConfigError(f"{option} {path} is a folder; give a file.")
-        if path is not None and not path.parent.is_dir():
-            raise ConfigError(f"{option} {path}: its folder does not exist.")
-    return [path for path in paths.values() if path is not None]
+        if path is not None:
+            check_output(path, inputs, option)
+            if path.resolve() in map(Path.resolve, found):
+                raise ConfigError(f"{option} {path} is written already by another option; give another name.")
+            found.append(path)
+    return found
 
 
 def _second(path: Path, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -118,10 +123,10 @@ def _second(path: Path, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 
 def _print(rows: Sequence[KernelRow], layers: Sequence[str]) -> None:
     """Counts of the classes per layer, and what changed."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from evocompress.cli.console import output_console
     from evocompress.kernels.classify import CLASSES
 
     counts = {name: collections.Counter[str]() for name in layers}
@@ -136,14 +141,15 @@ def _print(rows: Sequence[KernelRow], layers: Sequence[str]) -> None:
         table.add_row(Text(layer.removesuffix(".weight")), *(str(count[name] or "·") for name in used))
     if len(layers) > 1:
         table.add_row("all", *(str(sum(count[name] for count in counts.values())) for name in used), style="bold")
-    Console().print(table, highlight=False)
+    output_console().print(table, highlight=False)
     if any(row.after is not None for row in rows):
         _print_changes(rows)
 
 
 def _print_changes(rows: Sequence[KernelRow]) -> None:
     changed = [row for row in rows if row.changed]
-    typer.echo(f"{len(changed)} of {len(rows)} kernels changed class ({100 * len(changed) / max(1, len(rows)):.1f} %)")
+    share = f"{100 * len(changed) / max(1, len(rows)):.1f} %"
+    typer.echo(f"{len(changed)} of {counted(len(rows), 'kernel')} changed class ({share})")
     moves = collections.Counter(
         (_named(row.kernel.kernel_class, row.kernel.order), _named(row.after.kernel_class, row.after.order))
         for row in changed

@@ -10,15 +10,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.cli.files import check_output
-from evocompress.errors import ConfigError
+from evocompress.cli.checks import about, check_device, check_output
+from evocompress.cli.files import size_line
+from evocompress.cli.pack_options import (
+    check_combinations,
+    check_loss_increase,
+    check_rate_weight,
+    given_options,
+    parse_limit,
+    parse_rule,
+)
+from evocompress.errors import ModelError
+from evocompress.wording import listed, shortened
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from evocompress.cli.pack_job import PackJob
     from evocompress.recipe import Recipe, Rule
+    from evocompress.targets import Try
 
 __all__ = ["register"]
+
+_LARGEST_SEED = 2**63 - 1
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +42,7 @@ def register(app: typer.Typer) -> None:
 
 
 def pack(
+    context: typer.Context,
     weights: Annotated[
         Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")
     ],
@@ -50,10 +66,14 @@ def pack(
     ] = None,
     noise: Annotated[
         str | None,
-        typer.Option(help="Calibrate without data: on random images of this shape, such as 3x32x32."),
+        typer.Option(
+            help="Calibrate without data: on noise of this shape, as 3x32x32 (images), 100x40 (sequences), 784."
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(help="How many training examples to calibrate on.", min=1)] = 1024,
-    seed: Annotated[int, typer.Option(help="Of the data's split and of the calibration's draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the data's split and of the calibration's draws.", min=0, max=_LARGEST_SEED)
+    ] = 0,
     device: Annotated[str, typer.Option(help="Where to calibrate: cpu, cuda, cuda:1 …")] = "cpu",
     fit_confidence: Annotated[
         bool,
@@ -86,52 +106,78 @@ def pack(
         ),
     ] = None,
 ) -> None:
-    """Compress one checkpoint without training: from its weights alone, or calibrated on data."""
-    from evocompress.cli.pack_job import PackJob, on_data, on_noise
+    """Compress one checkpoint without training: from its weights alone, or calibrated on data.
+
+    Ctrl-C in a search for λ ends it early: the best file that met the target by then is written, and the exit status is
+    130. Where none did, nothing is written.
+    """
+    check_combinations(given_options(context))
+    check_rate_weight(rate_weight)
+    check_loss_increase(max_loss_increase)
+    check_output(output, [weights])
+    own, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
+    rate = 1e-4 if rate_weight is None else rate_weight
+    recipe = functools.partial(_recipe, preset, own, names=names, noise=noise is not None)
+    recipe(rate)  # says what is wrong with it before any work
+    if model is not None:
+        check_device(device)
+
+    from evocompress.cli.pack_job import PackJob, on_data, on_noise  # imports torch, which takes seconds
     from evocompress.inference import fold_statistics
     from evocompress.presets import LAYERWISE
     from evocompress.replacing import write_bytes
     from evocompress.weights import read_weights
 
-    if sum(option is not None for option in (rate_weight, max_bytes, max_loss_increase)) > 1:
-        raise ConfigError("--rate-weight, --max-bytes and --max-loss-increase exclude each other; give one.")
-    if data is not None and noise is not None:
-        raise ConfigError("--data and --noise exclude each other; give one.")
-    if (model is None) != (data is None and noise is None):
-        raise ConfigError("--model and --data (or --noise) belong together: give both, or neither.")
-    if max_loss_increase is not None and data is None:
-        raise ConfigError("--max-loss-increase needs --model and --data, to measure the loss on.")
-    if model is None and allocation_rounds:
-        raise ConfigError("--allocation-rounds needs --model and --data (or --noise), to measure on.")
-    if data is None and fit_confidence:
-        raise ConfigError("--fit-confidence needs --model and --data, to measure the loss on.")
-    check_output(weights, output)
-    own = tuple(_rule(text) for text in rules or ())
-    limit, rate = _bytes(max_bytes), 1e-4 if rate_weight is None else rate_weight
-    recipe = functools.partial(_recipe, preset, own, names=names, noise=noise is not None)
-    recipe(rate)  # says what is wrong with it before any work
-    state = read_weights(weights)
-    job = PackJob(fold_statistics(state) if inference else state, recipe)
+    state, known = read_weights(weights), None
     if model is not None:
-        known = (
-            on_noise(weights, model, noise or "", samples, seed)
-            if data is None
-            else on_data(weights, model, data, seed)
-        )
+        with about("--model", model, ModelError):
+            if data is not None:
+                on_labels = fit_confidence or max_loss_increase is not None
+                known = on_data(weights, model, data, seed, needs_labels=on_labels)
+            else:
+                known = on_noise(weights, model, noise or "", samples, seed)
+            state = _as_in(known.model, weights)
+    job = PackJob(fold_statistics(state) if inference else state, recipe)
+    if known is not None:
         if fit_confidence:
             job.fit_confidence(known, device=device)
         layerwise = preset in LAYERWISE
         job.calibrate(
             known, samples=samples, seed=seed, device=device, layerwise=layerwise, allocation_rounds=allocation_rounds
         )
-    if limit is not None:
-        found = job.under(limit, start=rate)
-    elif max_loss_increase is not None:
-        found = job.within(max_loss_increase, start=rate)
-    else:
-        found = job.at(rate)
+    found = _found(job, rate, limit, max_loss_increase)
     write_bytes(output, found.data)
     _summary(output, state, len(found.data))
+    job.report(found)
+    if job.stopped:
+        raise typer.Exit(130)
+
+
+def _found(job: PackJob, rate: float, limit: int | None, increase: float | None) -> Try:
+    if limit is not None:
+        return job.under(limit, start=rate)
+    if increase is not None:
+        return job.within(increase, start=rate)
+    return job.at(rate)
+
+
+def _as_in(model: nn.Module, weights: Path) -> dict[str, torch.Tensor]:
+    """The checkpoint that a network was loaded from; its tensors have the network's names if it stores none.
+
+    Raises:
+        ModelError: It holds factors of what are plain convolutions in the network, which loading has folded.
+    """
+    from evocompress.loading import names_for
+    from evocompress.weights import read_weights
+
+    state = read_weights(weights, functools.partial(names_for, model))
+    factors = [shortened(name) for name in state if name not in model.state_dict()]
+    if factors:
+        raise ModelError(
+            f"{weights} holds factors of its convolutions ({listed(factors)}), the network does not; give one that has "
+            "LinearConv2d layers there, or pack from the weights alone."
+        )
+    return state
 
 
 def _recipe(
@@ -150,37 +196,13 @@ def _recipe(
     return dataclasses.replace(recipe, names=names)
 
 
-def _bytes(text: str | None) -> int | None:
-    from evocompress.quantities import parse_bytes
-
-    if text is None:
-        return None
-    limit = parse_bytes(text)
-    if limit <= 0:
-        raise ConfigError(f"--max-bytes {text}: must be more than nothing.")
-    return limit
-
-
-def _rule(text: str) -> Rule:
-    from evocompress.recipe import Rule
-
-    glob, equals, rest = text.rpartition("=") if "(" not in text else text.partition("=")
-    specs, _, factor = rest.partition("@")
-    try:
-        rate_factor = float(factor) if factor else 1.0
-    except ValueError:
-        raise ConfigError(f"--rule {text!r}: {factor!r} is not a number.") from None
-    if not equals or not glob:
-        raise ConfigError(f"--rule {text!r}: write it as GLOB=CODEC, such as 'conv*=dct' or '*.bias=lossless'.")
-    return Rule(glob, tuple(spec.strip() for spec in specs.split("|")), rate_factor)
-
-
 def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> None:
-    count = sum(tensor.numel() for tensor in state.values())
+    line = size_line(nbytes, sum(tensor.numel() for tensor in state.values()), len(state))
     plain = sum(
         tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in state.values()
     )
-    typer.echo(
-        f"{output}: {nbytes} bytes, {count} weights in {len(state)} tensors, "
-        f"{8 * nbytes / max(count, 1):.3f} bits per weight, {plain / nbytes:.1f}x smaller than float32"
-    )
+    if plain:
+        smaller, larger = plain / nbytes, nbytes / plain
+        line += f", {smaller:.1f}x smaller" if smaller >= 1 else f", {larger:.1f}x larger"
+        line += " than float32"
+    typer.echo(f"{output}: {line}")

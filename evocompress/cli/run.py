@@ -35,9 +35,8 @@ def run(
     ] = False,
 ) -> None:
     """Train, compress and evolve a population, and show the front of size against accuracy."""
-    from rich.console import Console
-
     from evocompress.analysis import front
+    from evocompress.cli.console import output_console
     from evocompress.config import load_config
     from evocompress.display import front_table
     from evocompress.driver import config_of_run, run_experiment
@@ -51,7 +50,7 @@ def run(
     else:
         raise ConfigError("Give a configuration file, or --resume with --out of a run that exists.")
     folder = out or Path("runs") / loaded.name
-    console = Console()
+    console = output_console()
     again = f"evocompress run --resume --out {folder}"
     try:
         summary = run_experiment(loaded, folder, config_text=text, resume=resume, override=override, address=address)

@@ -14,6 +14,7 @@ from evocompress.kernels.classify import Kernel, classify
 from evocompress.kernels.colour import Colour, colour_filters
 from evocompress.kernels.shapes import Floats
 from evocompress.packing import to_numpy
+from evocompress.wording import listed
 
 __all__ = ["KernelRow", "analyse", "chosen_layers", "compare", "kernels_of"]
 
@@ -77,7 +78,7 @@ def _no_layer(pattern: str, fits: Sequence[str], shapes: Mapping[str, tuple[int,
         return f"--layer {pattern!r}: {fits[0]!r} has the shape {shapes[fits[0]]}, and kernels need (out, in, h, w)."
     names = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
     near = difflib.get_close_matches(pattern, [*names, *(name.removesuffix(".weight") for name in names)], 1, 0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else f" Layers: {', '.join(names[:8]) or 'none'}."
+    hint = f" Did you mean {near[0]!r}?" if near else f" Layers: {listed(names, 8) or 'none'}."
     return f"--layer {pattern!r} fits no tensor.{hint}"
 
 

@@ -1,0 +1,123 @@
+"""What the options of `pack` may say, alone and together: all of it is checked before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from evocompress.cli.checks import about
+from evocompress.errors import ConfigError
+
+if TYPE_CHECKING:
+    import typer
+
+    from evocompress.recipe import Rule
+
+__all__ = [
+    "check_combinations",
+    "check_loss_increase",
+    "check_rate_weight",
+    "given_options",
+    "parse_limit",
+    "parse_rule",
+]
+
+_EXCLUDE = (("rate_weight", "max_bytes", "max_loss_increase"), ("data", "noise"))
+#: What has no effect without one of others, and what it does with them.
+_NEEDS = {
+    "max_loss_increase": (("data",), "to measure the loss on"),
+    "fit_confidence": (("data",), "to measure the loss on"),
+    "allocation_rounds": (("data", "noise"), "to measure on"),
+    "samples": (("data", "noise"), "to calibrate on"),
+    "seed": (("data", "noise"), "to calibrate on"),
+    "device": (("data", "noise"), "to calibrate on"),
+}
+
+
+def given_options(context: typer.Context) -> list[str]:
+    """The options that were typed, or come from the environment: those that are not at their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+
+
+def check_combinations(given: Collection[str]) -> None:
+    """Refuse options that exclude each other, and those that would have no effect.
+
+    Raises:
+        ConfigError: Says which, and what is missing.
+
+    >>> check_combinations(["model", "data", "samples"])
+    """
+    for names in _EXCLUDE:
+        if sum(name in given for name in names) > 1:
+            listed = ", ".join(map(_flag, names[:-1])) + f" and {_flag(names[-1])}"
+            raise ConfigError(f"{listed} exclude each other; give one.")
+    if ("model" in given) != ("data" in given or "noise" in given):
+        raise ConfigError("--model and --data (or --noise) belong together: give both, or neither.")
+    for name, (others, purpose) in _NEEDS.items():
+        if name in given and not any(other in given for other in others):
+            either = _flag(others[0]) + "".join(f" (or {_flag(other)})" for other in others[1:])
+            raise ConfigError(f"{_flag(name)} needs --model and {either}, {purpose}.")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def check_rate_weight(value: float | None) -> None:
+    """Refuse a `--rate-weight` that is not positive and finite.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise ConfigError(f"--rate-weight {value:g}: must be a positive, finite number, such as 1e-4.")
+
+
+def check_loss_increase(value: float | None) -> None:
+    """Refuse a `--max-loss-increase` that is negative, infinite or NaN.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if value is not None and not 0 <= value < math.inf:
+        raise ConfigError(f"--max-loss-increase {value:g}: must be a finite number of at least 0, such as 0.01.")
+
+
+def parse_limit(text: str | None) -> int | None:
+    """`--max-bytes` in bytes.
+
+    Raises:
+        ConfigError: It is no size.
+    """
+    from evocompress.quantities import parse_bytes
+
+    if text is None:
+        return None
+    with about("--max-bytes", text):
+        return parse_bytes(text)
+
+
+def parse_rule(text: str) -> Rule:
+    """A rule from `--rule GLOB=CODEC[|CODEC…][@FACTOR]`.
+
+    Raises:
+        ConfigError: It is not written so.
+        CodecError: There is no such codec, or the factor is not positive.
+
+    >>> parse_rule("conv*=dct|deadzone@0.5")
+    Rule(match='conv*', codecs=('dct', 'deadzone'), rate_factor=0.5, dims='any')
+    """
+    from evocompress.recipe import Rule
+
+    glob, equals, rest = text.rpartition("=") if "(" not in text else text.partition("=")
+    specs, at, factor = rest.partition("@")
+    if not equals or not glob or not specs.strip():
+        raise ConfigError(f"--rule {text!r}: write it as GLOB=CODEC, such as 'conv*=dct' or '*.bias=lossless'.")
+    try:
+        rate_factor = float(factor) if at else 1.0
+    except ValueError:
+        raise ConfigError(f"--rule {text!r}: after @ comes a factor on λ, and {factor!r} is not a number.") from None
+    with about("--rule", text):
+        return Rule(glob, tuple(spec.strip() for spec in specs.split("|")), rate_factor)
