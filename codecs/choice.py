@@ -12,6 +12,7 @@ from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats
 from evocompress.codecs.coders import count_bits
 from evocompress.codecs.sensitivity import Sensitivity
+from evocompress.codecs.simple import simple_codecs
 from evocompress.errors import CodecError
 
 __all__ = ["Trial", "best", "choose", "try_codec"]
@@ -56,12 +57,14 @@ def best(candidates: Sequence[Codec], x: Floats, cost: Cost, state: Any) -> Tria
 def choose(candidates: Sequence[Codec], x: Floats, cost: Cost, state: Any) -> tuple[Codec, Coded]:
     """The `best` candidate and what it made of x; one that is alone is not tried, only used.
 
-    Of tensors of more than 2^18 weights a sample decides, so that the work in memory is that on one candidate.
+    Of tensors of more than 2^18 weights a sample decides, so that the work in memory is that on one candidate. Where
+    x is much simpler than trained weights, `simple_codecs` are candidates too.
 
     Raises:
         CodecError: There is no candidate, or a weight's square overflows.
     """
     _check(candidates, x)
+    candidates = (*candidates, *simple_codecs(x, cost))
     codec = candidates[0]
     if len(candidates) > 1:
         sample = _sample(x, cost)

@@ -3,7 +3,7 @@
 With H the inputs' second moment and U the upper triangular factor of its inverse (H⁻¹ = UᵀU), an error e in column j
 costs (e / U_jj)², provided that the later columns move by -e·U_j/U_jj (optimal brain surgeon: Hassibi and Stork, 1993;
 in this order: GPTQ, Frantar et al., 2023). So a row's cost is a sum over its columns; its symbols are searched along
-the machine of dependent quantisation, each of the eight survivors with the weights that its own errors have moved. Bits
+the machine of dependent quantisation, each state's survivor with the weights that its own errors have moved. Bits
 are part of the cost (as in CERWU: Conzelmann and Bamler, 2025), at the rates of the symbols of the pass before.
 
 Columns are searched in blocks, for many rows at a time. After each block a row is *settled* as far back as its
@@ -22,7 +22,7 @@ import scipy.linalg
 
 from evocompress.codecs.codec import Floats
 from evocompress.codecs.compiled import compiled
-from evocompress.codecs.dependent import NEXT, STATES
+from evocompress.codecs.dependent import MACHINES, Machine
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.feedback_rates import MAGNITUDES, classes_of, rates_of
 
@@ -33,7 +33,7 @@ Int: TypeAlias = Any
 
 _FAR = 1e300
 _COLUMNS = 64  # of a block
-_WEIGHTS = 1 << 17  # that are searched at a time, in whole rows
+_SURVIVORS = 1 << 20  # weights times states that are searched at a time, in whole rows
 _WINDOW = 384  # columns that survivors may differ in when a block begins; one that goes its own way for longer ends
 
 #: How far a state's survivor may look around the nearest symbol; zero is tried besides.
@@ -57,9 +57,16 @@ def inverse_factor(H: Floats, damping: float) -> Floats:
 
 
 def quantise_rows(
-    x: npt.NDArray[np.floating], factor: Floats, weight: Floats, price: float, passes: int, *, step: float = 1.0
+    x: npt.NDArray[np.floating],
+    factor: Floats,
+    weight: Floats,
+    price: float,
+    passes: int,
+    *,
+    step: float = 1.0,
+    states: int = 8,
 ) -> Symbols:
-    """Symbols of kind "trellis" (O, K) for weights x (O, K).
+    """Symbols of a trellis (O, K) for weights x (O, K).
 
     Args:
         x: Weights, magnitudes over step up to 2^30.
@@ -68,23 +75,25 @@ def quantise_rows(
         price: What a bit is worth in the same unit.
         passes: How often to search, each time under the rates of the symbols of the time before.
         step: What x is in units of; weight and price are in units of steps.
+        states: Of the machine of the last search. Those before it only show how often symbols are, so eight will do.
     """
     inverse = 1 / np.diag(factor)
     rows = np.ascontiguousarray(factor * inverse[:, None])  # what later columns move by, for an error of 1
     column = inverse**2
     symbols = np.empty(x.shape, np.int32)
-    height = max(_WEIGHTS // max(x.shape[1], 1), 1)
+    height = max(_SURVIVORS // (states * max(x.shape[1], 1)), 1)
     parts = [slice(first, first + height) for first in range(0, len(x), height)]
     for some in parts:
         scaled = x[some] / np.float64(step)
         symbols[some] = np.rint(np.where(np.abs(scaled) < 1, 0.0, scaled) / 2)
-    searched = False
-    for _ in range(max(passes, 1)):
+    machine, searched = MACHINES[8], False
+    for left in range(max(passes, 1) - 1, -1, -1):
         classes = classes_of(symbols)
-        rates = rates_of(symbols, classes, NEXT, searched)
+        rates = rates_of(symbols, classes, machine, searched)
+        machine = MACHINES[8 if left else states]
         for some in parts:
             cost = weight[some, None] * column / price  # of a squared error of one step, in bits
-            _search(x[some] / np.float64(step), rows, _Prices(cost, classes[some], rates), symbols[some])
+            _search(x[some] / np.float64(step), rows, _Prices(cost, classes[some], rates), machine, symbols[some])
         searched = True
     return symbols
 
@@ -98,9 +107,9 @@ class _Prices(NamedTuple):
 
 
 class _Paths(NamedTuple):
-    """The eight survivors of R rows, and which columns are settled.
+    """The survivors of R rows, one for each of S states, and which columns are settled.
 
-    State before, symbol and error of column j by the state after it, (R, K, 8); costs so far (R, 8); the errors of
+    State before, symbol and error of column j by the state after it, (R, K, S); costs so far (R, S); the errors of
     settled columns, zero elsewhere, (R, K); the columns up to which a row is settled (R,).
     """
 
@@ -112,20 +121,20 @@ class _Paths(NamedTuple):
     until: npt.NDArray[np.int64]
 
 
-def _search(x: Floats, rows: Floats, prices: _Prices, symbols: Symbols) -> None:
-    """Fill in the symbols (R, K) of least cost, by the Viterbi algorithm with eight survivors for each row."""
-    height, width = x.shape
-    shape = (height, width, STATES)
+def _search(x: Floats, rows: Floats, prices: _Prices, following: Machine, symbols: Symbols) -> None:
+    """Fill in the symbols (R, K) of least cost, by the Viterbi algorithm with a survivor for each row and state."""
+    (height, width), states = x.shape, len(following)
+    shape = (height, width, states)
     paths = _Paths(
         np.zeros(shape, np.int8), np.zeros(shape, np.int32), np.zeros(shape),
-        np.full((height, STATES), _FAR), np.zeros((height, width)), np.zeros(height, np.int64),
+        np.full((height, states), _FAR), np.zeros((height, width)), np.zeros(height, np.int64),
     )  # fmt: skip
     paths.total[:, 0] = 0.0
-    own = np.zeros((height, min(_WINDOW, width), STATES))  # survivors' errors in columns that are not settled
+    own = np.zeros((height, min(_WINDOW, width), states))  # survivors' errors in columns that are not settled
     for first in range(0, width, _COLUMNS):
         here = slice(first, min(first + _COLUMNS, width))
         weights = x[:, here] - paths.settled[:, :first] @ rows[:first, here]
-        _search_block(weights, rows[: here.stop, here].copy(), prices, NEXT, first, own, paths)
+        _search_block(weights, rows[: here.stop, here].copy(), prices, following, first, own, paths)
         _settle(here.stop, own, symbols, paths)
     _finish(symbols, paths)
 
@@ -135,19 +144,19 @@ def _search_block(
     weights: Floats,
     rows: Floats,
     prices: _Prices,
-    following: npt.NDArray[np.int64],
+    following: Machine,
     first: int,
     own: Floats,
     paths: _Paths,
 ) -> None:
     """Extend the survivors of all rows by the columns of `weights` (R, B), which begin at column `first`."""
-    width = weights.shape[1]
-    mine, other = np.empty((STATES, width)), np.empty((STATES, width))
+    width, states = weights.shape[1], len(following)
+    mine, other = np.empty((states, width)), np.empty((states, width))
     for row in range(weights.shape[0]):
-        for state in range(STATES):
+        for state in range(states):
             mine[state] = weights[row]
         for j in range(paths.until[row], first):
-            for state in range(STATES):
+            for state in range(states):
                 error = own[row, j - paths.until[row], state]
                 moving = mine[state]
                 for i in range(width):
@@ -163,22 +172,22 @@ def _search_row(
     other: Floats,
     rows: Floats,
     prices: _Prices,
-    following: npt.NDArray[np.int64],
+    following: Machine,
     paths: _Paths,
 ) -> None:
-    """Extend a row's survivors, whose weights in the block are `mine` (8, B); `rows` are those of the block."""
-    width = mine.shape[1]
-    total, extended = paths.total[row], np.empty(STATES)
+    """Extend a row's survivors, whose weights in the block are `mine` (S, B); `rows` are those of the block."""
+    states, width = mine.shape
+    total, extended = paths.total[row], np.empty(states)
     for j in range(width):
         extended[:] = _FAR
         previous, found, moved = (
             paths.previous[row, first + j], paths.symbols[row, first + j], paths.errors[row, first + j],
         )  # fmt: skip
         cost, rates = prices.cost[row, first + j], prices.rates[prices.classes[row, first + j]]
-        for state in range(STATES):
+        for state in range(states):
             if total[state] < _FAR:
                 _extend(mine[state, j], state, total[state], cost, rates, following, extended, previous, found, moved)
-        for state in range(STATES):
+        for state in range(states):
             total[state] = extended[state]
             source, target, error = mine[previous[state]], other[state], moved[state]
             for i in range(j + 1, width):
@@ -193,7 +202,7 @@ def _extend(
     total: Any,
     cost: Any,
     rates: Floats,
-    following: npt.NDArray[np.int64],
+    following: Machine,
     extended: Floats,
     previous: npt.NDArray[np.int8],
     found: Symbols,
@@ -222,15 +231,16 @@ def _extend(
 @compiled
 def _settle(end: int, own: Floats, symbols: Symbols, paths: _Paths) -> None:
     """Settle rows as far back from column `end` as their survivors are one; fill in `own` of the columns since."""
-    states, window = np.empty(STATES, np.int64), own.shape[1]
+    window, count = own.shape[1:]
+    states = np.empty(count, np.int64)
     for row in range(symbols.shape[0]):
         best: Int = np.argmin(paths.total[row])
-        for state in range(STATES):  # one that is nowhere yet goes with the best
+        for state in range(count):  # one that is nowhere yet goes with the best
             states[state] = state if paths.total[row, state] < _FAR else best
         start, j = paths.until[row], np.int64(end)
         while j > start and (states != states[0]).any():
             if j == end - window:
-                for state in range(STATES):
+                for state in range(count):
                     if states[state] != states[best]:
                         paths.total[row, state] = _FAR
                         states[state] = states[best]
@@ -246,7 +256,7 @@ def _settle(end: int, own: Floats, symbols: Symbols, paths: _Paths) -> None:
 @compiled
 def _step_back(row: Int, j: Int, place: Int, states: npt.NDArray[np.int64], own: Floats, paths: _Paths) -> None:
     """From the states after column j to those before it, noting the errors between."""
-    for state in range(STATES):
+    for state in range(len(states)):
         own[row, place, state] = paths.errors[row, j, states[state]]
         states[state] = paths.previous[row, j, states[state]]
 

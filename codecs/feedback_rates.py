@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from evocompress.codecs.codec import Floats
 from evocompress.codecs.compiled import compiled
+from evocompress.codecs.dependent import Machine
 from evocompress.codecs.entropy import Symbols
 
 __all__ = ["MAGNITUDES", "classes_of", "rates_of"]
@@ -56,15 +57,13 @@ def _classify(symbols: Symbols, thresholds: Floats, classes: npt.NDArray[np.uint
             classes[r, c] = found
 
 
-def rates_of(
-    symbols: Symbols, classes: npt.NDArray[np.uint8], following: npt.NDArray[np.int64], searched: bool
-) -> Floats:
+def rates_of(symbols: Symbols, classes: npt.NDArray[np.uint8], following: Machine, searched: bool) -> Floats:
     """Bits (classes, quantisers, magnitudes) of a symbol of either sign.
 
     Args:
         symbols: (O, K) of kind "trellis".
         classes: Their `classes_of`.
-        following: `NEXT` of dependent.py.
+        following: their machine.
         searched: Whether the symbols went through the states; else they count for both quantisers.
     """
     k = np.arange(MAGNITUDES)
@@ -82,7 +81,7 @@ def rates_of(
 def _count(
     symbols: Symbols,
     classes: npt.NDArray[np.uint8],
-    following: npt.NDArray[np.int64],
+    following: Machine,
     searched: bool,
     counts: Floats,
 ) -> None:

@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from evocompress.codecs.dependent import TrellisKind, following_of
 from evocompress.codecs.mixing_bytes import BYTE_COUNTERS, BYTE_MIXERS, code_bytes, fresh_byte_mixers
 from evocompress.codecs.mixing_coder import COUNT, DECODE, ENCODE, LOW, MODE, POSITION, WIDTH
 from evocompress.codecs.mixing_planes import code_weights
@@ -28,8 +29,8 @@ from evocompress.errors import CodecError, FormatError
 __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State"]
 
 Symbols: TypeAlias = npt.NDArray[np.int32]
-#: "weights" and "trellis": signed integers whose magnitude means something; "bytes": values 0 … 255.
-Kind: TypeAlias = Literal["weights", "trellis", "bytes"]
+#: "weights", "trellis…": signed integers whose magnitude means something; "bytes": values 0 … 255.
+Kind: TypeAlias = Literal["weights", "bytes"] | TrellisKind
 
 _MAX_SYMBOL = (1 << 31) - 1
 _MAX_PERIOD = 64  # kernels of more places are coded as if they were none
@@ -72,9 +73,7 @@ class State:
         width = math.isqrt(period)
         width = width if width * width == period else period
         moments = self.moments.setdefault(period, np.zeros((period + 1, period), np.int64))
-        return code_weights(
-            self.memory, buffer, tables(), self.counters, moments, symbols, int(kind == "trellis"), width
-        )
+        return code_weights(self.memory, buffer, tables(), self.counters, moments, symbols, following_of(kind), width)
 
 
 class Encoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evocompress.codecs.compiled import compiled
+from evocompress.codecs.dependent import Machine
 from evocompress.codecs.mixing_coder import DECODE, ENCODE, MARGIN, MODE, POSITION, adaptive_bit, code_number, grown
 from evocompress.codecs.mixing_contexts import (
     CLAMP,
@@ -28,7 +29,7 @@ from evocompress.codecs.mixing_contexts import (
     solve,
 )
 from evocompress.codecs.mixing_symbols import HINTS, OFFSET, code_symbol, sign_odds
-from evocompress.codecs.mixing_tables import FOLLOWING, POWER, Bytes, Int, Ints, Small, Symbols
+from evocompress.codecs.mixing_tables import POWER, Bytes, Int, Ints, Small, Symbols
 
 __all__ = ["code_weights"]
 
@@ -111,7 +112,7 @@ def _best_offset(symbols: Symbols, tables: Ints) -> Int:
 
 
 @compiled
-def _code_head(memory: Ints, buffer: Bytes, tables: Ints, symbols: Symbols, trellis: Int) -> Int:
+def _code_head(memory: Ints, buffer: Bytes, tables: Ints, symbols: Symbols, trellis: bool) -> Int:
     """Code what is taken off every symbol (unless they are a trellis's), and the mean magnitude of what is left.
 
     Returns the former; the latter goes to `memory[HINT]`, rounded to half an octave, or 0 if nothing is left.
@@ -145,7 +146,7 @@ def code_weights(
     counters: Small,
     moments: Ints,
     symbols: Symbols,
-    trellis: Int,
+    following: Machine,
     width: Int,
 ) -> Bytes:
     """Code a plane of weights or of a trellis's symbols (rows, columns); a decoder fills it in.
@@ -154,6 +155,7 @@ def code_weights(
     Returns the buffer, which an encoder may have replaced by a larger one.
     """
     rows, columns = symbols.shape
+    trellis = following.shape[0] > 1
     period, decoding, encoding = moments.shape[1], memory[MODE] == DECODE, memory[MODE] == ENCODE
     lines, groups = np.zeros((LINES, columns), np.int64), np.zeros((2, columns // period), np.int64)
     factor = np.zeros((period, period), np.int64)
@@ -185,7 +187,7 @@ def code_weights(
             groups[0, group] += half
             positions[place] += half
             if trellis:
-                state = tables[FOLLOWING + 2 * state + (symbol & 1)]
+                state = following[state, symbol & 1]
             place += 1
             if place == period:
                 if period > 1:

@@ -14,10 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs.dependent import NEXT
-
 __all__ = [
-    "FOLLOWING",
     "LOG",
     "POWER",
     "PRIORS",
@@ -63,8 +60,6 @@ RATES = POWER + 64
 STEPS = RATES + _COUNTS
 #: Log-odds of "not zero", then of "more than this", where the mean magnitude is 2^(i/16 - 10) steps, i below 384.
 PRIORS = STEPS + _STEPS
-#: The machine of dependent.py: the state after state i / 2 and a symbol of parity i % 2.
-FOLLOWING = PRIORS + 2 * 16 * _PRIOR_OCTAVES
 
 
 _CONTEXT = Context(prec=40)
@@ -117,7 +112,7 @@ def tables() -> Ints:
     squash = _squash()
     rates = (2 << 16) // (2 * np.arange(_COUNTS, dtype=np.int64) + 3)
     steps = [1573 + math.isqrt(31457 * 31457 // (n + 1)) for n in range(_STEPS)]
-    parts = [squash, _stretch(squash), _log(), _powers(64, 64, 1 << 16), rates, steps, _priors(), NEXT.ravel()]
+    parts = [squash, _stretch(squash), _log(), _powers(64, 64, 1 << 16), rates, steps, _priors()]
     joined = np.concatenate([np.asarray(part, np.int64) for part in parts])
     joined.setflags(write=False)
     return joined

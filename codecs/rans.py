@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from evocompress.codecs.dependent import Machine, TrellisKind, following_of
 from evocompress.codecs.rans_coder import FIELD, LOW, code, put, take
 from evocompress.codecs.rans_lanes import LANES, model_bytes, model_rows, read_bytes, read_rows
 from evocompress.codecs.rans_model import (
@@ -35,8 +36,8 @@ from evocompress.errors import CodecError, FormatError
 __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State"]
 
 Symbols: TypeAlias = npt.NDArray[np.int32]
-#: "weights" and "trellis": signed integers whose magnitude means something; "bytes": values 0 … 255, a table per row.
-Kind: TypeAlias = Literal["weights", "trellis", "bytes"]
+#: "weights", "trellis…": signed integers whose magnitude means something; "bytes": values 0 … 255, a table per row.
+Kind: TypeAlias = Literal["weights", "bytes"] | TrellisKind
 
 _MAX_SYMBOL = (1 << 31) - 1
 _LARGE = 1 << 16  # planes from this size on are coded in all lanes, smaller ones in the first
@@ -101,8 +102,8 @@ def _intervals(tables: Tables, symbols: Symbols, kind: Kind) -> Iterator[Ints]:
         large = 0 if max(most, -least) < NARROW_DIRECT else int((np.abs(part) >= NARROW_DIRECT).sum())
         packed = np.empty(1 + part.size + 3 * large, np.int64)
         begin = put(tables.counts, tables.edges, HINTS, hint, 0, packed, 0) if first == 0 else 0
-        trellis, expected = kind == "trellis", int(EXPECTED[hint])
-        n = model_rows(symbols, first, last, lanes, trellis, expected, sums, tables, packed[begin:])
+        following, expected = following_of(kind), int(EXPECTED[hint])
+        n = model_rows(symbols, first, last, lanes, following, expected, sums, tables, packed[begin:])
         yield packed[: begin + n]
 
 
@@ -207,7 +208,7 @@ class Decoder:
                 read_bytes(symbols[row, columns], row, self.state.tables, self._states, self._words, self._cursor)
                 self._advance(columns.stop - columns.start)
         else:
-            self._read(symbols, kind == "trellis")
+            self._read(symbols, following_of(kind))
         return symbols
 
     def _ready(self, lanes: int) -> None:
@@ -216,7 +217,7 @@ class Decoder:
         if lanes > self._lanes:
             raise FormatError("The entropy-coded stream is damaged: it holds one coder where there must be four.")
 
-    def _read(self, symbols: Symbols, trellis: bool) -> None:
+    def _read(self, symbols: Symbols, following: Machine) -> None:
         tables, lanes, sums = self.state.tables, _lanes(symbols.shape), np.zeros(symbols.shape[1], np.int64)
         expected = 0
         for first, last in _parts(symbols.shape):
@@ -226,7 +227,7 @@ class Decoder:
                 hint, n = take(*tables[:3], HINTS, self._states, 0, self._words, self._cursor), 1
                 expected = int(EXPECTED[hint])
             coder = self._states, self._words, self._cursor
-            n += read_rows(symbols, first, last, lanes, trellis, expected, sums, tables, *coder)
+            n += read_rows(symbols, first, last, lanes, following, expected, sums, tables, *coder)
             self._advance(n)
 
     def finish(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.codecs.compiled import compiled
-from evocompress.codecs.dependent import NEXT
+from evocompress.codecs.dependent import Machine
 from evocompress.codecs.rans_coder import LOW, Words, put, put_escape, take, take_escape
 from evocompress.codecs.rans_model import (
     BYTES,
@@ -47,7 +47,7 @@ def model_rows(
     first: Int,
     last: Int,
     lanes: Int,
-    trellis: bool,
+    following: Machine,
     expected: Int,
     sums: Ints,
     tables: Tables,
@@ -62,6 +62,7 @@ def model_rows(
     counts, edges, left = tables.counts, tables.edges, tables.clock[0]
     factors = np.empty(columns, np.int64)
     known, recent, earlier, state = np.empty((4, lanes), np.int64)
+    trellis = following.shape[0] > 1
     base = 0 if trellis else 2 * CLASSES
     n = np.int64(0)
     for row in range(first, last, lanes):
@@ -88,7 +89,7 @@ def model_rows(
                 recent[lane] = UNIT * level
                 known[lane] += UNIT * level
                 if trellis:
-                    state[lane] = NEXT[state[lane], symbol & 1]
+                    state[lane] = following[state[lane], symbol & 1]
             sums[column] += total
             left -= width
             if left <= 0:
@@ -103,7 +104,7 @@ def read_rows(
     first: Int,
     last: Int,
     lanes: Int,
-    trellis: bool,
+    following: Machine,
     expected: Int,
     sums: Ints,
     tables: Tables,
@@ -116,6 +117,7 @@ def read_rows(
     counts, edges, finder, left = tables.counts, tables.edges, tables.finder, tables.clock[0]
     factors = np.empty(columns, np.int64)
     known, recent, earlier, state = np.empty((4, lanes), np.int64)
+    trellis = following.shape[0] > 1
     base = 0 if trellis else 2 * CLASSES
     n, position, end = np.int64(0), cursor[0], words.size - 1
     for row in range(first, last, lanes):
@@ -157,7 +159,7 @@ def read_rows(
                 recent[lane] = UNIT * level
                 known[lane] += UNIT * level
                 if trellis:
-                    state[lane] = NEXT[state[lane], symbol & 1]
+                    state[lane] = following[state[lane], symbol & 1]
             sums[column] += total
             n += width
             left -= width

@@ -60,7 +60,7 @@ _STAGE = re.compile(r"\s*(?P<id>[\w-]+)\s*(?:\((?P<parameters>[^()]*)\))?\s*")
 
 def nearest(word: str, known: list[str]) -> str:
     """A hint with the known word most like this one, or nothing."""
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(word, known, n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
@@ -106,6 +106,8 @@ def parse_codec(text: str) -> Codec:
     >>> parse_codec("dct(axes=matrix) + deadzone").stages[0]
     Dct(axes='matrix')
     """
+    if not isinstance(text, str):
+        raise CodecError(f"A codec is {text!r}; write its name, or its stages, such as 'dct+deadzone'.")
     return Codec(tuple(_stage(part) for part in CODECS.get(text, text).split("+")))
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from evocompress.codecs.arrange import matrix_shape, plane_layouts, split
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
-from evocompress.codecs.dependent import NEXT, levels
+from evocompress.codecs.dependent import KINDS, MACHINES, levels
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.feedback import inverse_factor, quantise_rows
 from evocompress.codecs.sensitivity import Sensitivity
 from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.codecs.viterbi import trellis_quantise
-from evocompress.errors import CodecError
+from evocompress.errors import CodecError, FormatError
 
 __all__ = ["Trellis"]
 
@@ -31,10 +31,11 @@ _FLOOR = 1e-4  # of the largest row weight: a dead row is cheap to damage, not f
 
 @dataclasses.dataclass(frozen=True)
 class Trellis:
-    """Dependent quantiser of eight states, rate-distortion optimised; with calibration, of second order; terminal.
+    """Dependent quantiser, rate-distortion optimised; with calibration, of second order; terminal.
 
     `step_scale` multiplies the step that λ implies; `passes` is how often symbols are searched where the sensitivity is
-    of second order; `damping` is what its H gets added to its diagonal, relative to the diagonal's mean.
+    of second order; `damping` is what its H gets added to its diagonal, relative to the diagonal's mean. `states` are
+    those of the machine: more of them make smaller errors in as many bytes, and take longer to search, not to decode.
     """
 
     id: ClassVar[str] = "trellis"
@@ -44,8 +45,12 @@ class Trellis:
     step_scale: float = 1.0
     passes: int = 3
     damping: float = 0.003
+    states: int = 8
 
     def __post_init__(self) -> None:
+        if self.states not in MACHINES:
+            known = ", ".join(map(str, MACHINES))
+            raise CodecError(f"trellis: states is {self.states}; it must be one of {known}.")
         if not 0.01 <= self.step_scale <= 100:
             raise CodecError(f"trellis: step_scale is {self.step_scale}; it must lie in [0.01, 100].")
         if not 1 <= self.passes <= 10:
@@ -64,13 +69,14 @@ class Trellis:
             code = self._code(math.sqrt(cost.price), largest)
             step = scale_value(code)
             price = cost.price_in(step)
-            planes = tuple(Plane(trellis_quantise(part, price, step=step), "trellis") for part in split(x))
+            found = [trellis_quantise(part, price, step=step, states=self.states) for part in split(x)]
         else:
             code, symbols = self._second_order(x, cost.rate_weight, cost.sensitivity, largest)
-            planes = tuple(Plane(part, "trellis") for part in split(symbols))
-        if not any(plane.symbols.any() for plane in planes):
-            code = 0  # nothing is left of the array, so the shortest code will do
-        return Coded(planes, varint(code))
+            found = split(symbols)
+        if not any(part.any() for part in found):
+            return Coded(tuple(Plane(part, KINDS[8]) for part in found), varint(0))  # shortest, as nothing is left of x
+        machine = varint(MAX_CODE + self.states // 8) if self.states > 8 else b""
+        return Coded(tuple(Plane(part, KINDS[self.states]) for part in found), machine + varint(code))
 
     def _code(self, error: float, largest: float) -> int:
         """The code of the step where a bit is worth a squared error of error²."""
@@ -93,7 +99,7 @@ class Trellis:
         step = scale_value(code)
         height = rows // len(factors)
         parts = [
-            quantise_rows(part, factor, of_part, price / step**2, self.passes, step=step)
+            quantise_rows(part, factor, of_part, price / step**2, self.passes, step=step, states=self.states)
             for part, factor, of_part in zip(
                 x.reshape(len(factors), height, columns), factors, weight.reshape(len(factors), height), strict=True
             )
@@ -102,13 +108,28 @@ class Trellis:
 
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """One symbol per element."""
-        side.integer(MIN_CODE, MAX_CODE)
-        return [Layout(rows, columns, "trellis") for rows, columns, _ in plane_layouts(shape)]
+        states, _ = _machine_and_step(side)
+        return [Layout(rows, columns, KINDS[states]) for rows, columns, _ in plane_layouts(shape)]
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:
         """Levels times step."""
-        step, x, first = scale_value(side.integer(MIN_CODE, MAX_CODE)), np.empty(math.prod(shape)), 0
+        (states, step), x, first = _machine_and_step(side), np.empty(math.prod(shape)), 0
         for rows, columns, _ in plane_layouts(shape):
-            np.multiply(levels(next(planes), NEXT).ravel(), step, out=x[first : first + rows * columns])
+            np.multiply(levels(next(planes), MACHINES[states]).ravel(), step, out=x[first : first + rows * columns])
             first += rows * columns
         return x.reshape(shape)
+
+
+def _machine_and_step(side: SideReader) -> tuple[int, float]:
+    """How many states, and the step: a code above the largest one names the machine, and the step's code follows.
+
+    Raises:
+        FormatError: There is no such machine or step.
+    """
+    code, states = side.integer(MIN_CODE, MAX_CODE + max(MACHINES) // 8), 8
+    if code > MAX_CODE:
+        states = 8 * (code - MAX_CODE)
+        if states not in MACHINES or states == 8:
+            raise FormatError(f"The side information names a trellis of {states} states: damaged file.")
+        code = side.integer(MIN_CODE, MAX_CODE)
+    return states, scale_value(code)

@@ -16,19 +16,18 @@ _VECTORS = Rule(codecs=("deadzone",), rate_factor=0.01, dims="vector")
 PRESETS: dict[str, Recipe] = {
     "fast": Recipe(coder="rans", defaults=(_VECTORS, Rule(codecs=("trellis",)))),
     "balanced": Recipe(coder="rans", defaults=(_VECTORS, Rule(codecs=("trellis", "dct-trellis", "dct")))),
-    "best": Recipe(coder="mixing", defaults=(_VECTORS, Rule(codecs=("trellis", "dct-trellis", "dct")))),
+    "best": Recipe(
+        coder="mixing",
+        defaults=(_VECTORS, Rule(codecs=("trellis(states=64)", "dct(axes=spatial)+trellis(states=64)", "dct"))),
+    ),
 }
 
 
 #: Those that quantise layer by layer where there are examples.
 LAYERWISE = frozenset({"balanced", "best"})
 
-#: With second-order sensitivities the quantiser knows better than a transform, and a choice by score mixes slopes.
-_CALIBRATED = (_VECTORS, Rule(codecs=("trellis",)))
 #: Layer by layer, what is wrong with a vector is made good by what comes after it, so it need not be so fine.
-_LAYER_BY_LAYER = (dataclasses.replace(_VECTORS, rate_factor=0.5), Rule(codecs=("trellis(passes=5,damping=0.03)",)))
-#: On noise, directions that it does not have must not look free.
-_ON_NOISE = Rule(codecs=("trellis(passes=5,damping=0.3)",))
+_LAYER_VECTORS = dataclasses.replace(_VECTORS, rate_factor=0.5)
 
 
 def preset(
@@ -53,7 +52,19 @@ def preset(
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise CodecError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{hint}")
     chosen = PRESETS[name]
-    defaults = _LAYER_BY_LAYER if layerwise else _CALIBRATED if calibrated else chosen.defaults
-    if noise and (layerwise or calibrated):
-        defaults = (defaults[0], _ON_NOISE)
+    defaults = chosen.defaults
+    if calibrated or layerwise:
+        vectors = _LAYER_VECTORS if layerwise else _VECTORS
+        defaults = (vectors, Rule(codecs=(_calibrated_trellis(name, layerwise=layerwise, noise=noise),)))
     return dataclasses.replace(chosen, rate_weight=rate_weight, rules=rules, defaults=defaults)
+
+
+def _calibrated_trellis(name: str, *, layerwise: bool, noise: bool) -> str:
+    """With second-order sensitivities the quantiser knows better than a transform, and a choice by score mixes slopes.
+
+    On noise, directions that it does not have must not look free: hence more damping.
+    """
+    states = 64 if name == "best" else 8
+    if not (layerwise or noise):
+        return f"trellis(states={states})"
+    return f"trellis(passes=5,damping={0.3 if noise else 0.03},states={states})"

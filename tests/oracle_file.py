@@ -93,12 +93,15 @@ class Table:
 
     def layouts(self, chain: list[int], shape: list[int], dtype: str) -> list[Layout]:
         """Section 5."""
-        kind = "trellis" if chain[-1] == 4 else "weights"
+        kind = "weights"
         for stage in chain:
             if stage == 16:
                 self.number()
             elif stage in (1, 4):
-                self.number()
+                code = self.number()
+                if stage == 4:
+                    kind = "trellis" if code <= 8000 else f"trellis-{8 * (code - 8000)}"
+                    _ = self.number() if code > 8000 else 0
                 return planes_of(shape, kind)
             elif stage == 2:
                 k = self.number()

@@ -8,7 +8,8 @@ from decimal import Decimal, localcontext
 __all__ = ["MixingDecoder"]
 
 Rows = list[list[int]]
-NEXT = [[((s & 1) ^ (s >> 1 & 1)) + 2 * ((s >> 2 & 1) ^ parity) + 4 * (s & 1) for parity in (0, 1)] for s in range(8)]
+#: A and B of section 11.7.
+MACHINES = {"trellis": (5, 2), "trellis-16": (9, 2), "trellis-32": (18, 4), "trellis-64": (33, 10)}
 TOP = (1 << 31) - 1
 
 
@@ -265,7 +266,7 @@ class MixingDecoder(BitDecoder):
     def plane(self, rows: int, columns: int, kind: str, period: int = 1) -> Rows:
         if rows * columns == 0:
             return [[0] * columns for _ in range(rows)]
-        return self.bytes(rows, columns) if kind == "bytes" else self.weights(rows, columns, kind == "trellis", period)
+        return self.bytes(rows, columns) if kind == "bytes" else self.weights(rows, columns, kind, period)
 
     def finish(self) -> None:
         assert not self.data[self.at :].strip(b"\0")
@@ -298,10 +299,10 @@ class MixingDecoder(BitDecoder):
             node = 2 * node + self.plain("hint", rows == 1, node)
         return offset, node - 64
 
-    def weights(self, rows: int, columns: int, trellis: bool, period: int) -> Rows:
+    def weights(self, rows: int, columns: int, kind: str, period: int) -> Rows:
         if not 1 <= period <= 64 or columns % period:
             period = 1
-        offset, h = self.head(rows, trellis)
+        offset, h = self.head(rows, kind in MACHINES)
         if h == 63:
             return [[clamp(offset, -TOP, TOP)] * columns for _ in range(rows)]
         plane = Plane(rows, columns, period, (POWER[32 * (h % 2)] << (h >> 1)) >> 16)
@@ -309,21 +310,21 @@ class MixingDecoder(BitDecoder):
         moments.fade(100)
         out = []
         for _ in range(rows):
-            symbols = self.row(plane, moments, trellis)
+            symbols = self.row(plane, moments, kind)
             out.append([clamp(symbol + offset, -TOP, TOP) for symbol in symbols])
             moments.fade(1 << 20)
         return out
 
-    def row(self, plane: Plane, moments: Moments, trellis: bool) -> list[int]:
+    def row(self, plane: Plane, moments: Moments, kind: str) -> list[int]:
         period = plane.period
         plane.begin_row()
         L = moments.solve() if period > 1 else []
         halves, normals, errors, symbols = list[int](), list[int](), list[int](), list[int]()
-        state = 0
+        state, (A, B) = 0, MACHINES.get(kind, (0, 0))
         for c in range(plane.columns):
             k = c % period
             errors = errors if k else []
-            quantiser = state & 1 if trellis else 2
+            quantiser = state & 1 if kind in MACHINES else 2
             place = Place(plane, halves)
             Y = self.sign_inputs(plane, normals, errors, L)
             symbol = self.symbol(place, Y, self.V[period > 1], period > 1, quantiser)
@@ -334,7 +335,7 @@ class MixingDecoder(BitDecoder):
             normals.append(normal)
             errors.append(normal - Y[0])
             symbols.append(symbol)
-            state = NEXT[state][symbol % 2]
+            state = state >> 1 ^ state % 2 * A ^ symbol % 2 * B
             if period > 1 and k == period - 1:
                 moments.add(normals[-period:])
         plane.end_row(halves, normals)

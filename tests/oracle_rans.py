@@ -7,6 +7,8 @@ from math import isqrt
 __all__ = ["RansDecoder"]
 
 Name = tuple[str, int]
+#: A and B of section 11.7.
+MACHINES = {"trellis": (5, 2), "trellis-16": (9, 2), "trellis-32": (18, 4), "trellis-64": (33, 10)}
 THRESHOLDS = [2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048]
 
 
@@ -149,11 +151,13 @@ class RansDecoder:
             if r == 0:
                 hint = self.token(0, ("hints", 0))
                 x = THRESHOLDS[hint - 1] if hint else 1
-            self.group(out, r, min(lanes, rows - r), x, sums, kind == "trellis")
+            self.group(out, r, min(lanes, rows - r), x, sums, MACHINES.get(kind))
             if (r + lanes) % part == 0 or r + lanes >= rows:
                 self.end_part()
 
-    def group(self, out: list[list[int]], r: int, n: int, x: int, sums: list[int], trellis: bool) -> None:
+    def group(
+        self, out: list[list[int]], r: int, n: int, x: int, sums: list[int], trellis: tuple[int, int] | None
+    ) -> None:
         width = len(sums)
         mean = max((64 * sum(sums) + 64 * x) // (r * width + 64), 1)
         scale = 2**44 // ((r + 4) * mean)
@@ -171,8 +175,7 @@ class RansDecoder:
                 known[i] += 64 * level
                 sums[c] += level
                 if trellis:
-                    s0, s1, s2 = state[i] & 1, state[i] >> 1 & 1, state[i] >> 2
-                    state[i] = (s0 ^ s1) + 2 * (s2 ^ q % 2) + 4 * s0
+                    state[i] = state[i] >> 1 ^ odd * trellis[0] ^ q % 2 * trellis[1]
             self.tick(n)
 
     def finish(self) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from evocompress.codecs.dependent import NEXT, STATES, levels
+from evocompress.codecs.dependent import MACHINES, Machine, levels
 from evocompress.codecs.feedback import inverse_factor, quantise_rows
 from evocompress.codecs.feedback_rates import MAGNITUDES, classes_of, rates_of
 
@@ -21,11 +21,11 @@ def problem(rows: int, columns: int, spread: float, seed: int = 0) -> tuple[Floa
     return rng.laplace(0, spread, (rows, columns)), mixing.T @ mixing, rng.uniform(0.2, 2, rows)
 
 
-def oracle(x: Floats, factor: Floats, weight: Floats, price: float) -> Symbols:
+def oracle(x: Floats, factor: Floats, weight: Floats, price: float, machine: Machine) -> Symbols:
     """One pass of the search as its definition has it: every survivor is a path and a row of moved weights."""
     start = np.rint(np.where(np.abs(x) < 1, 0.0, x) / 2).astype(np.int32)
     classes = classes_of(start)
-    rates = rates_of(start, classes, NEXT, searched=False)
+    rates = rates_of(start, classes, machine, searched=False)
     diagonal, found = np.diag(factor), np.empty(x.shape, np.int32)
     for row, values in enumerate(x):
         paths: dict[int, tuple[float, list[int], Floats]] = {0: (0.0, [], values.copy())}
@@ -39,7 +39,7 @@ def oracle(x: Floats, factor: Floats, weight: Floats, price: float) -> Symbols:
                     bits = rates[classes[row, j], quantiser, min(magnitude, MAGNITUDES - 1)]
                     bits += 2 * np.log2(max(magnitude, MAGNITUDES - 1) / (MAGNITUDES - 1))
                     score = total + weight[row] * (error / diagonal[j]) ** 2 / price + bits
-                    target = int(NEXT[state, magnitude & 1])
+                    target = int(machine[state, magnitude & 1])
                     if target not in following or score < following[target][0]:
                         after = moved - sign * error * factor[j] / diagonal[j]
                         following[target] = (score, [*path, sign * magnitude], after)
@@ -48,20 +48,21 @@ def oracle(x: Floats, factor: Floats, weight: Floats, price: float) -> Symbols:
     return found
 
 
-def cost(x: Floats, H: Floats, weight: Floats, symbols: Symbols) -> float:
-    error = levels(symbols, NEXT) - x
+def cost(x: Floats, H: Floats, weight: Floats, symbols: Symbols, machine: Machine = MACHINES[8]) -> float:
+    error = levels(symbols, machine) - x
     return float((weight * np.einsum("ok,ok->o", error @ H, error)).sum())
 
 
+@pytest.mark.parametrize("states", [8, 64])
 @pytest.mark.parametrize(("columns", "spread"), [(1, 1.0), (2, 1.0), (9, 30.0), (64, 1.0), (65, 2.0), (200, 1.0)])
-def test_blocks_find_what_whole_rows_find(columns: int, spread: float) -> None:
+def test_blocks_find_what_whole_rows_find(columns: int, spread: float, states: int) -> None:
     x, H, weight = problem(5, columns, spread)
     factor = inverse_factor(H, 0.003)
-    expected = oracle(x, factor, weight, 0.3)
-    found = quantise_rows(x, factor, weight, 0.3, 1)
+    expected = oracle(x, factor, weight, 0.3, MACHINES[states])
+    found = quantise_rows(x, factor, weight, 0.3, 1, states=states)
     # Sums in another order may tip a tie, rarely; then the costs are alike.
-    assert np.array_equal(found, expected) or cost(x, H, weight, found) == pytest.approx(
-        cost(x, H, weight, expected), rel=1e-3
+    assert np.array_equal(found, expected) or cost(x, H, weight, found, MACHINES[states]) == pytest.approx(
+        cost(x, H, weight, expected, MACHINES[states]), rel=1e-3
     )
 
 
@@ -87,15 +88,15 @@ def test_every_row_is_searched_on_its_own() -> None:
 def test_large_weights_and_a_huge_cost_come_back() -> None:
     x = np.array([[2.0**30, -(2.0**30), 0.0, 1e6, 3.0]])
     symbols = quantise_rows(x, inverse_factor(np.eye(5), 1e-6), np.ones(1), 1e-12, 1)
-    assert np.abs(levels(symbols, NEXT) - x).max() <= 1
+    assert np.abs(levels(symbols, MACHINES[8]) - x).max() <= 1
     quantise_rows(x + 0.4, inverse_factor(np.eye(5), 1e-6), np.full(1, 1e150), 1e-149, 1)  # beyond what counts as far
 
 
 def test_rates_count_symbols_where_they_were() -> None:
     symbols = np.array([[0, 1, -1, 0, 25]], np.int32)
     classes = classes_of(symbols)
-    rates = rates_of(symbols, classes, NEXT, searched=True)
+    rates = rates_of(symbols, classes, MACHINES[8], searched=True)
     assert rates.shape == (14, 2, MAGNITUDES) and np.isfinite(rates).all() and (rates > 0).all()
-    assert STATES == len(NEXT) and classes.max() < len(rates)
-    often = rates_of(np.zeros((100, 100), np.int32), np.zeros((100, 100), np.uint8), NEXT, searched=True)
+    assert classes.max() < len(rates)
+    often = rates_of(np.zeros((100, 100), np.int32), np.zeros((100, 100), np.uint8), MACHINES[8], searched=True)
     assert often[0, 0, 0] < 0.01 < often[0, 0, 1]

@@ -22,6 +22,7 @@ import pytest
 from evocompress import Recipe, Rule, pack
 from evocompress.codecs import CODECS, inspect, read
 from evocompress.codecs.arrange import kernel_places
+from evocompress.codecs.coders import CoderName
 from evocompress.codecs.container import parse
 from evocompress.presets import PRESETS, preset
 
@@ -98,11 +99,13 @@ def sources() -> dict[str, bytes]:
         large = rng.laplace(0, 0.05, (260, 257)).astype(np.float32)  # beyond 2^16 symbols: all lanes of rans
         state = {f"{name}:conv": conv, f"{name}:large": large, f"{name}:vector": conv[0, :, 0, 0]}
         files[f"preset-{name}"] = pack(state, preset(name, 1e-4))
-    return files | forms()
+    return files | forms() | states()
 
 
 #: Small files of all versions and coders; they are the fuzzer's seeds too.
 FORMS = ("rans", "mixing", "tied", "nameless", "tied-nameless")
+#: Machines of more than eight states, under each coder.
+STATES = ("rans-states", "mixing-states", "classes-states")
 
 
 def forms() -> dict[str, bytes]:
@@ -124,6 +127,18 @@ def forms() -> dict[str, bytes]:
         "nameless": pack(state, Recipe(1e-5, rules, "rans", names=False)),
         "tied-nameless": pack(tied, Recipe(1e-5, rules, "mixing", names=False)),
     }
+
+
+def states() -> dict[str, bytes]:
+    rng = np.random.default_rng(22)
+    state = {
+        f"trellis:{n}-{what}": rng.laplace(0, 0.05, shape).astype(np.float32)
+        for n in (16, 32, 64)
+        for what, shape in {"conv": (6, 3, 3, 3), "vector": (300,)}.items()
+    }
+    rules = tuple(Rule(f"trellis:{n}-*", (f"trellis(states={n})",)) for n in (16, 32, 64))
+    coders: tuple[CoderName, ...] = ("rans", "mixing", "classes")
+    return {f"{coder}-states": pack(state, Recipe(1e-5, rules, coder)) for coder in coders}
 
 
 def mixed(rng: np.random.Generator) -> bytes:
@@ -154,7 +169,7 @@ def manifest() -> dict[str, Any]:
     return stored
 
 
-NAMES = sorted([*CODECS, "mixed", *FORMS, *(f"preset-{name}" for name in PRESETS)])
+NAMES = sorted([*CODECS, "mixed", *FORMS, *STATES, *(f"preset-{name}" for name in PRESETS)])
 
 
 def test_no_golden_file_is_missing_and_none_is_an_orphan() -> None:

@@ -30,7 +30,7 @@ BYTES = hnp.arrays(
 PERIODS = st.sampled_from([1, 1, 2, 3, 4, 6, 9, 25, 64, 100])
 PLANES = st.lists(
     st.one_of(
-        st.tuples(SIGNED, st.sampled_from(["weights", "trellis"]), PERIODS),
+        st.tuples(SIGNED, st.sampled_from(["weights", "trellis", "trellis-64"]), PERIODS),
         st.tuples(BYTES, st.just("bytes"), PERIODS),
     ),
     max_size=5,

@@ -14,10 +14,12 @@ from oracle_classes import ClassesDecoder
 from oracle_file import read_symbols
 from oracle_mixing import MixingDecoder
 from oracle_rans import RansDecoder
+from test_codecs_golden import STATES
 
 from evocompress.codecs import CODECS, Cost, Record, Writer, mixing, parse_codec, rans
 from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.container import decode_each, parse
+from evocompress.codecs.dependent import KINDS
 from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, Kind, State, Symbols
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -44,6 +46,13 @@ def planes(seed: int) -> list[tuple[Symbols, Kind]]:
         )
     made.append((rng.integers(0, 256, (4, 50)).astype(np.int32), "bytes"))
     return made
+
+
+def trellis_planes(seed: int) -> list[tuple[Symbols, Kind]]:
+    """Of one machine after the other."""
+    weights = [symbols for symbols, kind in planes(seed) if kind == "weights"]
+    kinds: list[Kind] = [*KINDS.values()] * 2
+    return list(zip(weights, kinds, strict=False))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -85,7 +94,7 @@ def test_counts_are_halved_alike() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_plain_python_reads_rans(seed: int) -> None:
-    made = planes(seed) + [(symbols, "trellis") for symbols, kind in planes(seed + 9) if kind == "weights"]
+    made = planes(seed) + trellis_planes(seed + 9)
     encoder = rans.Encoder()
     for symbols, kind in made:
         encoder.plane(symbols, kind)
@@ -97,7 +106,7 @@ def test_plain_python_reads_rans(seed: int) -> None:
 
 @pytest.mark.parametrize("period", [1, 3, 9])
 def test_plain_python_reads_mixing(period: int) -> None:
-    made = planes(period) + [(symbols, "trellis") for symbols, kind in planes(period + 9) if kind == "weights"]
+    made = planes(period) + trellis_planes(period + 9)
     encoder = mixing.Encoder()
     for symbols, kind in made:
         encoder.plane(symbols, kind, period)
@@ -108,7 +117,7 @@ def test_plain_python_reads_mixing(period: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["deadzone", "codebook", "lossless", "dct-trellis", "trellis", "rans", "mixing", "tied"]
+    "name", ["deadzone", "codebook", "lossless", "dct-trellis", "trellis", "rans", "mixing", "tied", *STATES]
 )
 def test_plain_python_reads_golden_files(name: str) -> None:
     data = (GOLDEN / f"{name}.evc").read_bytes()

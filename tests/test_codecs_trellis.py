@@ -7,10 +7,10 @@ import numpy.typing as npt
 import pytest
 
 from evocompress.codecs import Cost, Sensitivity, parse_codec, rans, try_codec
-from evocompress.codecs.codec import SideReader
-from evocompress.codecs.dependent import NEXT, levels
+from evocompress.codecs.codec import SideReader, varint
+from evocompress.codecs.dependent import KINDS, MACHINES, levels
 from evocompress.codecs.feedback import inverse_factor, quantise_rows
-from evocompress.errors import CodecError
+from evocompress.errors import CodecError, FormatError
 
 Floats = npt.NDArray[np.float64]
 TRELLIS = parse_codec("trellis")
@@ -23,10 +23,31 @@ def layer(rows: int = 24, columns: int = 36, groups: int = 1, seed: int = 3) -> 
     return rng.laplace(0, 0.1, (rows, columns)), Sensitivity(inputs.mT @ inputs / 400, rng.uniform(0.2, 2, rows))
 
 
-def test_symbols_decode_to_the_nearest_path() -> None:
-    x = np.random.default_rng(0).laplace(0, 1, (6, 40))
-    coded = TRELLIS.encode(x, Cost(1e-6))
-    assert np.abs(TRELLIS.decode(coded, x.shape) - x).max() < 0.02
+@pytest.mark.parametrize("states", MACHINES)
+def test_symbols_decode_to_the_nearest_path(states: int) -> None:
+    codec, x = parse_codec(f"trellis(states={states})"), np.random.default_rng(0).laplace(0, 1, (6, 40))
+    coded = codec.encode(x, Cost(1e-6))
+    assert np.abs(TRELLIS.decode(coded, x.shape) - x).max() < 0.02, "a decoder finds the machine in the file"
+    assert TRELLIS.layout(SideReader(coded.side), x.shape)[0].kind == KINDS[states]
+
+
+@pytest.mark.parametrize("states", [0, 4, 9, 24, 128])
+def test_a_machine_that_is_not_there_is_refused(states: int) -> None:
+    with pytest.raises(CodecError, match=rf"states is {states}; it must be one of 8, 16, 32, 64\."):
+        parse_codec(f"trellis(states={states})")
+
+
+@pytest.mark.parametrize("code", [8001, 8003, 8009])
+def test_a_damaged_machine_is_refused(code: int) -> None:
+    with pytest.raises(FormatError, match="damaged"):
+        TRELLIS.layout(SideReader(varint(code) + varint(0)), (3, 4))
+
+
+def test_more_states_make_smaller_errors_of_second_order() -> None:
+    x, sensitivity = layer(60, 80)
+    cost = Cost(0.02, sensitivity.scale, sensitivity)
+    few, many = (try_codec(parse_codec(spec), x, cost, rans.State()) for spec in ("trellis", "trellis(states=64)"))
+    assert many.score < 0.99 * few.score
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -56,7 +77,7 @@ def test_the_factor_is_that_of_the_damped_inverse() -> None:
 def test_without_correlations_each_symbol_stands_alone() -> None:
     x = np.random.default_rng(5).normal(0, 3, (4, 30))
     symbols = quantise_rows(x, inverse_factor(np.eye(30), 1e-6), np.ones(4), 1e-9, 2)
-    assert np.abs(levels(symbols, NEXT) - x).max() < 2.01
+    assert np.abs(levels(symbols, MACHINES[8]) - x).max() < 2.01
 
 
 @pytest.mark.parametrize("dead", ["H", "g", "one input"])
