@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,3 +47,13 @@ def fashion_mnist() -> Splits:
 @pytest.fixture(scope="session")
 def cifar10() -> Splits:
     return _present("cifar10")
+
+
+@pytest.fixture
+def seeded() -> Iterator[None]:
+    """Torch's own random numbers, from a seed; those of other tests stay what they were."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
