@@ -77,16 +77,21 @@ def compare(peer: Sequence[Point], curves: Sequence[Curve], levels: Sequence[flo
 
     Returns:
         "at": for each level the peer's bytes, and of those seeds whose curve reaches it (`seeds`) the mean bytes, mean
-        ratio and the ratio's standard deviation over seeds; None where there is nothing. "bd_rate": percent, mean,
-        and "bd_rate_sd". A standard deviation of one seed is None.
+        ratio and the ratio's standard deviation over seeds; None where there is nothing. `below` is what the ratio is
+        below where every curve begins above the level: that of the largest of the smallest files. "bd_rate": percent,
+        mean, and "bd_rate_sd". A standard deviation of one seed is None.
     """
     rows = []
     for level in levels:
         theirs = bytes_at(peer, level) if peer else None
         mine = [nbytes for curve in curves if (nbytes := bytes_at(curve, level)) is not None]
         ratios = [nbytes / theirs for nbytes in mine] if theirs else []
+        begins_above = theirs and curves and not mine and all(curve and curve[0][1] > level for curve in curves)
+        below = round(max(curve[0][0] for curve in curves) / theirs, 4) if theirs and begins_above else None
         row = {"level": level, "peer_bytes": theirs, "seeds": len(mine), "bytes": _mean(mine, 0)}
-        rows.append({**row, "bytes_sd": _sd(mine, 0), "ratio": _mean(ratios, 4), "ratio_sd": _sd(ratios, 4)})
+        rows.append(
+            {**row, "bytes_sd": _sd(mine, 0), "ratio": _mean(ratios, 4), "ratio_sd": _sd(ratios, 4), "below": below}
+        )
     rates = [rate for curve in curves if (rate := _bd_rate(peer, curve, levels)) is not None]
     return {"at": rows, "bd_rate": _mean(rates, 2), "bd_rate_sd": _sd(rates, 2)}
 

@@ -70,7 +70,7 @@ def _both_fitted(line: dict[str, Any], _: dict[str, Any]) -> Iterator[str]:
 
 def _ratio(row: dict[str, Any]) -> str:
     if row["ratio"] is None:
-        return "–"
+        return f"< {row['below']:.2f}×" if row.get("below") else "–"
     spread = "" if row["ratio_sd"] is None else f" ± {row['ratio_sd']:.2f}"
     return f"{row['ratio']:.2f}×{spread}"
 
