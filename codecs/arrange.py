@@ -66,7 +66,7 @@ def split(x: npt.NDArray[Number]) -> list[npt.NDArray[Number]]:
 
 def to_planes(symbols: npt.NDArray[np.integer]) -> tuple[Plane, ...]:
     """An integer array of any shape as planes."""
-    return tuple(Plane(part) for part in split(symbols.astype(np.int32)))
+    return tuple(Plane(part) for part in split(symbols.astype(np.int32, copy=False)))
 
 
 def from_planes(planes: Iterator[Symbols], shape: Shape) -> Symbols:

@@ -77,13 +77,15 @@ def choose(candidates: Sequence[Codec], x: Floats, cost: Cost, state: Any) -> tu
 
 
 def _sample(x: Floats, cost: Cost) -> tuple[Floats, Cost]:
-    """Rows of x, about 2^18 weights of them, and what their errors cost; a small x itself."""
+    """Slices of x along its longest axis, about 2^18 weights, and what their errors cost; a small x itself."""
     stride = -(-x.size // _SAMPLE)
     if stride <= 1 or x.ndim == 0:
         return x, cost
     known = cost.sensitivity
     if known is None:
-        return x[::stride], cost
+        every = [slice(None)] * x.ndim
+        every[int(np.argmax(x.shape))] = slice(None, None, stride)
+        return x[tuple(every)], cost
     if len(known.H) > 1:
         return x, cost  # rows at even distances need not be as many in each group
     return x[::stride], Cost(cost.rate_weight, cost.scale, Sensitivity(known.H, known.g[::stride]))

@@ -136,4 +136,4 @@ class Codebook:
             return from_planes(planes, shape).astype(np.float64) * 0.0
         zero, code = side.integer(0, count - 1), side.integer(MIN_CODE, MAX_CODE)
         values = np.cumsum(next(planes).ravel().astype(np.int64)).astype(np.float64) * scale_value(code)
-        return values[np.clip(from_planes(planes, shape).astype(np.int64) + zero, 0, count - 1)]
+        return values[np.clip(from_planes(planes, shape), -zero, count - 1 - zero) + zero]

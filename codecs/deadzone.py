@@ -22,6 +22,7 @@ from evocompress.errors import CodecError
 __all__ = ["DeadZone"]
 
 _MAX_SYMBOL = 1 << 30
+_BLOCK = 1 << 19  # weights whose rounding is optimised at a time
 
 
 def _optimised(x: Floats, price: float, passes: int) -> Symbols:
@@ -34,6 +35,16 @@ def _optimised(x: Floats, price: float, passes: int) -> Symbols:
     levels = nearest.ravel()[where]
     candidates = np.stack([levels, levels - np.sign(levels), np.zeros_like(levels)])
     return rate_optimised(nearest, candidates, (candidates - x.ravel()[where]) ** 2, price, passes)
+
+
+def _in_blocks(x: Floats, step: float, price: float, passes: int) -> Symbols:
+    """A plane's symbols, large ones some rows at a time: optimising takes two hundred bytes a weight."""
+    rows, columns = x.shape
+    height, symbols = max(_BLOCK // columns, 1), np.empty(x.shape, np.int32)
+    for first in range(0, rows, height):
+        here = slice(first, first + height)
+        symbols[here] = _optimised(x[here] / np.float64(step), price, passes)
+    return symbols
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +70,12 @@ class DeadZone:
 
     def encode(self, x: Floats, cost: Cost, rest: Codec) -> Coded:
         """Array of any shape to symbols and the code of the step."""
-        largest = float(np.abs(x).max(initial=0.0))
+        largest = max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
         code = max(scale_code(cost.step * self.step_scale), scale_code(largest / _MAX_SYMBOL) + 8)
         code = min(max(code, MIN_CODE), MAX_CODE)
         step = scale_value(code)
-        scaled = x / step
         price = cost.price_in(step)
-        planes = tuple(Plane(_optimised(part, price, self.passes)) for part in split(scaled))
+        planes = tuple(Plane(_in_blocks(part, step, price, self.passes)) for part in split(x))
         if not any(plane.symbols.any() for plane in planes):
             code = 0  # nothing is left of the array, so the shortest code will do
         return Coded(planes, varint(code))

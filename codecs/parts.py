@@ -18,8 +18,8 @@ from evocompress.errors import FormatError
 __all__ = ["decode_in_parts"]
 
 _PART = 1 << 20  # weights
-#: Stages that make of each row of a plane a row of weights.
-_BY_ROWS = ("deadzone", "trellis")
+#: Stages that make of each row of their last plane a row of weights.
+_BY_ROWS = ("deadzone", "trellis", "codebook")
 
 
 def decode_in_parts(codec: Codec, planes: Sequence[Symbols], side: bytes, shape: Shape, dtype: str) -> npt.NDArray[Any]:
@@ -33,15 +33,15 @@ def decode_in_parts(codec: Codec, planes: Sequence[Symbols], side: bytes, shape:
     if not _by_rows(codec, shape):
         return _decode(codec, planes, side, shape, dtype)
     array = np.empty(shape, dtype_named(dtype))
-    rows = max(_PART * shape[0] // array.size, 1)
-    for first in range(0, shape[0], rows):
-        part = array[first : first + rows]
-        part[...] = _decode(codec, [planes[0][first : first + rows]], side, part.shape, dtype)
+    # Of two rows at least: one alone would be a long vector, which lies in its planes in another way.
+    count = min(-(-array.size // _PART), shape[0] // 2)
+    for part, symbols in zip(np.array_split(array, count), np.array_split(planes[-1], count), strict=True):
+        part[...] = _decode(codec, [*planes[:-1], symbols], side, part.shape, dtype)
     return array
 
 
 def _by_rows(codec: Codec, shape: Shape) -> bool:
-    """Whether there is one plane, whose rows are those of the tensor, and more of them than one part."""
+    """Whether all symbols are in one plane, whose rows are those of the tensor, and more of them than one part."""
     alone = len(codec.stages) == 1 and codec.stages[0].id in _BY_ROWS
     return alone and len(shape) > 1 and shape[0] > 1 and sum(n * k for n, k, _ in plane_layouts(shape)) > _PART
 

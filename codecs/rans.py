@@ -221,7 +221,7 @@ class Decoder:
         tables, lanes, sums = self.state.tables, _lanes(symbols.shape), np.zeros(symbols.shape[1], np.int64)
         expected = 0
         for first, last in _parts(symbols.shape):
-            self._ready(lanes)
+            self._ready(min(lanes, last - first))  # a plane's last row alone in a chunk has one coder
             n = 0
             if first == 0:
                 hint, n = take(*tables[:3], HINTS, self._states, 0, self._words, self._cursor), 1

@@ -26,6 +26,7 @@ _PER_VALUE = 4  # weights; with fewer a codebook cannot pay
 _SAMPLE = 1 << 10  # weights that tell most tensors from those of few values
 _BLOCK = 1 << 16  # weights that are looked at before the next decision to go on
 _CORNER = 4  # weights along each axis that tell most tensors from those that repeat
+_REPEATING = range(1 << 10, 1 << 18)  # weights: with fewer there is little to gain, with more it takes too long
 _BITS = 29  # of a value in units of a codebook; differences of values take one more
 
 
@@ -33,7 +34,10 @@ def simple_codecs(x: Floats, cost: Cost) -> tuple[Codec, ...]:
     """Codecs that may suit x better than those for trained weights; none for most tensors, at the price of a glance."""
     values = _few_values(x)
     codecs = () if values is None else _codebooks(values, x.size, cost)
-    return (*codecs, Codec((Coordinates(), DeadZone()))) if _repeats(x) else codecs
+    constant = values is not None and len(values) == 1  # of which a codebook knows all
+    if x.size in _REPEATING and not constant and _repeats(x):
+        return (*codecs, Codec((Coordinates(), DeadZone())))
+    return codecs
 
 
 def _few_values(x: Floats) -> Floats | None:
@@ -83,7 +87,10 @@ class FewValues(Codebook):
         """Array of any shape to the codebook and an index for each weight, counted from the value nearest to zero."""
         unit = scale_value(self.code)
         levels = np.unique(np.rint(np.array(self.known) / unit)).astype(np.int32)
-        zero = int(np.abs(levels).argmin())
-        indices = np.searchsorted((levels[1:].astype(np.float64) + levels[:-1]) / 2, x.reshape(-1) / unit) - zero
+        zero, flat = int(np.abs(levels).argmin()), x.reshape(-1)
+        between, indices = (levels[1:].astype(np.float64) + levels[:-1]) / 2, np.empty(x.size, np.int32)
+        for start in range(0, x.size, _BLOCK):  # a large tensor's float64 are never there all at once
+            part = slice(start, start + _BLOCK)
+            indices[part] = np.searchsorted(between, flat[part].astype(np.float64) / unit) - zero
         side = varint(len(levels)) + varint(zero) + varint(self.code)
         return Coded((Plane(np.diff(levels, prepend=np.int32(0))[None]), *to_planes(indices.reshape(x.shape))), side)

@@ -26,6 +26,7 @@ _MAX_SYMBOL = 1 << 30
 _STEP_PER_RATE = 0.62 * math.sqrt(6 / math.log(2))
 #: With error feedback a wider step is better: measured on held-out images, benchmarks/NOTES.md.
 _SECOND_ORDER_STEP = 1.4
+_WORTH = 1 << 11  # weights: of fewer a larger machine does not save the two bytes that name it
 _FLOOR = 1e-4  # of the largest row weight: a dead row is cheap to damage, not free
 
 
@@ -35,7 +36,8 @@ class Trellis:
 
     `step_scale` multiplies the step that λ implies; `passes` is how often symbols are searched where the sensitivity is
     of second order; `damping` is what its H gets added to its diagonal, relative to the diagonal's mean. `states` are
-    those of the machine: more of them make smaller errors in as many bytes, and take longer to search, not to decode.
+    those of the machine: more of them make smaller errors in as many bytes, and take longer to search, not to decode;
+    fewer than 2 048 weights get 8, as a larger machine would not save the two bytes that name it.
     """
 
     id: ClassVar[str] = "trellis"
@@ -65,25 +67,28 @@ class Trellis:
             CodecError: The cost's sensitivity is that of a matrix of another shape.
         """
         largest = max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
+        states = self.states if x.size >= _WORTH else 8
         if cost.sensitivity is None or largest == 0:
             code = self._code(math.sqrt(cost.price), largest)
             step = scale_value(code)
             price = cost.price_in(step)
-            found = [trellis_quantise(part, price, step=step, states=self.states) for part in split(x)]
+            found = [trellis_quantise(part, price, step=step, states=states) for part in split(x)]
         else:
-            code, symbols = self._second_order(x, cost.rate_weight, cost.sensitivity, largest)
+            code, symbols = self._second_order(x, cost.rate_weight, cost.sensitivity, largest, states)
             found = split(symbols)
         if not any(part.any() for part in found):
             return Coded(tuple(Plane(part, KINDS[8]) for part in found), varint(0))  # shortest, as nothing is left of x
-        machine = varint(MAX_CODE + self.states // 8) if self.states > 8 else b""
-        return Coded(tuple(Plane(part, KINDS[self.states]) for part in found), machine + varint(code))
+        machine = varint(MAX_CODE + states // 8) if states > 8 else b""
+        return Coded(tuple(Plane(part, KINDS[states]) for part in found), machine + varint(code))
 
     def _code(self, error: float, largest: float) -> int:
         """The code of the step where a bit is worth a squared error of error²."""
         code = max(scale_code(_STEP_PER_RATE * self.step_scale * error), scale_code(largest / _MAX_SYMBOL) + 8)
         return min(max(code, MIN_CODE), MAX_CODE)
 
-    def _second_order(self, x: Floats, price: float, of: Sensitivity, largest: float) -> tuple[int, Symbols]:
+    def _second_order(
+        self, x: Floats, price: float, of: Sensitivity, largest: float, states: int
+    ) -> tuple[int, Symbols]:
         rows, columns = matrix_shape(x.shape)
         if not of.fits(rows, columns):
             shape = (len(of.g), of.H.shape[1])
@@ -99,7 +104,7 @@ class Trellis:
         step = scale_value(code)
         height = rows // len(factors)
         parts = [
-            quantise_rows(part, factor, of_part, price / step**2, self.passes, step=step, states=self.states)
+            quantise_rows(part, factor, of_part, price / step**2, self.passes, step=step, states=states)
             for part, factor, of_part in zip(
                 x.reshape(len(factors), height, columns), factors, weight.reshape(len(factors), height), strict=True
             )

@@ -12,6 +12,7 @@ from evocompress.errors import ConfigError
 __all__ = ["TRIES", "LossLimit", "SizeLimit", "Target", "TargetMissed", "Try", "best", "find_rate_weight"]
 
 TRIES = 12
+_GROWTH = 8.0
 
 
 class TargetMissed(ConfigError):
@@ -119,9 +120,9 @@ def find_rate_weight(
 ) -> Try:
     """The best of the files tried: the largest that meets a size limit, or the smallest that meets a loss limit.
 
-    The bracket first grows from `start` by factors of `growth`, then is halved on a log axis until `tries` are used up
-    or the two ends' files differ by less than `tolerance` in size. A loss need not rise steadily with λ, so that all
-    tries count.
+    The bracket first grows from `start` by a factor of `growth`, which is squared each time up to 8, so that a start
+    far off costs a few tries more, and no bytes. Then it is halved on a log axis until `tries` are used up or the two
+    ends' files differ by less than `tolerance` in size. A loss need not rise steadily with λ, so that all tries count.
 
     Args:
         attempt: Packs at a λ (and measures, if need be).
@@ -144,6 +145,7 @@ def find_rate_weight(
         else:
             upwards = (good is None) == small_is_good  # from what meets it to what does not, or the other way round
             found = attempt(tried[-1].rate_weight * (growth if upwards else 1 / growth))
+            growth = max(growth, min(growth**2, _GROWTH))
             if len(found.data) == len(tried[-1].data):
                 tried.append(found)
                 break  # nothing changes any more at this end

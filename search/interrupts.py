@@ -9,9 +9,16 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Interrupts"]
+__all__ = ["Interrupts", "is_interrupt"]
 
 T = TypeVar("T")
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is Ctrl-C; one that reaches numba between two calls comes out of it as a SystemError."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemError) and isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
+    )
 
 
 class Interrupts:
@@ -44,7 +51,9 @@ class Interrupts:
         try:
             self._waiting = True
             return otherwise if self.pending else action()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemError) as error:
+            if not is_interrupt(error):
+                raise
             self.pending = True
             return otherwise
         finally:

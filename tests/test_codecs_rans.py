@@ -105,6 +105,10 @@ def test_a_stream_may_have_many_chunks(chunk: int, monkeypatch: pytest.MonkeyPat
     check([(fixed_plane(100, 60, 5), "trellis"), *FIXED, (fixed_plane(100, 60, 3), "weights")])
 
 
+def test_a_last_row_alone_in_its_chunk_comes_back() -> None:
+    check([(np.ones((5, rans._CHUNK // 4), np.int32), "weights"), *FIXED])
+
+
 def test_a_whole_chunk_comes_back() -> None:
     symbols = np.random.default_rng(2).laplace(0, 0.8, (1100, 1100)).round().astype(np.int32)
     check([(symbols, "trellis"), (symbols[:9], "weights"), (symbols[:300] & 255, "bytes")])

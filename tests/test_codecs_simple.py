@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from evocompress import Recipe, Rule, pack, unpack
-from evocompress.codecs import Cost, Sensitivity, choose, inspect, parse_codec, rans, try_codec
+from evocompress.codecs import Cost, Sensitivity, choice, choose, inspect, parse_codec, rans, try_codec
+from evocompress.codecs.choice import Trial
+from evocompress.codecs.codec import Codec, Floats
 from evocompress.codecs.simple import simple_codecs
 from evocompress.presets import PRESETS, preset
 
@@ -77,6 +80,29 @@ def test_a_sensitivity_of_second_order_counts_in_the_choice() -> None:
 )
 def test_other_tensors_get_no_further_candidates(x: Array) -> None:
     assert simple_codecs(x, Cost(1e-4)) == ()
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.full((4, 4), 0.25),  # the codebook says it all
+        np.repeat(RNG.normal(size=(1, 900)), 900, 0),  # so many would take too long
+    ],
+)
+def test_repetition_is_looked_for_where_it_can_pay(x: Array) -> None:
+    assert all(codec.stages[0].id == "codebook" for codec in simple_codecs(x, Cost(1e-4)))
+
+
+def test_a_long_row_is_chosen_for_by_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def best(codecs: Sequence[Codec], x: Floats, cost: Cost, state: Any) -> Trial:
+        seen.append(x.size)
+        return try_codec(codecs[0], x, cost, state)
+
+    monkeypatch.setattr(choice, "best", best)
+    choose([parse_codec("trellis"), parse_codec("deadzone")], RNG.laplace(size=(1, 1 << 20)), Cost(1e-2), rans.State())
+    assert seen == [1 << 18]
 
 
 def test_lossless_stays_lossless() -> None:

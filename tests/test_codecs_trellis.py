@@ -25,10 +25,16 @@ def layer(rows: int = 24, columns: int = 36, groups: int = 1, seed: int = 3) -> 
 
 @pytest.mark.parametrize("states", MACHINES)
 def test_symbols_decode_to_the_nearest_path(states: int) -> None:
-    codec, x = parse_codec(f"trellis(states={states})"), np.random.default_rng(0).laplace(0, 1, (6, 40))
+    codec, x = parse_codec(f"trellis(states={states})"), np.random.default_rng(0).laplace(0, 1, (6, 400))
     coded = codec.encode(x, Cost(1e-6))
     assert np.abs(TRELLIS.decode(coded, x.shape) - x).max() < 0.02, "a decoder finds the machine in the file"
     assert TRELLIS.layout(SideReader(coded.side), x.shape)[0].kind == KINDS[states]
+
+
+def test_few_weights_get_the_machine_that_needs_no_name() -> None:
+    x = np.random.default_rng(0).laplace(0, 1, (6, 40))
+    few, many = (parse_codec(f"trellis(states={states})").encode(x, Cost(1e-2)) for states in (8, 64))
+    assert few.side == many.side and np.array_equal(few.planes[0].symbols, many.planes[0].symbols)
 
 
 @pytest.mark.parametrize("states", [0, 4, 9, 24, 128])

@@ -138,6 +138,15 @@ def test_parts_decode_to_what_the_whole_decodes_to(spec: str, dtype: str) -> Non
     assert parts.dtype == whole.dtype and parts.tobytes() == whole.tobytes()
 
 
+@pytest.mark.parametrize("shape", [(2, 600_000), (3, 400_001), (7, 170_001)])
+@pytest.mark.parametrize("spec", ["trellis", "deadzone", "codebook(passes=0)"])
+def test_few_long_rows_decode_in_parts(spec: str, shape: tuple[int, int]) -> None:
+    codec, x = parse_codec(spec), np.resize(laplace(1000), shape)
+    coded = codec.encode(x, Cost(1e-6))
+    found = decode_in_parts(codec, [plane.symbols for plane in coded.planes], coded.side, shape, "float32")
+    assert np.array_equal(found, codec.decode(coded, shape).astype(np.float32))
+
+
 @pytest.mark.parametrize("shape", [(), (0, 4), (1, 1_200_000), (1_200_000,), (3, 2)])
 def test_shapes_that_are_not_cut_into_parts(shape: tuple[int, ...]) -> None:
     codec, x = parse_codec("trellis"), np.full(shape, 0.25)

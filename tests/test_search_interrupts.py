@@ -4,6 +4,8 @@ import signal
 import threading
 import time
 
+import pytest
+
 from evocompress.search.interrupts import Interrupts
 
 
@@ -27,6 +29,25 @@ def test_a_wait_ends_at_once() -> None:
         assert interrupts.during(lambda: time.sleep(60), None) is None
         timer.join()
         assert interrupts.pending and time.monotonic() - began < 60
+
+
+def test_what_numba_makes_of_an_interrupt_is_one() -> None:
+    interrupts = Interrupts()
+
+    def compiled() -> str:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            raise SystemError("a compiled function returned a result with an exception set") from interrupt
+        return "done"
+
+    def broken() -> str:
+        raise SystemError("something else")
+
+    with interrupts.installed():
+        assert interrupts.during(compiled, "stopped") == "stopped" and interrupts.pending
+        with pytest.raises(SystemError, match="something else"):
+            Interrupts().during(broken, "stopped")
 
 
 def test_in_another_thread_nothing_is_installed() -> None:

@@ -60,6 +60,15 @@ def test_the_increase_that_is_named_can_be_met() -> None:
     assert any(limit(named).judged(file).meets for file in files)
 
 
+def test_a_start_that_is_far_off_is_left_behind() -> None:
+    """All that is tried meets the loss up to λ = 3 000, and the bracket starts at 1 with small steps."""
+    found = find_rate_weight(
+        lambda rate_weight: Try(rate_weight, bytes(int(1e6 / rate_weight)), rate_weight <= 3e3),
+        start=1.0, small_is_good=False, tries=7, growth=1.4,
+    )  # fmt: skip
+    assert 300 < found.rate_weight <= 3e3
+
+
 def test_what_met_the_target_is_found_among_losses_that_do_not_rise_steadily() -> None:
     losses = {1.0: 0.1, 2.0: 0.9, 4.0: 0.2}  # at λ = 2 there is a bump
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from evocompress.cli import analyse, curve, data, files, kernels, pack, run, saccades
 from evocompress.errors import ConfigError, EvocompressError
+from evocompress.search.interrupts import is_interrupt
 
 __all__ = ["app", "main"]
 
@@ -61,6 +62,10 @@ def _one_line_errors() -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         _tell(f"{where}{error.strerror or error}")
         sys.exit(1)
+    except SystemError as error:
+        if not is_interrupt(error):
+            raise
+        sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         # torch's lack of memory is a RuntimeError, on the CPU of no class of its own.
         if not isinstance(error, MemoryError) and "allocate" not in str(error):
