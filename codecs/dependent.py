@@ -16,9 +16,12 @@ import numpy.typing as npt
 
 from evocompress.codecs.compiled import compiled
 
-__all__ = ["KINDS", "MACHINES", "Machine", "TrellisKind", "following_of", "levels", "quantisers"]
+__all__ = ["KINDS", "MACHINES", "Kind", "Machine", "TrellisKind", "following_of", "levels", "quantisers"]
 
 TrellisKind: TypeAlias = Literal["trellis", "trellis-16", "trellis-32", "trellis-64"]
+#: What a plane holds. "weights": signed integers whose magnitude means something; "bytes": values 0 … 255; "trellis…":
+#: as weights, of a dependent quantiser.
+Kind: TypeAlias = Literal["weights", "bytes"] | TrellisKind
 #: The state after a symbol, (states, 2): by the state before it and the symbol's parity. Every row starts in state 0.
 Machine: TypeAlias = npt.NDArray[np.int64]
 

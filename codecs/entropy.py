@@ -11,7 +11,7 @@ Three coders share one walk over a plane: `Encoder`, `Decoder` and `BitCounter`,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import constriction
 import numpy as np
@@ -32,16 +32,13 @@ from evocompress.codecs.contexts import (
     tokenize,
     walk,
 )
-from evocompress.codecs.dependent import TrellisKind
+from evocompress.codecs.dependent import Kind
 from evocompress.errors import CodecError, FormatError
 
 __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State", "classes_of", "rate_table"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Symbols: TypeAlias = npt.NDArray[np.int32]
-#: "weights": signed integers whose magnitude means something; "trellis…": such of a dependent quantiser (dependent.py);
-#: "bytes": values 0 … 255, one class per row.
-Kind: TypeAlias = Literal["weights", "bytes"] | TrellisKind
 
 # A compiled module without stubs.
 _queue: Any = constriction.stream.queue  # pyright: ignore[reportAttributeAccessIssue]

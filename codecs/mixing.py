@@ -13,12 +13,12 @@ either way where it is compiled.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs.dependent import TrellisKind, following_of
+from evocompress.codecs.dependent import Kind, following_of
 from evocompress.codecs.mixing_bytes import BYTE_COUNTERS, BYTE_MIXERS, code_bytes, fresh_byte_mixers
 from evocompress.codecs.mixing_coder import COUNT, DECODE, ENCODE, LOW, MODE, POSITION, WIDTH
 from evocompress.codecs.mixing_planes import code_weights
@@ -29,8 +29,6 @@ from evocompress.errors import CodecError, FormatError
 __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State"]
 
 Symbols: TypeAlias = npt.NDArray[np.int32]
-#: "weights", "trellis…": signed integers whose magnitude means something; "bytes": values 0 … 255.
-Kind: TypeAlias = Literal["weights", "bytes"] | TrellisKind
 
 _MAX_SYMBOL = (1 << 31) - 1
 _MAX_PERIOD = 64  # kernels of more places are coded as if they were none

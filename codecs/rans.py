@@ -12,12 +12,12 @@ which the encoder's started: that is a check.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs.dependent import Machine, TrellisKind, following_of
+from evocompress.codecs.dependent import Kind, Machine, following_of
 from evocompress.codecs.rans_coder import FIELD, LOW, code, put, take
 from evocompress.codecs.rans_lanes import LANES, model_bytes, model_rows, read_bytes, read_rows
 from evocompress.codecs.rans_model import (
@@ -36,8 +36,6 @@ from evocompress.errors import CodecError, FormatError
 __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State"]
 
 Symbols: TypeAlias = npt.NDArray[np.int32]
-#: "weights", "trellis…": signed integers whose magnitude means something; "bytes": values 0 … 255, a table per row.
-Kind: TypeAlias = Literal["weights", "bytes"] | TrellisKind
 
 _MAX_SYMBOL = (1 << 31) - 1
 _LARGE = 1 << 16  # planes from this size on are coded in all lanes, smaller ones in the first

@@ -99,7 +99,7 @@ def sources() -> dict[str, bytes]:
         large = rng.laplace(0, 0.05, (260, 257)).astype(np.float32)  # beyond 2^16 symbols: all lanes of rans
         state = {f"{name}:conv": conv, f"{name}:large": large, f"{name}:vector": conv[0, :, 0, 0]}
         files[f"preset-{name}"] = pack(state, preset(name, 1e-4))
-    return files | forms() | states()
+    return files | forms() | states() | latest_best()
 
 
 #: Small files of all versions and coders; they are the fuzzer's seeds too.
@@ -134,11 +134,18 @@ def states() -> dict[str, bytes]:
     state = {
         f"trellis:{n}-{what}": rng.laplace(0, 0.05, shape).astype(np.float32)
         for n in (16, 32, 64)
-        for what, shape in {"conv": (6, 3, 3, 3), "vector": (300,)}.items()
+        for what, shape in {"conv": (16, 15, 3, 3), "small": (6, 3, 3, 3)}.items()
     }
     rules = tuple(Rule(f"trellis:{n}-*", (f"trellis(states={n})",)) for n in (16, 32, 64))
     coders: tuple[CoderName, ...] = ("rans", "mixing", "classes")
     return {f"{coder}-states": pack(state, Recipe(1e-5, rules, coder)) for coder in coders}
+
+
+def latest_best() -> dict[str, bytes]:
+    """`preset-best` is of the time when the preset had eight states."""
+    rng = np.random.default_rng(23)
+    state = {"best:conv": rng.laplace(0, 0.05, (40, 12, 3, 3)), "best:vector": rng.laplace(0, 0.05, (12,))}
+    return {"preset-best-64": pack({n: x.astype(np.float32) for n, x in state.items()}, preset("best", 1e-4))}
 
 
 def mixed(rng: np.random.Generator) -> bytes:
@@ -169,7 +176,7 @@ def manifest() -> dict[str, Any]:
     return stored
 
 
-NAMES = sorted([*CODECS, "mixed", *FORMS, *STATES, *(f"preset-{name}" for name in PRESETS)])
+NAMES = sorted([*CODECS, "mixed", *FORMS, *STATES, "preset-best-64", *(f"preset-{name}" for name in PRESETS)])
 
 
 def test_no_golden_file_is_missing_and_none_is_an_orphan() -> None:
