@@ -24,13 +24,13 @@ IDEAS: dict[str, list[str]] = {
     "symmetry": [*_SMALL, _codecs("symmetry", "symmetry-trellis"), "genes.symmetry=[1e-4,1e-1]"],
     "entropy and distinct values": [*_SMALL, _codecs(), "genes.entropy=[1e-4,1e-1]", "genes.distinct=[1e-4,1e-1]"],
     "coordinates": [*_SMALL, _codecs("coordinates", "coordinates-lowrank")],
-    "saccades": [*_SACCADES, "model_options={width=12, cost_weight=0.1}"],
+    "saccades": [*_SACCADES, "model_options={width=8, cost_weight=0.1}"],
     "connections": [
         *_CONNECTED, "genes.near=[0.0,0.5]", "genes.decay=[0.25,0.75]", "genes.far=[1e-5,0.01]",
         "genes.thin=[0.02,0.3]",
     ],
     "kernels only": [*_CONNECTED, "model_options={plan={near=0, far=0}}"],
-    "dense": [*_SACCADES, "model_options={width=12, dense=3}"],
+    "dense": [*_SACCADES, "model_options={width=8, dense=3}"],
 }  # fmt: skip
 
 #: Each idea to the name of what it is compared with.
