@@ -2,12 +2,14 @@
 
     python -m benchmarks.linearconv_networks [--networks base_cnn vgg11] [--data fashion_mnist cifar10 mnist]
         [--variants plain full low] [--epochs 10] [--seeds 3] [--schedule cosine] [--train 5000] [--threads 1]
+        [--precision bfloat16]
 
 As Kahatapitiya and Rodrigo (WACV 2021) trained them: Adam at 1e-3, batches of 50, 0.01 times the correlation loss with
 every tenth batch, crops and flips on CIFAR-10, no layer left out. They did so for 250 epochs at a constant rate,
 mirrored Fashion-MNIST, and padded with black where we pad with the mean. `--schedule constant` is theirs; cosine
 reaches more where epochs are few. All training images that are not held out are used, unless `--train` says how many.
-Accuracy is that of the last weights on the 10 000 test images, which nothing is chosen on.
+`--precision bfloat16` trains in mixed precision; the networks are tested in float32. Accuracy is that of the last
+weights on the 10 000 test images, which nothing is chosen on.
 
 Prints one JSON line for each run, and at the end one for each variant, with mean and standard deviation over the seeds.
 """
@@ -46,7 +48,15 @@ _LOSS_EVERY = 10
 
 
 def one_run(
-    network: str, data: Splits, variant: str, *, epochs: int, seed: int, schedule: str = "cosine", device: str = "cpu"
+    network: str,
+    data: Splits,
+    variant: str,
+    *,
+    epochs: int,
+    seed: int,
+    schedule: str = "cosine",
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """Train one network and test it, as it is and folded."""
     began = time.perf_counter()
@@ -54,7 +64,7 @@ def one_run(
     model = NETWORKS[network](classes=data.classes, in_channels=data.train.images.shape[1], **VARIANTS[variant]).to(
         device
     )
-    loss = _train(model, data.train.to(device), epochs, seed, schedule)
+    loss = _train(model, data.train.to(device), epochs, seed, schedule, precision)
     tested = evaluate(model, data.audit, device)
     folded = evaluate(fold(model), data.audit, device)
     return {
@@ -66,6 +76,7 @@ def one_run(
         "seed": seed,
         "epochs": epochs,
         "schedule": schedule,
+        "precision": precision,
         "train_images": len(data.train),
         "parameters": sum(p.numel() for p in model.parameters()),
         "test_accuracy": tested.accuracy,
@@ -76,7 +87,7 @@ def one_run(
     }
 
 
-def _train(model: nn.Module, examples: Examples, epochs: int, seed: int, schedule: str) -> float:
+def _train(model: nn.Module, examples: Examples, epochs: int, seed: int, schedule: str, precision: str) -> float:
     """Train in place; the mean cross-entropy of the last epoch."""
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=_RATE, fused=True)
@@ -90,7 +101,7 @@ def _train(model: nn.Module, examples: Examples, epochs: int, seed: int, schedul
             if schedule == "cosine":
                 progress = (epoch * steps + step) / (epochs * steps)
                 optimiser.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * progress)) / 2
-            total += _step(model, optimiser, examples, index, order, step)
+            total += _step(model, optimiser, examples, index, order, step, precision)
     return total.item() / len(examples)
 
 
@@ -101,10 +112,13 @@ def _step(
     index: Tensor,
     order: torch.Generator,
     step: int,
+    precision: str,
 ) -> Tensor:
     images, labels = examples.batch(index)
     images = augment(images, examples.augmentation, order)
-    loss = nn.functional.cross_entropy(model(images), labels)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = model(images)
+    loss = nn.functional.cross_entropy(logits.float(), labels)
     whole = loss + correlation_loss(model) if step % _LOSS_EVERY == _LOSS_EVERY - 1 else loss
     optimiser.zero_grad()
     whole.backward()  # type: ignore[no-untyped-call]
@@ -145,6 +159,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--schedule", default="cosine", choices=["cosine", "constant"])
     parser.add_argument("--train", type=int, default=None, help="training images; default all that are not held out")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -155,7 +170,8 @@ def main() -> None:
         for seed in range(arguments.seeds):  # seeds outermost: what is there after half of the time is whole too
             for network in arguments.networks:
                 for variant in arguments.variants:
-                    options = {"epochs": arguments.epochs, "schedule": arguments.schedule, "device": arguments.device}
+                    names = ("epochs", "schedule", "device", "precision")
+                    options = {name: getattr(arguments, name) for name in names}
                     row = one_run(network, data, variant, seed=seed, **options)
                     print(json.dumps(row), flush=True)
                     rows.append(row)

@@ -2,11 +2,13 @@
 
     python -m benchmarks.saccades [--data fashion_mnist] [--epochs 10] [--seeds 3] [--train 20000] [--width 32]
         [--cost-weights 0.02 0.05 0.1 0.3] [--sequences 4 8] [--device cpu] [--threads 1] [--weights FOLDER]
+        [--precision bfloat16]
 
 One network (`saccade_cnn`) in all its forms: dense with 3×3 kernels at the full, three quarters and half of the width,
 dense with 5×5, and with saccades at several weights of their cost; beside it the second form, which reads the K best
 blocks as a sequence. Adam at 2e-3 along half a cosine, batches of 64, the cost's weight rising along the first third.
-Accuracy is that of the last weights on the test images, which nothing is chosen on.
+`--precision bfloat16` trains in mixed precision; tests and times are of float32. Accuracy is that of the last weights
+on the test images, which nothing is chosen on.
 
 Prints a JSON line for each run. Time is the least of several repetitions over the same 1 000 test images in batches of
 100, the networks of a seed taking turns. `deleted_chosen` and `deleted_others` are accuracies after deletion of blocks
@@ -58,7 +60,7 @@ def variants(
     return found
 
 
-def train(model: nn.Module, examples: Examples, epochs: int, seed: int) -> None:
+def train(model: nn.Module, examples: Examples, epochs: int, seed: int, precision: str = "float32") -> None:
     """Train in place, with the network's own penalty where it has one."""
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=_RATE, fused=True)
@@ -70,7 +72,9 @@ def train(model: nn.Module, examples: Examples, epochs: int, seed: int) -> None:
             progress = (epoch * steps + step) / (epochs * steps)
             optimiser.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * progress)) / 2
             images, labels = examples.batch(index)
-            loss = nn.functional.cross_entropy(model(images), labels)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = model(images)
+            loss = nn.functional.cross_entropy(logits.float(), labels)
             if isinstance(model, SaccadeCNN):
                 # A gate that is paid for zeroes before the network knows anything closes for good.
                 loss = loss + min(progress / _RAMP, 1.0) * model.penalty()
@@ -98,7 +102,14 @@ def milliseconds(models: Mapping[str, nn.Module], images: Tensor) -> dict[str, f
 
 
 def one_seed(
-    data: Splits, options: Mapping[str, dict[str, Any]], *, epochs: int, seed: int, device: str, weights: Path | None
+    data: Splits,
+    options: Mapping[str, dict[str, Any]],
+    *,
+    epochs: int,
+    seed: int,
+    device: str,
+    weights: Path | None,
+    precision: str = "float32",
 ) -> list[dict[str, Any]]:
     """Train all networks from one seed, and measure them together."""
     models: dict[str, nn.Module] = {}
@@ -106,7 +117,7 @@ def one_seed(
         torch.manual_seed(seed)
         model: nn.Module = saccade_sequence(**mine) if "k" in mine else SaccadeCNN(**mine)
         models[name] = model.to(device)
-        train(model, data.train.to(device), epochs, seed)
+        train(model, data.train.to(device), epochs, seed, precision)
         if weights is not None:
             stem = name.replace("×", "x").replace(",", "").replace(" ", "_")
             write_weights(model.state_dict(), weights / f"{stem}_{seed}.safetensors")
@@ -116,7 +127,7 @@ def one_seed(
     for name, model in models.items():
         tested = evaluate(model, data.audit, device)
         row = {"benchmark": "saccades", "data": data.name, "network": name, "device": device, "seed": seed}
-        row |= {"epochs": epochs, "train_images": len(data.train), "options": options[name]}
+        row |= {"epochs": epochs, "precision": precision, "train_images": len(data.train), "options": options[name]}
         row |= {"parameters": sum(p.numel() for p in model.parameters()), "test_accuracy": tested.accuracy}
         row |= {
             "multiply_adds": multiply_adds(model, images),
@@ -182,6 +193,7 @@ def main() -> None:
     parser.add_argument("--cost-weights", type=float, nargs="*", default=[0.02, 0.05, 0.1, 0.3])
     parser.add_argument("--sequences", type=int, nargs="*", default=[4, 8], help="K of the networks that read blocks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--weights", type=Path, default=None, help="a folder for the trained weights")
     arguments = parser.parse_args()
@@ -190,7 +202,7 @@ def main() -> None:
     options = variants(data, arguments.width, arguments.cost_weights, arguments.sequences)
     rows = []
     for seed in range(arguments.seeds):
-        given = {"epochs": arguments.epochs, "device": arguments.device, "weights": arguments.weights}
+        given = {name: getattr(arguments, name) for name in ("epochs", "device", "weights", "precision")}
         for row in one_seed(data, options, seed=seed, **given):
             print(json.dumps(row), flush=True)
             rows.append(row)

@@ -71,7 +71,8 @@ class ReferenceJob:
         splits, device = self.experiment.splits(), self.experiment.device()
         model = loaded(self.experiment.network(), unpack(self.initial), "the initial weights")
         started = time.perf_counter()
-        train(model, splits.train, TrainingGenes(), epochs=epochs, seed=self.experiment.seed, device=device)
+        seed, precision = self.experiment.seed, self.experiment.precision
+        train(model, splits.train, TrainingGenes(), epochs=epochs, seed=seed, device=device, precision=precision)
         seconds = time.perf_counter() - started
         audited, validated = evaluate(model, splits.audit, device), evaluate(model, splits.validation, device)
         state = model.state_dict().values()

@@ -133,6 +133,7 @@ class Resources(_Section):
     """What a segment gets: CPUs and (fractions of) GPUs, and how many segments run at once (0: as many as fit).
 
     `gpus` "auto" is a quarter of a GPU where there is one, else none; 0 keeps to the CPUs.
+    `precision`: what networks are trained in; evaluation is in float32.
     """
 
     cpus: Positive = 1.0
@@ -140,6 +141,7 @@ class Resources(_Section):
     workers: pydantic.NonNegativeInt = 0
     threads: pydantic.PositiveInt = 1
     executor: Literal["ray", "inline"] = "ray"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class Config(_Section):

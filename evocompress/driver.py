@@ -109,6 +109,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         config.resources.threads,
         gpu,
         path,
+        config.resources.precision,
     )
     experiment.prepare()
     splits, model = experiment.splits(), experiment.network()

@@ -29,7 +29,7 @@ from evocompress.packing import pack, unpack
 from evocompress.search.pareto import is_nondominated
 from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.threads import limit_threads
-from evocompress.training import Curves, TrainingGenes, train
+from evocompress.training import Curves, Precision, TrainingGenes, train
 
 __all__ = ["Experiment", "Segment", "load_weights", "state_hash"]
 
@@ -51,6 +51,7 @@ class Experiment:
     threads: int
     gpu: bool
     path: tuple[str, ...] = ()
+    precision: Precision = "float32"
 
     def device(self) -> torch.device:
         """The GPU, if segments are given one and there is one."""
@@ -144,7 +145,8 @@ class Segment:
     def _train(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> Curves:
         genes = TrainingGenes(**self.reader.training(task.genome))  # type: ignore[arg-type]
         epochs = self.reader.epochs(task.genome)
-        return train(model, splits.train, genes, epochs=epochs, seed=task.seed, device=device)
+        precision = self.experiment.precision
+        return train(model, splits.train, genes, epochs=epochs, seed=task.seed, device=device, precision=precision)
 
     def _epochs(self, task: Task) -> int:
         return self.reader.epochs(task.genome) + (task.parents[0].epochs if task.parents else 0)

@@ -19,11 +19,12 @@ from evocompress.evaluation import evaluate
 from evocompress.layers.overprovisioned import hold, thin
 from evocompress.penalties import penalty
 
-__all__ = ["PENALTIES", "Curves", "Optimiser", "Projection", "Schedule", "TrainingGenes", "train"]
+__all__ = ["PENALTIES", "Curves", "Optimiser", "Precision", "Projection", "Schedule", "TrainingGenes", "train"]
 
 Projection: TypeAlias = Literal["free", "keep-zeros"]
 Optimiser: TypeAlias = Literal["adam", "sgd"]
 Schedule: TypeAlias = Literal["constant", "cosine"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 #: Genes that add a term to the loss.
 PENALTIES = ("correlation", "symmetry", "entropy", "distinct")
@@ -108,13 +109,16 @@ def train(
     device: torch.device | str = "cpu",
     mask: Mapping[str, Tensor] | None = None,
     validation: Examples | None = None,
+    precision: Precision = "float32",
 ) -> Curves:
     """Train `model` in place, on `device`, where it stays; left in evaluation mode.
 
     `mask` maps parameter names to boolean tensors of their shape; where one is False the weight is held at zero, in
-    addition to what `genes.projection` holds. The result depends on the arguments and the number of threads alone (on a
-    GPU: up to the order of its sums), and torch's random state is left as it was. Raises ConfigError for a mask that
-    fits no parameter, ModelError where there is nothing to thin. Divergence is reported, not raised.
+    addition to what `genes.projection` holds. `precision` "bfloat16" is torch's mixed precision for the network's
+    passes forward and back, faster on GPUs and on CPUs with such units; weights, loss and penalties stay in float32,
+    and so does evaluation. The result depends on the arguments and the number of threads alone (on a GPU: up to the
+    order of its sums), and torch's random state is left as it was. Raises ConfigError for a mask that fits no
+    parameter, ModelError where there is nothing to thin. Divergence is reported, not raised.
     """
     device = torch.device(device)
     model.to(device)
@@ -123,7 +127,7 @@ def train(
     shuffling, disturbing, dropping = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
     weights = _Weights(model, genes, mask or {}, torch.Generator(device).manual_seed(disturbing))
     order = torch.Generator().manual_seed(shuffling)
-    trainer = _Trainer(model, examples.to(device), genes, weights, _optimiser(model, genes), order, epochs)
+    trainer = _Trainer(model, examples.to(device), genes, weights, _optimiser(model, genes), order, epochs, precision)
     curves = Curves()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(dropping)  # for dropout in a user's network; forked, so nobody else sees it
@@ -152,6 +156,7 @@ class _Trainer:
     optimiser: torch.optim.Optimizer
     order: torch.Generator
     epochs: int
+    precision: Precision
 
     def run(self, epoch: int) -> tuple[float, float]:
         """One epoch: mean loss, which is not finite where training diverged, and accuracy."""
@@ -175,7 +180,10 @@ class _Trainer:
         images = augment(images, self.examples.augmentation, self.order)
         self.optimiser.zero_grad()
         with self.weights.disturbed():
-            logits: Tensor = self.model(images)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                logits: Tensor = self.model(images)
+            if logits.dtype == torch.bfloat16:
+                logits = logits.float()
             loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.genes.label_smoothing)
             extra = penalty(self.model, self.genes)
             (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]

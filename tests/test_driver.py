@@ -66,6 +66,19 @@ def test_front_csv_holds_sizes_and_accuracies_of_real_files(finished: Path) -> N
         assert float(row["ratio"]) == pytest.approx(4 * 38282 / int(row["bytes"]), rel=1e-3)
 
 
+def test_precision_is_what_segments_and_reference_train_in(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        search = {**SMALL["search"], "segments": 1, "initial": 1}
+        resources = {"executor": "inline", "precision": precision}
+        run_experiment(small(search=search, resources=resources), tmp_path / precision)
+        history = read_history(tmp_path / precision)
+        curves = history.outcomes[0].metrics["curves"]
+        losses[precision] = [*curves["train_loss"], history.events("reference")[0]["validation_accuracy"]]
+    assert losses["bfloat16"][0] != losses["float32"][0]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
 def test_everything_is_exported_and_recorded(finished: Path) -> None:
     exported = {path.name for path in (finished / "export").iterdir()}
     assert {"front", "front.csv", "front.png", "report.html", "segments.parquet"} <= exported

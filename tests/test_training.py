@@ -91,6 +91,28 @@ def test_the_seed_decides_the_result() -> None:
     assert not torch.equal(first, run(8))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("digits_cnn", {}), ("saccade_cnn", {"width": 4}), ("connected_cnn", {"image_size": 8}), ("resnet20", {})],
+)
+def test_bfloat16_is_what_a_network_trains_in_and_nothing_else(name: str, options: dict[str, Any]) -> None:
+    examples = problem(64)
+    if name == "resnet20":
+        examples = Examples(examples.images.expand(-1, 3, -1, -1).contiguous(), examples.labels)
+    model = build(name, {"classes": 2, **options}, seed=0)
+    seen: set[tuple[bool, torch.dtype]] = set()
+
+    def look(layer: nn.Module, _: object, output: Tensor) -> None:
+        seen.add((layer.training, output.dtype))
+
+    hooks = [layer.register_forward_hook(look) for layer in model.modules() if isinstance(layer, nn.Linear)]
+    genes = TrainingGenes(batch_size=16, symmetry=0.1, entropy=0.1, distinct=0.1, correlation=0.1, noise=0.1)
+    curves = train(model, examples, genes, epochs=2, seed=0, validation=examples, precision="bfloat16")
+    assert hooks and seen == {(True, torch.bfloat16), (False, torch.float32)}
+    assert all(tensor.dtype == torch.float32 for tensor in model.state_dict().values() if tensor.is_floating_point())
+    assert not curves.diverged and curves.train_loss[1] < curves.train_loss[0]
+
+
 def test_nothing_learns_at_no_epochs() -> None:
     model = net()
     before = weights(model)
