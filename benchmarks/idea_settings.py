@@ -29,7 +29,7 @@ IDEAS: dict[str, list[str]] = {
         *_CONNECTED, "genes.near=[0.0,0.5]", "genes.decay=[0.25,0.75]", "genes.far=[1e-5,0.01]",
         "genes.thin=[0.02,0.3]",
     ],
-    "kernels only": [*_CONNECTED, "model_options={plan={near=0, far=0}}"],
+    "kernels only": [*_CONNECTED, "model_options={plan={near=0, far=0}}", "genes.thin=[0.02,0.3]"],
     "dense": [*_SACCADES, "model_options={width=8, dense=3}"],
 }  # fmt: skip
 
