@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +29,19 @@ BENCHMARKS: dict[str, list[str]] = {
     "pack_others": ["benchmarks.pack_others"],
     "speed": ["benchmarks.speed"],
     "memory": ["benchmarks.memory"],
-    "ideas": ["benchmarks.ideas"],
-    "saccades": ["benchmarks.saccades"],
+    "ideas": [
+        "benchmarks.ideas", "--ideas", "linearconv", "symmetry", "entropy and distinct values", "coordinates",
+        "--segments", "200", "--train", "10000",
+    ],
+    "ideas_connections": ["benchmarks.ideas", "--ideas", "connections", "--segments", "100"],
+    "ideas_saccades": ["benchmarks.ideas", "--ideas", "saccades", "--segments", "60"],
+    "linearconv_networks": [
+        "benchmarks.linearconv_networks", "--data", "fashion_mnist", "--epochs", "5", "--precision", "bfloat16",
+    ],
+    "saccades": [
+        "benchmarks.saccades", "--width", "64", "--train", "10000", "--epochs", "8", "--cost-weights", "0.05", "0.2",
+        "--sequences", "8", "--precision", "bfloat16",
+    ],
 }  # fmt: skip
 
 
@@ -68,7 +80,7 @@ def main() -> None:
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for name in sys.argv[1:] or BENCHMARKS:
         print(f"{name} …", file=sys.stderr, flush=True)
-        results[name] = {**where(), "command": "python -m " + " ".join(BENCHMARKS[name]), "lines": run(name)}
+        results[name] = {**where(), "command": "python -m " + shlex.join(BENCHMARKS[name]), "lines": run(name)}
         path.write_text(json.dumps(results, indent=1) + "\n")
     from benchmarks.table import write_results
 

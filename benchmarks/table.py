@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.idea_rows import ideas_rows, linearconv_rows, saccades_rows
 from benchmarks.pack_rows import Row, memory_rows, others_rows, resnet20_rows, speed_rows
 
 
@@ -69,17 +70,6 @@ def _coder(line: dict[str, Any]) -> Iterator[Row]:
     yield Row("entropy coder: decode", f"{decode:.1f} M symbols/s", "≥ 10", decode >= 10)
 
 
-def _ideas(line: dict[str, Any]) -> Iterator[Row]:
-    shape = f"Fashion-MNIST, {line['segments']} segments"
-    for idea in line["ideas"]:
-        mine, theirs, gain = (idea[key] for key in ("hypervolume", "hypervolume_without", "difference"))
-        what = f"{shape}, {idea['seeds']} seeds: {idea['idea']} against {idea['without']}: "
-        text = f"{mine[0]:.3f} ± {mine[1]:.3f} against {theirs[0]:.3f} ± {theirs[1]:.3f}; "
-        yield Row(what + "hypervolume (audited)", f"{text}{gain[0]:+.3f} ± {gain[1]:.3f}", "", None)
-        if idea["bytes_ratio"]:
-            yield Row(what + "bytes at equal accuracy", "{:.2f}× ± {:.2f}".format(*idea["bytes_ratio"]), "", None)
-
-
 ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "demo": _demo,
     "fashion_mnist": _fashion,
@@ -91,7 +81,9 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "pack_others": others_rows,
     "speed": speed_rows,
     "memory": memory_rows,
-    "ideas": _ideas,
+    **dict.fromkeys(("ideas", "ideas_connections", "ideas_saccades"), ideas_rows),
+    "linearconv_networks": linearconv_rows,
+    "saccades": saccades_rows,
 }
 
 

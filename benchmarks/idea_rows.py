@@ -1,0 +1,46 @@
+"""Rows of RESULTS.md for the ideas: LinearConv, symmetry, connections, coordinates, saccades."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.pack_rows import Row
+
+__all__ = ["ideas_rows", "linearconv_rows", "saccades_rows"]
+
+_DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "mnist": "MNIST"}
+_VARIANTS = {"plain": "plain", "full": "alpha 0.5", "low": "alpha 0.5, rank 0.05"}
+
+
+def ideas_rows(line: dict[str, Any]) -> Iterator[Row]:
+    """The search with each idea beside the search without it."""
+    shape = f"Fashion-MNIST, {line['segments']} segments of {line['train']} images"
+    for idea in line["ideas"]:
+        mine, theirs, gain = (idea[key] for key in ("hypervolume", "hypervolume_without", "difference"))
+        what = f"{shape}, {idea['seeds']} seeds: {idea['idea']} against {idea['without']}: "
+        text = f"{mine[0]:.3f} ± {mine[1]:.3f} against {theirs[0]:.3f} ± {theirs[1]:.3f}; "
+        yield Row(what + "hypervolume (audited)", f"{text}{gain[0]:+.3f} ± {gain[1]:.3f}", "", None)
+        if idea["bytes_ratio"]:
+            yield Row(what + "bytes at equal accuracy", "{:.2f}× ± {:.2f}".format(*idea["bytes_ratio"]), "", None)
+
+
+def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:
+    """The last line of benchmarks/linearconv_networks.py: accuracy by network, data and variant."""
+    for entry in line.get("summary", []):
+        what = f"LinearConv, {entry['network']}, {_DATA[entry['data']]}, {entry['epochs']} epochs, "
+        what += f"{entry['seeds']} seeds: {_VARIANTS[entry['variant']]}"
+        spread = f" ± {100 * entry['test_accuracy_sd']:.2f}" if "test_accuracy_sd" in entry else ""
+        yield Row(what, f"{100 * entry['test_accuracy']:.2f}{spread} %, {entry['parameters']} parameters", "", None)
+
+
+def saccades_rows(line: dict[str, Any]) -> Iterator[Row]:
+    """The last line of benchmarks/saccades.py: each network, and how those with saccades compare with dense ones."""
+    for entry in line.get("summary", []):
+        text = f"{100 * entry['test_accuracy']:.1f} %, {entry['multiply_adds'] / 1e6:.2f} M multiply-adds, "
+        text += f"{entry['ms_per_100']:.1f} ms per 100 images"
+        yield Row(f"saccades, {entry['seeds']} seeds: {entry['network']}", text, "", None)
+        if "multiply_adds_against" in entry:
+            what = f"saccades, {entry['network']}: over the cheapest dense network as accurate"
+            text = f"{entry['multiply_adds_ratio']:.2f}× the multiply-adds, {entry['ms_per_100_ratio']:.2f}× the time"
+            yield Row(what, text, "< 1", entry["multiply_adds_ratio"] < 1 and entry["ms_per_100_ratio"] < 1)
