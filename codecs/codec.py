@@ -156,7 +156,8 @@ class Cost:
 class Stage(Protocol):
     """One step of a codec. A terminal stage (a quantiser) ignores `rest`, which is empty.
 
-    A transform with `second_order = True` gets a tensor's sensitivity if it is the first of its chain.
+    A transform with `second_order = True` gets a tensor's sensitivity if it is the first of its chain. A quantiser with
+    `alone = True` takes tensors as they are, in their own dtype, so that no transform may come before it.
     """
 
     id: ClassVar[str]
@@ -186,6 +187,9 @@ class Codec:
         if not self.stages or not self.stages[-1].terminal or any(stage.terminal for stage in self.stages[:-1]):
             names = " + ".join(stage.id for stage in self.stages) or "(nothing)"
             raise CodecError(f"A codec is any number of transforms and one quantiser at its end, not {names}.")
+        if len(self.stages) > 1 and getattr(self.stages[-1], "alone", False):
+            names, last = " + ".join(stage.id for stage in self.stages), self.stages[-1].id
+            raise CodecError(f"{names}: {last} keeps a tensor's bytes and takes no transform before it; give it alone.")
 
     @property
     def rest(self) -> Codec:

@@ -29,6 +29,7 @@ class Lossless:
     id: ClassVar[str] = "lossless"
     number: ClassVar[int] = 3
     terminal: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
 
     def encode(self, x: npt.NDArray[Any], cost: Cost, rest: Codec) -> Coded:
         """Array of any dtype to planes; `cost` has no say."""

@@ -170,7 +170,8 @@ class Symmetry:
 
     Coefficients are orthonormal, so squared errors stay what they are. `strength` is how many times λ a bit saved is
     worth in the choice: above 1 more kernels are snapped than pay (for training that goes on from them), at 0 none.
-    Arrays without kernels, or whose kernels do not pay, go to the rest of the chain as they are, for one byte.
+    Arrays without kernels, or whose kernels do not pay, go to the rest of the chain as they are, for one byte of side
+    information.
     """
 
     id: ClassVar[str] = "symmetry"

@@ -238,12 +238,19 @@ def _relative(left: Floats, norm: Floats) -> Floats:
     return np.asarray(np.sqrt(np.clip(ratio, 0.0, 1.0)), np.float64)
 
 
-def _energies(kernels: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Squared residuals (…, symmetries) and squared norms (…, 1), each kernel in units of its bank's largest weight."""
+def _scaled(kernels: npt.NDArray[np.floating]) -> Floats:
+    """Kernels in units of their bank's largest weight: squares of denormal weights would be zero."""
     if kernels.ndim < 2:
         raise CodecError(f"Kernels of shape {kernels.shape}; they must be an array (…, height, width).")
     x = np.asarray(kernels, np.float64)
-    x = x / (np.abs(x).max(initial=0.0) or 1.0)  # squares of denormal weights would be zero
+    if not np.isfinite(x).all():
+        raise CodecError(f"Kernels of shape {x.shape} hold NaN or infinity; only finite numbers have a symmetry.")
+    return np.asarray(x / (np.abs(x).max(initial=0.0) or 1.0), np.float64)
+
+
+def _energies(kernels: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Squared residuals (…, symmetries) and squared norms (…, 1), in units of the bank's largest weight."""
+    x = _scaled(kernels)
     flat = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
     residuals = [((flat - flat @ g.basis.T @ g.basis) ** 2).sum(axis=-1) for g in groups(*x.shape[-2:]).values()]
     return np.stack(residuals, axis=-1), (flat**2).sum(axis=-1)[..., None]
@@ -257,13 +264,20 @@ def nearness(kernels: npt.NDArray[np.floating]) -> Floats:
     >>> sobel = np.outer([1.0, 2.0, 1.0], [-1.0, 0.0, 1.0])
     >>> [name for name, far in zip(groups(3, 3), nearness(sobel)) if far < 1e-6]
     ['none', 'up-down', 'left-right-odd', 'left-right-odd-up-down', 'half-turn-odd']
+
+    Raises:
+        CodecError: Fewer than two dimensions, NaN or infinity.
     """
     left, norm = _energies(kernels)
     return _relative(left, np.broadcast_to(norm, left.shape))
 
 
 def bank_nearness(kernels: npt.NDArray[np.floating]) -> Floats:
-    """How far whole filters are from each symmetry: kernels (O, I, h, w) to (O, symmetries), pooled over inputs."""
+    """How far whole filters are from each symmetry: kernels (O, I, h, w) to (O, symmetries), pooled over inputs.
+
+    Raises:
+        CodecError: Other than four dimensions, NaN or infinity.
+    """
     if kernels.ndim != 4:
         raise CodecError(f"A filter bank of shape {kernels.shape}; it must be (outputs, inputs, height, width).")
     left, norm = (energy.sum(axis=1) for energy in _energies(kernels))
@@ -277,9 +291,9 @@ def separable_nearness(kernels: npt.NDArray[np.floating]) -> Floats:
 
     >>> float(separable_nearness(np.eye(2)).round(3)), float(separable_nearness(np.ones((2, 2))).round(3))
     (0.707, 0.0)
+
+    Raises:
+        CodecError: Fewer than two dimensions, NaN or infinity.
     """
-    if kernels.ndim < 2:
-        raise CodecError(f"Kernels of shape {kernels.shape}; they must be an array (…, height, width).")
-    x = np.asarray(kernels, np.float64)
-    energy = np.linalg.svd(x / (np.abs(x).max(initial=0.0) or 1.0), compute_uv=False) ** 2
+    energy = np.linalg.svd(_scaled(kernels), compute_uv=False) ** 2
     return _relative(np.asarray(energy[..., 1:].sum(axis=-1)), np.asarray(energy.sum(axis=-1)))

@@ -12,7 +12,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from torch import Tensor, nn, zeros
+import torch
+from torch import Tensor, nn
 
 from evocompress.connections import ConnectionPlan
 from evocompress.errors import EvocompressError, ModelError
@@ -109,8 +110,9 @@ def changed(network: nn.Module, plain: nn.Module, architecture: Architecture) ->
     """A copy of a network, its layers in the form that `architecture` asks for.
 
     A layer that has this form already keeps its values bit for bit. Other LinearConv layers are folded to plain
-    convolutions and converted from those (`evocompress.layers.convert`), which is exact where alpha grows, the best
-    approximation that `convert` finds where it falls. LinearConv layers that the factory itself makes stay.
+    convolutions and converted from those (`evocompress.layers.convert`). That is exact up to rounding where alpha grows
+    and the rank is full; with a lower rank, or a smaller alpha, it is the best approximation that `convert` finds.
+    LinearConv layers that the factory itself makes stay.
     Over-provisioned layers keep the weights of the connections that both plans have (`replanned`).
 
     Args:
@@ -255,7 +257,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     try:
         model.load_state_dict(state)
     except RuntimeError as failure:  # names and shapes agree, so a layer refused the values
-        raise ModelError(f"{source} does not fit the network: {failure}") from failure
+        raise ModelError(f"{source} does not fit the network: {' '.join(str(failure).split())}") from failure
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -263,7 +265,9 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _planned_layer(module: OverProvisioned, plan: Tensor) -> OverProvisioned | None:
-    """The layer with a plan that a file holds; None where it is none, or none for this layer."""
+    """The layer with a plan that a file holds; None where it is none, or none for this layer, or has no values yet."""
+    if plan.is_meta:
+        return None
     try:
         genes = ConnectionPlan.from_bytes(bytes(plan.flatten().tolist()))
         return None if genes == module.genes else replanned(module, genes)
@@ -285,6 +289,6 @@ def _empty_layer(module: nn.Conv2d, factors: Mapping[str, Tensor]) -> LinearConv
             return None
         rank = (components - 0.5) / full  # rounded up by the layer; and below 1 where the rank is full, too
     layer = linear_conv_like(module, primaries / in_group, rank).to_empty(device=module.weight.device)
-    if "is_primary" in factors:
-        layer.is_primary = zeros(module.out_channels, dtype=factors["is_primary"].dtype, device=module.weight.device)
+    if "is_primary" in factors:  # a mask, in whatever dtype a file has it
+        layer.is_primary = torch.zeros(module.out_channels, dtype=torch.bool, device=module.weight.device)
     return layer

@@ -97,10 +97,18 @@ class Genes(_Section):
     entropy: OptionalGene = 0.0
     distinct: OptionalGene = 0.0
     projection: list[Literal["free", "keep-zeros"]] = ["free", "keep-zeros"]
+    snap: AnyShareGene = 0.0
     thin: PartGene = 0.0
     batch_size: pydantic.PositiveInt = 64
     optimiser: list[Literal["adam", "sgd"]] = ["adam"]
     schedule: list[Literal["constant", "cosine"]] = ["cosine"]
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any) -> Any:
+        if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
+            raise ValueError("is true or false, which would count as 1 or 0; give a number")
+        return value
 
     @pydantic.field_validator("codecs")
     @classmethod

@@ -7,15 +7,17 @@ import glob
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from evocompress.architecture import PLAN_GENES, Architecture, check_plans, check_replaces
+from evocompress.architecture import PLAN_GENES, Architecture, changed, check_plans, check_replaces
 from evocompress.codecs import codec_spec, parse_codec
 from evocompress.codecs.codec import Codec
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.config import Genes
+from evocompress.errors import ModelError
 from evocompress.groups import groups_of
 from evocompress.recipe import Recipe, Rule
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
+from evocompress.symmetry import trained_kernels
 from evocompress.training import PENALTIES
 
 if TYPE_CHECKING:
@@ -43,13 +45,14 @@ DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
 }
 
 TRAINING_GENES = (
-    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", *PENALTIES, "projection", "thin", "batch_size",
-    "optimiser", "schedule",
+    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", *PENALTIES, "projection", "snap", "thin",
+    "batch_size", "optimiser", "schedule",
 )  # fmt: skip
 
 #: A probe changes neither these nor the training genes: its network is the one that was trained.
 ARCHITECTURE_GENES = ("alpha", "rank", *PLAN_GENES)
-_LINEAR = ("alpha", "near", "decay")  # ranges that are drawn evenly, not on a log axis
+_LINEAR = ("alpha", "near", "decay", "snap")  # ranges that are drawn evenly, not on a log axis
+_OF_KERNELS = ("symmetry", "entropy", "distinct", "snap")
 
 
 def _gene(value: Any, log: bool = True) -> Gene | Scalar:
@@ -112,19 +115,26 @@ class GenomeReader:
         )
 
     def check(self, plain: nn.Module) -> None:
-        """Refuse architecture genes and thinning that a network has nothing for, or that do not fit its layers.
+        """Refuse genes of layers, kernels and thinning that a network has nothing for, or that do not fit its layers.
 
         Ranges are tried at both ends.
 
         Raises:
             ModelError: Says which genes, and why.
         """
-        for end in (0, -1):
-            genome: dict[str, Any] = {name: value[end] for name, value in self.genes if isinstance(value, tuple)}
-            values = self.resolve(genome)
-            if end == 0:
-                check_replaces(plain, float(values["alpha"]))
-            check_plans(plain, self.architecture(genome), float(values["thin"]))
+        ends = [{n: value[end] for n, value in self.genes if isinstance(value, tuple)} for end in (0, -1)]
+        check_replaces(plain, float(self.resolve(ends[0])["alpha"]))
+        for genome in ends:
+            check_plans(plain, self.architecture(genome), float(self.resolve(genome)["thin"]))
+        high = self.resolve(ends[1])
+        asked = [name for name in _OF_KERNELS if high[name]]
+        # Plans may bring kernels; LinearConv, whose conversion takes time, neither brings nor takes any.
+        forms = (dataclasses.replace(self.architecture(genome), alpha=1.0) for genome in ends)
+        if asked and not any(True for form in forms for _ in trained_kernels(changed(plain, plain, form))):
+            raise ModelError(
+                f"genes {', '.join(asked)}: the network trains no kernels of more than one place, on which they act; "
+                "take them out, or choose a network with such convolutions"
+            )
 
     def recipe(self, genome: Genome, names: Iterable[str] | None = None) -> Recipe:
         """The recipe genes as a recipe: one rule per tensor of `names`; None: those of the plain network.

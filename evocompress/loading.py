@@ -17,7 +17,7 @@ from evocompress.wording import kind_of, listed, shortened
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fitting_names", "load", "names_for"]
+__all__ = ["fitting_names", "load", "load_formed", "names_for"]
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
@@ -55,17 +55,44 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     state = read_weights(path, functools.partial(names_for, model))
     if _holds_factors(state, own):
         state = _folded(state, model, os.fspath(path))
+    try:
+        _fill(model, state, os.fspath(path), strict)
+    except ModelError as error:
+        if strict:
+            error.add_note("The model is left as it was; strict=False loads what fits.")
+        raise
+    return model
+
+
+def load_formed(path: str | os.PathLike[str], model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of a module with a file's weights, and with LinearConv layers and plans of connections where the file has.
+
+    Otherwise as `load`: the module is the plain network, and what it lacks of the file's form the copy gets.
+
+    Raises:
+        ModelError: The file fits the module in no form.
+        EvocompressError: The file cannot be read, or is neither `.evc` nor safetensors.
+    """
+    from evocompress.architecture import formed
+
+    _tensors(model)  # refuses what is no module
+    state = read_weights(path, functools.partial(names_for, model))
+    network = formed(model, state)
+    _fill(network, state, os.fspath(path), strict=True)
+    return network
+
+
+def _fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, strict: bool) -> None:
+    """What `load` does with a state dict; `source` names it in errors."""
+    own = _tensors(model)
     difference = _compare(_kinds(state), _kinds(own), own)
     if strict and any(difference):
-        error = ModelError(f"{os.fspath(path)} does not fit the model: {_told(difference)}.")
-        error.add_note("The model is left as it was; strict=False loads what fits.")
-        raise error
+        raise ModelError(f"{source} does not fit the model: {_told(difference)}.")
     refused = {*difference.extra, *difference.unlike}
     fitting = {name: value for name, value in state.items() if name not in refused}
     if state and own and not fitting:
-        raise ModelError(f"Nothing in {os.fspath(path)} fits the model: {_told(difference)}.")
+        raise ModelError(f"Nothing in {source} fits the model: {_told(difference)}.")
     model.load_state_dict(fitting, strict=False)  # the check above is the strict one; this copies into each tensor
-    return model
 
 
 def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
@@ -93,15 +120,25 @@ def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
 def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
     """The names of a file's tensors, its own or by `names_for`, if they and the shapes are those of this module.
 
+    Names that the file has itself may be those of LinearConv factors of the module's convolutions.
+
     Raises:
         ModelError: They are not, as `load` says it.
     """
-    own = _tensors(model)
+    import torch
+
+    from evocompress.architecture import formed
+
+    _tensors(model)  # refuses what is no module
     names = [e.name for e in contents.tensors] if contents.lost_names is None else names_for(model, contents)
     held = {
         name: _Kind(entry.shape, entry.dtype, is_float(entry.dtype))
         for name, entry in zip(names, contents.tensors, strict=True)
     }
+    shapes = {
+        name: torch.empty(entry.shape, device="meta") for name, entry in zip(names, contents.tensors, strict=True)
+    }
+    own = _tensors(formed(model, shapes))
     difference = _compare(held, _kinds(own), own)
     if any(difference):
         raise ModelError(f"the file does not fit the model: {_told(difference)}.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias, get_args
 
@@ -25,8 +26,10 @@ from evocompress.errors import ConfigError, ModelError
 __all__ = [
     "KernelPenalties",
     "Pool",
+    "finite_number",
     "flat_kernels",
     "nearest_symmetry_distance",
+    "relative_weight",
     "soft_distinct_values",
     "soft_entropy",
     "symmetry_names",
@@ -38,6 +41,18 @@ __all__ = [
 Pool: TypeAlias = Literal["kernel", "tensor"]
 
 _SURE = 1 - 1e-6  # the most certain that an assignment counts as, so that logarithms stay finite
+_LEAST = 0.01  # of a tensor's mean kernel energy: a kernel with less is not seen as if it had that much
+
+
+def finite_number(name: str, value: object, low: float = 0.0, high: float = math.inf, *, zero: bool = True) -> None:
+    """Check that an argument is a finite number in [low, high]; without `zero`, and not 0. Raises ConfigError."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if number and math.isfinite(value) and low <= value <= high and (zero or value):  # type: ignore[arg-type,operator]
+        return
+    rule = (
+        f"in [{low:g}, {high:g}]" if high < math.inf else "finite and not negative" if zero else "positive and finite"
+    )
+    raise ConfigError(f"{name} is {value!r}; it must be {rule}.")
 
 
 def flat_kernels(weight: Tensor) -> Tensor:
@@ -46,6 +61,24 @@ def flat_kernels(weight: Tensor) -> Tensor:
         shape = tuple(weight.shape)
         raise ModelError(f"A weight of shape {shape} has no kernels; give one of a convolution, (O, I, h, w).")
     return weight.reshape(-1, math.prod(weight.shape[2:]))
+
+
+def relative_weight(weight: Tensor) -> Tensor:
+    """A weight in units of the power of two below its largest magnitude, in float32 or float64.
+
+    So squares neither overflow nor vanish, sums have more than the few digits of half precision, and nothing is
+    rounded. The unit is not part of the gradient.
+    """
+    wide = _wide(weight)
+    if not wide.numel():
+        return wide
+    largest = wide.detach().abs().max()
+    unit = largest / (2 * largest.frexp().mantissa)
+    return wide / torch.where(largest >= torch.finfo(wide.dtype).tiny, unit, 1.0)  # smaller units have no inverse
+
+
+def _wide(weight: Tensor) -> Tensor:
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def symmetry_names(weight: Tensor, names: Sequence[str] | None = None) -> list[str]:
@@ -59,6 +92,8 @@ def symmetry_names(weight: Tensor, names: Sequence[str] | None = None) -> list[s
         return []
     if names is None:
         return [name for name in groups(*size) if name != "none"]
+    if isinstance(names, str):
+        raise ConfigError(f"names is {names!r}; give a list of names, such as [{names!r}].")
     try:
         return [group(name, *size).name for name in names]
     except ValueError as error:
@@ -69,21 +104,24 @@ def symmetry_names(weight: Tensor, names: Sequence[str] | None = None) -> list[s
 def _bases(size: tuple[int, int], names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     """Bases one below the other (rows, places), and which of `names` a row belongs to, (rows,)."""
     chosen = [group(name, *size) for name in names]
-    rows = torch.cat([torch.from_numpy(g.basis) for g in chosen])
-    return rows, torch.repeat_interleave(torch.tensor([g.n_free for g in chosen]))
+    with torch.inference_mode(False):  # they are kept, and training cannot use tensors that were made for inference
+        rows = torch.cat([torch.from_numpy(g.basis) for g in chosen])
+        return rows, torch.repeat_interleave(torch.tensor([g.n_free for g in chosen]))
 
 
 def symmetry_residuals(weight: Tensor, names: Sequence[str]) -> Tensor:
     """Squared norms of what is left of each kernel when it is snapped, (O·I, len(names)); differentiable.
 
-    The residual is orthogonal to the projection, so that its energy is the kernel's less that of its coefficients.
+    In at least float32, whatever the weight is in. The residual is orthogonal to the projection, so that its energy is
+    the kernel's less that of its coefficients.
     """
-    kernels = flat_kernels(weight)
+    kernels = flat_kernels(_wide(weight))
     size = kernel_shape(tuple(weight.shape))
     if size is None or not names:
         return kernels.new_zeros(len(kernels), len(names))
     rows, owner = _bases(size, tuple(names))
-    energy = (kernels @ rows.to(kernels).T).square()
+    with torch.autocast(kernels.device.type, enabled=False):  # it would multiply in half precision
+        energy = (kernels @ rows.to(kernels).T).square()
     inside = kernels.new_zeros(len(kernels), len(names)).index_add(1, owner.to(kernels.device), energy)
     return (kernels.square().sum(1, keepdim=True) - inside).clamp_min(0)
 
@@ -99,7 +137,8 @@ def nearest_symmetry_distance(weight: Tensor, names: Sequence[str] | None = None
 
     Which one is nearest to a kernel is the least of that ratio + `price` · free numbers / places. With 0 it is one that
     keeps many numbers; with 1 white noise is equally near to all, and simple symmetries attract from further away than
-    they are. Zero kernels, and weights whose kernels have one place, are at distance 0, with gradient 0.
+    they are. Zero kernels, and weights whose kernels have one place, are at distance 0, with gradient 0; kernels with
+    less than a hundredth of the mean energy of all are weighed as if they had that much, so that gradients stay small.
 
     Args:
         weight: (O, I, h, w), or with other than two spatial dimensions.
@@ -114,15 +153,15 @@ def nearest_symmetry_distance(weight: Tensor, names: Sequence[str] | None = None
     >>> nearest_symmetry_distance(sobel[None, None]).item()
     0.0
     """
-    if not (math.isfinite(price) and price >= 0):
-        raise ConfigError(f"price is {price}; it must be finite and not negative.")
-    kernels, chosen = flat_kernels(weight), symmetry_names(weight, names)
+    finite_number("price", price)
+    relative, chosen = relative_weight(weight), symmetry_names(weight, names)
+    kernels = flat_kernels(relative)
     if not chosen or not kernels.numel():
         return kernels.sum() * 0
     norm = kernels.square().sum(1, keepdim=True)
-    there = norm > 0
-    ratio = symmetry_residuals(weight, chosen) / torch.where(there, norm, 1.0) * there
-    nearest = (ratio + price * _free_shares(weight, chosen)).detach().argmin(1, keepdim=True)
+    least = (_LEAST * norm.detach().mean()).clamp_min(torch.finfo(norm.dtype).tiny)  # all may be zero
+    ratio = symmetry_residuals(relative, chosen) / norm.clamp_min(least)
+    nearest = (ratio + price * _free_shares(relative, chosen)).detach().argmin(1, keepdim=True)
     return ratio.gather(1, nearest).mean()
 
 
@@ -130,9 +169,10 @@ def _assigned(weight: Tensor, step: float | Tensor, pool: Pool) -> tuple[Tensor,
     """Shares (2n,) of n weights on the levels below and above, the bin of each (2n,), how many bins and pools."""
     if pool not in get_args(Pool):
         raise ConfigError(f"pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}.")
-    value = float(step)
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"step is {value}; it must be positive and finite.")
+    finite_number("step", step.item() if isinstance(step, Tensor) and step.numel() == 1 else step, zero=False)
+    weight = _wide(
+        weight
+    )  # a bin's expected count, and the difference of two levels, need more digits than halves have
     kernels = flat_kernels(weight) if pool == "kernel" else weight.reshape(1, -1)
     levels = kernels / step
     below = levels.detach().floor()
@@ -214,26 +254,29 @@ class KernelPenalties:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not (math.isfinite(value) and value >= 0) or (field.name == "step" and value == 0):
-                rule = "positive and finite" if field.name == "step" else "finite and not negative"
-                raise ConfigError(f"{field.name} is {value}; it must be {rule}.")
+            finite_number(field.name, getattr(self, field.name), zero=field.name != "step")
 
     def __call__(self, model: nn.Module) -> Tensor:
-        """The sum of the terms over a network's kernels, to be added to its loss; 0 if it has none."""
+        """The sum of the terms over a network's kernels, to be added to its loss; 0 if it has none.
+
+        Not finite where a weight is infinite or NaN, as the loss of such a network is.
+        """
         kernels = [parameter for _, parameter in trained_kernels(model)]
         total = sum(kernel.numel() for kernel in kernels)
         terms = [self._of(kernel) * (kernel.numel() / total) for kernel in kernels]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def _of(self, weight: Tensor) -> Tensor:
-        term = weight.new_zeros(())
+        relative = relative_weight(weight)  # none of the terms changes with a weight's scale
+        term = relative.new_zeros(())
         if self.symmetry:
-            term = term + self.symmetry * nearest_symmetry_distance(weight, price=self.price)
-        step = self.step * weight.detach().square().mean().sqrt()
+            term = term + self.symmetry * nearest_symmetry_distance(relative, price=self.price)
+        step = self.step * relative.detach().square().mean().sqrt()
+        if not step.isfinite():
+            return relative.sum() * math.nan
         if (self.entropy or self.distinct) and float(step) > 0:  # a zero weight has no information to take away
             if self.entropy:
-                term = term + self.entropy * soft_entropy(weight, step)
+                term = term + self.entropy * soft_entropy(relative, step)
             if self.distinct:
-                term = term + self.distinct * soft_distinct_values(weight, step) / math.prod(weight.shape[2:])
+                term = term + self.distinct * soft_distinct_values(relative, step) / math.prod(weight.shape[2:])
         return term

@@ -86,17 +86,23 @@ class RankOneKernel(nn.Module):
 
         A zero kernel has a row that is not zero: with two zero factors it could never learn.
         """
-        left, sizes, right = torch.linalg.svd(weight, full_matrices=False)
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))  # half precision has no decomposition
+        left, sizes, right = torch.linalg.svd(wide, full_matrices=False)
         root = sizes[..., :1].sqrt()
-        return left[..., 0] * root, right[..., 0, :] * torch.where(root > 0, root, 1.0)
+        column, row = left[..., 0] * root, right[..., 0, :] * torch.where(root > 0, root, 1.0)
+        return column.to(weight.dtype), row.to(weight.dtype)
 
 
 def _check(layer: nn.Module) -> Tensor:
-    weight = getattr(layer, "weight", None)
+    weight, kind = getattr(layer, "weight", None), type(layer).__name__
     if not isinstance(weight, Tensor) or weight.ndim < 3:
-        raise ModelError(f"{type(layer).__name__} has no kernels to constrain; give a convolution.")
+        raise ModelError(f"{kind} has no kernels to constrain; give a convolution.")
     if parametrize.is_parametrized(layer, "weight"):
-        raise ModelError(f"The weight of this {type(layer).__name__} has a parametrisation already; release it first.")
+        raise ModelError(f"The weight of this {kind} has a parametrisation already; release it first.")
+    if "weight" not in dict(layer.named_parameters(recurse=False)):
+        raise ModelError(f"The weight of this {kind} is made of other parameters; give a convolution that learns it.")
+    if not weight.isfinite().all():
+        raise ModelError(f"The weight of this {kind} holds NaN or infinity; train it anew, or load other weights.")
     return weight
 
 
@@ -111,7 +117,8 @@ def constrain(layer: Layer, symmetry: str) -> Layer:
         The same layer.
 
     Raises:
-        ModelError: A layer without kernels, or one that is parametrised.
+        ModelError: A layer without kernels, or whose weight is parametrised, made of other parameters, shared with
+            another layer, infinite or NaN.
         ConfigError: No such symmetry, one that the kernels cannot have, or one that leaves nothing but zeros.
 
     >>> layer = constrain(nn.Conv2d(3, 8, 5), "both-mirrors")
@@ -119,7 +126,8 @@ def constrain(layer: Layer, symmetry: str) -> Layer:
     (torch.Size([8, 3, 9]), True)
     """
     weight = _check(layer)
-    parametrize.register_parametrization(layer, "weight", SymmetricKernel(symmetry, tuple(weight.shape[2:])))
+    kernel = SymmetricKernel(symmetry, tuple(weight.shape[2:])).to(weight.device)
+    parametrize.register_parametrization(layer, "weight", kernel)
     return layer
 
 
@@ -149,7 +157,7 @@ def make_separable(layer: Layer) -> Layer:
     """Kernels of rank one: the outer product of a column and a row, h + w numbers in place of h·w.
 
     Raises:
-        ModelError: Not a two-dimensional convolution, or one that is parametrised.
+        ModelError: Not a two-dimensional convolution. (And see `constrain`.)
     """
     weight = _check(layer)
     if weight.ndim != 4:
@@ -169,6 +177,14 @@ def release(model: nn.Module) -> int:
             continue
         chain: Any = layer.parametrizations
         if any(isinstance(step, SymmetricKernel | RankOneKernel) for step in chain["weight"]):
+            _own_class(layer)
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
             count += 1
     return count
+
+
+def _own_class(layer: nn.Module) -> None:
+    """Give a parametrised layer a class that no other has: torch's deep copies share one, and removal empties it."""
+    shared = type(layer)
+    own: Any = type(shared.__name__, shared.__bases__, dict(shared.__dict__))
+    layer.__class__ = own

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from evocompress.codecs.symmetry import kernel_shape
 from evocompress.codecs.symmetry_groups import SYMMETRIES, group, needs_square
 from evocompress.errors import ConfigError, ModelError
-from evocompress.symmetry import flat_kernels, symmetry_names, symmetry_residuals, trained_kernels
+from evocompress.symmetry import (
+    finite_number,
+    flat_kernels,
+    relative_weight,
+    symmetry_names,
+    symmetry_residuals,
+    trained_kernels,
+)
 
 __all__ = ["FrozenKernels", "freeze_and_fine_tune", "snap"]
 
@@ -34,14 +41,29 @@ class FrozenKernels:
     """The kernels of a network that are snapped, and the values that they are held at.
 
     `masks` and `values` are by parameter name: bool (O, I), True where frozen, and the weight as it is to be there.
+    The network's parameters are looked up by name whenever they are held, and masks and values follow them to their
+    device and dtype, so that it may be moved, converted, or given new ones.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parameters = dict(trained_kernels(model))
-        self.masks = {
-            name: torch.zeros(p.shape[:2], dtype=torch.bool, device=p.device) for name, p in self._parameters.items()
-        }
-        self.values = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self.model = model
+        kernels = dict(trained_kernels(model))
+        self.masks = {name: torch.zeros(p.shape[:2], dtype=torch.bool, device=p.device) for name, p in kernels.items()}
+        self.values = {name: p.detach().clone() for name, p in kernels.items()}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The network's parameters of those names as they are now.
+
+        Raises:
+            ModelError: One is gone, or has another shape.
+        """
+        there = dict(self.model.named_parameters())
+        for name, values in self.values.items():
+            if name not in there or there[name].shape != values.shape:
+                raise ModelError(f"The network has no parameter {name!r} of shape {tuple(values.shape)} any more.")
+            self.masks[name] = self.masks[name].to(there[name].device)
+            self.values[name] = values.to(there[name])
+        return {name: there[name] for name in self.values}
 
     @property
     def fraction(self) -> float:
@@ -52,6 +74,7 @@ class FrozenKernels:
     @torch.no_grad()
     def freeze(self, name: str, which: Tensor, values: Tensor) -> None:
         """Hold the kernels of a parameter where `which` (O, I) is True at those of `values` (of its shape)."""
+        self.parameters()
         self.masks[name] |= which
         self.values[name][which] = values[which]
         self.hold()
@@ -59,7 +82,7 @@ class FrozenKernels:
     @torch.no_grad()
     def hold(self) -> None:
         """Put the frozen kernels back: after an optimiser's step, whatever its momentum or decay did to them."""
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.parameters().items():
             frozen = self.masks[name][(...,) + (None,) * (parameter.ndim - 2)]
             parameter.copy_(torch.where(frozen, self.values[name], parameter))
 
@@ -87,7 +110,7 @@ class FrozenKernels:
         if expected != found:
             names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
             raise ModelError(f"The stored frozen kernels are those of another network; they differ in {names[:4]}.")
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.parameters().items():
             self.masks[name] = state[f"mask.{name}"].to(parameter.device, torch.bool)
             self.values[name] = state[f"value.{name}"].to(parameter)
         self.hold()
@@ -104,13 +127,14 @@ def _possible(weight: Tensor, names: Sequence[str]) -> list[str]:
 def _choose(weight: Tensor, names: Sequence[str] | None, price: float) -> _Choice:
     """Energy lost + price · free numbers / places, in mean energies of the layer's kernels; against losing nothing."""
     chosen = symmetry_names(weight) if names is None else _possible(weight, names)
-    kernels, places = flat_kernels(weight), math.prod(weight.shape[2:])
+    relative, places = relative_weight(weight), math.prod(weight.shape[2:])
+    kernels = flat_kernels(relative)
     size = kernel_shape(tuple(weight.shape))
     if not chosen:
         return _Choice([], torch.zeros(len(kernels)).long(), torch.full((len(kernels),), -math.inf))
-    energy = kernels.square().sum(1).mean().clamp_min(torch.finfo(weight.dtype).tiny)
+    energy = kernels.square().sum(1).mean().clamp_min(torch.finfo(kernels.dtype).tiny)
     free = [group(name, *size).n_free / places for name in chosen] if size else []
-    score = symmetry_residuals(weight, chosen) / energy + price * torch.tensor(free).to(weight)
+    score = symmetry_residuals(relative, chosen) / energy + price * torch.tensor(free).to(kernels)
     least, best = score.min(dim=1)
     return _Choice(chosen, best, price - least)
 
@@ -142,7 +166,8 @@ def snap(
 
     Args:
         model: Changed in place. Kernels are those of trained parameters with more than one place.
-        fraction: In [0, 1], of the kernels of all layers together, those that are frozen already included.
+        fraction: In [0, 1], of the kernels of all layers together, those that are frozen already included. Of
+            `LinearConv2d` they are the primary filters' kernels; the other filters are made of those.
         symmetries: Names to choose from; None for all. Layers of kernels that are not square leave out those that
             need it; kernels that can have none of them are never frozen.
         price: Positive; larger ones take simpler symmetries.
@@ -150,17 +175,15 @@ def snap(
 
     Raises:
         ConfigError: A fraction or price out of range, no or unknown symmetries.
-        ModelError: The network has no kernels, or `frozen` is of another network.
+        ModelError: The network has no kernels, or ones that are infinite or NaN; or `frozen` is of another network.
     """
-    if not 0 <= fraction <= 1 or not (math.isfinite(price) and price > 0):
-        raise ConfigError(f"fraction {fraction} and price {price}: must lie in [0, 1], and be positive and finite.")
+    finite_number("fraction", fraction, high=1.0)
+    finite_number("price", price, zero=False)
     _check_names(symmetries)
-    parameters = dict(trained_kernels(model))
-    if not parameters:
-        raise ModelError("The network has no trained kernels of more than one place, so there is nothing to snap.")
+    parameters = _kernels(model)
     frozen = FrozenKernels(model) if frozen is None else frozen
-    if {n: id(p) for n, p in parameters.items()} != {n: id(p) for n, p in frozen._parameters.items()}:
-        raise ModelError("frozen belongs to another network (or parameters were replaced); start with frozen=None.")
+    if frozen.model is not model or frozen.parameters().keys() != parameters.keys():
+        raise ModelError("frozen belongs to another network, or one that trained others; start with frozen=None.")
     choices = {name: _choose(parameter, symmetries, price) for name, parameter in parameters.items()}
     gains = torch.cat([_gain(choice, frozen.masks[name]) for name, choice in choices.items()])
     order = torch.argsort(gains, descending=True, stable=True)
@@ -176,13 +199,23 @@ def snap(
     return frozen
 
 
+def _kernels(model: nn.Module) -> dict[str, nn.Parameter]:
+    parameters = dict(trained_kernels(model))
+    if not parameters:
+        raise ModelError("The network has no trained kernels of more than one place, so there is nothing to snap.")
+    for name, parameter in parameters.items():
+        if not parameter.isfinite().all():
+            raise ModelError(f"{name!r} has weights that are infinite or NaN; train it anew, or load other weights.")
+    return parameters
+
+
 def _check_names(symmetries: Sequence[str] | None) -> None:
     if symmetries is None:
         return
-    unknown = [name for name in symmetries if name not in SYMMETRIES]
-    if unknown or not set(symmetries) - {"none"}:
+    listed = not isinstance(symmetries, str) and all(name in SYMMETRIES for name in symmetries)
+    if not listed or not set(symmetries) - {"none"}:
         known = ", ".join(name for name in SYMMETRIES if name != "none")
-        raise ConfigError(f"symmetries is {list(symmetries)}; give None for all, or at least one of {known}.")
+        raise ConfigError(f"symmetries is {symmetries!r}; give None for all, or a list of at least one of {known}.")
 
 
 def _gain(choice: _Choice, mask: Tensor) -> Tensor:
@@ -208,8 +241,10 @@ def freeze_and_fine_tune(
         symmetries, price: As in `snap`.
 
     Raises:
-        ConfigError: Fractions that are not ascending. (And see `snap`.)
+        ConfigError: Fractions that are not ascending, or not in [0, 1]. (And see `snap`.)
     """
+    for fraction in fractions:
+        finite_number("fraction", fraction, high=1.0)
     if not fractions or list(fractions) != sorted(set(fractions)):
         raise ConfigError(f"fractions is {list(fractions)}; give at least one, in ascending order.")
     frozen = FrozenKernels(model)

@@ -18,6 +18,7 @@ from evocompress.errors import ConfigError
 from evocompress.evaluation import evaluate
 from evocompress.layers.overprovisioned import hold, thin
 from evocompress.penalties import penalty
+from evocompress.symmetry_snap import FrozenKernels, snap
 
 __all__ = ["PENALTIES", "Curves", "Optimiser", "Precision", "Projection", "Schedule", "TrainingGenes", "train"]
 
@@ -45,6 +46,8 @@ class TrainingGenes:
     - `symmetry`, `entropy`, `distinct`: strengths of penalties on the information in kernels: distance to the nearest
       symmetry, entropy of quantised values, number of distinct values (symmetry.py, `KernelPenalties`).
     - `projection`: "keep-zeros" holds weights at zero that are exactly zero when training starts.
+    - `snap`: share of all kernels that are snapped to symmetries when training starts, those that lose least; they do
+      not change while the rest trains (symmetry_snap.py). A `mask` and `thin` may still put zeros into them.
     - `thin`: share of the living weights of over-provisioned layers that is dropped when training ends, least magnitude
       first; those that are zero when it starts are dropped already, and stay so (layers/overprovisioned.py).
     - `schedule`: the learning rate stays, or falls to zero along half a cosine.
@@ -60,13 +63,14 @@ class TrainingGenes:
     entropy: float = 0.0
     distinct: float = 0.0
     projection: Projection = "free"
+    snap: float = 0.0
     thin: float = 0.0
     batch_size: int = 64
     optimiser: Optimiser = "adam"
     schedule: Schedule = "cosine"
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay", "l1", "label_smoothing", "noise", "thin", *PENALTIES):
+        for name in ("learning_rate", "weight_decay", "l1", "label_smoothing", "noise", "snap", "thin", *PENALTIES):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} {value}: must be finite and not negative")
@@ -75,6 +79,8 @@ class TrainingGenes:
             raise ConfigError(f"learning_rate {values}: must be above 0, below 1, and at least 1")
         if self.thin >= 1:
             raise ConfigError(f"thin {self.thin}: is the share that is dropped, and must be below 1")
+        if self.snap > 1:
+            raise ConfigError(f"snap {self.snap}: is the share of kernels that is frozen, and must be at most 1")
         for name, choices in (("projection", Projection), ("optimiser", Optimiser), ("schedule", Schedule)):
             if getattr(self, name) not in get_args(choices):
                 raise ConfigError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(get_args(choices))}")
@@ -118,14 +124,15 @@ def train(
     passes forward and back, faster on GPUs and on CPUs with such units; weights, loss and penalties stay in float32,
     and so does evaluation. The result depends on the arguments and the number of threads alone (on a GPU: up to the
     order of its sums), and torch's random state is left as it was. Raises ConfigError for a mask that fits no
-    parameter, ModelError where there is nothing to thin. Divergence is reported, not raised.
+    parameter, ModelError where there is nothing to thin or to snap. Divergence is reported, not raised.
     """
     device = torch.device(device)
     model.to(device)
     if genes.thin:
         hold(model)
     shuffling, disturbing, dropping = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
-    weights = _Weights(model, genes, mask or {}, torch.Generator(device).manual_seed(disturbing))
+    frozen = snap(model, genes.snap) if genes.snap else None
+    weights = _Weights(model, genes, mask or {}, torch.Generator(device).manual_seed(disturbing), frozen)
     order = torch.Generator().manual_seed(shuffling)
     trainer = _Trainer(model, examples.to(device), genes, weights, _optimiser(model, genes), order, epochs, precision)
     curves = Curves()
@@ -204,25 +211,33 @@ class _Weights:
     """The parameters of two or more dimensions, and what the genes do to them beside the gradient step."""
 
     def __init__(
-        self, model: nn.Module, genes: TrainingGenes, mask: Mapping[str, Tensor], generator: torch.Generator
+        self,
+        model: nn.Module,
+        genes: TrainingGenes,
+        mask: Mapping[str, Tensor],
+        generator: torch.Generator,
+        frozen: FrozenKernels | None,
     ) -> None:
         named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.everything = list(named.values())
         self.decayed = [parameter for parameter in self.everything if parameter.ndim >= 2]
         self.genes = genes
         self.generator = generator
+        self.frozen = frozen
         self.kept = _kept(named, genes.projection, mask)
         self.shrink(0.0)
 
     @torch.no_grad()
     def shrink(self, rate: float) -> None:
-        """Decay, soft-threshold and mask, for a step of learning rate `rate`."""
+        """Decay, soft-threshold, put frozen kernels back, and mask, for a step of learning rate `rate`."""
         genes = self.genes
         for weight in self.decayed:
             if genes.weight_decay:
                 weight.mul_(1 - rate * genes.weight_decay)
             if genes.l1:
                 weight.copy_(nn.functional.softshrink(weight, rate * genes.l1))
+        if self.frozen is not None:
+            self.frozen.hold()
         for weight, kept in self.kept:
             weight.mul_(kept)
 

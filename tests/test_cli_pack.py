@@ -199,13 +199,17 @@ def test_a_file_without_names_is_packed_anew(trained: Path, digits: Splits, tmp_
     assert loss(output, digits) == pytest.approx(loss(trained, digits), abs=0.1)
 
 
-def test_factors_are_not_calibrated_on_plain_convolutions(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_factors_are_calibrated_and_unpacked_with_the_plain_network(
+    trained: Path, digits: Splits, tmp_path: Path
 ) -> None:
     plain = evocompress.load(trained, build("digits_cnn"))
-    path = tmp_path / "factors.evc"
-    path.write_bytes(evocompress.pack(changed(plain, plain, Architecture(0.5)).state_dict()))
-    monkeypatch.setattr("sys.argv", ["evocompress", "pack", str(path), "-o", str(tmp_path / "w.evc"), *_ON_NOISE])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2 and "holds factors of its convolutions" in capsys.readouterr().err
+    state = changed(plain, plain, Architecture(0.75, 0.5)).state_dict()
+    path, output, back = (tmp_path / name for name in ("factors.safetensors", "w.evc", "back.safetensors"))
+    safetensors.torch.save_file(state, path)
+    words = ("--rate-weight", "1e-6", "--samples", 100)
+    invoke("pack", path, "-o", output, "--model", "digits_cnn", "--data", "digits", *words, "--preset", "balanced")
+    assert evocompress.unpack(output.read_bytes()).keys() == state.keys()
+    assert loss(output, digits) == pytest.approx(loss(path, digits), abs=0.02)
+    invoke("pack", output, "-o", tmp_path / "again.evc", *_ON_NOISE, *words, "--preset", "fast")
+    invoke("unpack", output, "-o", back, "--model", "digits_cnn")
+    assert safetensors.torch.load_file(back).keys() == state.keys()

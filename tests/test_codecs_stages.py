@@ -244,6 +244,12 @@ def test_no_named_codec_is_useless_on_every_kind_of_tensor() -> None:
         assert max(gains) > 0, name
 
 
+@pytest.mark.parametrize("stage", sorted(name for name, kind in STAGES.items() if not kind.terminal))
+def test_no_transform_stands_before_lossless(stage: str) -> None:
+    with pytest.raises(CodecError, match=f"{stage} \\+ lossless: lossless keeps a tensor's bytes .* give it alone"):
+        parse_codec(f"{stage}+lossless")
+
+
 def test_stages_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Wavelet().level = 3  # type: ignore[misc]

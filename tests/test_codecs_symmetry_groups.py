@@ -148,6 +148,15 @@ def test_separable_kernels_are_found_by_their_rank() -> None:
     assert np.allclose(separable_nearness(kernels), [0, math.sqrt(2 / 3)], atol=1e-7)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("function", [nearness, separable_nearness, bank_nearness])
+def test_kernels_that_are_not_finite_are_refused(function: object, value: float) -> None:
+    kernels = np.ones((2, 2, 3, 3))
+    kernels[1, 0, 2, 2] = value
+    with pytest.raises(CodecError, match=r"\(2, 2, 3, 3\) hold NaN or infinity"):
+        function(kernels)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("function", [nearness, separable_nearness, bank_nearness])
 def test_kernels_of_too_few_dimensions_are_refused(function: object) -> None:
     with pytest.raises(CodecError, match=r"\(3,\)"):

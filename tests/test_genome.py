@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from torch import nn
 
 from evocompress.architecture import PLAIN, Architecture
 from evocompress.codecs import parse_codec
@@ -11,6 +14,7 @@ from evocompress.config import Genes
 from evocompress.errors import ModelError
 from evocompress.genome import DEFAULT_CODECS, TRAINING_GENES, GenomeReader
 from evocompress.groups import GROUPS, groups_of, layer_groups
+from evocompress.networks import build
 from evocompress.search.space import Choice, Float, Integer
 from evocompress.training import TrainingGenes
 
@@ -128,6 +132,35 @@ def test_a_recipe_for_the_names_that_there_are() -> None:
     assert len(recipe.rules) == len(groups)
     assert groups_of(["primary", "coefficients"], {"weight": "conv"}) == {"primary": "conv", "coefficients": "conv"}
     assert groups_of(["c.kernel", "c.links", "c.plan"], {"c.kernel": "conv"}) == {"c.kernel": "conv", "c.links": "conv"}
+
+
+@pytest.mark.parametrize("value", [0.5, (0.0, 1.0)])
+def test_the_share_of_snapped_kernels_is_a_training_gene(value: Any) -> None:
+    reader = GenomeReader(Genes(snap=value), layer_groups(SHAPES))
+    space = reader.space()
+    assert space.genes.get("snap", 0.5) == (Float(0.0, 1.0, log=False) if isinstance(value, tuple) else 0.5)
+    genome = space.sample(np.random.default_rng(0))
+    share = TrainingGenes(**reader.training(genome)).snap  # type: ignore[arg-type]
+    assert 0 < share < 1 and share == genome.get("snap", 0.5) and "snap" not in space.recipe
+
+
+@pytest.mark.parametrize("gene", ["symmetry", "entropy", "distinct", "snap"])
+def test_genes_of_kernels_are_refused_for_a_network_without_any(gene: str) -> None:
+    points = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Linear(64, 2))
+    values: list[Any] = [0.5, (0.1, 0.5)]
+    for value in values:
+        reader = GenomeReader(Genes(**{gene: value}), {})
+        with pytest.raises(ModelError, match=f"genes {gene}: the network trains no kernels"):
+            reader.check(points)
+        reader.check(nn.Sequential(points, nn.Conv1d(1, 2, 3)))
+    GenomeReader(Genes(), {}).check(points)
+
+
+def test_a_plan_may_bring_the_kernels_that_genes_act_on() -> None:
+    plain = build("connected_cnn", {"plan": {"kernel": 1}})
+    GenomeReader(Genes(snap=0.5, kernel=(1, 3)), {}).check(plain)
+    with pytest.raises(ModelError, match="genes snap"):
+        GenomeReader(Genes(snap=0.5), {}).check(plain)
 
 
 def test_architectures_are_snapped_upwards() -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ SHAPES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((6, 10, 3), {"sparsity": 0.6}),
     ((6, 1, 3), {"alpha": 0.01}),
 ]
+NUMBERS: tuple[Any, ...] = (np.float32, np.int64, np.int8, np.int32)
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +157,14 @@ def test_other_dtypes_and_devices() -> None:
         assert layer.eval()(images).shape == (1, 6, 3, 3)
 
 
+def test_numbers_of_numpy_will_do() -> None:
+    half, eight, two, three = (kind(x) for kind, x in zip(NUMBERS, (0.5, 8, 2, 3), strict=True))
+    layer = LinearConv2d(eight, eight, (three, 3), groups=two, alpha=half, rank=half)
+    plain = LinearConv2d(8, 8, 3, groups=2, alpha=0.5, rank=0.5)
+    assert layer.geometry == plain.geometry and repr(layer) == repr(plain)
+    assert type(layer.geometry.in_channels) is int and type(layer.alpha) is float
+
+
 @pytest.mark.parametrize("options", [{}, {"rank": 0.5}, {"sparsity": 0.7}, {"groups": 2, "bias": False}])
 def test_a_state_dict_makes_the_same_layer(options: dict[str, Any]) -> None:
     layer, other = LinearConv2d(4, 12, 3, **options), LinearConv2d(4, 12, 3, **options)
@@ -189,6 +199,8 @@ def test_sparse_coefficients_are_the_largest_and_may_change() -> None:
         ((3, 8, 3), {"alpha": 1.5}, "alpha is 1.5"),
         ((3, 8, 3), {"alpha": math.nan}, "alpha is nan"),
         ((3, 8, 3), {"alpha": "half"}, "alpha is 'half'"),
+        ((3, 8, 3), {"alpha": True}, "alpha is True"),
+        ((3, 8, True), {}, "kernel_size is True"),
         ((3, 8, 3), {"rank": 0}, "rank is 0"),
         ((3, 8, 3), {"rank": 10}, "rank is 10"),
         ((3, 8, 3), {"sparsity": 1.0}, r"sparsity is 1.0; it is a share and must be a number in \[0, 1\)"),

@@ -175,7 +175,7 @@ def test_what_stands_twice_stays_twice() -> None:
     assert folded[1] is folded[2] and type(folded[1]) is nn.Conv2d
     tied = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
     tied[2].weight = tied[1].weight
-    assert [row.reason for row in compare(tied, convert(tied, 0.5))][1:] == ["another layer shares its weights"] * 2
+    assert [row.reason for row in compare(tied, convert(tied, 0.5))][1:] == ["another layer shares its weight"] * 2
 
 
 def test_convolutions_of_another_kind_are_left() -> None:
@@ -198,10 +198,18 @@ def test_zero_and_repeated_filters_convert() -> None:
         assert all(row.relative_error < 1e-6 for row in rows) and not any(row.reason for row in rows[1:])
 
 
-@pytest.mark.parametrize(("alpha", "rank", "message"), [(0.0, None, "alpha is 0.0"), (0.5, 2.0, "rank is 2.0")])
-def test_bad_shares_are_refused_even_without_a_convolution(alpha: float, rank: float | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"alpha": 0.0}, "alpha is 0.0"),
+        ({"rank": 2.0}, "rank is 2.0"),
+        ({"sparsity": 1}, "sparsity is 1"),
+        ({"rank": 0.5, "sparsity": 0.5}, "give one of them"),
+    ],
+)
+def test_bad_shares_are_refused_even_without_a_convolution(shares: dict[str, float], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        convert(nn.Linear(2, 2), alpha, rank)
+        convert(nn.Linear(2, 2), **shares)  # type: ignore[arg-type]
 
 
 def test_weights_that_are_no_numbers_are_refused_by_name() -> None:

@@ -70,6 +70,38 @@ def test_constant_filters_give_no_nan(constant: float, dtype: torch.dtype) -> No
     assert loss.item() == pytest.approx(2 * abs(np.corrcoef(filters)[0, 1]), rel=1e-3)
 
 
+@pytest.mark.parametrize("filters", [slice(0, 1), slice(1, 3), slice(None)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_filters_that_vary_little_give_finite_steps(filters: slice, dtype: torch.dtype) -> None:
+    extreme = [-44, -37, 30] if filters == slice(None) else [-300]
+    for exponent in [*range(-30, 16), *extreme]:
+        layer = LinearConv2d(4, 8, 3, dtype=torch.float64)
+        optimiser = torch.optim.Adam(layer.parameters(), 1e-3)
+        with torch.no_grad():
+            layer.primary[filters] *= 10.0**exponent
+        layer.to(dtype)
+        longest = layer.primary.detach().abs().max().item()
+        correlation_loss(layer).backward()  # type: ignore[no-untyped-call]
+        assert layer.primary.grad is not None and layer.primary.grad.abs().max() < 1e6 / longest
+        optimiser.step()
+        assert layer.primary.isfinite().all()
+
+
+def test_only_what_varies_less_than_a_millionth_of_the_longest_counts_as_constant() -> None:
+    layer = LinearConv2d(4, 8, 3, dtype=torch.float64)
+    before = correlation_loss(layer)
+    with torch.no_grad():
+        layer.primary.mul_(1e-12)
+        layer.primary[0] *= 1e-4
+    torch.testing.assert_close(correlation_loss(layer), before)
+    with torch.no_grad():
+        layer.primary[0] *= 1e-4
+    without = correlation_loss(layer)
+    with torch.no_grad():
+        layer.primary[0] = 0
+    assert without == correlation_loss(layer) < before
+
+
 def test_filters_of_one_weight_and_networks_without_the_layer_have_no_correlation() -> None:
     layer = LinearConv2d(1, 8, 1)
     loss = correlation_loss(layer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -84,6 +85,58 @@ CHANGES: dict[str, Callable[[LinearConv2d], None]] = {
     "dtype": _half_and_back,
     "numpy": _through_numpy,
 }
+
+
+def _write_to_the_bank(layer: LinearConv2d) -> None:
+    with torch.no_grad():
+        layer.weight.mul_(2)
+
+
+def test_a_bank_that_was_written_to_or_has_another_sparsity_is_combined_anew() -> None:
+    layer = LinearConv2d(4, 12, 3, sparsity=0.25).eval()
+    images = torch.randn(1, 4, 5, 5)
+    with torch.no_grad():
+        first = layer(images)
+        _write_to_the_bank(layer)
+        assert torch.equal(layer(images), first)
+        layer.sparsity = 0.75
+        assert not torch.equal(layer(images), first)
+        torch.testing.assert_close(layer(images), fold(layer)(images))
+
+
+def test_another_thread_may_let_the_bank_go() -> None:
+    layer = LinearConv2d(4, 6, 3).eval()
+    images, errors, done = torch.randn(1, 4, 5, 5), list[Exception](), threading.Event()
+
+    def infer() -> None:
+        try:
+            with torch.no_grad():
+                for _ in range(2000):
+                    layer(images)
+        except Exception as error:
+            errors.append(error)
+        done.set()
+
+    thread = threading.Thread(target=infer)
+    thread.start()
+    while not done.is_set():
+        layer.eval()
+    thread.join()
+    assert not errors
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_a_trace_holds_the_combination(alpha: float) -> None:
+    layer, images = LinearConv2d(4, 6, 3, alpha=alpha).eval(), torch.randn(1, 4, 5, 5)
+    trace: Callable[..., Any] = torch.jit.trace
+    with torch.no_grad():
+        layer(images)
+        without = trace(layer, images)
+    for traced in (without, trace(layer, images)):
+        layer.primary.data.mul_(2)
+        with torch.no_grad():
+            torch.testing.assert_close(traced(images), layer(images))
 
 
 @pytest.mark.parametrize("change", CHANGES)

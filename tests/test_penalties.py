@@ -63,14 +63,16 @@ def test_a_module_brings_its_own() -> None:
     assert model.weight.item() == pytest.approx(3, abs=0.1)
 
 
-@pytest.mark.parametrize("gene", ["symmetry", "correlation"])
+@pytest.mark.parametrize("gene", ["symmetry", "entropy", "distinct", "correlation"])
 def test_training_lowers_what_a_gene_penalises(gene: str) -> None:
     def measured(strength: float) -> float:
         model = network()
         train(model, examples(), TrainingGenes(learning_rate=5e-3, **{gene: strength}), epochs=6, seed=3)  # type: ignore[arg-type]
         if gene == "correlation":
             return correlation_loss(model, 1.0).item()
-        return sum(nearest_symmetry_distance(kernel).item() for _, kernel in trained_kernels(model))
+        if gene == "symmetry":
+            return sum(nearest_symmetry_distance(kernel).item() for _, kernel in trained_kernels(model))
+        return KernelPenalties(**{gene: 1.0})(model).item()
 
     assert measured(1.0) < 0.8 * measured(0.0)
 

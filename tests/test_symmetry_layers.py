@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +18,7 @@ from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.symmetry import Symmetry
 from evocompress.codecs.symmetry_groups import SYMMETRIES, group, needs_square
 from evocompress.errors import ConfigError, ModelError
+from evocompress.layers import LinearConv2d
 from evocompress.symmetry_layers import constrain, make_radial, make_separable, make_separable_1d, release
 
 POSSIBLE = [
@@ -99,6 +104,30 @@ def test_separable_layers_have_rank_one_and_learn_from_zero() -> None:
     assert release(nn.Sequential(layer)) == 1 and torch.equal(layer.weight, weight)
 
 
+def test_releasing_a_copy_leaves_the_original_as_it_is() -> None:
+    original = nn.Sequential(make_radial(nn.Conv2d(2, 3, 3)))
+    outputs = original(images())
+    copied = copy.deepcopy(original)
+    assert release(copied) == 1 and type(copied[0]) is nn.Conv2d
+    assert torch.equal(original(images()), outputs) and torch.equal(copied(images()), outputs)
+    assert torch.equal(copy.deepcopy(original)(images()), outputs) and release(original) == 1
+
+
+@pytest.mark.parametrize("make", [make_radial, make_separable])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_layers_can_be_constrained(make: Callable[[nn.Conv2d], nn.Conv2d], dtype: torch.dtype) -> None:
+    layer = nn.Conv2d(2, 3, 5)
+    half = make(copy.deepcopy(layer).to(dtype)).weight
+    assert half.dtype == dtype and torch.allclose(half.float(), make(layer).weight, atol=0.01)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_layers_are_constrained_on_the_device_where_they_are() -> None:
+    for make in (make_radial, make_separable):
+        layer = make(nn.Conv2d(2, 3, 3).cuda())
+        assert layer(images().cuda()).device.type == "cuda"
+
+
 def test_a_constrained_network_is_smaller_in_the_codec() -> None:
     layer = make_radial(nn.Conv2d(16, 16, 5))
     release(layer)
@@ -124,3 +153,18 @@ def test_what_cannot_be_constrained_is_refused() -> None:
     with pytest.raises(ConfigError, match="axis is 0"):
         make_separable_1d(nn.Conv2d(1, 1, 3), 0)  # type: ignore[arg-type]
     assert make_radial(nn.Conv2d(2, 2, 1)).weight.shape == (2, 2, 1, 1)
+
+
+@pytest.mark.parametrize("make", [make_radial, make_separable])
+def test_a_weight_that_is_no_plain_parameter_is_refused(make: Callable[[nn.Module], nn.Module]) -> None:
+    broken = nn.Conv2d(1, 1, 3)
+    nn.init.constant_(broken.weight, math.nan)
+    for layer, message in (
+        (LinearConv2d(2, 8, 3), "LinearConv2d is made of other parameters"),
+        (nn.utils.spectral_norm(nn.Conv2d(2, 3, 3)), "Conv2d is made of other parameters"),
+        (broken, "NaN or infinity"),
+    ):
+        names = list(layer.state_dict())
+        with pytest.raises(ModelError, match=message):
+            make(layer)
+        assert list(layer.state_dict()) == names

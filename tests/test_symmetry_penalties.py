@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -150,9 +151,12 @@ def test_wrong_arguments_say_what_is_wrong() -> None:
         nearest_symmetry_distance(weight, price=-1)
     with pytest.raises(ModelError, match=r"shape \(4, 4\) has no kernels"):
         nearest_symmetry_distance(normal(4, 4))
+    with pytest.raises(ConfigError, match="give a list of names"):
+        nearest_symmetry_distance(weight, "radial")
     for field in ("symmetry", "entropy", "distinct", "step", "price"):
-        with pytest.raises(ConfigError, match=f"{field} is -1"):
-            KernelPenalties(**{field: -1})
+        for value in (-1, "x", None, math.nan):
+            with pytest.raises(ConfigError, match=f"{field} is {value!r}"):
+                KernelPenalties(**{field: value})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="step is 0"):
         KernelPenalties(step=0)
 
@@ -178,3 +182,80 @@ def test_penalties_of_a_network_without_kernels_are_zero() -> None:
     total = KernelPenalties(symmetry=1.0, entropy=1.0, distinct=1.0)(model)
     assert total == 0
     backward(total)
+
+
+ALL = KernelPenalties(symmetry=1.0, entropy=1.0, distinct=1.0)
+
+
+def value_and_gradient(model: nn.Conv2d, penalties: KernelPenalties = ALL) -> tuple[float, Tensor]:
+    model.zero_grad()
+    total = penalties(model)
+    backward(total)
+    return total.item(), gradient_of(model)
+
+
+def gradient_of(model: nn.Conv2d) -> Tensor:
+    assert model.weight.grad is not None
+    return model.weight.grad.clone()
+
+
+def convolution(height: int, width: int) -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(4, 8, (height, width))
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-19, 1e-21, 1e-40])
+def test_a_kernel_of_tiny_weights_gets_a_small_gradient(scale: float) -> None:
+    model = convolution(3, 3)
+    _, usual = value_and_gradient(model, KernelPenalties(symmetry=1.0))
+    with torch.no_grad():
+        model.weight[0, 0] *= scale
+    _, found = value_and_gradient(model, KernelPenalties(symmetry=1.0))
+    assert found.isfinite().all() and found.abs().max() <= 2 * usual.abs().max()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20, 1e37])
+def test_penalties_do_not_depend_on_scale(scale: float) -> None:
+    model = convolution(3, 3)
+    expected, usual = value_and_gradient(model)
+    with torch.no_grad():
+        model.weight *= scale
+    found, slope = value_and_gradient(model)
+    assert found == pytest.approx(expected, rel=1e-5) and torch.allclose(slope * scale, usual, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_have_the_penalties_of_their_values(dtype: torch.dtype) -> None:
+    half = normal(64, 32, 3, 3).to(dtype)
+    for measure in (nearest_symmetry_distance, functools.partial(soft_entropy, step=0.05), soft_values):
+        assert torch.equal(measure(half), measure(half.float()))
+
+
+def soft_values(weight: Tensor) -> Tensor:
+    return soft_distinct_values(weight, 0.05, "tensor")
+
+
+def test_mixed_precision_changes_nothing() -> None:
+    model = convolution(3, 3)
+    expected, usual = value_and_gradient(model)
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ALL(model)
+    backward(found)
+    assert found.item() == expected and torch.equal(gradient_of(model), usual)
+
+
+def test_a_look_in_inference_mode_leaves_training_as_it_was() -> None:
+    model = convolution(2, 9)  # a size that no other test has
+    with torch.inference_mode():
+        looked = ALL(copy.deepcopy(model)).item()
+    assert value_and_gradient(model)[0] == looked
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("term", ["symmetry", "entropy", "distinct"])
+def test_weights_that_are_not_finite_have_no_finite_penalty(term: str, value: float) -> None:
+    model = convolution(3, 3)
+    with torch.no_grad():
+        model.weight[0, 0, 0, 0] = value
+    assert not KernelPenalties(**{term: 1.0})(model).isfinite()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -88,9 +89,10 @@ def test_freeze_and_fine_tune_trains_after_each_fraction() -> None:
     frozen = freeze_and_fine_tune(model, [0.25, 0.5, 1.0], fine_tune)
     assert seen == [pytest.approx(f, abs=0.5 / 28) for f in (0.25, 0.5, 1.0)] and frozen.fraction == 1
     assert (nearness(model.first.weight.detach().double().numpy())[..., 1:].min(axis=-1) < 1e-6).all()
-    for fractions in ([], [0.5, 0.5], [1.0, 0.5]):
-        with pytest.raises(ConfigError, match="ascending order"):
+    for fractions, message in (([], "ascending"), ([0.5, 0.5], "ascending"), ([0.25, 1.5], "fraction is 1.5")):
+        with pytest.raises(ConfigError, match=message):
             freeze_and_fine_tune(model, fractions, fine_tune)
+    assert len(seen) == 3  # refused before the first fine-tuning
 
 
 def test_symmetries_that_only_some_layers_can_have_leave_the_others_alone() -> None:
@@ -109,13 +111,45 @@ def test_zero_kernels_snap_to_zero_and_stay_there() -> None:
 
 def test_what_cannot_be_snapped_is_refused() -> None:
     model = nn.Conv2d(1, 2, 3)
-    for fraction, price in ((-0.1, 1.0), (1.1, 1.0), (math.nan, 1.0), (0.5, 0.0), (0.5, math.inf)):
-        with pytest.raises(ConfigError, match="must lie in"):
-            snap(model, fraction, price=price)
-    for names in ([], ["none"], ["radial", "raidal"]):
-        with pytest.raises(ConfigError, match="give None for all"):
+    for fraction in (-0.1, 1.1, math.nan, None, "x"):
+        with pytest.raises(ConfigError, match=f"fraction is {fraction!r}; it must be in"):
+            snap(model, fraction)  # type: ignore[arg-type]
+    for price in (0.0, math.inf, None):
+        with pytest.raises(ConfigError, match=f"price is {price}; it must be positive and finite"):
+            snap(model, price=price)  # type: ignore[arg-type]
+    for names in ([], ["none"], ["radial", "raidal"], "radial"):
+        with pytest.raises(ConfigError, match=re.escape(f"symmetries is {names!r}; give None for all")):
             snap(model, 1.0, names)
     with pytest.raises(ModelError, match="nothing to snap"):
         snap(nn.Conv2d(2, 2, 1))
     with pytest.raises(ModelError, match="another network"):
         snap(model, frozen=FrozenKernels(nn.Conv2d(1, 2, 3)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_refused_by_name(value: float) -> None:
+    model = network()
+    with torch.no_grad():
+        model.last.weight[0, 0, 0, 0] = value
+    with pytest.raises(ModelError, match=r"'last.weight' has weights that are infinite or NaN"):
+        snap(model, 0.5)
+
+
+def test_frozen_kernels_follow_the_networks_parameters() -> None:
+    model, other = network(), network()
+    frozen = snap(model, 0.5)
+    masks = {name: mask.clone() for name, mask in frozen.masks.items()}
+    held = {name: p.detach()[masks[name]].clone() for name, p in trained_kernels(model)}
+
+    def go_on() -> None:
+        snap(model, 0.75, frozen=frozen)
+
+    model.load_state_dict(other.state_dict(), assign=True)  # new parameters
+    for change in (frozen.hold, model.double, frozen.hold, go_on, model.float, frozen.hold):
+        change()
+        for name, parameter in trained_kernels(model):
+            assert torch.equal(parameter[masks[name]].float(), held[name])
+    assert frozen.fraction == pytest.approx(0.75, abs=0.5 / 28)
+    model.first = nn.Conv2d(2, 6, 5)
+    with pytest.raises(ModelError, match=r"no parameter 'first.weight' of shape \(6, 2, 3, 3\)"):
+        frozen.hold()

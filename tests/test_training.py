@@ -16,6 +16,7 @@ from evocompress.data.augmentation import augment
 from evocompress.errors import ConfigError, ModelError
 from evocompress.evaluation import check_fit, evaluate, evaluation_mode
 from evocompress.networks import build
+from evocompress.symmetry_snap import snap
 from evocompress.threads import limit_threads
 from evocompress.training import Curves, TrainingGenes, train
 
@@ -175,6 +176,31 @@ def test_a_mask_holds_zeros_too_and_must_fit() -> None:
             train(model, problem(), TrainingGenes(), epochs=1, seed=0, mask={name: wrong})
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_snapped_kernels_stay_as_they_were_and_the_rest_trains(optimiser: Any, share: float) -> None:
+    model, snapped = net(), net()
+    frozen = snap(snapped, share)
+    genes = TrainingGenes(
+        snap=share, optimiser=optimiser, learning_rate=0.01, noise=0.3, l1=0.1, weight_decay=0.1, symmetry=0.1
+    )
+    assert not train(model, problem(), genes, epochs=2, seed=0).diverged
+    assert frozen.fraction == pytest.approx(share, abs=0.05)
+    for name, parameter in snapped.named_parameters():
+        found, held = model.get_parameter(name), frozen.masks.get(name, torch.zeros(parameter.shape[:2]).bool())
+        assert torch.equal(found[held], parameter[held])
+        assert held.all() or not torch.equal(found, parameter)
+    train(model, problem(), TrainingGenes(snap=share), epochs=0, seed=0)  # a child of the same share finds them again
+    assert all(
+        torch.equal(model.get_parameter(name)[mask], frozen.values[name][mask]) for name, mask in frozen.masks.items()
+    )
+
+
+def test_a_network_without_kernels_cannot_be_snapped() -> None:
+    with pytest.raises(ModelError, match="nothing to snap"):
+        train(nn.Linear(3, 2), problem(), TrainingGenes(snap=0.5), epochs=1, seed=0)
+
+
 def test_noise_leaves_nothing_behind() -> None:
     model = net()
     before = weights(model)
@@ -254,6 +280,8 @@ def test_the_cosine_falls_to_zero_over_the_segment() -> None:
         {"l1": -1.0},
         {"noise": math.inf},
         {"label_smoothing": 1.0},
+        {"snap": 1.5},
+        {"snap": -0.5},
         {"batch_size": 0},
         {"projection": "keep"},
         {"optimiser": "adamw"},

@@ -21,11 +21,9 @@ from evocompress.cli.pack_options import (
     parse_rule,
 )
 from evocompress.errors import ModelError
-from evocompress.wording import listed, shortened
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from evocompress.cli.pack_job import PackJob
     from evocompress.recipe import Recipe, Rule
@@ -124,6 +122,7 @@ def pack(
 
     from evocompress.cli.pack_job import PackJob, on_data, on_noise  # imports torch, which takes seconds
     from evocompress.inference import fold_statistics
+    from evocompress.loading import names_for
     from evocompress.presets import LAYERWISE
     from evocompress.replacing import write_bytes
     from evocompress.weights import read_weights
@@ -136,7 +135,7 @@ def pack(
                 known = on_data(weights, model, data, seed, needs_labels=on_labels)
             else:
                 known = on_noise(weights, model, noise or "", samples, seed)
-            state = _as_in(known.model, weights)
+            state = read_weights(weights, functools.partial(names_for, known.model))  # with the network's names
     job = PackJob(fold_statistics(state) if inference else state, recipe)
     if known is not None:
         if fit_confidence:
@@ -159,25 +158,6 @@ def _found(job: PackJob, rate: float, limit: int | None, increase: float | None)
     if increase is not None:
         return job.within(increase, start=rate)
     return job.at(rate)
-
-
-def _as_in(model: nn.Module, weights: Path) -> dict[str, torch.Tensor]:
-    """The checkpoint that a network was loaded from; its tensors have the network's names if it stores none.
-
-    Raises:
-        ModelError: It holds factors of what are plain convolutions in the network, which loading has folded.
-    """
-    from evocompress.loading import names_for
-    from evocompress.weights import read_weights
-
-    state = read_weights(weights, functools.partial(names_for, model))
-    factors = [shortened(name) for name in state if name not in model.state_dict()]
-    if factors:
-        raise ModelError(
-            f"{weights} holds factors of its convolutions ({listed(factors)}), the network does not; give one that has "
-            "LinearConv2d layers there, or pack from the weights alone."
-        )
-    return state
 
 
 def _recipe(

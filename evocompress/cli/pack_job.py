@@ -22,7 +22,7 @@ from evocompress.data import load as load_data
 from evocompress.data.noise import noise_images
 from evocompress.errors import ModelError
 from evocompress.evaluation import calibration_examples, check_fit
-from evocompress.loading import load
+from evocompress.loading import load_formed
 from evocompress.networks import build
 from evocompress.packing import pack
 from evocompress.prior import size_prior
@@ -47,12 +47,12 @@ class Known(NamedTuple):
 
 
 def on_data(weights: Path, model: str, data: str, seed: int, *, needs_labels: bool = True) -> Known:
-    """A network with these weights, and a data set's training and validation examples.
+    """A network with these weights, in the form of their file, and a data set's training and validation examples.
 
     Unless a loss on labels is asked for, labels that the network's outputs do not fit are left out.
     """
     splits = load_data(data, seed=seed)
-    network = load(weights, build(model))
+    network = load_formed(weights, build(model))
     if needs_labels:
         check_fit(network, splits.train, splits.classes)
         return Known(network, splits.train, splits.validation)
@@ -60,8 +60,8 @@ def on_data(weights: Path, model: str, data: str, seed: int, *, needs_labels: bo
 
 
 def on_noise(weights: Path, model: str, shape: str, samples: int, seed: int) -> Known:
-    """A network with these weights, and noise, which has no labels."""
-    network, noise = load(weights, build(model)), noise_images(shape, samples + _JUDGES, seed)
+    """A network with these weights, in the form of their file, and noise, which has no labels."""
+    network, noise = load_formed(weights, build(model)), noise_images(shape, samples + _JUDGES, seed)
     check_fit(network, noise, 1)
     return Known(network, noise.take(torch.arange(samples)), noise.take(torch.arange(samples, len(noise))))
 

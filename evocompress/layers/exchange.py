@@ -31,13 +31,15 @@ def exchanged(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Modu
     return network
 
 
-def linear_conv_like(module: nn.Conv2d, alpha: float, rank: float | None) -> LinearConv2d:
+def linear_conv_like(
+    module: nn.Conv2d, alpha: float, rank: float | None, sparsity: float | None = None
+) -> LinearConv2d:
     """A LinearConv layer of a convolution's geometry, dtype, mode and `requires_grad`, on the meta device.
 
     There nothing is drawn, so the caller's random state stays; `to_empty` gives it memory.
 
     Raises:
-        ModelError: alpha or rank is out of range.
+        ModelError: A share is out of range, or rank and sparsity are given together.
     """
     layer = LinearConv2d(
         module.in_channels,
@@ -51,6 +53,7 @@ def linear_conv_like(module: nn.Conv2d, alpha: float, rank: float | None) -> Lin
         module.padding_mode,
         alpha=alpha,
         rank=rank,
+        sparsity=sparsity,
         device="meta",
         dtype=module.weight.dtype,
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, TypeAlias, get_args
+import numbers
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
 
-__all__ = ["Geometry", "PaddingMode", "Pair", "share"]
+__all__ = ["Convolution", "Geometry", "PaddingMode", "Pair", "share"]
 
 Pair: TypeAlias = int | tuple[int, int]
 """A number for both of height and width, or one for each."""
@@ -26,7 +27,8 @@ def share(name: str, value: float, *, zero: bool = False) -> float:
     >>> share("alpha", 0.5)
     0.5
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    given: object = value  # whatever its annotation says
+    number = isinstance(given, numbers.Real) and not isinstance(given, bool)
     if not number or not (0 <= value < 1 if zero else 0 < value <= 1):
         interval = "[0, 1)" if zero else "(0, 1]"
         raise ModelError(f"{name} is {value!r}; it is a share and must be a number in {interval}, such as 0.5")
@@ -63,8 +65,8 @@ class Geometry:
         padding_mode: PaddingMode = "zeros",
     ) -> Geometry:
         """Check the arguments of `torch.nn.Conv2d`. Raises ModelError for those that no convolution can have."""
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            _pair(name, (value, 1), 1)
+        given = ("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)
+        in_channels, out_channels, groups = (_pair(name, (value, 1), 1)[0] for name, value in given)
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if value % groups:
                 raise ModelError(f"{name} is {value} and groups is {groups}; {name} must be a multiple of groups")
@@ -124,10 +126,32 @@ class Geometry:
         return self.padding[1], self.padding[1], self.padding[0], self.padding[0]
 
 
+class Convolution:
+    """The arguments of a convolution under torch's names, read-only, for a module that has a `geometry`.
+
+    Networks read them of their layers, to call `torch.nn.functional.conv2d` themselves for one.
+    """
+
+    geometry: Geometry
+    in_channels = property(lambda self: self.geometry.in_channels)
+    out_channels = property(lambda self: self.geometry.out_channels)
+    kernel_size = property(lambda self: self.geometry.kernel)
+    stride = property(lambda self: self.geometry.stride)
+    padding = property(lambda self: self.geometry.padding)
+    dilation = property(lambda self: self.geometry.dilation)
+    groups = property(lambda self: self.geometry.groups)
+    padding_mode = property(lambda self: self.geometry.padding_mode)
+
+
 def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else value
-    whole = isinstance(pair, tuple | list) and len(pair) == 2
-    if not whole or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in pair):
+    given: Any = value  # whatever its annotation says
+    pair = (given, given) if _whole(given) else given
+    two = isinstance(pair, tuple | list) and len(pair) == 2
+    if not two or not all(_whole(v) and v >= least for v in pair):
         shown = value[0] if name in ("in_channels", "out_channels", "groups") and isinstance(value, tuple) else value
         raise ModelError(f"{name} is {shown!r}; it must be made of whole numbers of at least {least}")
-    return pair[0], pair[1]
+    return int(pair[0]), int(pair[1])
+
+
+def _whole(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral)

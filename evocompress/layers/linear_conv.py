@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.layers.geometry import Geometry, PaddingMode, Pair, share
+from evocompress.layers.geometry import Convolution, Geometry, PaddingMode, Pair, share
+from evocompress.layers.linear_conv_kept import KeptBank
 
 __all__ = ["LinearConv2d"]
 
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ROUNDING = 1e-9  # 0.1 · 30 is a little more than 3 in floating point, and its ceiling must not be 4
 
 
-class LinearConv2d(nn.Module):
+class LinearConv2d(Convolution, nn.Module):
     """A convolution whose bank of filters is [W_p; A·W_p], with `alpha`·out_channels primary filters W_p.
 
     In each of the `groups` there are p = ⌈alpha·out_channels/groups⌉ primary filters of K weights, and the n others
@@ -34,7 +34,8 @@ class LinearConv2d(nn.Module):
     - `bias` (out_channels,), as torch has it.
 
     A group holds fewer parameters than in torch's layer where p < K, with `rank` where r·(n + p) < n·K. Without
-    gradients and in evaluation mode the bank is combined once and kept until a parameter has other values.
+    gradients and in evaluation mode the bank is combined once and kept until a parameter has other values. Attributes
+    such as `stride` are those of torch's layer.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype:
@@ -95,7 +96,7 @@ class LinearConv2d(nn.Module):
             )
         self._register(bias, lambda *shape: nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.register_buffer("is_primary", None)
-        self._kept: tuple[list[Tensor], Tensor] | None = None
+        self._kept: KeptBank | None = None
         self.reset_parameters()
 
     def _register(self, bias: bool, new: Callable[..., nn.Parameter]) -> None:
@@ -135,14 +136,17 @@ class LinearConv2d(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The whole bank (out_channels, in_channels/groups, *kernel_size), combined; not to be written to."""
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or self.primary.is_meta:
+        if self.training or torch.is_grad_enabled() or self.primary.is_meta or not self._combines:
+            return self._combine()
+        # A trace must hold the combination, and not a bank of today.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return self._combine()
         # Even where the caller is in inference mode the bank must be a plain tensor: it outlives that mode.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.primary.device.type, enabled=False):
-            factors = self._factors()
-            if self._kept is None or not _same(factors, self._kept[0]):
-                self._kept = [factor.clone() for factor in factors], self._combine()
-            return self._kept[1]
+            factors, kept = self._factors(), self._kept  # another thread may let it go meanwhile
+            if kept is None or not kept.holds(factors, self.sparsity):
+                self._kept = kept = KeptBank.of(self._combine(), factors, self.sparsity)
+            return kept.bank
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, in_channels, h, w) to (n, out_channels, h', w'), as `torch.nn.Conv2d` with the weights `weight`."""
@@ -174,6 +178,16 @@ class LinearConv2d(nn.Module):
         parts += [f"sparsity={self.sparsity:g}"] if self.sparsity else []
         return ", ".join(parts) + found
 
+    @property
+    def entries(self) -> int:
+        """How many coefficients count: all of A but the share `sparsity`, and at least one; 0 where A is not held."""
+        total = 0 if self.coefficients is None else self.coefficients.numel()
+        return min(max(round((1 - self.sparsity) * total), 1), total)
+
+    @property
+    def _combines(self) -> bool:
+        return self.primaries * self.geometry.groups < self.geometry.out_channels
+
     def _factors(self) -> list[Tensor]:
         """Everything that the bank is made of."""
         found = self.primary, self.coefficients, self.coefficients_left, self.coefficients_right, self.is_primary
@@ -201,9 +215,8 @@ class LinearConv2d(nn.Module):
         """Zeros for the smallest; gradients pass straight through (Bengio et al., 2013)."""
         if not self.sparsity:
             return coefficients
-        count = max(round((1 - self.sparsity) * coefficients.numel()), 1)
         values = coefficients.detach()
-        largest = values.abs().flatten().topk(count).indices
+        largest = values.abs().flatten().topk(self.entries).indices
         dropped = values.flatten().index_fill(0, largest, 0).reshape(values.shape)
         return coefficients - dropped
 
@@ -239,8 +252,13 @@ class LinearConv2d(nn.Module):
     ) -> None:
         mask = state_dict.get(prefix + "is_primary")
         if mask is not None:
+            if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+                error_msgs.append(f"{prefix}is_primary holds numbers other than 0 and 1; it must be a mask, of bool")
+                return
+            # A file may hold the mask as numbers, and `assign` would put those into the layer.
+            state_dict[prefix + "is_primary"] = mask = mask.bool()
             groups, outputs = self.geometry.groups, self.geometry.out_channels
-            marked = mask.bool().reshape(groups, -1).sum(dim=1).tolist() if mask.shape == (outputs,) else []
+            marked = mask.reshape(groups, -1).sum(dim=1).tolist() if mask.shape == (outputs,) else []
             if marked != [self.primaries] * groups:
                 rule = f"must be ({outputs},), with {self.primaries} filters marked in each of {groups} groups"
                 error_msgs.append(
@@ -248,7 +266,7 @@ class LinearConv2d(nn.Module):
                 )
                 return
             if self.is_primary is None:  # a fresh layer takes the order of a converted one
-                self.is_primary = torch.zeros_like(mask, dtype=torch.bool, device=self.primary.device)
+                self.is_primary = torch.zeros_like(mask, device=self.primary.device)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -257,22 +275,3 @@ class LinearConv2d(nn.Module):
 def _part(share_of: float, whole: int) -> int:
     """⌈share_of·whole⌉, at least 1, but 0 of nothing."""
     return min(max(math.ceil(share_of * whole - _ROUNDING), 1), whole)
-
-
-def _same(now: list[Tensor], then: list[Tensor]) -> bool:
-    """Whether the parameters have, bit for bit, the values that a bank was made of.
-
-    torch counts the writes to a tensor (`_version`), but not those of a fused optimiser or through `.data`, so the
-    values themselves are compared: that reads p·K numbers where combining multiplies n·p·K.
-    """
-    if [(t.shape, t.dtype, t.device) for t in now] != [(t.shape, t.dtype, t.device) for t in then]:
-        return False
-    try:
-        return all(torch.equal(_bits(a), _bits(b)) for a, b in zip(now, then, strict=True))
-    except RuntimeError:  # under torch.func.vmap there are no values to look at
-        return False
-
-
-def _bits(x: Tensor) -> Tensor:
-    """The same memory as integers, which torch compares several times as fast; and NaN is then equal to itself."""
-    return x.detach().view(_INTEGERS.get(x.element_size(), x.dtype))
