@@ -26,7 +26,7 @@ IDEAS: dict[str, list[str]] = {
     "coordinates": [*_SMALL, _codecs("coordinates", "coordinates-lowrank")],
     "saccades": [*_SACCADES, "model_options={width=8, cost_weight=0.1}"],
     "connections": [
-        *_CONNECTED, "genes.near=[0.0,0.5]", "genes.decay=[0.25,0.75]", "genes.far=[1e-5,0.01]",
+        *_CONNECTED, "genes.near=[0.0,0.5]", "genes.decay=[0.25,0.75]", "genes.far=[1e-7,0.01]",
         "genes.thin=[0.02,0.3]",
     ],
     "kernels only": [*_CONNECTED, "model_options={plan={near=0, far=0}}", "genes.thin=[0.02,0.3]"],

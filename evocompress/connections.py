@@ -124,8 +124,15 @@ class ConnectionPlan:
         return found
 
     def density(self, distance: int) -> float:
-        """Share of the inputs at this distance (≥ 0) that are connected, where they are not in the kernel."""
-        return self.thresholds(distance + 1)[distance] / UNITS
+        """Share of the inputs at this distance that are connected, where they are not in the kernel.
+
+        Raises:
+            ConfigError: The distance is no whole number from 0 on.
+        """
+        if not isinstance(distance, int) or isinstance(distance, bool) or distance < 0:
+            raise ConfigError(f"distance is {distance!r}; it counts inputs and must be a whole number, 0 or more.")
+        # By then near has fallen to 0, as every step takes off a millionth at least; or it never falls.
+        return self.thresholds(min(distance, UNITS) + 1)[-1] / UNITS
 
     def reach(self, limit: int) -> int:
         """The largest distance below `limit` at which there may be a connection; -1: at none outside the kernel."""

@@ -16,16 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.connections import UNITS, ConnectionPlan
+from evocompress.connections_checks import checked_plan, lengths
 from evocompress.connections_hash import hashed, hashed_rows
 from evocompress.errors import ConfigError
 
-__all__ = ["MAX_CONNECTIONS", "MAX_PAIRS", "Connections", "Shape", "connect", "mask", "origins"]
+__all__ = ["MAX_CONNECTIONS", "MAX_PAIRS", "Connections", "Shape", "check_fits", "connect", "mask", "origins"]
 
 Shape: TypeAlias = tuple[int, ...]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-#: Connections that a layer may have, and pairs of places that may be looked at to find them: a few GB, a minute.
+#: Connections that a layer may have, and values of its kernel, inputs and outputs; and pairs of places that may be
+#: looked at to find connections: a few GB, a minute.
 MAX_CONNECTIONS, MAX_PAIRS = 1 << 26, 1 << 29
 
 _HALF, _UNITS = np.uint64(32), np.uint64(UNITS)
@@ -67,6 +69,11 @@ def mask(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> Bools:
     matrix = np.zeros((math.prod(out_shape), math.prod(in_shape)), np.bool_)
     matrix[found.outputs, found.inputs] = True
     return matrix
+
+
+def check_fits(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> None:
+    """Refuse what `connect` refuses without drawing anything, the same arguments with the same errors."""
+    _Layer(plan, out_shape, in_shape).check()
 
 
 def connect(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape, *, kernel: bool = True) -> Connections:
@@ -147,10 +154,9 @@ class _Layer:
     in_shape: Shape
 
     def check(self) -> None:
+        checked_plan(self.plan)
         for name, shape in (("out_shape", self.out_shape), ("in_shape", self.in_shape)):
-            whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape)
-            if not 1 <= len(shape) <= 3 or not whole:
-                raise ConfigError(f"{name} is {shape}; it must be (channels,) and up to two lengths, each 1 or more.")
+            lengths(name, shape, "(channels,) and up to two lengths", range(1, 4))
             if shape[0] % self.plan.groups:
                 raise ConfigError(
                     f"{name} has {shape[0]} channels and groups is {self.plan.groups}; channels must be a multiple."
@@ -159,11 +165,15 @@ class _Layer:
             raise ConfigError(
                 f"out_shape is {self.out_shape} and in_shape is {self.in_shape}; both must have as many axes."
             )
+        numbers = {"inputs": math.prod(self.in_shape), "outputs": math.prod(self.out_shape)}
+        for what, number in (numbers | {"values of the kernel": self.n_kernel}).items():
+            if number > MAX_CONNECTIONS:
+                raise self.too_large(what, MAX_CONNECTIONS)
 
     def too_large(self, what: str, limit: int) -> ConfigError:
         return ConfigError(
-            f"A plan from {self.in_shape} to {self.out_shape} makes more than {limit} {what}. Make far, near or decay "
-            "smaller, the period 1, or the layer smaller."
+            f"A plan from {self.in_shape} to {self.out_shape} makes more than {limit} {what}. Make kernel, far, near "
+            "or decay smaller, the period 1, or the layer smaller."
         )
 
     @functools.cached_property

@@ -13,7 +13,7 @@ from torch import nn
 import evocompress
 from evocompress.calibration import sensitivities
 from evocompress.connections import ConnectionPlan
-from evocompress.connections_drawn import connect
+from evocompress.connections_drawn import MAX_CONNECTIONS, connect
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError, ModelError
 from evocompress.layers.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, thin
@@ -22,11 +22,13 @@ from evocompress.layers.overprovisioned_product import Product
 from evocompress.training import TrainingGenes, train
 
 
+@pytest.mark.parametrize("dense", [True, False])
 @pytest.mark.parametrize("plan", PLANS, ids=str)
-def test_a_layer_computes_with_its_matrix_and_so_do_its_gradients(plan: ConnectionPlan) -> None:
+def test_a_layer_computes_with_its_matrix_and_so_do_its_gradients(plan: ConnectionPlan, dense: bool) -> None:
     torch.manual_seed(0)
     out_shape, in_shape = shapes_of(plan)
     layer = OverProvisionedConv2d(2, 4, plan, in_size=(6, 7), dtype=torch.float64)
+    layer.product.dense = dense
     images = torch.randn(3, *in_shape, dtype=torch.float64, requires_grad=True)
     y = layer(images)
     assert layer.bias is not None and y.shape == (3, *out_shape)
@@ -41,14 +43,18 @@ def test_a_layer_computes_with_its_matrix_and_so_do_its_gradients(plan: Connecti
 
 def test_few_connections_are_summed_one_by_one_to_the_same_values() -> None:
     torch.manual_seed(0)
-    found = connect(ConnectionPlan(kernel=0, near=0.03, shared=False), (50,), (80,))
-    product = Product(found, 50, 80, 0, None)
+    found = connect(ConnectionPlan(kernel=0, near=0.03, shared=False), (500,), (800,))
+    product = Product(found, 500, 800, 0, None)
     assert not product.dense
     dense = copy.deepcopy(product)
     dense.dense = True
-    x, values = torch.randn(5, 80, requires_grad=True), torch.randn(found.n_links, requires_grad=True)
+    x, values = torch.randn(5, 800, requires_grad=True), torch.randn(found.n_links, requires_grad=True)
     results = [torch.autograd.grad(way(x, values).square().sum(), [x, values]) for way in (product, dense)]
     assert torch.allclose(product(x, values), dense(x, values), atol=1e-5)
+    # A penalty on the inputs' gradient reaches the weights too.
+    slopes = [torch.autograd.grad(way(x, values).square().sum(), x, create_graph=True)[0] for way in (product, dense)]
+    penalties = [torch.autograd.grad(slope.square().sum(), values)[0] for slope in slopes]
+    assert torch.allclose(penalties[0], penalties[1], rtol=1e-3, atol=1e-3)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*results, strict=True))
 
 
@@ -159,6 +165,39 @@ def test_inputs_and_shapes_that_do_not_fit_are_refused() -> None:
         OverProvisionedLinear(12, 5, ConnectionPlan(), in_shape=(1, 3, 3), out_shape=(5, 1, 1))
     with pytest.raises(ConfigError, match="as many axes"):
         OverProvisionedLinear(12, 5, ConnectionPlan(), in_shape=(12, 1))
+
+
+@pytest.mark.parametrize(
+    ("plan", "sizes", "message"),
+    [
+        (
+            ConnectionPlan(kernel=9, stride=1),
+            {"in_size": (4, 4)},
+            r"in_size is \(4, 4\), and a window of \(9, 9\) with",
+        ),
+        (ConnectionPlan(kernel=3, stride=1), {"in_size": (2, 8)}, "does not fit into it. Set padding, or stride to 0"),
+        (ConnectionPlan(kernel=3, stride=1), {"in_size": (8, 8), "out_size": (7, 6)}, "make 6"),
+        (ConnectionPlan(stride=1, padding=60_000), {"in_size": (8, 8)}, f"more than {MAX_CONNECTIONS} outputs"),
+        (ConnectionPlan(kernel=1 << 16), {"in_size": (8, 8)}, "values of the kernel"),
+        ({"kernel": 3}, {"in_size": (8, 8)}, "plan is {'kernel': 3}; it must be a ConnectionPlan"),
+        (ConnectionPlan(), {"in_size": 4}, r"in_size is 4; it must be \(height, width\), each 1 or more"),
+        (ConnectionPlan(), {"in_size": (4,)}, r"in_size is \(4,\); it must be"),
+        (ConnectionPlan(), {"in_size": (4, 4), "out_size": (4, "4")}, r"out_size is \(4, '4'\); it must be"),
+    ],
+)
+def test_wrong_arguments_say_what_is_wrong(plan: Any, sizes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        OverProvisionedConv2d(3, 8, plan, **sizes)
+
+
+def test_wrong_arguments_of_a_dense_layer_say_what_is_wrong() -> None:
+    wrong: list[tuple[Any, Any, str]] = [
+        ("x", None, "plan is 'x'"),
+        (ConnectionPlan(), 12, "in_shape is 12; it must be"),
+    ]
+    for plan, shape, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            OverProvisionedLinear(12, 12, plan, in_shape=shape)
 
 
 def test_layers_copy_move_and_say_what_they_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from evocompress.architecture import PLAIN, Architecture, changed, check_plans, loaded
-from evocompress.config import Genes, parse_config
+from evocompress.config import Genes, load_config, parse_config
 from evocompress.connections import ConnectionPlan
 from evocompress.connections_drawn import connect, mask
 from evocompress.data.examples import Examples
@@ -59,6 +60,7 @@ def network() -> nn.Sequential:
         (ConnectionPlan(), {"shared": False}),
         (LOCAL, {"near": 0.4, "far": 0.05}),
         (LOCAL, {"kernel": 2, "seed": 3}),
+        (LOCAL.from_genes(LOCAL.genes() | {"kernel": 0}), {"kernel": 3, "near": 0.0, "far": 0.0}),
     ],
 )
 def test_what_both_plans_connect_keeps_its_weight(old: ConnectionPlan, genes: dict[str, Any]) -> None:
@@ -134,6 +136,15 @@ def test_genes_are_rounded_to_coarse_plans() -> None:
     fixed = GenomeReader(Genes(near=0.02, far=0.0), {})
     assert fixed.architecture({}) == Architecture(near=0.02, far=0.0)
     assert expected.plan(LOCAL).genes() == LOCAL.genes() | {"near": 0.0, "decay": 0.5, "far": 2**-6, "kernel": 4}
+
+
+def test_a_search_over_plans_reaches_the_plain_network() -> None:
+    config = load_config("configs/connections_fashion_mnist.toml")
+    reader, rng = GenomeReader(config.genes, {"conv1.kernel": "conv"}), np.random.default_rng(0)
+    space, own = reader.space(), ConnectionPlan()
+    plans = [reader.architecture(space.sample(rng)).plan(own) for _ in range(1000)]
+    assert 0.05 < np.mean([plan.far == 0 for plan in plans]) < 0.3
+    assert own in [dataclasses.replace(plan, decay=own.decay) for plan in plans]
 
 
 @pytest.mark.parametrize(

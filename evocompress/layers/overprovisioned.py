@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.connections import ConnectionPlan
+from evocompress.connections_checks import checked_plan, lengths
 from evocompress.connections_drawn import Shape
-from evocompress.errors import ModelError
+from evocompress.errors import ConfigError, ModelError
 from evocompress.layers.overprovisioned_base import OverProvisioned
 
 __all__ = ["OverProvisionedConv2d", "OverProvisionedLinear", "hold", "thin"]
@@ -27,7 +28,7 @@ class OverProvisionedLinear(OverProvisioned):
         plan: The plan.
         in_shape, out_shape: How features lie in space, (channels, *places); None: they do not, and the plan's density
             at distance 0 holds for all of them.
-        bias: Whether every output has a bias.
+        bias: Whether outputs have a bias, one for each channel of `out_shape`.
         device, dtype: Of the parameters.
 
     Raises:
@@ -52,12 +53,14 @@ class OverProvisionedLinear(OverProvisioned):
         dtype: torch.dtype | None = None,
     ) -> None:
         for name, shape, features in (("in", in_shape, in_features), ("out", out_shape, out_features)):
-            if shape is not None and math.prod(shape) != features:
+            if shape is None:
+                continue
+            if math.prod(lengths(f"{name}_shape", shape, "(channels,) and up to two lengths", range(1, 4))) != features:
                 raise ModelError(
                     f"{name}_shape is {shape} and {name}_features is {features}; the shape must have as many places"
                 )
         self.in_features, self.out_features = in_features, out_features
-        shapes = out_shape or (out_features,), in_shape or (in_features,)
+        shapes = tuple(out_shape or (out_features,)), tuple(in_shape or (in_features,))
         super().__init__(plan, *shapes, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,8 +102,14 @@ class OverProvisionedConv2d(OverProvisioned):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        size = plan.out_size(in_size) if out_size is None else out_size
-        shapes = (out_channels, *size), (in_channels, *in_size)
+        images = lengths("in_size", in_size, "(height, width)", (2,))
+        size = checked_plan(plan).out_size(images) if out_size is None else out_size
+        if out_size is None and 0 in size:
+            raise ConfigError(
+                f"in_size is {in_size}, and a window of {plan.window(2)} with padding {plan.padding} and dilation "
+                f"{plan.dilation} does not fit into it. Set padding, or stride to 0, or take larger images."
+            )
+        shapes = (out_channels, *lengths("out_size", size, "(height, width)", (2,))), (in_channels, *images)
         super().__init__(plan, *shapes, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.connections import ConnectionPlan
-from evocompress.connections_drawn import Connections, Shape, connect, origins
+from evocompress.connections_drawn import Connections, Shape, check_fits, connect, origins
 from evocompress.errors import ModelError
 from evocompress.layers.overprovisioned_product import Product
 
 __all__ = ["OverProvisioned"]
+
+#: Places of an image with its padding, from which on a kernel is computed connection by connection.
+_LARGEST_PADDED = 1 << 16
 
 
 class OverProvisioned(nn.Module):
@@ -37,7 +40,7 @@ class OverProvisioned(nn.Module):
         device, dtype: Of the parameters.
 
     Raises:
-        ConfigError: Shapes that do not go together or do not fit the plan, or far too many connections.
+        ConfigError: `plan` is none, shapes do not go together or do not fit it, or it has far too many connections.
     """
 
     kernel: nn.Parameter | None
@@ -73,6 +76,7 @@ class OverProvisioned(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Make the connections of a plan, and memory for their values, in place of what there was; none is set yet."""
+        check_fits(plan, self.out_shape, self.in_shape)
         self.genes = plan
         self._margins = _margins(plan, self.out_shape, self.in_shape)
         found = connect(plan, self.out_shape, self.in_shape, kernel=self._margins is None)
@@ -225,7 +229,7 @@ class OverProvisioned(nn.Module):
         error_msgs: list[str],
     ) -> None:
         given = state_dict.get(prefix + "plan")
-        if given is not None and not torch.equal(given.cpu(), self.plan.cpu()):
+        if isinstance(given, Tensor) and not torch.equal(given.cpu(), self.plan.cpu()):
             error_msgs.append(
                 f"{prefix}plan is {bytes(given.cpu().tolist()).hex()}, and the layer's is {self.genes}; its values "
                 "belong to other connections. Build the layer with ConnectionPlan.from_bytes of the stored plan"
@@ -248,4 +252,7 @@ def _margins(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> tuple[i
         first = origins(plan, outputs, inputs, places)
         last = int(first[-1]) + plan.dilation * (places - 1)
         found += [-int(first[0]), last - inputs + 1]
+    padded = (in_shape[2] + found[0] + found[1]) * (in_shape[1] + found[2] + found[3])
+    if padded > max(_LARGEST_PADDED, 4 * math.prod(in_shape[1:])):
+        return None  # a window far larger than the image
     return found[0], found[1], found[2], found[3]

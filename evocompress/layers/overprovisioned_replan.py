@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from typing import TypeVar
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evocompress.codecs.codec import Floats
-from evocompress.connections import ConnectionPlan
+from evocompress.connections import ConnectionPlan, Scalar
 from evocompress.connections_drawn import connect
 from evocompress.layers.overprovisioned_base import OverProvisioned
 
@@ -36,7 +35,7 @@ def replanned(layer: LayerT, plan: ConnectionPlan) -> LayerT:
     Dropped values are zeros; that they are dropped is forgotten, until `hold`.
 
     Raises:
-        ConfigError: The plan does not fit the layer's shapes, or makes far too many connections.
+        ConfigError: It is no plan, or one that does not fit the layer's shapes, or makes far too many connections.
 
     >>> from evocompress.layers.overprovisioned import OverProvisionedConv2d
     >>> layer = OverProvisionedConv2d(3, 8, ConnectionPlan(kernel=3), in_size=(16, 16))
@@ -64,8 +63,7 @@ def replanned(layer: LayerT, plan: ConnectionPlan) -> LayerT:
 def _carried(old: OverProvisioned, new: OverProvisioned) -> Floats:
     """The new layer's values, kernel and links one after the other, float64 (n,)."""
     # A kernel that lies as it did needs no list of its connections, which may be many.
-    fields = {name: getattr(new.genes, name) for name in ("near", "decay", "far", "seed")}
-    same = dataclasses.replace(old.genes, **fields) == new.genes
+    same = _kernel_genes(old.genes) == _kernel_genes(new.genes)
     had, has = (connect(layer.genes, layer.out_shape, layer.in_shape, kernel=not same) for layer in (old, new))
     inputs = math.prod(old.in_shape)
     before, after = (found.outputs * inputs + found.inputs for found in (had, has))
@@ -80,6 +78,11 @@ def _carried(old: OverProvisioned, new: OverProvisioned) -> Floats:
     if same and new.genes.shared:
         drawn[: has.n_kernel] = values[: has.n_kernel]
     return drawn
+
+
+def _kernel_genes(plan: ConnectionPlan) -> dict[str, Scalar]:
+    """All genes but those that only links have."""
+    return {name: value for name, value in plan.genes().items() if name not in ("near", "decay", "far", "seed")}
 
 
 def _values(layer: OverProvisioned) -> Floats:
