@@ -1,20 +1,24 @@
 """Saccades against dense networks on Fashion-MNIST: accuracy, multiply-adds that are really done, and wall time.
 
     python -m benchmarks.saccades [--data fashion_mnist] [--epochs 10] [--seeds 3] [--train 20000] [--width 32]
-        [--cost-weights 0.02 0.05 0.1 0.3] [--sequences 4 8] [--device cpu] [--threads 1] [--weights FOLDER]
-        [--precision bfloat16]
+        [--cost-weights 0.02 0.05 0.1 0.3] [--consistency-weights 0.3 1] [--sequences 4 8] [--device cpu]
+        [--threads 1] [--weights FOLDER] [--precision bfloat16]
 
 One network (`saccade_cnn`) in all its forms: dense with 3×3 kernels at the full, three quarters and half of the width,
 dense with 5×5, and with saccades at several weights of their cost; beside it the second form, which reads the K best
-blocks as a sequence. Adam at 2e-3 along half a cosine, batches of 64, the cost's weight rising along the first third.
-`--precision bfloat16` trains in mixed precision; tests and times are of float32. Accuracy is that of the last weights
-on the test images, which nothing is chosen on.
+blocks as a sequence. With `--consistency-weights` each weight of the cost is trained with each of these too, for gates
+that decide alike on corrupted images; such a step takes three times as long. Adam at 2e-3 along half a cosine, batches
+of 64, the cost's weight rising along the first third. `--precision bfloat16` trains in mixed precision; tests and times
+are of float32. Accuracy is that of the last weights on the test images, which nothing is chosen on.
 
 Prints a JSON line for each run. Time is the least of several repetitions over the same 1 000 test images in batches of
 100, the networks of a seed taking turns. `deleted_chosen` and `deleted_others` are accuracies after deletion of blocks
-that the first gate chose, and of as many others. The last line has, for each form with saccades, the cheapest dense
-network of at least its mean accuracy, in multiply-adds and in time, and whether saccades win against it; where all
-dense networks are more accurate, or none is, there is nothing to compare with.
+that the first gate chose, and of as many others. `corrupted_accuracy` is that on test images with noise, another
+contrast and another brightness (`evocompress.layers.corrupt`, one seed); `gate_agreement` the share of blocks, on 1 000
+images, whose decision is the same there; `chosen` the share that is not left out, as gates that choose nothing agree
+too. The last line has, for each form with saccades, the cheapest dense network of at least its mean accuracy, in
+multiply-adds and in time, and whether saccades win against it; where all dense networks are more accurate, or none is,
+there is nothing to compare with. `benchmarks.saccade_layer` times one layer alone.
 """
 
 from __future__ import annotations
@@ -34,8 +38,9 @@ from torch import Tensor, nn
 from evocompress.data import Examples, Splits, load
 from evocompress.errors import ModelError
 from evocompress.evaluation import evaluate
+from evocompress.layers.saccade_consistency import corrupt, gate_agreement
 from evocompress.layers.saccade_cost import multiply_adds
-from evocompress.layers.saccade_maps import deletion_test
+from evocompress.layers.saccade_maps import deletion_test, saccade_maps
 from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
 from evocompress.threads import limit_threads
 from evocompress.weights import write_weights
@@ -44,10 +49,16 @@ __all__ = ["milliseconds", "one_seed", "summary", "train", "variants"]
 
 _RATE, _BATCH, _RAMP = 2e-3, 64, 1 / 3
 _TIMED, _REPEATS = 1000, 5
+_CORRUPTION = 1
+_MEANS = ("deleted_chosen", "deleted_others", "corrupted_accuracy", "gate_agreement", "chosen")
 
 
 def variants(
-    data: Splits, width: int, cost_weights: Sequence[float], sequences: Sequence[int]
+    data: Splits,
+    width: int,
+    cost_weights: Sequence[float],
+    sequences: Sequence[int],
+    consistency_weights: Sequence[float] = (),
 ) -> dict[str, dict[str, Any]]:
     """The options of each network, by the name that it has in the table."""
     shape = {"classes": data.classes, "in_channels": data.train.images.shape[1]}
@@ -56,6 +67,13 @@ def variants(
     }
     found[f"dense 5×5, width {width}"] = {**shape, "width": width, "dense": 5}
     found |= {f"saccades, cost {weight:g}": {**shape, "width": width, "cost_weight": weight} for weight in cost_weights}
+    found |= {
+        f"saccades, cost {cost:g}, consistency {weight:g}": {
+            **shape, "width": width, "cost_weight": cost, "consistency_weight": weight,
+        }
+        for cost in cost_weights
+        for weight in consistency_weights
+    }  # fmt: skip
     found |= {f"sequence, k {k}": {**shape, "width": 2 * width, "k": k} for k in sequences}
     return found
 
@@ -133,6 +151,7 @@ def one_seed(
             "multiply_adds": multiply_adds(model, images),
             "ms_per_100": times[name],
             **_deletion(model, data, seed),
+            **_robustness(model, data, device),
         }
         rows.append(row)
     return rows
@@ -145,6 +164,20 @@ def _deletion(model: nn.Module, data: Splits, seed: int) -> dict[str, float]:
     except ModelError:  # a dense network, or a gate that is open or closed everywhere
         return {}
     return {"deleted_chosen": found.chosen, "deleted_others": found.others}
+
+
+def _robustness(model: nn.Module, data: Splits, device: str) -> dict[str, float]:
+    """Accuracy on corrupted test images, and how constant the gates are."""
+    images, labels = data.audit.batch(slice(None))
+    corrupted = corrupt(images, torch.Generator().manual_seed(_CORRUPTION))
+    found = {"corrupted_accuracy": evaluate(model, Examples(corrupted, labels), device).accuracy}
+    pairs = list(zip(images[:_TIMED].to(device).split(250), corrupted[:_TIMED].to(device).split(250), strict=True))
+    try:
+        found["gate_agreement"] = statistics.mean(gate_agreement(model, *pair) for pair in pairs)
+    except ModelError:  # a dense network
+        return found
+    choices = [reading.choices > 0 for one, _ in pairs for reading in saccade_maps(model, one).values()]
+    return found | {"chosen": sum(int(mask.sum()) for mask in choices) / sum(mask.numel() for mask in choices)}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -174,7 +207,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     entry: dict[str, Any] = {"network": name, "seeds": len(rows), "parameters": rows[0]["parameters"]}
-    for what in ("test_accuracy", "multiply_adds", "ms_per_100", "deleted_chosen", "deleted_others"):
+    for what in ("test_accuracy", "multiply_adds", "ms_per_100", *_MEANS):
         values = [float(row[what]) for row in rows if what in row]
         if values:
             entry[what] = round(statistics.mean(values), 5)
@@ -191,6 +224,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=None, help="training images; default all that are not held out")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--cost-weights", type=float, nargs="*", default=[0.02, 0.05, 0.1, 0.3])
+    parser.add_argument("--consistency-weights", type=float, nargs="*", default=[], help="beside none, for each cost")
     parser.add_argument("--sequences", type=int, nargs="*", default=[4, 8], help="K of the networks that read blocks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
@@ -199,7 +233,9 @@ def main() -> None:
     arguments = parser.parse_args()
     limit_threads(arguments.threads)
     data = load(arguments.data, options={"train": arguments.train} if arguments.train else {})
-    options = variants(data, arguments.width, arguments.cost_weights, arguments.sequences)
+    options = variants(
+        data, arguments.width, arguments.cost_weights, arguments.sequences, arguments.consistency_weights
+    )
     rows = []
     for seed in range(arguments.seeds):
         given = {name: getattr(arguments, name) for name in ("epochs", "device", "weights", "precision")}

@@ -92,7 +92,10 @@ def _fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str
     fitting = {name: value for name, value in state.items() if name not in refused}
     if state and own and not fitting:
         raise ModelError(f"Nothing in {source} fits the model: {_told(difference)}.")
-    model.load_state_dict(fitting, strict=False)  # the check above is the strict one; this copies into each tensor
+    try:
+        model.load_state_dict(fitting, strict=False)  # the check above is the strict one; this copies into each tensor
+    except RuntimeError as problem:  # names and shapes agree, so a layer refused the values: another plan, say
+        raise ModelError(f"{source} does not fit the model: {' '.join(str(problem).split())}") from problem
 
 
 def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:

@@ -13,6 +13,7 @@ from torch import nn
 import evocompress
 from evocompress.architecture import Architecture, changed, loaded
 from evocompress.errors import EvocompressError, FormatError, ModelError
+from evocompress.networks import build
 
 
 def network(width: int = 6) -> nn.Sequential:
@@ -193,3 +194,13 @@ def test_factors_become_the_plain_weights_that_they_make(tmp_path: Path) -> None
     torch.testing.assert_close(target.eval()(x), exact.eval()(x))
     with pytest.raises(ModelError, match="does not fit"):
         evocompress.load(tmp_path / "w.evc", nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3)))
+
+
+def test_values_that_a_layer_refuses_are_one_error(tmp_path: Path) -> None:
+    """The plan of connections of another seed: same names, same shapes, other connections."""
+    options: dict[str, Any] = {"image_size": 8, "width": 2}
+    other = build("connected_cnn", {**options, "plan": {"seed": 5}})
+    path = tmp_path / "other.evc"
+    path.write_bytes(evocompress.pack(other.state_dict()))
+    with pytest.raises(ModelError, match=r"other\.evc does not fit the model: .*conv1"):
+        evocompress.load(path, build("connected_cnn", options))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from evocompress.cli import saccades as command
+from evocompress.config import load_config
+from evocompress.data import Examples, Splits
 from evocompress.errors import ConfigError, EvocompressError, ModelError
 from evocompress.networks import build
-from evocompress.networks.saccade_cnn import SaccadeCNN
+from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
+from evocompress.packing import pack
 from evocompress.weights import write_weights
 
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "saccades_fashion_mnist.toml"
 NETWORK = "evocompress.networks.saccade_cnn:SaccadeCNN"
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -59,9 +65,41 @@ def test_a_picture_is_made_like_the_data(weights: Path, tmp_path: Path) -> None:
     assert "saccades.0: 2×2 blocks" in done.output
 
 
+def colours(seed: int) -> Splits:
+    """Three examples of three channels, which a network of one cannot take."""
+    examples = Examples(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64))
+    return Splits("colours", 1, examples, examples, examples)
+
+
+def test_options_of_the_network(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    path = tmp_path / "w.safetensors"
+    write_weights(saccade_sequence(k=3, block=2, width=8).state_dict(), path)
+    words = (path, "--model", "saccade_sequence", "--data", "digits", "-o", tmp_path / "map.png")
+    done = invoke(*words, "--set", "k=3", "--set", "block=2", "--set", "width=8")
+    assert done.exit_code == 0, done.output
+    assert "4×4 blocks of 2×2, 3 of them read" in done.output
+
+
+def test_a_run_says_which_network_and_which_data(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    config = load_config(CONFIG, ['data="digits"']).model_dump(mode="json")
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1, "config": config}))
+    path = tmp_path / "w.evc"
+    path.write_bytes(pack(build(config["model"], config["model_options"]).state_dict(), 1e-4))
+    done = invoke(path, "--run", tmp_path, "--index", 2, "-o", tmp_path / "map.png")
+    assert done.exit_code == 0, done.output
+    assert "saccades.0: 2×2 blocks of 4×4: nothing" in done.output
+    error = invoke(path, "--run", tmp_path, "--set", "width=8", "-o", tmp_path / "map.png").exception
+    assert isinstance(error, ModelError) and "does not fit the model" in str(error)
+
+
 def test_mistakes(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "map.png"
     (tmp_path / "text.png").write_text("no picture")
+    picture = tmp_path / "p.png"
+    Image.new("L", (20, 20)).save(picture)
+    before = picture.read_bytes()
     write_weights(build("digits_cnn").state_dict(), tmp_path / "plain.safetensors")
     for words, kind, expected in [
         ((weights,), ConfigError, "There is no image: give --image PICTURE"),
@@ -69,9 +107,22 @@ def test_mistakes(weights: Path, tmp_path: Path) -> None:
         ((weights, "--image", tmp_path / "text.png"), EvocompressError, "cannot identify image file"),
         ((weights, "--data", "digits", "--index", 9999), ConfigError, "--index 9999: digits has"),
         ((weights, "--data", "digits", "-o", tmp_path / "map.jpg"), ConfigError, "must end in .png"),
+        ((weights, "--image", picture, "-o", picture), ConfigError, "is the input itself"),
+        ((weights, "--image", picture, "-o", tmp_path / "new" / "map.png"), ConfigError, "its folder does not exist"),
+        ((weights, "--image", picture, "--run", tmp_path), ConfigError, "--run and --model exclude each other"),
+        ((weights, "--image", picture, "--set", "width"), ConfigError, "--set 'width'"),
+        ((weights, "--image", picture, "--set", "wide=8"), ModelError, "wide"),
+        ((weights, "--image", picture, "--set", "block=7", "--set", "reduction=7"), ModelError, "with block 4"),
+        (
+            (weights, "--data", f"{__name__}:colours"),
+            ModelError,
+            "colours 0 (class 0) does not fit the network: images",
+        ),
+        ((weights, "--image", picture, "--data", f"{__name__}:colours"), ModelError, "p.png does not fit the network"),
     ]:
         error = invoke("-o", output, "--model", NETWORK, *words).exception
         assert isinstance(error, kind) and expected in str(error), (words, error)
+    assert picture.read_bytes() == before and not (tmp_path / "new").exists()
     error = invoke(tmp_path / "plain.safetensors", "--model", "digits_cnn", "--data", "digits").exception
     assert isinstance(error, ModelError) and "no saccade layers" in str(error)
     assert not output.exists()

@@ -12,10 +12,13 @@ from torch import nn
 
 from evocompress.errors import ModelError
 from evocompress.layers.saccade import KERNELS, SaccadeConv2d
-from evocompress.layers.saccade_consistency import corrupt, gate_consistency
+from evocompress.layers.saccade_consistency import corrupt, gate_agreement, gate_consistency
 from evocompress.layers.saccade_cost import multiply_adds, saccade_cost
+from evocompress.layers.saccade_maps import saccade_maps
+from evocompress.layers.saccade_sequence import SaccadeSequence
 from evocompress.networks.saccade_cnn import SaccadeCNN
 
+_NOISE = 1.0
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
@@ -64,6 +67,10 @@ def test_a_network_without_saccades_costs_nothing_and_one_that_has_not_run_says_
     assert saccade_cost(nn.Linear(2, 2)).item() == 0
     with pytest.raises(ModelError, match="has not seen images; run the network"):
         saccade_cost(nn.Sequential(SaccadeConv2d(1, 1)))
+    empty = SaccadeConv2d(1, 1)
+    assert empty(torch.zeros(0, 1, 8, 8)).shape == (0, 1, 8, 8)
+    with pytest.raises(ModelError, match="has not seen images"):
+        saccade_cost(empty)
     with pytest.raises(ModelError, match="no images"):
         multiply_adds(nn.Conv2d(1, 1, 1), torch.zeros(0, 1, 2, 2))
 
@@ -128,6 +135,56 @@ def test_consistency_of_what_cannot_be_compared() -> None:
     assert gate_consistency(nn.Identity(), torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)).item() == 0
     with pytest.raises(ModelError, match="give the same images twice"):
         gate_consistency(SaccadeConv2d(1, 1), torch.ones(2, 1, 4, 4), torch.ones(1, 1, 4, 4))
+
+
+def test_agreement_is_the_share_of_equal_decisions() -> None:
+    images = torch.zeros(1, 1, 8, 8)
+    other = images.clone()
+    other[..., :4, :4] = 1.0
+    model = nn.Sequential(SaccadeConv2d(1, 1), decided(SaccadeConv2d(1, 1), 1))
+    layer = model[0]
+    assert isinstance(layer, SaccadeConv2d)
+    pixel = (slice(None), slice(None), slice(None, None, 4), slice(None, None, 4))
+    layer.gate.register_forward_hook(
+        lambda _, inputs, __: torch.cat([inputs[0][pixel], torch.full_like(inputs[0][pixel], 0.5)], 1)
+    )
+    assert gate_agreement(model, images, other) == 7 / 8  # one block of four differs, in one of two layers
+    sequence = SaccadeSequence(2, 4)
+    sequence.scorer.register_forward_hook(lambda _, inputs, __: inputs[0][pixel])
+    assert gate_agreement(sequence, other, 2 * other) == 1  # the order is no decision
+    assert gate_agreement(sequence, other, other.flip(2, 3)) < 1
+    for wrong, match in ((images[:0], "no images"), (images[..., :4], "give the same images twice")):
+        with pytest.raises(ModelError, match=match):
+            gate_agreement(model, wrong, images[:0])
+
+
+def test_training_for_consistency_makes_gates_robust() -> None:
+    """A gate learns to look at a bright spot, with and without the term; noise then misleads it less often."""
+
+    def trained(weight: float) -> tuple[float, float]:
+        torch.manual_seed(0)
+        layer, images = SaccadeConv2d(1, 1), 0.1 * torch.randn(400, 1, 16, 16)
+        spots = nn.functional.one_hot(torch.randint(16, (400,)), 16).view(400, 4, 4)
+        images += spots.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
+        optimiser = torch.optim.Adam(layer.parameters(), lr=2e-2)
+        for start in range(0, 60 * 32, 32):
+            batch = images[torch.arange(start, start + 32) % 300]
+            layer(batch)
+            assert layer.reading is not None
+            loss = nn.functional.nll_loss(
+                layer.reading.probabilities.log(), spots[torch.arange(start, start + 32) % 300]
+            )
+            loss = loss + weight * gate_consistency(layer, batch, corrupt(batch, noise=_NOISE))
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        (reading,) = saccade_maps(layer, images[300:]).values()
+        noisy = corrupt(images[300:], torch.Generator().manual_seed(1), noise=_NOISE)
+        return gate_agreement(layer, images[300:], noisy), float((reading.choices == spots[300:]).float().mean())
+
+    plain, robust = trained(0.0), trained(5.0)
+    assert min(plain[1], robust[1]) > 0.97  # both look where they should in clean images
+    assert 1 - robust[0] < 0.7 * (1 - plain[0])
 
 
 def test_corruption_is_drawn_from_its_generator() -> None:

@@ -108,14 +108,30 @@ def test_arguments_of_the_layer() -> None:
         ({"block": 0}, "block is 0; it must be a whole number of at least 1"),
         ({"block": 6, "reduction": 4}, "reduction is 4 and block is 6; block must be a multiple"),
         ({"hidden": 1.5}, "hidden is 1.5"),
-        ({"temperature": 0.0}, "temperature is 0.0; it must be finite and above 0"),
+        ({"temperature": 0.0}, "temperature is 0.0; it must be a finite number above 0"),
         ({"temperature": math.nan}, "temperature is nan"),
+        ({"temperature": "x"}, "temperature is 'x'; it must be a finite number"),
     ]:
         with pytest.raises(ModelError, match=expected):
             SaccadeConv2d(1, 1, **options)  # type: ignore[arg-type]
     for images in (torch.zeros(1, 2, 8, 8), torch.zeros(3, 8, 8), torch.zeros(1, 3, 0, 8)):
         with pytest.raises(ModelError, match="must be .n, 3, h, w. with pixels"):
             SaccadeConv2d(3, 1)(images)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_never_left_out(value: float, watched: bool) -> None:
+    layer = decided(SaccadeConv2d(1, 2, block=4), 0).eval()
+    hook = layer.narrow.register_forward_pre_hook(lambda *_: None) if watched else None
+    image = torch.zeros(2, 1, 24, 8)
+    image[1, 0, 0, 0] = value
+    for output in (layer(image), layer.dense(image)):
+        assert output[1, :, :4, :4].isnan().all() and output[1].isnan().any()
+        # The gate judges a block among its neighbours; blocks that are further away know nothing of the value.
+        assert not output[0].any() and not output[1, :, 12:].any()
+    if hook is not None:
+        hook.remove()
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from saccade_gates import decided
@@ -132,5 +133,15 @@ def test_a_figure_has_a_panel_for_each_layer_and_a_frame_for_each_chosen_block()
     figure = saccade_figure(examples.images[0], readings, "t")
     assert len(figure.axes) == 2
     assert len(figure.axes[1].patches) == int((readings["look"].choices > 0).sum()) > 0
+    (thick,) = {patch.get_linewidth() for patch in figure.axes[1].patches}
+    model, image = SaccadeConv2d(1, 1, block=4), torch.randn(1, 1, 76, 76)
+    small = saccade_figure(image[0], saccade_maps(decided(model, 1), image), "t").axes[1]
+    (thin,) = {patch.get_linewidth() for patch in small.patches}
+    assert len(small.patches) == 19**2 and thin < thick / 2
+    image = torch.randn(1, 1, 96, 96)
+    many = saccade_figure(image[0], saccade_maps(model, image), "t").axes[1]
+    assert not many.patches  # frames would hide the image; it is tinted blue
+    drawn = np.asarray(many.images[0].get_array())
+    assert (drawn[..., 2] > drawn[..., 0]).all() and drawn[..., 0].std() > 0.05
     with pytest.raises(ModelError, match="of several images"):
         saccade_figure(examples.images[0], saccade_maps(model, find_the_mark(2).images), "t")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from saccade_gates import undecided
+from torch import nn
 
 from evocompress.errors import ModelError
 from evocompress.layers.saccade import SaccadeConv2d
 from evocompress.layers.saccade_cost import multiply_adds, saccade_cost
 from evocompress.layers.saccade_maps import saccade_maps
+from evocompress.loading import load
 from evocompress.networks import build
-from evocompress.networks.saccade_cnn import SaccadeCNN
+from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
 from evocompress.packing import pack, unpack
 
 NETWORK = "evocompress.networks.saccade_cnn:SaccadeCNN"
@@ -43,12 +49,41 @@ def test_the_penalty_is_what_its_weights_say() -> None:
     robust(images)
     assert robust.penalty().item() > 0
     assert robust.penalty().item() == 0  # images are not kept for longer than one step
-    with pytest.raises(ModelError, match="cost_weight is -1"):
-        SaccadeCNN(cost_weight=-1)
+    for wrong in (-1, "x", float("nan")):
+        with pytest.raises(ModelError, match="cost_weight is .*; it must be a finite number of at least 0"):
+            SaccadeCNN(cost_weight=wrong)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="dense is 4"):
         SaccadeCNN(dense=4)
     with pytest.raises(ModelError, match="3×8; this network needs 4×4"):
         SaccadeCNN()(torch.zeros(1, 1, 3, 8))
+    with pytest.raises(ModelError, match=r"images are \(1, 3, 8, 8\); they must be \(n, 1, h, w\)"):
+        SaccadeCNN()(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("make", "other", "match"),
+    [
+        (
+            SaccadeCNN,
+            {"block": 8, "reduction": 4},
+            "of a network with block 8, reduction 4, and this one has block 4, ",
+        ),
+        (SaccadeCNN, {"block": 300, "reduction": 300}, "of a network with block 300, reduction 300, "),
+        (saccade_sequence, {"k": 4}, "of a network with k 4, block 7, reduction 1, and this one has k 8, "),
+    ],
+)
+def test_weights_of_other_gates_are_refused_though_they_fit(
+    make: Callable[..., nn.Module], other: dict[str, int], match: str, tmp_path: Path
+) -> None:
+    model, source, path = make(width=8), make(width=8, **other), tmp_path / "w.evc"
+    before = copy.deepcopy(model.state_dict())
+    path.write_bytes(pack(source.state_dict(), 1e-4))
+    with pytest.raises(ModelError, match=match):
+        load(path, model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    load(path, copy.deepcopy(source))
+    with pytest.raises(ModelError, match=match):
+        copy.deepcopy(model).load_state_dict(source.state_dict())
 
 
 def test_a_packed_network_looks_at_the_same_places() -> None:

@@ -52,6 +52,13 @@ def test_the_sequence_is_best_first_and_knows_where_it_looks() -> None:
     assert not torch.allclose(network(images), logits)
 
 
+def test_what_is_not_finite_is_not_overlooked() -> None:
+    images = torch.zeros(2, 1, 16, 16)
+    images[1, 0, 3, 3] = torch.nan
+    logits = SaccadeSequence(1, 4).eval()(images)
+    assert logits[0].isfinite().all() and logits[1].isnan().all()
+
+
 def test_training_tries_other_blocks() -> None:
     network = SaccadeSequence(1, 4, generator=torch.Generator().manual_seed(0))
     network(torch.randn(1, 1, 16, 16).expand(200, 1, 16, 16))

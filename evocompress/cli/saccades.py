@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evocompress.errors import ConfigError, DataError, ModelError
+from evocompress.cli.checks import check_output
+from evocompress.errors import ConfigError, DataError, EvocompressError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,8 +34,14 @@ def saccades(
         Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")
     ],
     model: Annotated[
-        str, typer.Option(help="The network: a name such as saccade_cnn, or module:factory.")
-    ] = "saccade_cnn",
+        str | None, typer.Option(help="The network: a name, or module:factory. Default that of --run, or saccade_cnn.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Give the network an option: --set width=16. Repeatable.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A run folder: its network, with options, and its data.")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write.")] = Path("saccades.png"),
     image: Annotated[
         Path | None,
@@ -40,31 +49,27 @@ def saccades(
     ] = None,
     data: Annotated[str | None, typer.Option(help="A data set's name, or module:loader.")] = None,
     index: Annotated[int, typer.Option(help="Which of the data set's audit images.", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="Of the data's split.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the data's split. Default that of --run, or 0.")] = None,
 ) -> None:
     """Draw what the gates chose in an image: nothing, 3×3 or 5×5 for each block, or the order of the blocks read."""
     from evocompress.extras import wants
 
-    if image is None and data is None:
-        raise ConfigError("There is no image: give --image PICTURE, or --data NAME and --index NUMBER.")
+    source = _source(run, model, settings or (), data, seed)
+    if image is None and source.data is None:
+        raise ConfigError("There is no image: give --image PICTURE, or --data NAME and --index NUMBER, or --run DIR.")
     if output.suffix.lower() != ".png":
         raise ConfigError(f"--output {output}: must end in .png")
+    check_output(output, [weights] if image is None else [weights, image])
     with wants("report"):  # now, not after the work
         import evocompress.layers.saccade_figure as figure
 
-    import torch
-
-    from evocompress.evaluation import evaluation_mode
     from evocompress.layers.saccade_cost import multiply_adds
-    from evocompress.layers.saccade_maps import saccade_maps
     from evocompress.loading import load
     from evocompress.networks import build
 
-    network = load(weights, build(model))
-    pixels, name = _image(network, image, data, index, seed)
-    readings = saccade_maps(network, pixels)
-    with evaluation_mode(network), torch.no_grad():
-        answer = int(network(pixels).argmax(1))
+    network = load(weights, build(source.model, source.model_options))
+    pixels, name = _image(network, image, source, index)
+    readings, answer = _look(network, pixels, name)
     work = multiply_adds(network, pixels)
     title = f"{name}: class {answer}, {work / 1e6:.2f} M multiply-adds"
     figure.write_saccade_png(pixels[0], readings, title, output)
@@ -73,11 +78,62 @@ def saccades(
     typer.echo(f"class {answer}; {work:.0f} multiply-adds; {output}")
 
 
-def _image(network: nn.Module, image: Path | None, data: str | None, index: int, seed: int) -> tuple[Tensor, str]:
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Which network, and which data."""
+
+    model: str
+    model_options: Mapping[str, Any]
+    data: str | None
+    data_options: Mapping[str, Any]
+    seed: int
+
+
+def _source(
+    run: Path | None, model: str | None, settings: Sequence[str], data: str | None, seed: int | None
+) -> _Source:
+    """What the options say; the rest as it was in the run, if there is one."""
+    from evocompress.config import override_values, parse_config
+    from evocompress.search.history import read_run_json
+
+    if run is None:
+        return _Source(model or "saccade_cnn", override_values({}, settings), data, {}, seed or 0)
+    if model is not None:
+        raise ConfigError("--run and --model exclude each other: the run says which network it is.")
+    config = parse_config(read_run_json(run).get("config", {}), f"{run}/run.json")
+    return _Source(
+        config.model,
+        override_values(config.model_options, settings),
+        data or config.data,
+        {} if data else config.data_options,
+        config.seed if seed is None else seed,
+    )
+
+
+def _look(network: nn.Module, pixels: Tensor, name: str) -> tuple[dict[str, Reading], int]:
+    """The readings of an image, and the class that the network gives it."""
+    import torch
+
+    from evocompress.diagnosis import failure
+    from evocompress.evaluation import evaluation_mode
+    from evocompress.layers.saccade_maps import saccade_maps
+
+    try:
+        with evaluation_mode(network), torch.no_grad():
+            answer = int(network(pixels).argmax(1))
+    except EvocompressError as error:
+        raise ModelError(f"{name} does not fit the network: {error}") from error
+    except Exception as cause:
+        raise failure(network, pixels, f"{name}, {tuple(pixels.shape)}", cause) from cause
+    return saccade_maps(network, pixels), answer
+
+
+def _image(network: nn.Module, image: Path | None, source: _Source, index: int) -> tuple[Tensor, str]:
     """The image (1, c, h, w) as the network is to see it, and what it is called."""
     from evocompress.data import load as load_data
 
-    examples = None if data is None else load_data(data, seed=seed).audit
+    data = source.data
+    examples = None if data is None else load_data(data, seed=source.seed, options=source.data_options).audit
     if image is not None:
         return _picture(image, network, examples), image.name
     assert examples is not None

@@ -10,7 +10,7 @@ from evocompress.layers.correlation import correlation_loss
 from evocompress.layers.linear_conv import LinearConv2d
 from evocompress.layers.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, thin
 from evocompress.layers.saccade import SaccadeConv2d
-from evocompress.layers.saccade_consistency import corrupt, gate_consistency
+from evocompress.layers.saccade_consistency import corrupt, gate_agreement, gate_consistency
 from evocompress.layers.saccade_cost import multiply_adds, saccade_cost
 from evocompress.layers.saccade_maps import deletion_test, saccade_maps
 from evocompress.layers.saccade_sequence import SaccadeSequence
@@ -28,6 +28,7 @@ __all__ = [
     "corrupt",
     "deletion_test",
     "fold",
+    "gate_agreement",
     "gate_consistency",
     "multiply_adds",
     "saccade_cost",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.layers.saccade_gate import Gate, Reading, whole
+from evocompress.layers.saccade_gate import Gate, Reading, finite, whole
 
 __all__ = ["KERNELS", "SaccadeConv2d"]
 
@@ -30,7 +30,8 @@ class SaccadeConv2d(nn.Module):
 
     Takes images (n, in_channels, h, w) with zeros around them and gives (n, out_channels, h, w). Where h or w is no
     multiple of `block`, the image is continued with zeros to the right and below, and what was computed there is cut
-    off. Where a block is left out, the output is exactly zero: the bias is part of the two convolutions.
+    off. Where a block is left out, the output is exactly zero: the bias is part of the two convolutions. Where the
+    gate's logits are not finite, the output is NaN.
 
     In training mode both convolutions are computed everywhere and one is selected by a sample of the gate's
     distribution, which costs 34/9 of a 3×3 convolution. In evaluation mode the gate takes its likeliest decision, and
@@ -69,8 +70,7 @@ class SaccadeConv2d(nn.Module):
     ) -> None:
         super().__init__()
         whole(out_channels=out_channels)
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ModelError(f"temperature is {temperature}; it must be finite and above 0, such as 1.0")
+        finite("temperature", temperature, positive=True)
         self.in_channels, self.out_channels, self.block = in_channels, out_channels, block
         self.temperature, self.generator = temperature, generator
         self.samples = True
@@ -89,6 +89,7 @@ class SaccadeConv2d(nn.Module):
         else:
             choices = logits.argmax(1)
             output = self._everywhere(padded, _one_hot(logits)) if self._watched() else self._gathered(padded, choices)
+            output = self._undecided(output, logits)
         height, width = images.shape[-2:]
         self.reading = Reading(choices, logits.softmax(1), self.block, (height, width))
         return output[..., :height, :width]
@@ -97,7 +98,7 @@ class SaccadeConv2d(nn.Module):
         """What evaluation mode computes, by both convolutions everywhere and a mask: slow, to compare with."""
         padded, logits = self._look(images)
         height, width = images.shape[-2:]
-        return self._everywhere(padded, _one_hot(logits))[..., :height, :width]
+        return self._undecided(self._everywhere(padded, _one_hot(logits)), logits)[..., :height, :width]
 
     def expected_multiply_adds(self) -> Tensor:
         """Of one of the last images, on average over the gate's probabilities, with the gate's own; differentiable.
@@ -126,7 +127,7 @@ class SaccadeConv2d(nn.Module):
         return any(layer._forward_hooks or layer._forward_pre_hooks for layer in (self.narrow, self.wide))
 
     def _read(self) -> Reading:
-        if self.reading is None:
+        if self.reading is None or not len(self.reading.choices):
             raise ModelError("this saccade layer has not seen images; run the network on a batch first")
         return self.reading
 
@@ -151,9 +152,18 @@ class SaccadeConv2d(nn.Module):
         return _one_hot(logits) - soft.detach() + soft
 
     def _everywhere(self, padded: Tensor, selection: Tensor) -> Tensor:
-        masks = selection.repeat_interleave(self.block, 2).repeat_interleave(self.block, 3)
+        masks = self._on_pixels(selection)
         output: Tensor = self.narrow(padded[..., 1:-1, 1:-1]) * masks[:, 1:2] + self.wide(padded) * masks[:, 2:]
         return output
+
+    def _undecided(self, output: Tensor, logits: Tensor) -> Tensor:
+        """NaN in the blocks whose logits are not finite, which the largest of them would call left out."""
+        lost = ~logits.isfinite().all(1)
+        return output.masked_fill(self._on_pixels(lost[:, None]), math.nan) if lost.any() else output
+
+    def _on_pixels(self, blocks: Tensor) -> Tensor:
+        """(n, d, rows, columns) to (n, d, rows·block, columns·block)."""
+        return blocks.repeat_interleave(self.block, 2).repeat_interleave(self.block, 3)
 
     def _gathered(self, padded: Tensor, choices: Tensor) -> Tensor:
         side, (count, rows, columns) = self.block, choices.shape

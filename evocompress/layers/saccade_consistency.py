@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from evocompress.errors import ModelError
 from evocompress.layers.saccade import SaccadeConv2d
 from evocompress.layers.saccade_gate import Reading
+from evocompress.layers.saccade_maps import saccade_maps
 
-__all__ = ["corrupt", "gate_consistency"]
+__all__ = ["corrupt", "gate_agreement", "gate_consistency"]
 
 _LEAST = 1e-12  # a probability that has become 0 has a logarithm too
 
@@ -34,9 +35,7 @@ def gate_consistency(model: nn.Module, images: Tensor, corrupted: Tensor) -> Ten
     Raises:
         ModelError: The two batches differ in shape.
     """
-    if images.shape != corrupted.shape:
-        shapes = f"{tuple(images.shape)}, corrupted {tuple(corrupted.shape)}"
-        raise ModelError(f"images are {shapes}; give the same images twice, in one shape")
+    _check_alike(images, corrupted)
     layers = [module for module in model.modules() if isinstance(module, SaccadeConv2d)]
     if not layers:
         return images.new_zeros(())
@@ -44,6 +43,24 @@ def gate_consistency(model: nn.Module, images: Tensor, corrupted: Tensor) -> Ten
         model(torch.cat([images, corrupted]))
         readings = [layer.reading for layer in layers]
     return torch.stack([_divergence(reading) for reading in readings if reading is not None]).mean()
+
+
+def gate_agreement(model: nn.Module, images: Tensor, corrupted: Tensor) -> float:
+    """The share of blocks, over all saccade layers, whose decision is the same on corrupted images, in [0, 1].
+
+    In evaluation mode. Of a `SaccadeSequence` the decision is whether a block is read. A gate that never decides
+    otherwise agrees everywhere, so look at what it chooses too.
+
+    Raises:
+        ModelError: The two batches differ in shape or are empty, or the network has no saccade layers.
+    """
+    _check_alike(images, corrupted)
+    if not len(images):
+        raise ModelError("there are no images to compare decisions on; give at least one")
+    first, second = saccade_maps(model, images), saccade_maps(model, corrupted)
+    pairs = [(_decisions(reading), _decisions(second[name])) for name, reading in first.items()]
+    same = sum(int((one == other).sum()) for one, other in pairs)
+    return same / sum(one.numel() for one, _ in pairs)
 
 
 def corrupt(
@@ -63,6 +80,17 @@ def corrupt(
     scale = images.std(correction=0)
     grain = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return images * (1 + uniform()) + scale * (uniform() + noise * grain)
+
+
+def _check_alike(images: Tensor, corrupted: Tensor) -> None:
+    if images.shape != corrupted.shape:
+        shapes = f"{tuple(images.shape)}, corrupted {tuple(corrupted.shape)}"
+        raise ModelError(f"images are {shapes}; give the same images twice, in one shape")
+
+
+def _decisions(reading: Reading) -> Tensor:
+    # Choices of a sequence are places in it.
+    return reading.choices.sign() if reading.probabilities.shape[1] == 1 else reading.choices
 
 
 @contextlib.contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -14,19 +17,24 @@ from torch import Tensor
 from evocompress.errors import ModelError
 from evocompress.figure_style import COLOURS, FAINT, INK, plain
 from evocompress.layers.saccade_gate import Reading
-from evocompress.replacing import replacing
+from evocompress.replacing import write_bytes
 
-__all__ = ["saccade_figure", "write_saccade_png"]
+__all__ = ["saccade_figure", "saccade_png", "write_saccade_png"]
+
+Pixels: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"
 
 _LEFT_OUT = 0.3  # how much of the image's contrast stays where a gate chose nothing
 _PAPER = 1.0
 _PANEL = 3.1  # inches
+_MOST_FRAMED = 20  # blocks along a side: of more, frames would hide the image, and blocks are tinted
+_TINT = 0.4
 
 
 def saccade_figure(image: Tensor, readings: Mapping[str, Reading], title: str, subtitle: str = "") -> Figure:
     """The image, and beside it one panel for each layer, in which all but the chosen blocks is faded.
 
-    Frames are blue for 3×3 and red for 5×5; blocks of a sequence carry their places in it instead.
+    Frames are blue for 3×3 and red for 5×5; blocks of a sequence carry their places in it instead. Where a side has
+    more than 20 blocks, these have the colour itself in place of a frame, and no number.
 
     Args:
         image: (c, h, w) of any numbers; least is shown black, largest white. Three channels are colours.
@@ -52,15 +60,23 @@ def saccade_figure(image: Tensor, readings: Mapping[str, Reading], title: str, s
     return figure
 
 
+def saccade_png(
+    image: Tensor, readings: Mapping[str, Reading], title: str, *, subtitle: str = "", dpi: int = 150
+) -> bytes:
+    """`saccade_figure` as the bytes of a PNG."""
+    file = io.BytesIO()
+    saccade_figure(image, readings, title, subtitle).savefig(file, dpi=dpi, format="png")
+    return file.getvalue()
+
+
 def write_saccade_png(
     image: Tensor, readings: Mapping[str, Reading], title: str, path: Path, *, subtitle: str = "", dpi: int = 150
 ) -> None:
     """Write `saccade_figure` as a PNG to `path`, whole or not at all."""
-    with replacing(path) as temporary:
-        saccade_figure(image, readings, title, subtitle).savefig(temporary, dpi=dpi, format="png")
+    write_bytes(path, saccade_png(image, readings, title, subtitle=subtitle, dpi=dpi))
 
 
-def _shown(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _shown(image: Tensor) -> Pixels:
     """(h, w, 3) from 0 to 1."""
     values = image.detach().double().cpu().permute(1, 2, 0).numpy()
     if values.shape[2] != 3:
@@ -69,33 +85,51 @@ def _shown(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     return (values - values.min()) / span if span > 0 else np.full(values.shape, 0.5)
 
 
-def _map(axes: Axes, shown: np.ndarray[tuple[int, ...], np.dtype[np.float64]], reading: Reading) -> None:
+def _map(axes: Axes, shown: Pixels, reading: Reading) -> None:
     height, width = shown.shape[:2]
-    seen = reading.on_pixels((reading.choices > 0), (height, width))[0].cpu().numpy()[..., None]
-    axes.imshow(np.where(seen, shown, _PAPER + _LEFT_OUT * (shown - _PAPER)), interpolation="nearest")
+    choices = reading.on_pixels(reading.choices, (height, width))[0].cpu().numpy()[..., None]
+    picture = np.where(choices > 0, shown, _PAPER + _LEFT_OUT * (shown - _PAPER))
+    framed = max(reading.choices.shape[1:]) <= _MOST_FRAMED
+    if not framed:
+        for choice in np.unique(choices[choices > 0]):
+            tint = np.array(to_rgb(_colour(reading, int(choice))))
+            picture = np.where(choices == choice, picture + _TINT * (tint - picture), picture)
+    axes.imshow(picture, interpolation="nearest")
+    if framed:
+        _frames(axes, reading, (height, width))
+
+
+def _frames(axes: Axes, reading: Reading, size: tuple[int, int]) -> None:
+    """A frame around each chosen block, and its place in a sequence; thinner and smaller where blocks are."""
+    height, width = size
     down, across = reading.block * height / reading.size[0], reading.block * width / reading.size[1]
+    points = 72 * _PANEL * min(down, across) / max(size)
     for (row, column), choice in np.ndenumerate(reading.choices[0].cpu().numpy()):
         if not choice:
             continue
         # Blocks may reach beyond the image, frames not; and neighbours' frames must not lie on each other.
         left, top = column * across - 0.5, row * down - 0.5
-        size = min(across, width - 0.5 - left), min(down, height - 0.5 - top)
+        sides = min(across, width - 0.5 - left), min(down, height - 0.5 - top)
         inset = 0.04 * min(across, down)
-        colour = COLOURS[0] if _is_sequence(reading) or choice == 1 else COLOURS[1]
+        colour = _colour(reading, int(choice))
         axes.add_patch(
             Rectangle(
                 (left + inset, top + inset),
-                size[0] - 2 * inset,
-                size[1] - 2 * inset,
+                sides[0] - 2 * inset,
+                sides[1] - 2 * inset,
                 fill=False,
                 edgecolor=colour,
-                linewidth=1.6,
+                linewidth=min(1.6, 0.06 * points),
             )
         )
         if _is_sequence(reading):
             box = {"boxstyle": "round,pad=0.15", "facecolor": colour, "edgecolor": "none"}
-            place = left + size[0] / 2, top + size[1] / 2
-            axes.text(*place, str(choice), color="white", fontsize=9, ha="center", va="center", bbox=box)
+            place, font = (left + sides[0] / 2, top + sides[1] / 2), min(9.0, 0.5 * points)
+            axes.text(*place, str(choice), color="white", fontsize=font, ha="center", va="center", bbox=box)
+
+
+def _colour(reading: Reading, choice: int) -> str:
+    return COLOURS[0] if _is_sequence(reading) or choice == 1 else COLOURS[1]
 
 
 def _is_sequence(reading: Reading) -> bool:
@@ -108,8 +142,8 @@ def _told(reading: Reading) -> str:
 
 def _legend(readings: Mapping[str, Reading]) -> str:
     if any(_is_sequence(reading) for reading in readings.values()):
-        return "numbers: the order in which blocks are read; faded: not read"
-    return "blue frame: 3×3; red frame: 5×5; faded: nothing computed"
+        return "blue: read, numbers say in which order; faded: not read"
+    return "blue: 3×3; red: 5×5; faded: nothing computed"
 
 
 def _dress(axes: Axes, title: str) -> None:

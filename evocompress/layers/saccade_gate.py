@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
 
-__all__ = ["Gate", "Reading", "whole"]
+__all__ = ["Gate", "Reading", "finite", "keep_plan", "whole"]
 
+_PLAN_BYTES = 4
 _BOUND = 3.0  # of logits in training: the likeliest of three decisions has a probability of at most 0.995
 
 
@@ -104,7 +108,43 @@ def _bounded(logits: Tensor) -> Tensor:
 
 
 def whole(**values: int) -> None:
-    """Raise ModelError for the first value that is no whole number of at least 1."""
+    """Raise ModelError for the first value that is no whole number from 1 to 2³¹ - 1."""
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
             raise ModelError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+
+def finite(name: str, value: float, *, positive: bool = False) -> None:
+    """Raise ModelError for what is no finite number of at least 0, or above 0."""
+    right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    if not right or (positive and not value):
+        raise ModelError(f"{name} is {value!r}; it must be a finite number {'above' if positive else 'of at least'} 0")
+
+
+def keep_plan(network: nn.Module, **plan: int) -> None:
+    """Put numbers that the shapes of its weights do not show into a network's state dict, as `gate_plan`.
+
+    Weights of gates fit networks of other blocks too, in which they mean something else; so a state dict with another
+    plan is refused, with a ModelError, before anything is loaded. `gate_plan` is uint8, four bytes for each number.
+    """
+    data = b"".join(value.to_bytes(_PLAN_BYTES, "little") for value in plan.values())
+    network.register_buffer("gate_plan", torch.frombuffer(bytearray(data), dtype=torch.uint8).clone())
+    network.register_load_state_dict_pre_hook(functools.partial(_check_plan, names=tuple(plan)))  # type: ignore[no-untyped-call]
+
+
+def _check_plan(network: nn.Module, state: Mapping[str, Any], prefix: str, *_: object, names: Sequence[str]) -> None:
+    stored, own = state.get(f"{prefix}gate_plan"), network.gate_plan
+    assert isinstance(own, Tensor)
+    if stored is not None and stored.tolist() != own.tolist():
+        raise ModelError(
+            f"the weights are of a network with {_told(stored, names)}, and this one has {_told(own, names)}; "
+            "make the network with the same options"
+        )
+
+
+def _told(plan: Tensor, names: Sequence[str]) -> str:
+    if plan.dtype != torch.uint8:
+        return f"a plan of {plan.dtype}"
+    data = bytes(plan.flatten().tolist())
+    values = [int.from_bytes(data[at : at + _PLAN_BYTES], "little") for at in range(0, len(data), _PLAN_BYTES)]
+    return ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=False))

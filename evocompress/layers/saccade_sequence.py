@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.layers.saccade_gate import Gate, Reading, whole
+from evocompress.layers.saccade_gate import Gate, Reading, keep_plan, whole
 
 __all__ = ["Reader", "SaccadeSequence"]
 
@@ -32,6 +32,7 @@ class SaccadeSequence(nn.Module):
     In training mode Gumbel noise is added to the scores before the best are picked, so that others are tried too. Where
     h or w is no multiple of `block`, the image is continued with zeros to the right and below.
 
+    `k`, `block` and `reduction` are kept in the state dict as `gate_plan`, and weights of others are refused.
     After a call `reading.choices` has 1 for the best block, k for the last of the chosen, 0 for the others.
 
     Args:
@@ -44,7 +45,8 @@ class SaccadeSequence(nn.Module):
         generator: Where samples come from, on the device of the images; None: torch's own. Copies use torch's own.
 
     Raises:
-        ModelError: An argument out of range, images of another number of channels, or of fewer than k blocks.
+        ModelError: An argument out of range, images of another number of channels, or of fewer than k blocks; weights
+            of other `k`, `block` or `reduction`.
 
     >>> network = SaccadeSequence(3, 4, in_channels=1, classes=10).eval()
     >>> network(torch.zeros(2, 1, 8, 8)).shape, int(network.reading.choices.count_nonzero())
@@ -75,6 +77,7 @@ class SaccadeSequence(nn.Module):
         self.reader = nn.GRU(width, width, batch_first=True) if reader == "gru" else _Attention(width)
         self.linear = nn.Linear(width, classes)
         self.reading: Reading | None = None
+        keep_plan(self, k=k, block=block, reduction=reduction)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes); what was looked at is then in `reading`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from evocompress.errors import ModelError
 from evocompress.layers.saccade import SaccadeConv2d
 from evocompress.layers.saccade_consistency import corrupt, gate_consistency
 from evocompress.layers.saccade_cost import saccade_cost
+from evocompress.layers.saccade_gate import finite, keep_plan
 from evocompress.layers.saccade_sequence import Reader, SaccadeSequence
 from evocompress.networks.layout import channels_last
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d
@@ -24,7 +24,8 @@ class SaccadeCNN(nn.Module):
     Takes images (n, in_channels, h, w) of any size from 4×4 pixels and gives logits (n, classes). The layers have
     `width`, `width`, 2·`width` and 2·`width` filters. Saccade layers come behind batch normalisation and ReLU and add
     to their input, so that a block that is left out stays as it was (He et al., 2016, pre-activation). `block`,
-    `reduction`, `hidden` and `temperature` are those of `SaccadeConv2d`. `penalty` is what training adds to its loss.
+    `reduction`, `hidden` and `temperature` are those of `SaccadeConv2d`; the first two are kept in the state dict as
+    `gate_plan`, and weights of others are refused. `penalty` is what training adds to its loss.
 
     Args:
         cost_weight: Of `saccade_cost` in the penalty: how much the loss may rise, in nats, to save the work of a whole
@@ -33,7 +34,8 @@ class SaccadeCNN(nn.Module):
         dense: 3 or 5: plain convolutions of that size in place of the saccade layers, to compare with.
 
     Raises:
-        ModelError: An argument out of range, or images that are too small.
+        ModelError: An argument out of range, images of another number of channels or too small, or weights of another
+            `block` or `reduction`.
 
     >>> import torch
     >>> SaccadeCNN(width=8).eval()(torch.zeros(2, 1, 28, 28)).shape
@@ -55,9 +57,8 @@ class SaccadeCNN(nn.Module):
         dense: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("cost_weight", cost_weight), ("consistency_weight", consistency_weight)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ModelError(f"{name} is {value}; it must be finite and not negative")
+        finite("cost_weight", cost_weight)
+        finite("consistency_weight", consistency_weight)
         if dense not in (None, 3, 5):
             raise ModelError(f"dense is {dense!r}; it must be 3 or 5, the side of the kernels, or be left out")
         self.cost_weight, self.consistency_weight = cost_weight, consistency_weight
@@ -74,9 +75,14 @@ class SaccadeCNN(nn.Module):
         self.norms = nn.ModuleList(CountlessBatchNorm2d(filters) for filters in (width, width, 2 * width))
         self.last = CountlessBatchNorm2d(2 * width)
         self.linear = nn.Linear(2 * width, classes)
+        if dense is None:
+            keep_plan(self, block=block, reduction=reduction)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of images (n, in_channels, h, w)."""
+        channels = self.stem.in_channels
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ModelError(f"images are {tuple(images.shape)}; they must be (n, {channels}, h, w)")
         if min(images.shape[-2:]) < 4:
             raise ModelError(f"images are {images.shape[-2]}×{images.shape[-1]}; this network needs 4×4 pixels or more")
         self._images = images if self.training and self.consistency_weight else None

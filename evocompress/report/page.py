@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evocompress.extras import wants
 from evocompress.replacing import write_bytes
 from evocompress.report.payload import payload
+from evocompress.report.saccades import saccade_section
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
@@ -50,6 +51,7 @@ def render_report(history: History) -> str:
         config=json.dumps(run.get("config", {}), indent=2, ensure_ascii=False),
         data=Markup(script_json(payload(history))),
         style=Markup(_own("style.html.j2")),
+        looks=saccade_section(history),
         script=Markup(script),
         plotly=Markup(plotly),
         hashes=[_hash(plotly), _hash(script)],
