@@ -67,8 +67,8 @@ def test_the_report_shows_where_the_best_file_looks_and_whether_to_believe_it(tm
     [
         ("", {}, "faithful cannot be tested: in every image the gate chose all blocks or none"),
         ("file", {}, "cannot be drawn here: "),
-        ("", {"data": "no_such:loader"}, "cannot be drawn here: data set &#39;no_such:loader&#39;"),
-        ("", {"model": "no_such:factory"}, "cannot be drawn here: network &#39;no_such:factory&#39;"),
+        ("", {"data": "shutil:rmtree"}, "&#39;shutil:rmtree&#39; is code of your own, which a report does not run"),
+        ("", {"model": "shutil:rmtree"}, "network &#39;shutil:rmtree&#39; is code of your own"),
         ("", {"model_options": {"width": 4}}, "and this one has block 4"),
     ],
 )

@@ -8,7 +8,8 @@ import math
 from typing import TYPE_CHECKING
 
 from evocompress.analysis import FrontPoint, front
-from evocompress.errors import ModelError
+from evocompress.errors import ConfigError, ModelError
+from evocompress.userobjects import is_reference
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,14 +40,15 @@ class SaccadeSection:
 def saccade_section(history: History) -> SaccadeSection | None:
     """Maps of the front's most accurate file; None where its network has no saccade layers.
 
-    What is missing here (the data, the user's own network, the file) is said in the section and raises nothing.
+    What is missing here (the data, the file) is said in the section and raises nothing. A network or data set of the
+    user's own is not made: a report is read from a folder, and nothing that a file names is to be run for it.
     """
     points = front(history)
     if not points or not _has_gates(history, points[-1]):
         return None
     try:
         return _section(history, points[-1])
-    except Exception as failure:  # a report is of use without maps, and the user's own network may fail in any way
+    except Exception as failure:  # a report is of use without maps, and files may lack anything
         return SaccadeSection(points[-1].file, (), f"The maps cannot be drawn here: {failure}")
 
 
@@ -89,6 +91,10 @@ def _section(history: History, point: FrontPoint) -> SaccadeSection:
     from evocompress.packing import unpack
 
     config = parse_config(history.run["config"])
+    for what, name in (("network", config.model), ("data set", config.data)):
+        if is_reference(name):
+            text = f"{what} {name!r} is code of your own, which a report does not run; use evocompress saccades FILE"
+            raise ConfigError(f"{text} --run {history.folder}")
     examples = load(config.data, seed=config.seed, options=config.data_options).audit
     plain = build(config.model, config.model_options, seed=config.seed)
     network = loaded(plain, unpack(history.storage.read(point.path)), point.path)
