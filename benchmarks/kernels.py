@@ -4,28 +4,36 @@
     python -m benchmarks.kernels confidence [--draws 60]
     python -m benchmarks.kernels noise [--draws 2000]
     python -m benchmarks.kernels time [--draws 1000]
+    python -m benchmarks.kernels picture --output docs/kernels_compared.png
 
 `right`: per cent of the kernels of each kind that get their class and order, by size and by noise, which is in norms of
-the kernel; random angles, signs, scales. Of 11×11, 60 are drawn at most. `confidence`: of all kernels with a class, by
-confidence, how many are right (3×3 to 7×7, noise of .2 to 1, `--draws` of each kind, size and noise). `noise`: per cent
-of kernels of white Gaussian and of Laplace noise that get a class. `time`: seconds for so many kernels of Gaussian
-noise, on one thread. Prints one JSON line for each size and kind, or size, or range of confidences.
+the kernel, and the median error of the angle in degrees; random angles, signs, scales. Of 11×11, 60 are drawn at most.
+`confidence`: of all kernels with a class, by confidence, how many are right (3×3 to 7×7, noise of .2 to 1, `--draws` of
+each kind, size and noise). `noise`: per cent of kernels of white Gaussian and of Laplace noise that get a class.
+`time`: seconds for so many kernels of Gaussian noise (100 at most from 21×21 on) once what depends on the size alone is
+there, for the first five without it, and the memory of the process, on one thread. `picture`: kernels of 11×11 of each
+kind with 25 % of noise, before and after `pack`, with a zone plate filtered by each. Prints one JSON line for each size
+and kind, or size, or range of confidences, or picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from evocompress.kernels.classify import Kernel, classify
+from evocompress.packing import pack, unpack
+from evocompress.recipe import Recipe
 
-__all__ = ["KINDS", "confidence_rows", "draws", "noise_rows", "right_rows", "time_rows"]
+__all__ = ["KINDS", "confidence_rows", "draws", "noise_rows", "picture_row", "right_rows", "time_rows"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -34,6 +42,8 @@ KINDS: dict[str, tuple[str, int | None]] = {
     "Sobel": ("derivative", 1),
     "Prewitt": ("derivative", 1),
     "Scharr": ("derivative", 1),
+    "difference of two pixels": ("derivative", 1),
+    "[1 -2 1] in one row": ("derivative", 2),
     "Laplacian, 4 neighbours": ("derivative", 2),
     "Laplacian, 8 neighbours": ("derivative", 2),
     "second derivative of a Gaussian": ("derivative", 2),
@@ -51,6 +61,17 @@ _OPERATORS = {
     "Laplacian, 4 neighbours": np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]]),
     "Laplacian, 8 neighbours": np.array([[1, 1, 1], [1, -8, 1], [1, 1, 1]]),
 }
+#: Of three pixels in one row, before they are turned by a multiple of 45°.
+_ROWS = {"difference of two pixels": (0, -1, 1), "[1 -2 1] in one row": (1, -2, 1)}
+_ORIENTED = (
+    "Sobel",
+    "Prewitt",
+    "Scharr",
+    *_ROWS,
+    "second derivative of a Gaussian",
+    "elongated Gaussian",
+    "Gabor function",
+)
 _SIZES = (3, 5, 7, 11)
 _NOISE = (0.0, 0.2, 0.4)
 #: What sizes have no room for: not counted among the right or wrong.
@@ -58,14 +79,16 @@ _UNCLEAR = {
     3: ("second derivative of a Gaussian", "elongated Gaussian", "difference of Gaussians", "Gabor function"),
     5: ("difference of Gaussians",),
 }
+_PICTURE_NOISE, _PICTURE_RATE = 0.25, 3e-3
 _EDGES = (0.0, 0.5, 0.7, 0.9, 0.99, 1.01)
 _ODD_SIZES = ((1, 2), (1, 3), (1, 5), (2, 2), (3, 3), (4, 4), (5, 5), (7, 7), (11, 11))
 
 
-def _kernel(size: int, kind: str, rng: np.random.Generator) -> Floats:
-    """One kernel (size, size) of a kind, at a random angle."""
+def _kernel(size: int, kind: str, rng: np.random.Generator) -> tuple[Floats, float]:
+    """One kernel (size, size) of a kind at a random angle, and the angle in radians."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    angle, r2 = rng.uniform(0, np.pi), x * x + y * y
+    angle = rng.integers(8) * np.pi / 4 if kind in _ROWS else rng.uniform(0, np.pi)
+    r2 = x * x + y * y
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
     def gaussian(sigma: float) -> Floats:
@@ -77,6 +100,10 @@ def _kernel(size: int, kind: str, rng: np.random.Generator) -> Floats:
         operator, made, first = _OPERATORS[kind], np.zeros((size, size)), (size - 3) // 2
         turned = operator if "Laplacian" in kind else np.cos(angle) * operator + np.sin(angle) * operator.T
         made[first : first + 3, first : first + 3] = turned
+    elif kind in _ROWS:
+        made, row, column = np.zeros((size, size)), round(np.sin(angle)), round(np.cos(angle))
+        for step, value in zip((-1, 0, 1), _ROWS[kind], strict=True):
+            made[size // 2 + step * row, size // 2 + step * column] = value
     elif kind == "second derivative of a Gaussian":
         made = ((u * 6 / size) ** 2 - 1) * gaussian(size / 6)
         made = made - gaussian(size / 6) * made.sum()
@@ -97,30 +124,51 @@ def _kernel(size: int, kind: str, rng: np.random.Generator) -> Floats:
     else:
         made = np.zeros((size, size))
         made[size // 2, size // 2] = 1
-    return made
+    return made, angle
 
 
-def draws(size: int, kind: str, noise: float, count: int, seed: int) -> Floats:
-    """Kernels (count, size, size) of random angle, sign and scale, with noise of that share of their norms."""
-    rng, made = np.random.default_rng(seed), []
+def draws(size: int, kind: str, noise: float, count: int, seed: int) -> tuple[Floats, Floats]:
+    """Kernels (count, size, size) of random angle, sign and scale, with noise of that share of their norms.
+
+    The second array has the angles in degrees, (count,), which mean something for kinds that are oriented.
+    """
+    rng, made, angles = np.random.default_rng(seed), [], []
     for _ in range(count):
-        kernel = _kernel(size, kind, rng)
+        kernel, angle = _kernel(size, kind, rng)
+        angles.append(np.degrees(angle))
         kernel = kernel / np.linalg.norm(kernel) * rng.choice([-1, 1]) * 10 ** rng.uniform(-4, 2)
         made.append(kernel + noise * np.linalg.norm(kernel) / size * rng.standard_normal(kernel.shape))
-    return np.array(made)
+    return np.array(made), np.array(angles)
 
 
 def _is_right(kernel: Kernel, kind: str) -> bool:
     return (kernel.kernel_class, kernel.order) == KINDS[kind]
 
 
+def _angle_error(found: Sequence[Kernel], kind: str, degrees: Floats) -> float | None:
+    """The median, in degrees, of those that are right."""
+    errors = [
+        abs((kernel.orientation_degrees - truth + 90) % 180 - 90)
+        for kernel, truth in zip(found, degrees, strict=True)
+        if _is_right(kernel, kind) and kernel.orientation_degrees is not None
+    ]
+    return round(float(np.median(errors)), 1) if errors else None
+
+
 def right_rows(count: int) -> Iterator[dict[str, Any]]:
-    """A row for each kind and size: per cent right at each level of noise."""
+    """A row for each kind and size: per cent right at each level of noise, and how far off the angle is."""
     for kind in KINDS:
         for size in _SIZES:
-            found = [classify(draws(size, kind, noise, min(count, 60) if size > 7 else count, 9)) for noise in _NOISE]
-            right = [round(100 * np.mean([_is_right(kernel, kind) for kernel in some])) for some in found]
-            yield {"kind": kind, "size": size, "noise": _NOISE, "right_percent": right}
+            row: dict[str, Any] = {"kind": kind, "size": size, "noise": _NOISE, "right_percent": []}
+            if kind in _ORIENTED:
+                row["angle_error_degrees"] = []
+            for noise in _NOISE:
+                kernels, degrees = draws(size, kind, noise, min(count, 60) if size > 7 else count, 9)
+                found = classify(kernels)
+                row["right_percent"].append(round(100 * np.mean([_is_right(kernel, kind) for kernel in found])))
+                if kind in _ORIENTED:
+                    row["angle_error_degrees"].append(_angle_error(found, kind, degrees))
+            yield row
 
 
 def confidence_rows(count: int) -> Iterator[dict[str, Any]]:
@@ -131,7 +179,7 @@ def confidence_rows(count: int) -> Iterator[dict[str, Any]]:
         for kind in KINDS
         if kind not in _UNCLEAR.get(size, ())
         for noise in (0.2, 0.4, 0.6, 0.8, 1.0)
-        for kernel in classify(draws(size, kind, noise, count, 4))
+        for kernel in classify(draws(size, kind, noise, count, 4)[0])
         if kernel.kernel_class != "none"
     ]
     confidences, right = np.array(found).T
@@ -159,13 +207,38 @@ def noise_rows(count: int) -> Iterator[dict[str, Any]]:
 
 
 def time_rows(count: int) -> Iterator[dict[str, Any]]:
-    """A row for each size: seconds for so many kernels, once what depends on the size alone is there."""
-    for size in _SIZES:
-        kernels = np.random.default_rng(0).standard_normal((count, size, size))
-        classify(kernels[:5])
-        start = time.process_time()
-        classify(kernels)
-        yield {"size": size, "kernels": count, "cpu_seconds": round(time.process_time() - start, 2)}
+    """A row for each size: seconds of the first five kernels and of so many, memory of the process at its peak."""
+    for size in (*_SIZES, 21, 33):
+        kernels = np.random.default_rng(0).standard_normal((min(count, 100) if size > 11 else count, size, size))
+        seconds = []
+        for part in (kernels[:5], kernels):
+            start = time.process_time()
+            classify(part)
+            seconds.append(round(time.process_time() - start, 2))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        row = {"size": size, "kernels": len(kernels), "cpu_seconds": seconds[1], "cpu_seconds_first": seconds[0]}
+        yield {**row, "peak_mib": peak}
+
+
+def picture_row(output: Path) -> dict[str, Any]:
+    """Draw the gallery of the comparison; the row has the size of the file that it is with."""
+    from evocompress.kernels.analysis import compare
+    from evocompress.kernels.gallery_png import write_gallery_png
+    from evocompress.kernels.panels import sections
+
+    made = [draws(11, kind, _PICTURE_NOISE, 3, 1)[0] for kind in KINDS]
+    made = [kernels / np.linalg.norm(kernels, axis=(1, 2), keepdims=True) for kernels in made]
+    made.append(np.random.default_rng(1).standard_normal((3, 11, 11)) / 11)
+    before = {"conv.weight": np.concatenate(made)[:, None].astype(np.float32)}
+    data = pack(before, Recipe(_PICTURE_RATE))
+    after = unpack(data, "numpy")
+    rows = compare(before, after, list(before))
+    y, x = np.mgrid[:64, :64] - 31.5
+    plate = np.repeat(0.5 + 0.5 * np.cos(np.pi / 64 * (x * x + y * y))[:, :, None], 3, axis=2)
+    bits = round(8 * len(data) / before["conv.weight"].size, 2)
+    title = f"Kernels of 11×11 with 25 % noise, before and after packing to {bits} bits per weight"
+    write_gallery_png(sections(rows, before, after, image=plate, per_class=3), title, output)
+    return {"kernels": len(rows), "bytes": len(data), "bits_per_weight": bits, "changed": sum(r.changed for r in rows)}
 
 
 def main() -> None:
@@ -175,9 +248,13 @@ def main() -> None:
         "time": (time_rows, 1000),
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=parts)
+    parser.add_argument("part", choices=[*parts, "picture"])
     parser.add_argument("--draws", type=int, default=None)
+    parser.add_argument("--output", type=Path, default=Path("kernels_compared.png"))
     arguments = parser.parse_args()
+    if arguments.part == "picture":
+        print(json.dumps({"benchmark": "kernels_picture", **picture_row(arguments.output)}))
+        return
     rows, count = parts[arguments.part]
     for row in rows(arguments.draws or count):
         print(json.dumps({"benchmark": f"kernels_{arguments.part}", **row}), flush=True)

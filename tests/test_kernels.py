@@ -20,7 +20,7 @@ from evocompress.cli import kernels as command
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.kernels import analyse, compare, frequency_response
 from evocompress.kernels.analysis import chosen_layers
-from evocompress.packing import Array, pack
+from evocompress.packing import Array, pack, unpack
 from evocompress.recipe import Recipe, Rule
 
 SOBEL = np.outer([1.0, 2, 1], [-1, 0, 1])
@@ -144,11 +144,16 @@ def test_comparison_says_which_kernels_changed(weights: Path, tmp_path: Path) ->
     assert "→ low-pass" in text and "→ the same class" in text
 
 
-def test_a_file_without_names_is_compared_in_order(weights: Path, tmp_path: Path) -> None:
-    numbered = {str(number): value for number, value in enumerate(safetensors.numpy.load_file(weights).values())}
-    (tmp_path / "w.evc").write_bytes(pack(numbered, 1e-7))
+def test_a_file_without_names_is_compared_by_their_fingerprint_or_in_order(weights: Path, tmp_path: Path) -> None:
+    nameless = pack(state(), Recipe(1e-7, names=False))
+    (tmp_path / "w.evc").write_bytes(nameless)
     done = invoke(weights, "--compare", tmp_path / "w.evc")
+    assert done.exit_code == 0 and "0 of 10 kernels changed class" in done.output and "order" not in done.output
+    safetensors.numpy.save_file(unpack(nameless, "numpy"), tmp_path / "numbered.safetensors")
+    done = invoke(weights, "--compare", tmp_path / "numbered.safetensors")
     assert done.exit_code == 0 and "0 of 10 kernels changed class" in done.output
+    assert "paired with 7 tensors by their order" in done.output
+    assert "0 of 10" in invoke(tmp_path / "w.evc", "--compare", tmp_path / "numbered.safetensors").output
 
 
 class _Page(html.parser.HTMLParser):
@@ -171,7 +176,7 @@ def test_galleries(weights: Path, tmp_path: Path, picture: Path) -> None:
     parser.feed(page.read_text())
     assert parser.headings == 4 and all(source.startswith(("data:image/png;", "#")) for source in parser.sources)
     assert len([source for source in parser.sources if source.startswith("data:")]) == 3 * (2 + 2 + 1 + 2)
-    assert "2 shown" in page.read_text()
+    assert "2 of 4, the surest" in page.read_text()
     order = re.findall(r'<h2 id="([^"]+)"', page.read_text())
     assert order == ["low-pass", "derivative", "blob", "none"]
     assert image.read_bytes().startswith(b"\x89PNG") and image.stat().st_size > 10_000
@@ -222,6 +227,8 @@ def test_compare_in_python() -> None:
         (["--json", "no/k.json"], "--json no/k.json: its folder does not exist"),
         (["--png", "."], "--png . is a folder"),
         (["--image", "x.png"], "--image needs a gallery"),
+        (["--png", "a.txt"], "--png a.txt: must end in .png"),
+        (["--response"], "--response is written to a JSON file"),
     ],
 )
 def test_mistakes(weights: Path, words: list[str], expected: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +12,12 @@ import typer
 
 from evocompress.cli.checks import check_output
 from evocompress.errors import ConfigError
-from evocompress.wording import counted
+from evocompress.wording import counted, listed
 
 if TYPE_CHECKING:
     import torch
 
-    from evocompress.kernels import KernelRow
+    from evocompress.kernels import Kernel, KernelRow
     from evocompress.kernels.panels import Section
 
 __all__ = ["register"]
@@ -45,12 +46,17 @@ def kernels(
     image: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="Show in the gallery what each kernel makes of it.")
     ] = None,
+    response: Annotated[
+        bool,
+        typer.Option("--response", help="In --json, also each kernel's gains at 0, 1/32, …, 1/2 cycles per pixel."),
+    ] = False,
     per_class: Annotated[int, typer.Option(min=1, help="The most kernels of one class in a gallery.")] = 48,
 ) -> None:
     """Say what each kernel does (low-pass, derivative, Gabor, …) with a confidence; tables and galleries."""
     from evocompress.extras import wants
-    from evocompress.kernels.analysis import analyse, chosen_layers
+    from evocompress.kernels.analysis import analyse, chosen_layers, responses
     from evocompress.kernels.analysis import compare as compared
+    from evocompress.kernels.banks import with_banks
     from evocompress.kernels.tables import write_csv, write_json
     from evocompress.weights import read_weights
 
@@ -58,6 +64,10 @@ def kernels(
     outputs = _outputs({"--json": json, "--csv": csv, "--html": html, "--png": png}, inputs)
     if image is not None and html is None and png is None:
         raise ConfigError("--image needs a gallery to show the picture in: add --png FILE or --html FILE.")
+    if response and json is None:
+        raise ConfigError("--response is written to a JSON file: add --json FILE.")
+    if png is not None and png.suffix.lower() != ".png":
+        raise ConfigError(f"--png {png}: must end in .png")
     if html is not None:
         with wants("report"):  # now, not after the work
             import jinja2  # noqa: F401
@@ -65,9 +75,11 @@ def kernels(
     if png is not None:
         with wants("report"):
             import evocompress.kernels.gallery_png  # noqa: F401
-    state = read_weights(weights)
+    first = read_weights(weights)
+    state, after = with_banks(first), None if compare is None else with_banks(_second(compare, first))
     layers = chosen_layers(state, layer or ())
-    after = None if compare is None else _second(compare, state)
+    if not layer:
+        layers = _with_a_class(layers, [state] if after is None else [state, after])
     picture = None
     if image is not None:
         from evocompress.kernels.panels import read_picture
@@ -75,7 +87,7 @@ def kernels(
         picture = read_picture(image)
     rows = analyse(state, layers) if after is None else compared(state, after, layers)
     if json is not None:
-        write_json(rows, json)
+        write_json(rows, json, responses(state, layers) if response else None)
     if csv is not None:
         write_csv(rows, csv)
     if html is not None or png is not None:
@@ -111,14 +123,39 @@ def _outputs(paths: Mapping[str, Path | None], inputs: Sequence[Path]) -> list[P
     return found
 
 
-def _second(path: Path, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The file to compare with; one that was packed without names has those of the first, in its order."""
+def _with_a_class(layers: Sequence[str], states: Sequence[Mapping[str, object]]) -> list[str]:
+    """The layers whose kernels can have a class; the others are named on standard error.
+
+    Raises:
+        ConfigError: None can.
+    """
+    from evocompress.kernels.analysis import why_not
+
+    reasons = {
+        name: reason for name in layers for state in states if name in state and (reason := why_not(name, state[name]))
+    }
+    if len(reasons) == len(layers):
+        told = listed([f"{name!r} {reason}" for name, reason in reasons.items()])
+        raise ConfigError(f"No layer's kernels can have a class: {told}.")
+    for name, reason in reasons.items():
+        typer.echo(f"left out: {name} {reason}", err=True)
+    return [name for name in layers if name not in reasons]
+
+
+def _second(path: Path, state: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    """The file to compare with; one that was packed without names has those of the first.
+
+    Raises:
+        ConfigError: It has no names, and they were not those of the first file.
+    """
+    from evocompress.kernels.pairing import fitting_names, in_order
     from evocompress.weights import read_weights
 
-    second = read_weights(path)
-    if not second.keys() & state.keys() and len(second) == len(state):
-        return dict(zip(state, second.values(), strict=True))
-    return second
+    second = read_weights(path, functools.partial(fitting_names, state))
+    paired = in_order(state, second)
+    if paired is not None:
+        typer.echo(f"{path.name} has numbers for names; paired with {len(paired)} tensors by their order", err=True)
+    return second if paired is None else paired
 
 
 def _print(rows: Sequence[KernelRow], layers: Sequence[str]) -> None:
@@ -127,6 +164,7 @@ def _print(rows: Sequence[KernelRow], layers: Sequence[str]) -> None:
     from rich.text import Text
 
     from evocompress.cli.console import output_console
+    from evocompress.kernels.analysis import short_name
     from evocompress.kernels.classify import CLASSES
 
     counts = {name: collections.Counter[str]() for name in layers}
@@ -138,7 +176,7 @@ def _print(rows: Sequence[KernelRow], layers: Sequence[str]) -> None:
     for name in used:
         table.add_column(name, justify="right")
     for layer, count in counts.items():
-        table.add_row(Text(layer.removesuffix(".weight")), *(str(count[name] or "·") for name in used))
+        table.add_row(Text(short_name(layer)), *(str(count[name] or "·") for name in used))
     if len(layers) > 1:
         table.add_row("all", *(str(sum(count[name] for count in counts.values())) for name in used), style="bold")
     output_console().print(table, highlight=False)
@@ -151,7 +189,7 @@ def _print_changes(rows: Sequence[KernelRow]) -> None:
     share = f"{100 * len(changed) / max(1, len(rows)):.1f} %"
     typer.echo(f"{len(changed)} of {counted(len(rows), 'kernel')} changed class ({share})")
     moves = collections.Counter(
-        (_named(row.kernel.kernel_class, row.kernel.order), _named(row.after.kernel_class, row.after.order))
+        (_named(row.kernel), "zero" if row.became_zero else _named(row.after))
         for row in changed
         if row.after is not None
     )
@@ -162,5 +200,5 @@ def _print_changes(rows: Sequence[KernelRow]) -> None:
         typer.echo(f"  {rest:6d}  otherwise")
 
 
-def _named(kernel_class: str, order: int | None) -> str:
-    return kernel_class if order is None else f"{kernel_class} {order}"
+def _named(kernel: Kernel) -> str:
+    return kernel.kernel_class if kernel.order is None else f"{kernel.kernel_class} {kernel.order}"

@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.kernels.classify import Kernel, classify
+from evocompress.kernels.classify import MOST_PIXELS, Kernel, classify
 from evocompress.kernels.colour import Colour, colour_filters
+from evocompress.kernels.response import radial_response
 from evocompress.kernels.shapes import Floats
 from evocompress.packing import to_numpy
 from evocompress.wording import listed
 
-__all__ = ["KernelRow", "analyse", "chosen_layers", "compare", "kernels_of"]
+__all__ = ["KernelRow", "analyse", "chosen_layers", "compare", "kernels_of", "responses", "short_name", "why_not"]
+
+_SUFFIXES = (".weight", ".kernel", ".primary")
+"""What a layer's kernels are called: torch's own, an over-provisioned layer's, LinearConv's without coefficients."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +48,29 @@ class KernelRow:
             return False
         return (self.kernel.kernel_class, self.kernel.order) != (self.after.kernel_class, self.after.order)
 
+    @property
+    def became_zero(self) -> bool:
+        """Whether the second file's kernel is zero and this one is not."""
+        return self.after is not None and self.after.norm == 0 < self.kernel.norm
+
+
+def short_name(name: str) -> str:
+    """A layer's name without what its kernels are called in it.
+
+    >>> short_name("layer1.0.conv1.weight"), short_name("conv1.kernel")
+    ('layer1.0.conv1', 'conv1')
+    """
+    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
+
 
 def chosen_layers(state: Mapping[str, object], patterns: Sequence[str] = ()) -> list[str]:
     """Names of the tensors to analyse, in the order of the file.
 
     Args:
         state: Names to tensors.
-        patterns: Names, with or without a last `.weight`, or globs of them; none for all tensors of four dimensions
-            whose kernels have more than one pixel. A named tensor may have three dimensions (kernels of one row).
+        patterns: Names, as a whole or as `short_name` has them, or globs of them; none for all tensors of four
+            dimensions whose kernels have more than one pixel. A named tensor may have three dimensions (kernels of
+            one row).
 
     Raises:
         ConfigError: A pattern fits no tensor that has kernels, or there is none in the file.
@@ -65,7 +85,7 @@ def chosen_layers(state: Mapping[str, object], patterns: Sequence[str] = ()) -> 
         return found
     chosen: set[str] = set()
     for pattern in patterns:
-        fits = [n for n in shapes if any(fnmatch.fnmatchcase(x, pattern) for x in (n, n.removesuffix(".weight")))]
+        fits = [n for n in shapes if any(fnmatch.fnmatchcase(x, pattern) for x in (n, short_name(n)))]
         with_kernels = [name for name in fits if len(shapes[name]) in (3, 4) and 0 not in shapes[name]]
         if not with_kernels:
             raise ConfigError(_no_layer(pattern, fits, shapes))
@@ -77,7 +97,7 @@ def _no_layer(pattern: str, fits: Sequence[str], shapes: Mapping[str, tuple[int,
     if fits:
         return f"--layer {pattern!r}: {fits[0]!r} has the shape {shapes[fits[0]]}, and kernels need (out, in, h, w)."
     names = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
-    near = difflib.get_close_matches(pattern, [*names, *(name.removesuffix(".weight") for name in names)], 1, 0.4)
+    near = difflib.get_close_matches(pattern, [*names, *map(short_name, names)], 1, 0.4)
     hint = f" Did you mean {near[0]!r}?" if near else f" Layers: {listed(names, 8) or 'none'}."
     return f"--layer {pattern!r} fits no tensor.{hint}"
 
@@ -86,12 +106,30 @@ def kernels_of(name: str, tensor: object) -> Floats:
     """A layer's kernels (O, I, h, w) in float64; a layer of three dimensions has one row.
 
     Raises:
-        EvocompressError: It holds NaN or infinity.
+        EvocompressError: They have no class: `why_not` says why.
     """
+    if reason := why_not(name, tensor):
+        raise EvocompressError(f"Tensor {name!r} {reason}; its kernels have no class. Name other layers.")
     array = to_numpy(name, tensor).astype(np.float64)
-    if not np.isfinite(array).all():
-        raise EvocompressError(f"Tensor {name!r} holds NaN or infinity; its kernels have no class.")
     return array[:, :, None, :] if array.ndim == 3 else array
+
+
+def why_not(name: str, tensor: object) -> str | None:
+    """Why a layer's kernels can have no class, in a few words after its name, or None.
+
+    >>> why_not("conv.weight", np.zeros((1, 1, 40, 40)))
+    'has kernels of 40×40, more than 1089 numbers'
+    """
+    array = to_numpy(name, tensor)
+    if math.prod(array.shape[2:]) > MOST_PIXELS:
+        return f"has kernels of {'×'.join(map(str, array.shape[2:]))}, more than {MOST_PIXELS} numbers"
+    return None if np.isfinite(array.astype(np.float64)).all() else "holds NaN or infinity"
+
+
+def responses(state: Mapping[str, object], layers: Sequence[str]) -> Floats:
+    """`radial_response` of the layers' kernels (K, 17), in the order of `analyse`."""
+    kernels = [kernels_of(name, state[name]) for name in layers]
+    return np.concatenate([radial_response(layer.reshape(-1, *layer.shape[2:])) for layer in kernels])
 
 
 def analyse(state: Mapping[str, object], layers: Sequence[str] | None = None) -> list[KernelRow]:

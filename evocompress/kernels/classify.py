@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evocompress.errors import EvocompressError
+from evocompress.kernels.directions import steered
 from evocompress.kernels.evidence import Evidence, evidence, noise_threshold, posterior
 from evocompress.kernels.families import FAMILIES, Family, FamilyName, families
 from evocompress.kernels.fitting import GaborFit, fit_gabor, refine
 from evocompress.kernels.response import bands
 from evocompress.kernels.shapes import CENTRE_X, CENTRE_Y, FREQUENCY, LOG_SIGMA_U, LOG_SIGMA_V, THETA, Floats, Shape
 
-__all__ = ["CLASSES", "Kernel", "KernelClass", "classify"]
+__all__ = ["CLASSES", "MOST_PIXELS", "Kernel", "KernelClass", "classify"]
+
+MOST_PIXELS = 33 * 33
+"""Of the largest kernels that are classified: the grids that they are compared with hold 0.4 GB."""
 
 KernelClass: TypeAlias = Literal[
     "low-pass", "high-pass", "band-pass", "derivative", "gabor", "blob", "identity", "none"
@@ -66,7 +70,8 @@ def classify(kernels: NDArray[np.floating]) -> list[Kernel]:
         kernels: (K, h, w). Scale and sign do not matter for the class.
 
     Raises:
-        EvocompressError: They are not of three dimensions, have no pixels, or are not finite.
+        EvocompressError: They are not of three dimensions, have no pixels or more than `MOST_PIXELS`, or are not
+            finite.
 
     >>> sobel = classify(np.array([[[-1, 0, 1], [-2, 0, 2], [-1, 0, 1.0]]]))[0]
     >>> sobel.kernel_class, sobel.order, sobel.orientation_degrees, sobel.confidence > 0.9
@@ -92,6 +97,9 @@ def _checked(kernels: NDArray[np.floating]) -> Floats:
     exact = np.asarray(kernels, dtype=np.float64)
     if exact.ndim != 3 or 0 in exact.shape[1:]:
         raise EvocompressError(f"kernels have the shape {exact.shape}; give (number, height, width), all positive.")
+    if exact.shape[1] * exact.shape[2] > MOST_PIXELS:
+        size = f"{exact.shape[1]}×{exact.shape[2]}"
+        raise EvocompressError(f"kernels are of {size}; those of at most {MOST_PIXELS} numbers (33×33) have a class.")
     if not np.isfinite(exact).all():
         raise EvocompressError("kernels hold NaN or infinity; only finite numbers have a class.")
     return exact
@@ -210,17 +218,19 @@ def _windows(kernels: Floats, corners: NDArray[np.int64]) -> Floats:
 
 
 def _refined(shape: Shape, units: Floats, start: Floats, size: tuple[int, int]) -> Floats:
-    """The better of two fits, from the member that was found and from the same with equal widths.
+    """The fit from the member that was found; of a first derivative, the better of that and one from equal widths.
 
     An elongated start may end at a wrong angle on few pixels, a round one at a wrong elongation.
     """
-    first, first_r2 = refine(shape, units, start, *size)
+    found, r2 = refine(shape, units, start, *size)
+    if shape == "second":
+        return steered(2, units, found, *size)
     if shape != "first":
-        return first
+        return found
     equal = start.copy()
     equal[:, LOG_SIGMA_V] = equal[:, LOG_SIGMA_U]
-    second, second_r2 = refine(shape, units, equal, *size)
-    return np.where((second_r2 > first_r2)[:, None], second, first)
+    other, other_r2 = refine(shape, units, equal, *size)
+    return steered(1, units, np.where((other_r2 > r2)[:, None], other, found), *size)
 
 
 def _folded(degrees: Floats) -> list[float]:

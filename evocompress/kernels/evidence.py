@@ -28,8 +28,8 @@ FALSE_ALARMS = 0.05
 
 _G = 100.0  # the variance of a weight over the noise's: 1/101 of a kernel's energy may always be misfit or noise
 _MARGIN = float(np.log(4))  # odds of four to one for a perfect box or ramp
-_DRAWS = 1000
-_BLOCK = 2**25  # numbers in the largest array
+_DRAWS, _DRAWN = (200, 1000), 169_000  # kernels of noise: as many as make up so many numbers, within the limits
+_BLOCK = 2**24  # numbers in the largest array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def evidence_of(kernels: Floats, family: Family) -> tuple[Floats, NDArray[np.int
     In float32, whose error is far below the noise that a Bayes factor allows for.
     """
     members, weights, numbers = family.basis.shape
-    basis = family.basis.reshape(members * weights, numbers).astype(np.float32)
+    basis = family.basis.reshape(members * weights, numbers).astype(np.float32, copy=False)
     score = kernels.astype(np.float32) @ basis.T
     np.square(score, out=score)
     if weights > 1:
@@ -110,7 +110,8 @@ def noise_threshold(height: int, width: int) -> float:
     than nine numbers can look like anything: there the odds stop short of those that would hide a perfect member of a
     family, and false alarms are more (docs/kernels.md has the table).
     """
-    noise = np.random.default_rng(20260).standard_normal((_DRAWS, height * width))
+    draws = int(np.clip(_DRAWN // (height * width), *_DRAWS))
+    noise = np.random.default_rng(20260).standard_normal((draws, height * width))
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     x, y = pixels(height, width)
     perfect = [np.ones_like(x), *(axis for axis in (x, y) if axis.any())]

@@ -28,6 +28,10 @@ direction, mixed; a Gabor function."""
 GABOR_EXTENT = 5
 """The least height or width for which `gabor` is a class: three pixels cannot hold a period and what is beside it."""
 
+# Bounds on the grids of large kernels; up to 13 pixels there are no more.
+_PLACES = 3  # on each side of the middle
+_WIDTHS = 10
+_BLOCK = 2**20  # numbers of a grid made at a time
 WIDE = 50.0  # a Gaussian so wide, in pixels, is a constant on every kernel that we meet
 _POINT = np.array([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]])
 _CROSS, _DIAGONAL = np.array([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]), np.array([[1.0, 0, 1], [0, 0, 0], [1, 0, 1]])
@@ -40,20 +44,21 @@ _GABOR_CYCLES = (0.28, 0.36, 0.47, 0.65)  # frequency times σ_u: bandwidths of 
 class Family:
     """A grid of T members, each the span of d shapes.
 
-    `basis` (T, d, n) is orthonormal, `parameters` (T, 6) are those of `shapes.sampled` (of the narrower Gaussian, for
-    "surround"), `log_prior` (T,) are logarithms of probabilities. `shape` says what can refine a member, if anything.
-    `corner` (T, 2) is the first row and column of a member that is a 3×3 operator in a larger kernel, else -1.
+    `basis` (T, d, n) is orthonormal, float32 where the grid is large, `parameters` (T, 6) are those of `shapes.sampled`
+    (of the narrower Gaussian, for "surround"), `log_prior` (T,) are logarithms of probabilities. `shape` says what can
+    refine a member, if anything. `corner` (T, 2) is the first row and column of a member that is a 3×3 operator in a
+    larger kernel, else -1.
     """
 
     name: FamilyName
     shape: Shape | None
-    basis: Floats
+    basis: NDArray[np.floating]
     parameters: Floats
     log_prior: Floats
     corner: NDArray[np.int64]
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=4)
 def families(height: int, width: int) -> tuple[Family, ...]:
     """Every family for kernels of this size.
 
@@ -83,7 +88,7 @@ def families(height: int, width: int) -> tuple[Family, ...]:
     return tuple(made)
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=4)
 def gabor_family(height: int, width: int) -> Family:
     """The Gabor functions of any size: below `GABOR_EXTENT`, starting points of a fit and no class.
 
@@ -114,15 +119,23 @@ def _turns(height: int, width: int) -> tuple[float, ...]:
 def _family(name: FamilyName, shape: Shape | None, rows: Sequence[Sequence[float]], size: tuple[int, int]) -> Family:
     parameters = np.array(rows, dtype=np.float64)
     assert shape is not None
-    basis = orthonormal(sampled(shape, parameters, *pixels(*size)))
+    x, y = pixels(*size)
+    block = max(1, _BLOCK // x.size)
+    parts = [
+        orthonormal(sampled(shape, parameters[start : start + block], x, y)).astype(np.float32)
+        for start in range(0, len(parameters), block)
+    ]
+    basis = np.concatenate(parts)
     alive = np.linalg.norm(basis[:, 0], axis=1) > 0.5
+    if alive.all():
+        return _finished(name, shape, basis, parameters, size)
     return _finished(name, shape, basis[alive], parameters[alive], size)
 
 
 def _finished(
     name: FamilyName,
     shape: Shape | None,
-    basis: Floats,
+    basis: NDArray[np.floating],
     parameters: Floats,
     size: tuple[int, int],
     spread: float = 0.12,
@@ -138,20 +151,21 @@ def _finished(
 
 
 def _sigmas(height: int, width: int) -> list[float]:
-    """Widths in pixels, a quarter apart, and one that is constant on the kernel."""
-    sigma, widths = 0.45, []
-    while sigma < 0.4 * max(height, width):
+    """Widths in pixels, a quarter apart or a little more on large kernels, and one that is constant on the kernel."""
+    sigma, widest, widths = 0.45, 0.4 * max(height, width), []
+    apart = max(1.28, (widest / sigma) ** (1 / _WIDTHS))
+    while sigma < widest:
         widths.append(sigma)
-        sigma *= 1.28
+        sigma *= apart
     return [*widths, sigma, 1.6 * sigma, WIDE]
 
 
 def _offsets(extent: int, sigma: float) -> list[float]:
-    """Centres along one axis: half a pixel or half a width apart, in the middle half of the kernel."""
+    """Centres along one axis: half a pixel or half a width apart, in the middle of the kernel, seven at most."""
     if extent < 3:
         return [0.0]
     apart = max(0.5, 0.5 * sigma) if extent < 5 else max(0.5, 0.75 * sigma)
-    count = int(max(0.5, 0.15 * extent) / apart)
+    count = min(_PLACES, int(max(0.5, 0.15 * extent) / apart))
     return [apart * step for step in range(-count, count + 1)]
 
 
@@ -194,7 +208,7 @@ def _with_operators(family: Family, height: int, width: int) -> Family:
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1), (0, -1), (-1, 0)):
         if not (0 <= top + row <= height - 3 and 0 <= left + column <= width - 3):
             continue
-        wide = np.zeros((len(tiles), height, width))
+        wide = np.zeros((len(tiles), height, width), np.float32)
         wide[:, top + row : top + row + 3, left + column : left + column + 3] = tiles
         moved = small.parameters.copy()
         moved[:, 3] += left + column + 1 - (width - 1) / 2

@@ -31,7 +31,7 @@ __all__ = ["GaborFit", "fit_gabor", "refine"]
 
 _ROUNDS = 14
 _STEP = 1e-5  # of the numeric derivative
-_BLOCK = 2000  # kernels at a time
+_BLOCK = 100_000  # numbers of kernels at a time
 _HALF_POWER = math.sqrt(math.log(2) / 2) / math.pi
 
 
@@ -76,8 +76,9 @@ def refine(shape: Shape, kernels: Floats, start: Floats, height: int, width: int
     directions = _directions(shape, height, width)
     bounds = _bounds(height, width)
     parameters, r2 = np.array(start, dtype=np.float64), np.zeros(len(kernels))
-    for first in range(0, len(kernels), _BLOCK):
-        part = slice(first, first + _BLOCK)
+    block = max(1, _BLOCK // (height * width))
+    for first in range(0, len(kernels), block):
+        part = slice(first, first + block)
         parameters[part], r2[part] = _descend(
             shape, kernels[part], parameters[part], directions, bounds, pixels(height, width)
         )

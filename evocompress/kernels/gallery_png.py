@@ -38,8 +38,7 @@ def gallery_figure(sections: Sequence[Section], title: str) -> Figure:
     top -= 0.3
     for section in sections:
         shown = len(section.tiles)
-        count = str(section.total) if shown == section.total else f"{shown} of {section.total}, the surest"
-        _text(figure, 0.25, top - 0.28, f"{section.kernel_class}  ({count})", 11.5, _INK, weight="bold")
+        _text(figure, 0.25, top - 0.28, f"{section.kernel_class}  ({section.heading})", 11.5, _INK, weight="bold")
         top -= _HEAD
         for number, tile in enumerate(section.tiles):
             left, upper = 0.25 + number % columns * wide, top - number // columns * high

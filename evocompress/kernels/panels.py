@@ -13,7 +13,7 @@ from scipy.ndimage import correlate, zoom
 
 from evocompress.errors import EvocompressError
 from evocompress.extras import wants
-from evocompress.kernels.analysis import KernelRow, kernels_of
+from evocompress.kernels.analysis import KernelRow, kernels_of, short_name
 from evocompress.kernels.classify import CLASSES, Kernel, KernelClass
 from evocompress.kernels.response import frequency_response
 from evocompress.kernels.shapes import Floats
@@ -35,15 +35,36 @@ class Tile:
     panels: tuple[tuple[str, Picture], ...]
     caption: tuple[str, ...]
     changed: bool
+    became_zero: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """The kernels of one class: `tiles` of `total`, those that changed first, then the surest."""
+    """The kernels of one class: `tiles` of `total`, in the order that `heading` says."""
 
     kernel_class: KernelClass
     total: int
     tiles: tuple[Tile, ...]
+    changed: int = 0
+    became_zero: int = 0
+
+    @property
+    def heading(self) -> str:
+        """How many there are and are shown, and what became of them; `changed` are those of another class, not zero.
+
+        >>> Section("gabor", 9, (), changed=3, became_zero=2).heading
+        '0 of 9: 0 of 3 that changed class, 0 of 2 that became zero'
+        """
+        shown = len(self.tiles)
+        count = str(shown) if shown == self.total else f"{shown} of {self.total}"
+        zeros = sum(tile.became_zero for tile in self.tiles)
+        changed = sum(tile.changed and not tile.became_zero for tile in self.tiles)
+        parts = [f"{changed} of {self.changed} that changed class"] if self.changed else []
+        parts += [f"{zeros} of {self.became_zero} that became zero"] if self.became_zero else []
+        if not parts:
+            return count if shown == self.total else f"{count}, the surest"
+        rest = shown - changed - zeros
+        return f"{count}: " + ", ".join([*parts, f"{rest} others"] if rest else parts)
 
 
 def read_picture(path: Path) -> Floats:
@@ -87,10 +108,21 @@ def sections(
     for kernel_class in CLASSES:
         mine = [row for row in rows if row.kernel.kernel_class == kernel_class]
         if mine:
-            mine.sort(key=lambda row: (not row.changed, -row.kernel.confidence))
-            tiles = [_tile(row, exact, lossy, image) for row in mine[:per_class]]
-            made.append(Section(kernel_class, len(mine), tuple(tiles)))
+            tiles = [_tile(row, exact, lossy, image) for row in _shown(mine, per_class)]
+            changed = sum(row.changed and not row.became_zero for row in mine)
+            zeros = sum(row.became_zero for row in mine)
+            made.append(Section(kernel_class, len(mine), tuple(tiles), changed, zeros))
     return made
+
+
+def _shown(rows: Sequence[KernelRow], number: int) -> list[KernelRow]:
+    """Those that changed class, then zeros, which tell little, on at most a quarter of the page, then the surest."""
+    ordered = sorted(rows, key=lambda row: (not row.changed, -row.kernel.confidence))
+    zeros = [row for row in ordered if row.became_zero]
+    changed = [row for row in ordered if row.changed and not row.became_zero]
+    rest = [row for row in ordered if not row.changed and not row.became_zero]
+    some = max(number // 4, number - len(changed) - len(rest))
+    return [*changed, *zeros[:some], *rest][:number]
 
 
 def _tile(
@@ -98,13 +130,14 @@ def _tile(
 ) -> Tile:
     scale = _scale(before[row.layer][row.output], row)
     panels = _panels(before[row.layer][row.output, row.input] / scale, row, image, "")
-    caption = [f"{row.layer.removesuffix('.weight')} {row.output},{row.input}", described(row.kernel)]
+    caption = [f"{short_name(row.layer)} {row.output},{row.input}", described(row.kernel)]
     if row.colour == "opponent" or row.colour == "colour":
         caption[0] += f" ({row.colour})"
     if after is not None and row.after is not None:
         panels += _panels(after[row.layer][row.output, row.input] / scale, row, image, " after")
-        caption.append(f"→ {described(row.after)}" if row.changed else "→ the same class")
-    return Tile(tuple(panels), tuple(caption), row.changed)
+        became = described(row.after) if row.changed else "the same class"
+        caption.append(f"→ {'zero' if row.became_zero else became}")
+    return Tile(tuple(panels), tuple(caption), row.changed, row.became_zero)
 
 
 def described(kernel: Kernel) -> str:

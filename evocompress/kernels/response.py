@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = ["Band", "bands", "frequency_response", "radial_response"]
 Band: TypeAlias = Literal["low-pass", "high-pass", "band-pass", "laplacian", "identity"]
 
 _SIZE = 64
+_BLOCK = 2**21  # points of responses at a time
 _HALF_POWER = 0.7071  # of an amplitude: -3 dB
 _NO_MEAN = 0.12  # of the largest response: below, frequency zero does not pass
 _PARABOLA = 0.6  # response at 1/4 over that at 1/2 cycle per pixel: 1/4 for ω², 1/2 for the Laplacian of 3×3
@@ -38,10 +40,14 @@ def frequency_response(kernels: Floats, size: int = _SIZE) -> Floats:
 
 def radial_response(kernels: Floats) -> Floats:
     """Means of `frequency_response` over rings 0, 1/32, 2/32, …, 1/2 cycles per pixel from zero: (K, 17)."""
-    response = frequency_response(kernels)
-    axis = np.arange(response.shape[1]) / response.shape[1] - 0.5
+    gains = np.zeros((len(kernels), _RINGS + 1))
+    size = max(_SIZE, *kernels.shape[1:])
+    axis = np.arange(size) / size - 0.5
     ring = np.rint(np.hypot(*np.meshgrid(axis, axis)) * 2 * _RINGS).astype(int)
-    return np.stack([response[:, ring == number].mean(axis=1) for number in range(_RINGS + 1)], axis=1)
+    for part in _parts(kernels):
+        response = frequency_response(kernels[part])
+        gains[part] = np.stack([response[:, ring == number].mean(axis=1) for number in range(_RINGS + 1)], axis=1)
+    return gains
 
 
 def bands(kernels: Floats) -> list[Band]:
@@ -54,8 +60,17 @@ def bands(kernels: Floats) -> list[Band]:
     >>> bands(np.array([[[0, -1, 0], [-1, 4, -1], [0, -1, 0]], [[0, 0, 0], [0, 1, 0], [0, 0, 0.0]]]))
     ['laplacian', 'identity']
     """
-    if not len(kernels):
-        return []
+    return [band for part in _parts(kernels) for band in _bands(kernels[part])]
+
+
+def _parts(kernels: Floats) -> Iterator[slice]:
+    """Ranges of kernels whose responses are not too much for the memory."""
+    block = max(1, _BLOCK // max(_SIZE, *kernels.shape[1:]) ** 2)
+    for start in range(0, len(kernels), block):
+        yield slice(start, start + block)
+
+
+def _bands(kernels: Floats) -> list[Band]:
     gains = radial_response(kernels)
     plane = frequency_response(kernels)
     middle = np.median(plane, axis=(1, 2), keepdims=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from evocompress.kernels.analysis import KernelRow
+from evocompress.kernels.shapes import Floats
 from evocompress.replacing import replacing, write_bytes
 
 __all__ = ["Scalar", "rows_as_objects", "write_csv", "write_json"]
@@ -22,9 +23,19 @@ def rows_as_objects(rows: Sequence[KernelRow]) -> list[dict[str, Scalar]]:
     return [_object(row) for row in rows]
 
 
-def write_json(rows: Sequence[KernelRow], path: Path) -> None:
-    """Write a list of objects, one a line, whole or not at all; what is unknown or infinite is null."""
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows_as_objects(rows))
+def write_json(rows: Sequence[KernelRow], path: Path, responses: Floats | None = None) -> None:
+    """Write a list of objects, one a line, whole or not at all; what is unknown or infinite is null.
+
+    Args:
+        rows: Of kernels.
+        path: The file.
+        responses: (rows, 17), of `response.radial_response`, to be written as `response`.
+    """
+    objects: list[dict[str, object]] = [{**row} for row in rows_as_objects(rows)]
+    if responses is not None:
+        for found, gains in zip(objects, responses, strict=True):
+            found["response"] = [float(f"{gain:.5g}") if math.isfinite(gain) else None for gain in gains]
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in objects)
     write_bytes(path, f"[\n{lines}\n]\n".encode())
 
 
@@ -61,6 +72,7 @@ def _object(row: KernelRow) -> dict[str, Scalar]:
             "order_after": row.after.order,
             "orientation_degrees_after": _rounded(row.after.orientation_degrees, 2),
             "confidence_after": _rounded(row.after.confidence, 4),
+            "norm_after": row.after.norm if math.isfinite(row.after.norm) else None,
             "changed": row.changed,
             "relative_error": _rounded(row.relative_error, 5),
         }

@@ -1,0 +1,51 @@
+"""The names of a file that has none, from another file of the same network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from evocompress.codecs.container import Contents
+from evocompress.codecs.tensor_table import fingerprint
+from evocompress.errors import ConfigError
+
+__all__ = ["fitting_names", "in_order"]
+
+TensorT = TypeVar("TensorT")
+
+
+def fitting_names(state: Mapping[str, object], contents: Contents) -> list[str]:
+    """The names of an `.evc` file's tensors, in its order, which is an ascending one, by their fingerprint.
+
+    Raises:
+        ConfigError: They were not those of `state`.
+    """
+    names = sorted(state)
+    if len(names) != len(contents.tensors) or fingerprint(names) != contents.lost_names:
+        raise ConfigError(
+            "--compare: it was packed without names, and they were not those of the first file; compare one network."
+        )
+    return names
+
+
+def in_order(state: Mapping[str, object], second: Mapping[str, TensorT]) -> dict[str, TensorT] | None:
+    """The tensors "0", "1", … of a file that was packed without names and unpacked, under the names of `state`.
+
+    Returns:
+        None where `second` has names, or `state` has such ones too.
+
+    Raises:
+        ConfigError: There are not as many.
+
+    >>> in_order({"b.weight": 1, "a.weight": 2}, {"0": 3, "1": 4})
+    {'a.weight': 3, 'b.weight': 4}
+    """
+    numbers = [str(number) for number in range(len(second))]
+    if not second or second.keys() != set(numbers) or second.keys() <= state.keys():
+        return None
+    if len(second) != len(state):
+        raise ConfigError(
+            f"--compare: its {len(second)} tensors have numbers for names, and the first file has {len(state)}; "
+            "compare one network."
+        )
+    return {name: second[number] for name, number in zip(sorted(state), numbers, strict=True)}
