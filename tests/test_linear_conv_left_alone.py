@@ -14,7 +14,7 @@ from evocompress.layers import LinearConv2d, compare, convert, fold
 
 
 def _attribute(layer: Any) -> None:
-    layer.own = 3
+    layer.own = [3]
 
 
 def _patch(layer: Any) -> None:
@@ -76,3 +76,13 @@ def test_a_comparison_knows_whether_the_first_layer_was_skipped() -> None:
     for other in (nn.Conv2d(8, 8, 3), nn.Conv2d(8, 6, 1), LinearConv2d(4, 8, 1), nn.Linear(8, 8)):
         with pytest.raises(ModelError, match=r"layer '1' was Conv2d\(8, 8.* and is .*made of this one\?"):
             compare(network, nn.Sequential(network[0], other))
+
+
+def test_plain_attributes_go_on_to_the_layer_that_comes() -> None:
+    network: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3))
+    network[1].tag, network[1].initialised = "second", True
+    converted: Any = convert(network, 0.5)
+    folded: Any = fold(converted)
+    for form in (converted, folded):
+        assert (form[1].tag, form[1].initialised) == ("second", True)
+    assert vars(folded[1]).keys() == vars(network[1]).keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +16,9 @@ from evocompress.layers.linear_conv import LinearConv2d
 from evocompress.layers.linear_conv_fit import fit
 
 __all__ = ["LayerConversion", "compare", "convert", "fold"]
+
+Layer = TypeVar("Layer", bound=nn.Module)
+_PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +103,8 @@ def fold(model: nn.Module) -> nn.Module:
             raise ModelError(f"layer {name!r} has {more}, and fold would drop that; remove it first")
     network = copy.deepcopy(model)
     found = [module for module in network.modules() if isinstance(module, LinearConv2d)]
-    return exchanged(network, {module: module.folded() for module in found})
+    usual = LinearConv2d(1, 2, 1, alpha=0.5, device="meta")
+    return exchanged(network, {module: _tagged(module.folded(), module, usual) for module in found})
 
 
 def compare(original: nn.Module, converted: nn.Module, *, skip_first: bool = True) -> tuple[LayerConversion, ...]:
@@ -179,9 +184,22 @@ def _additions(module: nn.Conv2d) -> str:
     if hooked or any(value for name, value in vars(module).items() if name.endswith("_hooks")):
         return f"hooks on its {hooked[0] if hooked else 'state dict'}"
     usual = nn.Conv2d(1, 1, 1, device="meta")
-    named = {**vars(module), **module._parameters, **module._buffers, **module._modules}
-    more = sorted(named.keys() - vars(usual).keys() - usual._parameters.keys())
+    named = {**module._parameters, **module._buffers, **module._modules}
+    more = sorted(named.keys() - usual._parameters.keys())
+    more += [name for name in _own(module, usual) if not isinstance(vars(module)[name], _PLAIN)]
     return f"{', '.join(more[:3])} of its own" if more else ""
+
+
+def _own(module: nn.Module, usual: nn.Module) -> list[str]:
+    return sorted(vars(module).keys() - vars(usual).keys())
+
+
+def _tagged(layer: Layer, module: nn.Module, usual: nn.Module) -> Layer:
+    """The layer with the plain attributes that a network has put into the one it replaces."""
+    for name in _own(module, usual):
+        if isinstance(vars(module)[name], _PLAIN):
+            setattr(layer, name, vars(module)[name])
+    return layer
 
 
 def _converted(
@@ -199,4 +217,4 @@ def _converted(
     fit(layer, weight.detach())
     if module.bias is not None:
         layer.bias = nn.Parameter(module.bias.detach(), requires_grad=module.bias.requires_grad)
-    return layer
+    return _tagged(layer, module, nn.Conv2d(1, 1, 1, device="meta"))
