@@ -9,7 +9,8 @@ Saccades and connections have networks of their own; without the idea these have
 
 Reported, mean ± sd over the seeds: the hypervolume of the audited front, in one scale for all (400 B to 20 kB, errors
 of 8 to 50 %, scaled as every run scales them); and the bytes with the idea over those without at equal audited
-accuracy: of the smallest files that reach a level, geometric mean over the levels that both fronts of a seed reach.
+accuracy: of the smallest files that reach a level, geometric mean over the levels that both fronts of a seed reach, then
+over the seeds, with the least and the largest seed.
 Finished runs are kept in DIR and not run again. Prints one JSON line.
 """
 
@@ -108,6 +109,10 @@ def _spread(values: list[float]) -> list[float]:
     return [round(statistics.mean(values), 4), round(statistics.stdev(values), 4) if len(values) > 1 else 0.0]
 
 
+def _range(ratios: list[float]) -> list[float]:
+    return [round(value, 3) for value in (statistics.geometric_mean(ratios), min(ratios), max(ratios))]
+
+
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each idea beside its `without`, over the seeds that both have."""
     runs = {(row["idea"], row["seed"]): row for row in rows}
@@ -127,7 +132,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "hypervolume": _spread([mine["hypervolume"] for mine, _ in pairs]),
                 "hypervolume_without": _spread([theirs["hypervolume"] for _, theirs in pairs]),
                 "difference": _spread([mine["hypervolume"] - theirs["hypervolume"] for mine, theirs in pairs]),
-                "bytes_ratio": _spread(common) if common else None,
+                "bytes_ratio": _range(common) if common else None,
                 "best_accuracy": _spread([max(a for _, a in mine["front"]) for mine, _ in pairs]),
                 "best_accuracy_without": _spread([max(a for _, a in theirs["front"]) for _, theirs in pairs]),
             }
