@@ -22,7 +22,8 @@ def ideas_rows(line: dict[str, Any]) -> Iterator[Row]:
         text = f"{mine[0]:.3f} ± {mine[1]:.3f} against {theirs[0]:.3f} ± {theirs[1]:.3f}; "
         yield Row(what + "hypervolume (audited)", f"{text}{gain[0]:+.3f} ± {gain[1]:.3f}", "", None)
         if idea["bytes_ratio"]:
-            yield Row(what + "bytes at equal accuracy", "{:.2f}× ({:.2f} to {:.2f})".format(*idea["bytes_ratio"]), "", None)
+            text = "{:.2f}× ({:.2f} to {:.2f})".format(*idea["bytes_ratio"])
+            yield Row(what + "bytes at equal accuracy", text, "", None)
 
 
 def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:

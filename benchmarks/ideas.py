@@ -9,8 +9,8 @@ Saccades and connections have networks of their own; without the idea these have
 
 Reported, mean ± sd over the seeds: the hypervolume of the audited front, in one scale for all (400 B to 20 kB, errors
 of 8 to 50 %, scaled as every run scales them); and the bytes with the idea over those without at equal audited
-accuracy: of the smallest files that reach a level, geometric mean over the levels that both fronts of a seed reach, then
-over the seeds, with the least and the largest seed.
+accuracy: of the smallest files that reach a level, geometric mean over the levels that both fronts of a seed reach,
+then over the seeds, with the least and the largest seed.
 Finished runs are kept in DIR and not run again. Prints one JSON line.
 """
 
