@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import csv
 import html.parser
-import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
-import typer
-from typer.testing import CliRunner, Result
+from kernels_command import invoke, objects
 
-from evocompress.cli import kernels as command
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.kernels import analyse, compare, frequency_response
 from evocompress.kernels.analysis import chosen_layers
@@ -55,18 +51,6 @@ def picture(tmp_path: Path) -> Path:
     y, x = np.mgrid[:40, :60]
     image.fromarray(np.stack([4 * x, 6 * y, x + y], axis=2).astype(np.uint8)).save(tmp_path / "picture.png")
     return tmp_path / "picture.png"
-
-
-def invoke(*words: object) -> Result:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    command.register(app)
-    return CliRunner().invoke(app, ["kernels", *(str(word) for word in words)])
-
-
-def objects(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(path.read_text())
-    return rows
 
 
 def test_json_says_what_each_kernel_does(weights: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-import typer
-from typer.testing import CliRunner, Result
+from kernels_command import invoke, objects
 
-from evocompress.cli import kernels as command
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.kernels import with_banks
 from evocompress.packing import pack
@@ -21,18 +18,6 @@ from evocompress.recipe import Recipe
 
 SOBEL = np.outer([1.0, 2, 1], [-1, 0, 1])
 ROUND = np.outer([1.0, 2, 1], [1, 2, 1])
-
-
-def invoke(*words: object) -> Result:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    command.register(app)
-    return CliRunner().invoke(app, ["kernels", *(str(word) for word in words)])
-
-
-def objects(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(path.read_text())
-    return rows
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,15 @@ import math
 import os
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from training_problem import net, problem
 
 from evocompress.data import Examples, Splits
 from evocompress.data.augmentation import augment
 from evocompress.errors import ConfigError, ModelError
-from evocompress.evaluation import check_fit, evaluate, evaluation_mode
+from evocompress.evaluation import evaluate
 from evocompress.networks import build
 from evocompress.symmetry_snap import snap
 from evocompress.threads import limit_threads
@@ -24,18 +24,6 @@ DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")),
 ]
-
-
-def problem(n: int = 120) -> Examples:
-    """Two classes of 8×8 images that differ in their mean."""
-    rng = np.random.default_rng(0)
-    labels = torch.tensor(np.arange(n) % 2)
-    images = torch.tensor(rng.normal(size=(n, 1, 8, 8)).astype(np.float32)) + labels[:, None, None, None].float()
-    return Examples(images, labels)
-
-
-def net(seed: int = 0) -> nn.Module:
-    return build("digits_cnn", {"classes": 2, "width": 4}, seed=seed)
 
 
 def weights(model: nn.Module) -> Tensor:
@@ -321,55 +309,6 @@ def test_crop_and_flip_cut_windows_of_the_padded_image() -> None:
     assert {dy for dy, _, _ in found} == {dx for _, dx, _ in found} == set(range(9))
     assert {flip for _, _, flip in found} == {False, True}
     assert torch.equal(augment(images, "none", torch.Generator()), images)
-
-
-def test_evaluation_counts_and_restores_the_mode() -> None:
-    class Constant(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.drop, self.frozen = nn.Dropout(0.9), nn.Dropout(0.9).eval()
-
-        def forward(self, x: Tensor) -> Tensor:
-            assert not self.training and not self.drop.training
-            return torch.tensor([0.0, math.log(3.0)]).repeat(len(x), 1)
-
-    model = Constant()
-    evaluation = evaluate(model, problem(11), batch_size=4)
-    assert (evaluation.correct, evaluation.total) == (5, 11)
-    assert evaluation.accuracy == 5 / 11
-    assert evaluation.loss == pytest.approx((6 * math.log(4) + 5 * math.log(4 / 3)) / 11)
-    assert model.training and model.drop.training and not model.frozen.training
-    with pytest.raises(ZeroDivisionError), evaluation_mode(model):
-        raise ZeroDivisionError
-    assert model.training and not model.frozen.training
-
-
-def test_logits_that_are_not_finite_are_wrong_answers() -> None:
-    class Broken(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.full((len(x), 2), math.nan)
-
-    evaluation = evaluate(Broken(), problem(10))
-    assert evaluation.correct == 0 and math.isnan(evaluation.loss)
-
-
-def test_the_device_is_honoured() -> None:
-    """The meta device has no values: a network and data that were moved there fail to give a number, and say so."""
-    with pytest.raises((RuntimeError, NotImplementedError), match="[Mm]eta"):
-        evaluate(net(), problem(), "meta")
-    moved = problem().to("meta")
-    assert moved.images.device.type == moved.batch(slice(2))[0].device.type == "meta"
-
-
-def test_a_network_that_does_not_fit_its_data() -> None:
-    examples = problem()
-    check_fit(net(), examples, 2)
-    with pytest.raises(ModelError, match="2 logits; the data set has 3"):
-        check_fit(net(), examples, 3)
-    with pytest.raises(ModelError, match=r"fails on images of shape \(2, 1, 8, 8\)"):
-        check_fit(build("resnet20"), examples, 2)
-    with pytest.raises(ModelError, match=r"returned shape \(2, 1, 8, 8\)"):
-        check_fit(nn.Identity(), examples, 2)
 
 
 def test_threads() -> None:
