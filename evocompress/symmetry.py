@@ -170,9 +170,8 @@ def _assigned(weight: Tensor, step: float | Tensor, pool: Pool) -> tuple[Tensor,
     if pool not in get_args(Pool):
         raise ConfigError(f"pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}.")
     finite_number("step", step.item() if isinstance(step, Tensor) and step.numel() == 1 else step, zero=False)
-    weight = _wide(
-        weight
-    )  # a bin's expected count, and the difference of two levels, need more digits than halves have
+    # A bin's expected count, and the difference of two levels, need more digits than half precision has.
+    weight = _wide(weight)
     kernels = flat_kernels(weight) if pool == "kernel" else weight.reshape(1, -1)
     levels = kernels / step
     below = levels.detach().floor()

@@ -117,8 +117,7 @@ def constrain(layer: Layer, symmetry: str) -> Layer:
         The same layer.
 
     Raises:
-        ModelError: A layer without kernels, or whose weight is parametrised, made of other parameters, shared with
-            another layer, infinite or NaN.
+        ModelError: A layer without kernels, or whose weight is parametrised, made of other parameters, infinite or NaN.
         ConfigError: No such symmetry, one that the kernels cannot have, or one that leaves nothing but zeros.
 
     >>> layer = constrain(nn.Conv2d(3, 8, 5), "both-mirrors")
