@@ -39,8 +39,8 @@ BENCHMARKS: dict[str, list[str]] = {
         "benchmarks.linearconv_networks", "--data", "fashion_mnist", "--epochs", "5", "--precision", "bfloat16",
     ],
     "saccades": [
-        "benchmarks.saccades", "--width", "64", "--train", "10000", "--epochs", "8", "--cost-weights", "0.05", "0.2",
-        "--sequences", "8", "--precision", "bfloat16",
+        "benchmarks.saccades", "--width", "64", "--train", "10000", "--epochs", "6", "--cost-weights", "0.05", "0.2",
+        "--plans", "4/2", "7/7", "--sequences", "8", "--precision", "bfloat16",
     ],
 }  # fmt: skip
 

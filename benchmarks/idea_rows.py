@@ -38,10 +38,18 @@ def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:
 def saccades_rows(line: dict[str, Any]) -> Iterator[Row]:
     """The last line of benchmarks/saccades.py: each network, and how those with saccades compare with dense ones."""
     for entry in line.get("summary", []):
+        name, _, canvas = entry["data"].partition(" ")
+        shape = f"saccades, {' '.join([_DATA[name], canvas]).strip()}, {entry['seeds']} seeds: {entry['network']}"
         text = f"{100 * entry['test_accuracy']:.1f} %, {entry['multiply_adds'] / 1e6:.2f} M multiply-adds, "
         text += f"{entry['ms_per_100']:.1f} ms per 100 images"
-        yield Row(f"saccades, {entry['seeds']} seeds: {entry['network']}", text, "", None)
+        yield Row(shape, text, "", None)
         if "multiply_adds_against" in entry:
-            what = f"saccades, {entry['network']}: over the cheapest dense network as accurate"
             text = f"{entry['multiply_adds_ratio']:.2f}× the multiply-adds, {entry['ms_per_100_ratio']:.2f}× the time"
-            yield Row(what, text, "< 1", entry["multiply_adds_ratio"] < 1 and entry["ms_per_100_ratio"] < 1)
+            wins = entry["multiply_adds_ratio"] < 1 and entry["ms_per_100_ratio"] < 1
+            yield Row(f"{shape}: over the cheapest dense network as accurate", text, "< 1", wins)
+        if "deleted_chosen" in entry:
+            text = f"{100 * entry['deleted_chosen']:.1f} % against {100 * entry['deleted_others']:.1f} %"
+            faithful = entry["deleted_chosen"] < entry["deleted_others"]
+            yield Row(f"{shape}: accuracy after deletion of chosen against other blocks", text, "lower", faithful)
+        if "verdict" in entry:
+            yield Row(f"{shape}: against dense ones", entry["verdict"], "", None)

@@ -1,15 +1,17 @@
 """Saccades against dense networks on Fashion-MNIST: accuracy, multiply-adds that are really done, and wall time.
 
     python -m benchmarks.saccades [--data fashion_mnist] [--epochs 10] [--seeds 3] [--train 20000] [--width 32]
-        [--cost-weights 0.02 0.05 0.1 0.3] [--consistency-weights 0.3 1] [--sequences 4 8] [--device cpu]
-        [--threads 1] [--weights FOLDER] [--precision bfloat16]
+        [--cost-weights 0.02 0.05 0.1 0.3] [--consistency-weights 0.3 1] [--plans 4/2 7/7] [--sequences 4 8]
+        [--canvas 56] [--device cpu] [--threads 1] [--weights FOLDER] [--precision bfloat16]
 
 One network (`saccade_cnn`) in all its forms: dense with 3×3 kernels at the full, three quarters and half of the width,
-dense with 5×5, and with saccades at several weights of their cost; beside it the second form, which reads the K best
-blocks as a sequence. With `--consistency-weights` each weight of the cost is trained with each of these too, for gates
-that decide alike on corrupted images; such a step takes three times as long. Adam at 2e-3 along half a cosine, batches
-of 64, the cost's weight rising along the first third. `--precision bfloat16` trains in mixed precision; tests and times
-are of float32. Accuracy is that of the last weights on the test images, which nothing is chosen on.
+dense with 5×5, and with saccades at several weights of their cost and with several plans (the side of a block, and how
+much smaller an image the gate sees); beside it the second form, which reads the K best blocks as a sequence. `--canvas`
+puts each image at a random place of a larger black one, so that most of what is seen is empty. With
+`--consistency-weights` each weight of the cost is trained with each of these too, for gates that decide alike on
+corrupted images; such a step takes three times as long. Adam at 2e-3 along half a cosine, batches of 64, the cost's
+weight rising along the first third. `--precision bfloat16` trains in mixed precision; tests and times are of float32.
+Accuracy is that of the last weights on the test images, which nothing is chosen on.
 
 Prints a JSON line for each run. Time is the least of several repetitions over the same 1 000 test images in batches of
 100, the networks of a seed taking turns. `deleted_chosen` and `deleted_others` are accuracies after deletion of blocks
@@ -24,6 +26,7 @@ there is nothing to compare with. `benchmarks.saccade_layer` times one layer alo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import statistics
@@ -32,11 +35,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from evocompress.data import Examples, Splits, load
-from evocompress.errors import ModelError
+from evocompress.data.examples import SPLITS
+from evocompress.errors import DataError, ModelError
 from evocompress.evaluation import evaluate
 from evocompress.layers.saccade_consistency import corrupt, gate_agreement
 from evocompress.layers.saccade_cost import multiply_adds
@@ -45,11 +50,12 @@ from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
 from evocompress.threads import limit_threads
 from evocompress.weights import write_weights
 
-__all__ = ["milliseconds", "one_seed", "summary", "train", "variants"]
+__all__ = ["milliseconds", "on_canvas", "one_seed", "summary", "train", "variants"]
 
 _RATE, _BATCH, _RAMP = 2e-3, 64, 1 / 3
 _TIMED, _REPEATS = 1000, 5
 _CORRUPTION = 1
+_SHARED = ("data", "network", "epochs", "train_images", "parameters")
 _MEANS = ("deleted_chosen", "deleted_others", "corrupted_accuracy", "gate_agreement", "chosen")
 
 
@@ -59,6 +65,7 @@ def variants(
     cost_weights: Sequence[float],
     sequences: Sequence[int],
     consistency_weights: Sequence[float] = (),
+    plans: Sequence[tuple[int, int]] = ((4, 2),),
 ) -> dict[str, dict[str, Any]]:
     """The options of each network, by the name that it has in the table."""
     shape = {"classes": data.classes, "in_channels": data.train.images.shape[1]}
@@ -66,16 +73,37 @@ def variants(
         f"dense 3×3, width {part}": {**shape, "width": part, "dense": 3} for part in (width, width * 3 // 4, width // 2)
     }
     found[f"dense 5×5, width {width}"] = {**shape, "width": width, "dense": 5}
-    found |= {f"saccades, cost {weight:g}": {**shape, "width": width, "cost_weight": weight} for weight in cost_weights}
-    found |= {
-        f"saccades, cost {cost:g}, consistency {weight:g}": {
-            **shape, "width": width, "cost_weight": cost, "consistency_weight": weight,
-        }
-        for cost in cost_weights
-        for weight in consistency_weights
-    }  # fmt: skip
+    for block, reduction in plans:
+        for cost in cost_weights:
+            mine = {**shape, "width": width, "block": block, "reduction": reduction, "cost_weight": cost}
+            name = f"saccades {block}/{reduction}, cost {cost:g}"
+            found[name] = mine
+            found |= {f"{name}, consistency {w:g}": {**mine, "consistency_weight": w} for w in consistency_weights}
     found |= {f"sequence, k {k}": {**shape, "width": 2 * width, "k": k} for k in sequences}
     return found
+
+
+def on_canvas(data: Splits, side: int, seed: int = 0) -> Splits:
+    """The same images (n, c, h, w), each at a random place of a black square of `side` pixels."""
+
+    def placed(examples: Examples, number: int) -> Examples:
+        count, channels, height, width = examples.images.shape
+        draws = np.random.default_rng([seed, number])
+        tops, lefts = draws.integers(0, side - height + 1, count), draws.integers(0, side - width + 1, count)
+        canvas = examples.images.new_zeros((count, channels, side, side))
+        for index, (top, left) in enumerate(zip(tops, lefts, strict=True)):
+            canvas[index, :, top : top + height, left : left + width] = examples.images[index]
+        return dataclasses.replace(examples, images=canvas)
+
+    if side < max(data.train.images.shape[2:]):
+        raise DataError(f"a canvas of {side} pixels is smaller than images of {tuple(data.train.images.shape[2:])}")
+    parts = {name: placed(getattr(data, name), number) for number, name in enumerate(SPLITS)}
+    return dataclasses.replace(data, name=f"{data.name} on {side}×{side}", **parts)
+
+
+def _plan(text: str) -> tuple[int, int]:
+    block, reduction = text.split("/")
+    return int(block), int(reduction)
 
 
 def train(model: nn.Module, examples: Examples, epochs: int, seed: int, precision: str = "float32") -> None:
@@ -137,7 +165,7 @@ def one_seed(
         models[name] = model.to(device)
         train(model, data.train.to(device), epochs, seed, precision)
         if weights is not None:
-            stem = name.replace("×", "x").replace(",", "").replace(" ", "_")
+            stem = name.replace("×", "x").replace("/", "-").replace(",", "").replace(" ", "_")
             write_weights(model.state_dict(), weights / f"{stem}_{seed}.safetensors")
     images, _ = data.audit.to(device).batch(slice(0, _TIMED))
     times = milliseconds(models, images)
@@ -185,7 +213,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["network"], []).append(row)
-    table = [_mean(name, mine) for name, mine in groups.items()]
+    table = [_mean(mine) for mine in groups.values()]
     dense = [entry for entry in table if entry["network"].startswith("dense")]
     for entry in table:
         if entry in dense:
@@ -205,8 +233,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
-def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"network": name, "seeds": len(rows), "parameters": rows[0]["parameters"]}
+def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    entry: dict[str, Any] = {what: rows[0][what] for what in _SHARED}
+    entry["seeds"] = len(rows)
     for what in ("test_accuracy", "multiply_adds", "ms_per_100", *_MEANS):
         values = [float(row[what]) for row in rows if what in row]
         if values:
@@ -225,6 +254,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--cost-weights", type=float, nargs="*", default=[0.02, 0.05, 0.1, 0.3])
     parser.add_argument("--consistency-weights", type=float, nargs="*", default=[], help="beside none, for each cost")
+    plans = "BLOCK/REDUCTION of the saccade layers"
+    parser.add_argument("--plans", type=_plan, nargs="+", default=[(4, 2)], metavar="BLOCK/REDUCTION", help=plans)
+    parser.add_argument("--canvas", type=int, default=None, help="side of a black image that each image is put into")
     parser.add_argument("--sequences", type=int, nargs="*", default=[4, 8], help="K of the networks that read blocks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
@@ -233,13 +265,14 @@ def main() -> None:
     arguments = parser.parse_args()
     limit_threads(arguments.threads)
     data = load(arguments.data, options={"train": arguments.train} if arguments.train else {})
-    options = variants(
-        data, arguments.width, arguments.cost_weights, arguments.sequences, arguments.consistency_weights
-    )
+    if arguments.canvas:
+        data = on_canvas(data, arguments.canvas)
+    given = [getattr(arguments, name) for name in ("width", "cost_weights", "sequences", "consistency_weights")]
+    options = variants(data, *given, plans=arguments.plans)
     rows = []
     for seed in range(arguments.seeds):
-        given = {name: getattr(arguments, name) for name in ("epochs", "device", "weights", "precision")}
-        for row in one_seed(data, options, seed=seed, **given):
+        named = {name: getattr(arguments, name) for name in ("epochs", "device", "weights", "precision")}
+        for row in one_seed(data, options, seed=seed, **named):
             print(json.dumps(row), flush=True)
             rows.append(row)
     print(json.dumps({"benchmark": "saccades", "summary": summary(rows)}))
