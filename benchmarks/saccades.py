@@ -11,7 +11,8 @@ puts each image at a random place of a larger black one, so that most of what is
 `--consistency-weights` each weight of the cost is trained with each of these too, for gates that decide alike on
 corrupted images; such a step takes three times as long. Adam at 2e-3 along half a cosine, batches of 64, the cost's
 weight rising along the first third. `--precision bfloat16` trains in mixed precision; tests and times are of float32.
-Accuracy is that of the last weights on the test images, which nothing is chosen on.
+Accuracy is that of the last weights on the test images, which nothing is chosen on. With `--weights` networks are kept
+in a folder, and those that are there are measured, not trained again: use one folder for one set of other options.
 
 Prints a JSON line for each run. Time is the least of several repetitions over the same 1 000 test images in batches of
 100, the networks of a seed taking turns. `deleted_chosen` and `deleted_others` are accuracies after deletion of blocks
@@ -48,7 +49,7 @@ from evocompress.layers.saccade_cost import multiply_adds
 from evocompress.layers.saccade_maps import deletion_test, saccade_maps
 from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
 from evocompress.threads import limit_threads
-from evocompress.weights import write_weights
+from evocompress.weights import read_weights, write_weights
 
 __all__ = ["milliseconds", "on_canvas", "one_seed", "summary", "train", "variants"]
 
@@ -163,10 +164,15 @@ def one_seed(
         torch.manual_seed(seed)
         model: nn.Module = saccade_sequence(**mine) if "k" in mine else SaccadeCNN(**mine)
         models[name] = model.to(device)
+        stem = name.replace("×", "x").replace("/", "-").replace(",", "").replace(" ", "_")
+        kept = weights / f"{stem}_{seed}.safetensors" if weights is not None else None
+        if kept is not None and kept.exists():
+            model.load_state_dict(read_weights(kept))
+            model.eval()
+            continue
         train(model, data.train.to(device), epochs, seed, precision)
-        if weights is not None:
-            stem = name.replace("×", "x").replace("/", "-").replace(",", "").replace(" ", "_")
-            write_weights(model.state_dict(), weights / f"{stem}_{seed}.safetensors")
+        if kept is not None:
+            write_weights(model.state_dict(), kept)
     images, _ = data.audit.to(device).batch(slice(0, _TIMED))
     times = milliseconds(models, images)
     rows = []
@@ -261,7 +267,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--weights", type=Path, default=None, help="a folder for the trained weights")
+    parser.add_argument(
+        "--weights", type=Path, default=None, help="a folder for the trained weights; what it has is not trained again"
+    )
     arguments = parser.parse_args()
     limit_threads(arguments.threads)
     data = load(arguments.data, options={"train": arguments.train} if arguments.train else {})

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from evocompress.cli import app as whole_app
 from evocompress.errors import ModelError
+from evocompress.layers import saccade
 from evocompress.layers.saccade import KERNELS, SaccadeConv2d
 from evocompress.networks.saccade_cnn import SaccadeCNN
 from evocompress.weights import write_weights
@@ -26,9 +27,11 @@ pytestmark = pytest.mark.usefixtures("seeded")
 @pytest.mark.parametrize("size", [(16, 16), (10, 7), (1, 5), (13, 24)], ids=str)
 @pytest.mark.parametrize(("block", "reduction"), [(4, 2), (3, 1), (8, 8)])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("cached", [1, 1 << 12, 1 << 22])  # patches one by one, some, all at once
 def test_gathered_is_the_masked_dense_computation(
-    size: tuple[int, int], block: int, reduction: int, bias: bool
+    size: tuple[int, int], block: int, reduction: int, bias: bool, cached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(saccade, "_CACHED_BYTES", cached)
     layer = undecided(SaccadeConv2d(3, 5, block=block, reduction=reduction, bias=bias)).eval()
     images = torch.randn(12, 3, *size)
     output = layer(images)

@@ -22,6 +22,7 @@ __all__ = ["KERNELS", "SaccadeConv2d"]
 KERNELS = (0, 3, 5)
 """The kernel's side for each decision; 0: nothing is computed, and the output is zero."""
 _HALO = KERNELS[-1] // 2
+_CACHED_BYTES = 1 << 22  # of patches that a core gathers before it convolves them; more are slower to come back to
 _START = (0.0, 2.0, 0.0)  # logits of a fresh gate: mostly 3×3, so that the layer starts as a plain convolution
 
 
@@ -81,24 +82,24 @@ class SaccadeConv2d(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, in_channels, h, w) to (n, out_channels, h, w); what the gate decided is then in `reading`."""
-        padded, logits = self._look(images)
+        whole_blocks, logits = self._look(images)
         if self.training:
             selection = self._select(logits)
-            output = self._everywhere(padded, selection)
+            output = self._everywhere(whole_blocks, selection)
             choices = selection.detach().argmax(1)
         else:
             choices = logits.argmax(1)
-            output = self._everywhere(padded, _one_hot(logits)) if self._watched() else self._gathered(padded, choices)
-            output = self._undecided(output, logits)
+            compute, what = (self._everywhere, _one_hot(logits)) if self._watched() else (self._gathered, choices)
+            output = self._undecided(compute(whole_blocks, what), logits)
         height, width = images.shape[-2:]
         self.reading = Reading(choices, logits.softmax(1), self.block, (height, width))
         return output[..., :height, :width]
 
     def dense(self, images: Tensor) -> Tensor:
         """What evaluation mode computes, by both convolutions everywhere and a mask: slow, to compare with."""
-        padded, logits = self._look(images)
+        whole_blocks, logits = self._look(images)
         height, width = images.shape[-2:]
-        return self._undecided(self._everywhere(padded, _one_hot(logits)), logits)[..., :height, :width]
+        return self._undecided(self._everywhere(whole_blocks, _one_hot(logits)), logits)[..., :height, :width]
 
     def expected_multiply_adds(self) -> Tensor:
         """Of one of the last images, on average over the gate's probabilities, with the gate's own; differentiable.
@@ -132,16 +133,15 @@ class SaccadeConv2d(nn.Module):
         return self.reading
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The images on whole blocks with a halo around them, and the gate's logits."""
+        """The images on whole blocks, and the gate's logits."""
         if images.ndim != 4 or images.shape[1] != self.in_channels or 0 in images.shape[-2:]:
             raise ModelError(
                 f"images are {tuple(images.shape)}; they must be (n, {self.in_channels}, h, w) with pixels"
             )
         down, right = (-side % self.block for side in images.shape[-2:])
-        padded = nn.functional.pad(images, (_HALO, _HALO + right, _HALO, _HALO + down))
-        # Pooling what is no cutting of a larger tensor is several times faster.
-        inner = padded[..., _HALO:-_HALO, _HALO:-_HALO] if down or right else images
-        return padded, self.gate(inner)
+        if down or right:
+            images = nn.functional.pad(images, (0, right, 0, down))
+        return images, self.gate(images)
 
     def _select(self, logits: Tensor) -> Tensor:
         """One decision for each block as 0 and 1 (n, 3, rows, columns), with the gradient of the soft one."""
@@ -151,7 +151,8 @@ class SaccadeConv2d(nn.Module):
         soft = (logits / self.temperature).softmax(1)
         return _one_hot(logits) - soft.detach() + soft
 
-    def _everywhere(self, padded: Tensor, selection: Tensor) -> Tensor:
+    def _everywhere(self, images: Tensor, selection: Tensor) -> Tensor:
+        padded = nn.functional.pad(images, (_HALO,) * 4)
         masks = self._on_pixels(selection)
         output: Tensor = self.narrow(padded[..., 1:-1, 1:-1]) * masks[:, 1:2] + self.wide(padded) * masks[:, 2:]
         return output
@@ -165,23 +166,25 @@ class SaccadeConv2d(nn.Module):
         """(n, d, rows, columns) to (n, d, rows·block, columns·block)."""
         return blocks.repeat_interleave(self.block, 2).repeat_interleave(self.block, 3)
 
-    def _gathered(self, padded: Tensor, choices: Tensor) -> Tensor:
+    def _gathered(self, images: Tensor, choices: Tensor) -> Tensor:
         side, (count, rows, columns) = self.block, choices.shape
-        height, width = padded.shape[-2:]
-        pixels = padded.permute(0, 2, 3, 1).reshape(-1, self.in_channels)
+        # No copy where channels come last, as they do in our networks.
+        pixels = images.permute(0, 2, 3, 1).reshape(-1, self.in_channels)
         # Written in runs of `side` pixels, which lie next to each other in memory: twice as fast as a view of blocks.
-        runs = padded.new_zeros(count * rows * side * columns, side * self.out_channels)
+        runs = images.new_zeros(count * rows * side * columns, side * self.out_channels)
         for decision, convolution in ((1, self.narrow), (2, self.wide)):
-            image, row, column = (choices == decision).nonzero(as_tuple=True)
-            if not len(image):
-                continue
-            cut, across = _HALO - KERNELS[decision] // 2, side + KERNELS[decision] - 1
-            first = (image * height + row * side + cut) * width + column * side + cut
-            patches = pixels.index_select(0, _offsets(first, across, across, width))
-            outputs = convolution(patches.view(-1, across, across, self.in_channels).permute(0, 3, 1, 2))
-            places = _offsets((image * rows + row) * side * columns + column, side, 1, columns)
-            outputs = outputs.permute(0, 2, 3, 1).reshape(len(places), -1)
-            runs.index_copy_(0, places, outputs.to(runs.dtype))
+            size = side + KERNELS[decision] - 1
+            chosen = (choices == decision).nonzero()
+            for where in torch.split(chosen, _patches_at_once(pixels, size)) if len(chosen) else ():
+                image, row, column = where.unbind(1)
+                inside, places = _patch_places(image, row, column, side=side, size=size, grid=(rows, columns))
+                patches = pixels.index_select(0, places)
+                # A copy of the images with zeros around them would touch every pixel, also where nothing is chosen.
+                patches.index_fill_(0, (~inside).nonzero().flatten(), 0.0)
+                outputs = convolution(patches.view(-1, size, size, self.in_channels).permute(0, 3, 1, 2))
+                lines = _offsets((image * rows + row) * side * columns + column, side, columns)
+                outputs = outputs.permute(0, 2, 3, 1).reshape(len(lines), -1)
+                runs.index_copy_(0, lines, outputs.to(runs.dtype))
         return runs.view(count, rows * side, columns * side, self.out_channels).permute(0, 3, 1, 2)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -194,7 +197,26 @@ def _one_hot(logits: Tensor) -> Tensor:
     return torch.zeros_like(logits).scatter_(1, likeliest, 1.0)
 
 
-def _offsets(first: Tensor, rows: int, columns: int, stride: int) -> Tensor:
-    """Places of rows × columns neighbours in a flat image of `stride` to a row, from each first one; flat, int64."""
-    down, across = (torch.arange(length, device=first.device) for length in (rows, columns))
-    return (first[:, None, None] + down[:, None] * stride + across).flatten()
+def _patches_at_once(pixels: Tensor, size: int) -> int:
+    """How many patches of `size`×`size` are gathered before they are convolved."""
+    if pixels.device.type != "cpu":
+        return len(pixels)
+    return max(_CACHED_BYTES // (size**2 * pixels[:1].nbytes), 1)
+
+
+def _offsets(first: Tensor, rows: int, stride: int) -> Tensor:
+    """Places of `rows` neighbours below each other in flat images of `stride` to a row, from each first one; flat."""
+    return (first[:, None] + torch.arange(rows, device=first.device) * stride).flatten()
+
+
+def _patch_places(
+    image: Tensor, row: Tensor, column: Tensor, *, side: int, size: int, grid: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Of each pixel of patches of `size`×`size` around blocks: is it in the image, and its place in flat images."""
+    height, width = (blocks * side for blocks in grid)
+    reach = torch.arange(size, device=image.device) - (size - side) // 2
+    down, across = row[:, None] * side + reach, column[:, None] * side + reach
+    inside = ((down >= 0) & (down < height))[:, :, None] & ((across >= 0) & (across < width))[:, None, :]
+    down, across = down.clamp_(0, height - 1), across.clamp_(0, width - 1)
+    places = (image[:, None, None] * height + down[:, :, None]) * width + across[:, None, :]
+    return inside.flatten(), places.flatten()
