@@ -14,6 +14,7 @@ from evocompress.codecs.deadzone import DeadZone
 from evocompress.config import Genes
 from evocompress.errors import ModelError
 from evocompress.groups import groups_of
+from evocompress.layers.linear_conv import LinearConv2d
 from evocompress.recipe import Recipe, Rule
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
@@ -126,7 +127,12 @@ class GenomeReader:
         check_replaces(plain, float(self.resolve(ends[0])["alpha"]))
         for genome in ends:
             check_plans(plain, self.architecture(genome), float(self.resolve(genome)["thin"]))
-        high = self.resolve(ends[1])
+        low, high = (self.resolve(end) for end in ends)
+        if high["correlation"] and low["alpha"] == 1 and not any(isinstance(m, LinearConv2d) for m in plain.modules()):
+            raise ModelError(
+                "gene correlation: no convolution has primary filters, on which it acts; take it out, or let alpha be "
+                "below 1, such as alpha = [0.25, 1.0]"
+            )
         asked = [name for name in _OF_KERNELS if high[name]]
         # Plans may bring kernels; LinearConv, whose conversion takes time, neither brings nor takes any.
         forms = (dataclasses.replace(self.architecture(genome), alpha=1.0) for genome in ends)

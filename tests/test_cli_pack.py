@@ -124,6 +124,8 @@ _ON_NOISE = ("--model", "digits_cnn", "--noise", "1x8x8")
             "--fit-confidence needs --model and --data",
         ),
         (("--model", "digits_cnn"), "belong together"),
+        (("--set", "width=8"), "--set width=8: gives options to a network; name it with --model."),
+        ((*_ON_NOISE, "--set", "widht=8"), "--model: network 'digits_cnn': unknown option 'widht'"),
         (("--data", "digits"), "belong together"),
         (("--model", "digits_cnn", "--data", "digits", "--noise", "1x8x8"), "exclude each other"),
         (("--model", "digits_cnn", "--noise", "1x8x8", "--max-loss-increase", "0.1"), "needs --model and --data"),
@@ -197,6 +199,17 @@ def test_a_file_without_names_is_packed_anew(trained: Path, digits: Splits, tmp_
     invoke("pack", nameless, "-o", output, *_ON_NOISE, "--samples", 50, "--rate-weight", "1e-5", "--preset", "fast")
     assert evocompress.unpack(output.read_bytes()).keys() == safetensors.torch.load_file(trained).keys()
     assert loss(output, digits) == pytest.approx(loss(trained, digits), abs=0.1)
+
+
+def test_a_network_is_given_its_options(tmp_path: Path) -> None:
+    state = build("saccade_cnn", {"width": 4, "block": 2}).state_dict()
+    path, output, back = (tmp_path / name for name in ("w.safetensors", "w.evc", "back.safetensors"))
+    safetensors.torch.save_file(state, path)
+    network = ("--model", "saccade_cnn", "--set", "width=4", "--set", "block=2")
+    noise = ("--noise", "1x8x8", "--samples", 20, "--preset", "fast")
+    assert invoke("pack", path, "-o", output, *network, *noise, "--no-names").exit_code == 0
+    assert invoke("unpack", output, "-o", back, *network).exit_code == 0
+    assert safetensors.torch.load_file(back).keys() == state.keys()
 
 
 def test_factors_are_calibrated_and_unpacked_with_the_plain_network(

@@ -14,6 +14,7 @@ from evocompress.config import Genes
 from evocompress.errors import ModelError
 from evocompress.genome import DEFAULT_CODECS, TRAINING_GENES, GenomeReader
 from evocompress.groups import GROUPS, groups_of, layer_groups
+from evocompress.layers import convert
 from evocompress.networks import build
 from evocompress.search.space import Choice, Float, Integer
 from evocompress.training import TrainingGenes
@@ -154,6 +155,15 @@ def test_genes_of_kernels_are_refused_for_a_network_without_any(gene: str) -> No
             reader.check(points)
         reader.check(nn.Sequential(points, nn.Conv1d(1, 2, 3)))
     GenomeReader(Genes(), {}).check(points)
+
+
+def test_the_gene_of_the_correlation_loss_needs_primary_filters() -> None:
+    plain = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 8, 3))
+    for strength in (0.1, (1e-3, 0.1)):
+        with pytest.raises(ModelError, match="gene correlation: no convolution has primary filters"):
+            GenomeReader(Genes(correlation=strength), {}).check(plain)
+        GenomeReader(Genes(correlation=strength, alpha=(0.5, 1.0)), {}).check(plain)
+        GenomeReader(Genes(correlation=strength), {}).check(convert(plain, 0.5))
 
 
 def test_a_plan_may_bring_the_kernels_that_genes_act_on() -> None:

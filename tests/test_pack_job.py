@@ -161,11 +161,10 @@ def test_labels_that_do_not_fit_are_left_out_where_no_loss_on_them_is_asked_for(
 ) -> None:
     split = examples(20, 4, labelled=True)
     monkeypatch.setattr(pack_job, "load_data", lambda *_, **__: Splits("own", 9, split, split, split))
-    monkeypatch.setattr(pack_job, "build", lambda _: network())
     monkeypatch.setattr(pack_job, "load_formed", lambda _, model: model)  # it has 5 outputs, and not 9
-    assert not pack_job.on_data(Path("w"), "m", "d", 0, needs_labels=False).held_out.is_labelled
+    assert not pack_job.on_data(Path("w"), network(), "d", 0, needs_labels=False).held_out.is_labelled
     with pytest.raises(ModelError, match="gives 5 logits; the data set has 9 classes"):
-        pack_job.on_data(Path("w"), "m", "d", 0)
+        pack_job.on_data(Path("w"), network(), "d", 0)
 
 
 def test_a_network_that_is_broken_already_is_refused() -> None:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.cli.checks import about, check_output
+from evocompress.cli.network_options import NetworkOptions, check_settings, network_of
 from evocompress.errors import ModelError
 from evocompress.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import nn
 
     from evocompress.codecs import TensorInfo
     from evocompress.codecs.container import Contents
@@ -46,21 +49,20 @@ def unpack(
         str | None,
         typer.Option(help="The network that the file is of, or module:factory: gives the names to a file without."),
     ] = None,
+    settings: NetworkOptions = None,
 ) -> None:
     """Decode a file to safetensors, with the original names, shapes and dtypes."""
     from evocompress.weights import unpack_file
 
     check_output(output, [file])
-    tensors, weights = unpack_file(file, output, None if model is None else _names_of(model))
+    check_settings(model, settings)
+    names = None if model is None else _names_of(model, network_of(model, settings))
+    tensors, weights = unpack_file(file, output, names)
     typer.echo(f"{output}: {counted(tensors, 'tensor')}, {counted(weights, 'weight')}")
 
 
-def _names_of(model: str) -> Callable[[Contents], list[str]]:
+def _names_of(model: str, network: nn.Module) -> Callable[[Contents], list[str]]:
     from evocompress.loading import fitting_names
-    from evocompress.networks import build
-
-    with about("--model", model, ModelError):
-        network = build(model)
 
     def names(contents: Contents) -> list[str]:
         with about("--model", model, ModelError):

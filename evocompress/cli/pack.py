@@ -12,6 +12,7 @@ import typer
 
 from evocompress.cli.checks import about, check_device, check_output
 from evocompress.cli.files import size_line
+from evocompress.cli.network_options import NetworkOptions, check_settings, network_of
 from evocompress.cli.pack_options import (
     check_combinations,
     check_loss_increase,
@@ -59,6 +60,7 @@ def pack(
     model: Annotated[
         str | None, typer.Option(help="Calibrate: a network's name, or module:factory that returns a torch module.")
     ] = None,
+    settings: NetworkOptions = None,
     data: Annotated[
         str | None, typer.Option(help="Calibrate: a data set's name, or module:loader, as in a configuration.")
     ] = None,
@@ -110,6 +112,7 @@ def pack(
     130. Where none did, nothing is written.
     """
     check_combinations(given_options(context))
+    check_settings(model, settings)
     check_rate_weight(rate_weight)
     check_loss_increase(max_loss_increase)
     check_output(output, [weights])
@@ -129,12 +132,13 @@ def pack(
 
     state, known = read_weights(weights), None
     if model is not None:
+        network = network_of(model, settings)
         with about("--model", model, ModelError):
             if data is not None:
                 on_labels = fit_confidence or max_loss_increase is not None
-                known = on_data(weights, model, data, seed, needs_labels=on_labels)
+                known = on_data(weights, network, data, seed, needs_labels=on_labels)
             else:
-                known = on_noise(weights, model, noise or "", samples, seed)
+                known = on_noise(weights, network, noise or "", samples, seed)
             state = read_weights(weights, functools.partial(names_for, known.model))  # with the network's names
     job = PackJob(fold_statistics(state) if inference else state, recipe)
     if known is not None:

@@ -23,7 +23,6 @@ from evocompress.data.noise import noise_images
 from evocompress.errors import ModelError
 from evocompress.evaluation import calibration_examples, check_fit
 from evocompress.loading import load_formed
-from evocompress.networks import build
 from evocompress.packing import pack
 from evocompress.prior import size_prior
 from evocompress.recipe import Recipe
@@ -46,22 +45,22 @@ class Known(NamedTuple):
     held_out: Examples
 
 
-def on_data(weights: Path, model: str, data: str, seed: int, *, needs_labels: bool = True) -> Known:
-    """A network with these weights, in the form of their file, and a data set's training and validation examples.
+def on_data(weights: Path, plain: torch.nn.Module, data: str, seed: int, *, needs_labels: bool = True) -> Known:
+    """The network with these weights, in the form of their file, and a data set's training and validation examples.
 
     Unless a loss on labels is asked for, labels that the network's outputs do not fit are left out.
     """
     splits = load_data(data, seed=seed)
-    network = load_formed(weights, build(model))
+    network = load_formed(weights, plain)
     if needs_labels:
         check_fit(network, splits.train, splits.classes)
         return Known(network, splits.train, splits.validation)
     return Known(network, splits.train, calibration_examples(network, splits.validation, splits.classes))
 
 
-def on_noise(weights: Path, model: str, shape: str, samples: int, seed: int) -> Known:
-    """A network with these weights, in the form of their file, and noise, which has no labels."""
-    network, noise = load_formed(weights, build(model)), noise_images(shape, samples + _JUDGES, seed)
+def on_noise(weights: Path, plain: torch.nn.Module, shape: str, samples: int, seed: int) -> Known:
+    """The network with these weights, in the form of their file, and noise, which has no labels."""
+    network, noise = load_formed(weights, plain), noise_images(shape, samples + _JUDGES, seed)
     check_fit(network, noise, 1)
     return Known(network, noise.take(torch.arange(samples)), noise.take(torch.arange(samples, len(noise))))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evocompress.cli.checks import check_output
+from evocompress.cli.network_options import NetworkOptions
 from evocompress.errors import ConfigError, DataError, EvocompressError, ModelError
 
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ def saccades(
     model: Annotated[
         str | None, typer.Option(help="The network: a name, or module:factory. Default that of --run, or saccade_cnn.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Give the network an option: --set width=16. Repeatable.")
-    ] = None,
+    settings: NetworkOptions = None,
     run: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A run folder: its network, with options, and its data.")
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write.")] = Path("saccades.png"),
     image: Annotated[
         Path | None,
-        typer.Option(help="A picture (PNG, JPEG …). With --data it is scaled and normalised as that data is."),
+        typer.Option(
+            help="A picture (PNG, JPEG …). With --data its middle is cut out, scaled and normalised as that data is."
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="A data set's name, or module:loader.")] = None,
     index: Annotated[int, typer.Option(help="Which of the data set's audit images.", min=0)] = 0,
@@ -67,7 +68,11 @@ def saccades(
     from evocompress.loading import load
     from evocompress.networks import build
 
-    network = load(weights, build(source.model, source.model_options))
+    network = build(source.model, source.model_options)
+    try:
+        load(weights, network)
+    except ModelError as error:
+        raise ModelError(f"{error} It is {source.told()}; --set gives it others, --run those of a run.") from error
     pixels, name = _image(network, image, source, index)
     readings, answer = _look(network, pixels, name)
     work = multiply_adds(network, pixels)
@@ -87,6 +92,11 @@ class _Source:
     data: str | None
     data_options: Mapping[str, Any]
     seed: int
+
+    def told(self) -> str:
+        """The network, with its options."""
+        options = ", ".join(f"{name}={value}" for name, value in self.model_options.items())
+        return f"{self.model} with {options or 'its own options'}"
 
 
 def _source(
@@ -153,7 +163,7 @@ def _picture(path: Path, network: nn.Module, examples: Examples | None) -> Tenso
 
     with wants("report"):
         import numpy as np
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, ImageOps, UnidentifiedImageError
     channels = examples.images.shape[1] if examples is not None else _channels(network)
     if channels not in (_GREY, _COLOUR):
         raise ModelError(f"the network takes images of {channels} channels; a picture can be made grey (1) or RGB (3)")
@@ -163,7 +173,8 @@ def _picture(path: Path, network: nn.Module, examples: Examples | None) -> Tenso
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as failure:
         raise DataError(f"--image {path}: {getattr(failure, 'strerror', None) or failure}") from None
     if examples is not None:
-        picture = picture.resize((examples.images.shape[3], examples.images.shape[2]), Image.Resampling.LANCZOS)
+        size = (examples.images.shape[3], examples.images.shape[2])
+        picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)  # the middle: nothing is stretched
     values = np.asarray(picture, dtype=np.uint8).reshape(picture.height, picture.width, channels)
     pixels = torch.from_numpy(values.copy()).permute(2, 0, 1)[None]
     if examples is None:

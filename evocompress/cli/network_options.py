@@ -1,0 +1,45 @@
+"""The option `--set` of commands that build a network: what its factory is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evocompress.cli.checks import about
+from evocompress.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["NetworkOptions", "check_settings", "network_of"]
+
+NetworkOptions = Annotated[
+    list[str] | None, typer.Option("--set", help="Give the network an option: --set width=16. Repeatable.")
+]
+
+
+def check_settings(model: str | None, settings: Sequence[str] | None) -> None:
+    """Refuse `--set` without `--model`.
+
+    Raises:
+        ConfigError: There is no network to give options to.
+    """
+    if settings and model is None:
+        raise ConfigError(f"--set {settings[0]}: gives options to a network; name it with --model.")
+
+
+def network_of(model: str, settings: Sequence[str] | None) -> nn.Module:
+    """The network that `--model` and `--set` name, freshly initialised.
+
+    Raises:
+        ConfigError: A setting is no NAME=VALUE.
+        ModelError: There is no such network, or it has no such option.
+    """
+    from evocompress.config import override_values
+    from evocompress.networks import build
+
+    options = override_values({}, settings or ())
+    with about("--model", model, ModelError):
+        return build(model, options)
