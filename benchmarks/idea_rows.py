@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.pack_rows import Row
 
-__all__ = ["ideas_rows", "linearconv_rows", "saccades_rows"]
+__all__ = ["freeze_rows", "ideas_rows", "linearconv_rows", "saccades_rows"]
 
 _DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "mnist": "MNIST"}
 _VARIANTS = {"plain": "plain", "full": "alpha 0.5", "low": "alpha 0.5, rank 0.05"}
@@ -24,6 +25,16 @@ def ideas_rows(line: dict[str, Any]) -> Iterator[Row]:
         if idea["bytes_ratio"]:
             text = "{:.2f}× ({:.2f} to {:.2f})".format(*idea["bytes_ratio"])
             yield Row(what + "bytes at equal accuracy", text, "", None)
+
+
+def freeze_rows(line: dict[str, Any]) -> Iterator[Row]:
+    """Kernels snapped in several steps against all at once, fine-tuned for as long."""
+    if line["steps"] < 2:
+        return
+    mean, sd = line["points_less_at_once"]
+    share, error = f"{100 * line['frozen']:.0f} %", sd / math.sqrt(line["seeds"])
+    what = f"digits, {line['seeds']} seeds: {share} of the kernels snapped in {line['steps']} steps, less at once"
+    yield Row(what, f"{mean:+.1f} ± {error:.1f} points (standard error)", "> 0", mean > 0)
 
 
 def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.idea_rows import ideas_rows, linearconv_rows, saccades_rows
+from benchmarks.idea_rows import freeze_rows, ideas_rows, linearconv_rows, saccades_rows
 from benchmarks.pack_rows import Row, memory_rows, others_rows, resnet20_rows, speed_rows
 
 
@@ -82,6 +82,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "speed": speed_rows,
     "memory": memory_rows,
     **dict.fromkeys(("ideas", "ideas_connections", "ideas_saccades"), ideas_rows),
+    "symmetry_freeze": freeze_rows,
     "linearconv_networks": linearconv_rows,
     "saccades": saccades_rows,
 }
