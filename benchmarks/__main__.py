@@ -39,6 +39,16 @@ BENCHMARKS: dict[str, list[str]] = {
     "linearconv_networks": [
         "benchmarks.linearconv_networks", "--data", "fashion_mnist", "--epochs", "5", "--precision", "bfloat16",
     ],
+    "linearconv_cifar10": [
+        "benchmarks.linearconv_networks", "--data", "cifar10", "--epochs", "5", "--precision", "bfloat16",
+    ],
+    "linearconv_mnist": [
+        "benchmarks.linearconv_networks", "--data", "mnist", "--epochs", "2", "--precision", "bfloat16",
+    ],
+    "linearconv_vgg11": [
+        "benchmarks.linearconv_networks", "--networks", "vgg11", "--data", "cifar10", "fashion_mnist", "--seeds", "1",
+        "--train", "20000", "--epochs", "4", "--precision", "bfloat16",
+    ],
     "saccades": [
         "benchmarks.saccades", "--width", "64", "--train", "10000", "--epochs", "6", "--cost-weights", "0.05", "0.2",
         "--plans", "4/2", "7/7", "--sequences", "8", "--precision", "bfloat16",
