@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.connections import ConnectionPlan
-from evocompress.errors import EvocompressError, ModelError
+from evocompress.connections_drawn import foreseen
+from evocompress.errors import ConfigError, EvocompressError, ModelError
 from evocompress.layers import LinearConv2d, compare, convert
-from evocompress.layers.exchange import exchanged, linear_conv_like
+from evocompress.layers.exchange import exchanged, linear_conv_like, tagged
 from evocompress.layers.geometry import share
-from evocompress.layers.overprovisioned_base import OverProvisioned
-from evocompress.layers.overprovisioned_replan import replanned
+from evocompress.layers.overprovisioned_base import OverProvisioned, stored_plan
+from evocompress.layers.overprovisioned_replan import replanned, unset
 
 __all__ = [
     "PLAIN",
@@ -139,7 +140,7 @@ def changed(network: nn.Module, plain: nn.Module, architecture: Architecture) ->
         for name, module in network.named_modules()
         if isinstance(module, LinearConv2d) and not isinstance(base.get(name), LinearConv2d)
     }
-    new: dict[nn.Module, nn.Module] = {module: module.folded() for module in own.values()}
+    new: dict[nn.Module, nn.Module] = {module: tagged(module.folded(), module) for module in own.values()}
     for name, layer in _over_provisioned(network).items():
         factory = base.get(name)
         plan = architecture.plan(factory.genes if isinstance(factory, OverProvisioned) else layer.genes)
@@ -222,7 +223,7 @@ def formed(plain: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         if isinstance(module, nn.Conv2d) and "primary" in held:
             layer = _empty_layer(module, held)
         elif isinstance(module, OverProvisioned) and "plan" in held:
-            layer = _planned_layer(module, held["plan"])
+            layer = _planned_layer(module, held)
         if layer is not None:
             new[module] = layer
     return exchanged(network, new)
@@ -264,14 +265,18 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def _planned_layer(module: OverProvisioned, plan: Tensor) -> OverProvisioned | None:
-    """The layer with a plan that a file holds; None where it is none, or none for this layer, or has no values yet."""
-    if plan.is_meta:
+def _planned_layer(module: OverProvisioned, held: Mapping[str, Tensor]) -> OverProvisioned | None:
+    """The layer with a plan that a file holds; None where it is none, or none for this layer and these values."""
+    genes = stored_plan(held["plan"])
+    if genes is None or genes == module.genes:
         return None
     try:
-        genes = ConnectionPlan.from_bytes(bytes(plan.flatten().tolist()))
-        return None if genes == module.genes else replanned(module, genes)
-    except (EvocompressError, TypeError, ValueError):  # no bytes at all, or not those of a plan
+        # A plan may make a thousand times as many links as the file has, and those would first be drawn.
+        kernel, links = foreseen(genes, module.out_shape, module.in_shape)
+        shapes = _shapes(held)
+        fits = shapes.get("kernel", ()) == kernel and math.prod(shapes.get("links", (0,))) >= links
+        return unset(module, genes) if fits else None
+    except ConfigError:
         return None
 
 
@@ -291,4 +296,4 @@ def _empty_layer(module: nn.Conv2d, factors: Mapping[str, Tensor]) -> LinearConv
     layer = linear_conv_like(module, primaries / in_group, rank).to_empty(device=module.weight.device)
     if "is_primary" in factors:  # a mask, in whatever dtype a file has it
         layer.is_primary = torch.zeros(module.out_channels, dtype=torch.bool, device=module.weight.device)
-    return layer
+    return tagged(layer, module)

@@ -6,31 +6,18 @@ density at their distance. So a file holds the plan, and no mask.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import itertools
 import math
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.connections import UNITS, ConnectionPlan
-from evocompress.connections_checks import checked_plan, lengths
-from evocompress.connections_hash import hashed, hashed_rows
-from evocompress.errors import ConfigError
+from evocompress.connections import ConnectionPlan
+from evocompress.connections_layer import MAX_CONNECTIONS, Ints, PlannedLayer, Shape
 
-__all__ = ["MAX_CONNECTIONS", "MAX_PAIRS", "Connections", "Shape", "check_fits", "connect", "mask", "origins"]
+__all__ = ["Connections", "check_fits", "connect", "foreseen", "mask"]
 
-Shape: TypeAlias = tuple[int, ...]
-Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
-
-#: Connections that a layer may have, and values of its kernel, inputs and outputs; and pairs of places that may be
-#: looked at to find connections: a few GB, a minute.
-MAX_CONNECTIONS, MAX_PAIRS = 1 << 26, 1 << 29
-
-_HALF, _UNITS = np.uint64(32), np.uint64(UNITS)
 
 
 class Connections(NamedTuple):
@@ -73,7 +60,26 @@ def mask(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> Bools:
 
 def check_fits(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> None:
     """Refuse what `connect` refuses without drawing anything, the same arguments with the same errors."""
-    _Layer(plan, out_shape, in_shape).check()
+    PlannedLayer(plan, out_shape, in_shape).check()
+
+
+def foreseen(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> tuple[Shape, int]:
+    """The shape of the kernel, () for none, and a number of links that a plan hardly has fewer of; nothing is drawn.
+
+    Arguments and errors are those of `connect`. A sum of independent X ≥ 0 is t below its mean with a chance of at most
+    exp(-t² / (2·Σ E[X²])) (Maurer, 2003); here that is e^-50.
+
+    >>> foreseen(ConnectionPlan(kernel=3, near=1.0, decay=1.0), (4, 28, 28), (1, 28, 28))
+    ((4, 1, 3, 3), 10965)
+    """
+    layer = PlannedLayer(plan, out_shape, in_shape)
+    layer.check()
+    mean, squares = 0.0, 0.0
+    for phase in layer.every_phase:
+        number, each = layer.links_to_come(phase)
+        mean += float((number * each).sum())
+        squares += float((number * each**2).sum())
+    return layer.kernel_shape, max(math.floor(mean - 10 * math.sqrt(squares)), 0)
 
 
 def connect(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape, *, kernel: bool = True) -> Connections:
@@ -88,10 +94,10 @@ def connect(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape, *, kernel: 
     Raises:
         ConfigError: Shapes that do not go together or do not fit the plan, or more connections than `MAX_CONNECTIONS`.
     """
-    layer = _Layer(plan, out_shape, in_shape)
+    layer = PlannedLayer(plan, out_shape, in_shape)
     layer.check()
     parts, links = list[tuple[Ints, Ints, Ints]](), layer.n_kernel
-    for phase in itertools.product(*map(range, layer.phases)):
+    for phase in layer.every_phase:
         entries = layer.entries(phase, kernel=kernel or not plan.shared)
         outputs, inputs, which = layer.placed(entries, phase)
         used = np.bincount(which, minlength=len(entries.values)) > 0
@@ -107,180 +113,3 @@ def connect(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape, *, kernel: 
     if not plan.shared:
         return Connections(outputs[order], inputs[order], np.arange(len(order)), (), len(order))
     return Connections(outputs[order], inputs[order], weights[order], layer.kernel_shape, links - layer.n_kernel)
-
-
-def origins(plan: ConnectionPlan, outputs: int, inputs: int, places: int) -> Ints:
-    """Where the window of each output begins along one axis, int64 (outputs,); before the first input it is negative.
-
-    Args:
-        plan: The plan.
-        outputs, inputs: Places of the two layers along this axis.
-        places: Places of the kernel along it.
-
-    Raises:
-        ConfigError: With the plan's stride there are fewer outputs than that.
-    """
-    hull, where = plan.hull(places), np.arange(outputs, dtype=np.int64)
-    if not plan.stride:  # the centre of output y is at (2·y + 1)·inputs / (2·outputs) - 1/2; rounded down
-        return ((2 * where + 1) * inputs - hull * outputs) // (2 * outputs)
-    most = max((inputs + 2 * plan.padding - hull) // plan.stride + 1, 0)
-    if outputs > most:
-        raise ConfigError(
-            f"A layer has {outputs} outputs on an axis of {inputs} inputs; kernel {places}, stride {plan.stride}, "
-            f"padding {plan.padding} and dilation {plan.dilation} make {most}. Stride 0 spreads windows evenly."
-        )
-    return where * plan.stride - plan.padding
-
-
-class _Entries(NamedTuple):
-    """What the outputs of a phase are connected to, wherever they are.
-
-    Output and input channels, int64 (n,); offsets from the window's origin, int64 (n, axes); and which value of a
-    shared kernel each has, int64 (n,), -1 where it is none.
-    """
-
-    channels: Ints
-    sources: Ints
-    offsets: Ints
-    values: Ints
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layer:
-    """A plan between two shapes. A *phase* is a place within the period; outputs of one phase have the same plan."""
-
-    plan: ConnectionPlan
-    out_shape: Shape
-    in_shape: Shape
-
-    def check(self) -> None:
-        checked_plan(self.plan)
-        for name, shape in (("out_shape", self.out_shape), ("in_shape", self.in_shape)):
-            lengths(name, shape, "(channels,) and up to two lengths", range(1, 4))
-            if shape[0] % self.plan.groups:
-                raise ConfigError(
-                    f"{name} has {shape[0]} channels and groups is {self.plan.groups}; channels must be a multiple."
-                )
-        if len(self.out_shape) != len(self.in_shape):
-            raise ConfigError(
-                f"out_shape is {self.out_shape} and in_shape is {self.in_shape}; both must have as many axes."
-            )
-        numbers = {"inputs": math.prod(self.in_shape), "outputs": math.prod(self.out_shape)}
-        for what, number in (numbers | {"values of the kernel": self.n_kernel}).items():
-            if number > MAX_CONNECTIONS:
-                raise self.too_large(what, MAX_CONNECTIONS)
-
-    def too_large(self, what: str, limit: int) -> ConfigError:
-        return ConfigError(
-            f"A plan from {self.in_shape} to {self.out_shape} makes more than {limit} {what}. Make kernel, far, near "
-            "or decay smaller, the period 1, or the layer smaller."
-        )
-
-    @functools.cached_property
-    def window(self) -> Shape:
-        return self.plan.window(len(self.in_shape) - 1)
-
-    @functools.cached_property
-    def starts(self) -> list[Ints]:
-        axes = zip(self.out_shape[1:], self.in_shape[1:], self.window, strict=True)
-        return [origins(self.plan, *axis) for axis in axes]
-
-    @property
-    def phases(self) -> Shape:
-        return tuple(min(self.plan.period or n, n) for n in self.out_shape[1:])
-
-    @property
-    def group_channels(self) -> int:
-        return self.in_shape[0] // self.plan.groups
-
-    @property
-    def kernel_shape(self) -> Shape:
-        if not (self.plan.shared and self.plan.kernel):
-            return ()
-        return (math.prod(self.phases) * self.out_shape[0], self.group_channels, *self.window)
-
-    @property
-    def n_kernel(self) -> int:
-        return math.prod(self.kernel_shape) if self.kernel_shape else 0
-
-    def places(self, phase: Shape) -> list[Ints]:
-        """Along each axis, the outputs of a phase."""
-        return [np.arange(p, n, step) for p, n, step in zip(phase, self.out_shape[1:], self.phases, strict=True)]
-
-    def entries(self, phase: Shape, *, kernel: bool) -> _Entries:
-        """What the outputs of a phase are connected to, with what is of the kernel or without."""
-        offsets = self._offsets(phase)
-        if self.out_shape[0] * self.in_shape[0] * len(offsets) * math.prod(self.phases) > MAX_PAIRS:
-            raise self.too_large("pairs of places to look at", MAX_PAIRS)
-        place, distance = self._kernel_places(offsets)
-        thresholds = np.array(self.plan.thresholds(int(distance.max(initial=0)) + 1), np.uint64)[distance]
-        self._check_number(phase, offsets, np.where(place < 0, thresholds, UNITS * kernel).astype(np.int64))
-        found = [self._of_channel(channel, phase, offsets, place, thresholds) for channel in range(self.out_shape[0])]
-        channels = np.repeat(np.arange(self.out_shape[0]), [len(part[0]) for part in found])
-        sources, where, values = (np.concatenate(columns) for columns in zip(*found, strict=True))
-        entries = _Entries(channels, sources, offsets[where], values)
-        return entries if kernel else _Entries(*(column[values < 0] for column in entries))
-
-    def _check_number(self, phase: Shape, offsets: Ints, thresholds: Ints) -> None:
-        """Refuse what should be far too many connections before there is a list of them."""
-        outputs = np.ones(len(offsets), np.int64)
-        for axis, places in enumerate(self.places(phase)):
-            into = self.starts[axis][places][:, None] + offsets[:, axis]
-            outputs *= ((into >= 0) & (into < self.in_shape[axis + 1])).sum(axis=0)
-        pairs = self.out_shape[0] * self.in_shape[0]
-        if pairs * int((outputs * thresholds).sum()) // UNITS > MAX_CONNECTIONS:
-            raise self.too_large("connections", MAX_CONNECTIONS)
-
-    def _offsets(self, phase: Shape) -> Ints:
-        """Offsets (n, axes) that meet an input at some output of the phase and may be connected."""
-        ranges = []
-        for start, where, inputs, places in zip(
-            self.starts, self.places(phase), self.in_shape[1:], self.window, strict=True
-        ):
-            hull = self.plan.hull(places)
-            low, high = -int(start[where].max()), inputs - 1 - int(start[where].min())
-            reach = max(self.plan.reach(max(-low, high - hull + 1, 0) + 1), 0)
-            ranges.append(np.arange(max(low, -reach), min(high, hull - 1 + reach) + 1))
-        grid = np.meshgrid(*ranges, indexing="ij")
-        return np.stack(grid, axis=-1).reshape(-1, len(grid)) if grid else np.zeros((1, 0), np.int64)
-
-    def _kernel_places(self, offsets: Ints) -> tuple[Ints, Ints]:
-        """Which place of the kernel each offset is, in C order (-1: none), and how far from its window it lies."""
-        place = np.zeros(len(offsets), np.int64)
-        distance, inside = np.zeros_like(place), np.full(len(offsets), self.plan.kernel > 0)
-        for along, places in zip(offsets.T, self.window, strict=True):
-            hull = self.plan.hull(places)
-            distance = np.maximum(distance, np.maximum(-along, along - hull + 1))
-            inside &= (along >= 0) & (along < hull) & (along % self.plan.dilation == 0)
-            place = place * places + along // self.plan.dilation
-        return np.where(inside, place, -1), distance
-
-    def _of_channel(
-        self, channel: int, phase: Shape, offsets: Ints, place: Ints, thresholds: npt.NDArray[np.uint64]
-    ) -> tuple[Ints, Ints, Ints]:
-        """Of one output channel: input channels, numbers of offsets, and values of the kernel (-1: none)."""
-        first = channel // (self.out_shape[0] // self.plan.groups) * self.group_channels
-        sources = np.arange(self.in_shape[0])
-        own = (sources >= first) & (sources < first + self.group_channels)
-        connected = full = own[:, None] & (place >= 0)
-        if thresholds.any():
-            spots = hashed_rows((self.plan.seed, *phase, channel), offsets)
-            lots = (hashed(spots, sources[:, None]) >> _HALF) * _UNITS >> _HALF  # in millionths
-            connected = full | (lots < thresholds)
-        into, where = np.nonzero(connected)
-        if not self.kernel_shape:
-            return into, where, np.full(len(into), -1)
-        row = int(np.ravel_multi_index(phase, self.phases)) * self.out_shape[0] if phase else 0
-        values = ((row + channel) * self.group_channels + into - first) * math.prod(self.window) + place[where]
-        return into, where, np.where(full[into, where], values, -1)
-
-    def placed(self, entries: _Entries, phase: Shape) -> tuple[Ints, Ints, Ints]:
-        """The connections that a phase really has: outputs, inputs, and which entry each comes from."""
-        outputs, inputs, which = entries.channels, entries.sources, np.arange(len(entries.values))
-        for axis, places in enumerate(self.places(phase)):
-            into = self.starts[axis][places][:, None] + entries.offsets[which, axis]
-            position, kept = np.nonzero((into >= 0) & (into < self.in_shape[axis + 1]))
-            outputs = outputs[kept] * self.out_shape[axis + 1] + places[position]
-            inputs = inputs[kept] * self.in_shape[axis + 1] + into[position, kept]
-            which = which[kept]
-        return outputs, inputs, which

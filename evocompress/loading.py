@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -92,10 +93,25 @@ def _fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str
     fitting = {name: value for name, value in state.items() if name not in refused}
     if state and own and not fitting:
         raise ModelError(f"Nothing in {source} fits the model: {_told(difference)}.")
+    if refused_values := _refusals(model, fitting):
+        raise ModelError(f"{source} does not fit the model: {'; '.join(refused_values)}")
     try:
         model.load_state_dict(fitting, strict=False)  # the check above is the strict one; this copies into each tensor
-    except RuntimeError as problem:  # names and shapes agree, so a layer refused the values: another plan, say
+    except RuntimeError as problem:  # names and shapes agree, so a layer that is not of this package refused the values
         raise ModelError(f"{source} does not fit the model: {' '.join(str(problem).split())}") from problem
+
+
+def _refusals(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> list[str]:
+    """What layers of this package have against their values: another plan, say; torch would tell after the others."""
+    from evocompress.layers import LinearConv2d
+    from evocompress.layers.overprovisioned_base import OverProvisioned
+
+    found: list[str] = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, LinearConv2d | OverProvisioned):
+            prefix = f"{name}." if name else ""
+            copy.deepcopy(layer)._load_from_state_dict(dict(state), prefix, {}, False, [], [], found)
+    return found
 
 
 def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
@@ -123,7 +139,9 @@ def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
 def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
     """The names of a file's tensors, its own or by `names_for`, if they and the shapes are those of this module.
 
-    Names that the file has itself may be those of LinearConv factors of the module's convolutions.
+    Names that the file has itself may be those of LinearConv factors of the module's convolutions. What an
+    over-provisioned layer holds depends on its plan, a tensor's values, which are not known here: of tensors of such a
+    layer only the names count.
 
     Raises:
         ModelError: They are not, as `load` says it.
@@ -131,8 +149,10 @@ def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
     import torch
 
     from evocompress.architecture import formed
+    from evocompress.layers.overprovisioned_base import OverProvisioned
 
     _tensors(model)  # refuses what is no module
+    planned = {name for name, module in model.named_modules() if isinstance(module, OverProvisioned)}
     names = [e.name for e in contents.tensors] if contents.lost_names is None else names_for(model, contents)
     held = {
         name: _Kind(entry.shape, entry.dtype, is_float(entry.dtype))
@@ -142,7 +162,11 @@ def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
         name: torch.empty(entry.shape, device="meta") for name, entry in zip(names, contents.tensors, strict=True)
     }
     own = _tensors(formed(model, shapes))
-    difference = _compare(held, _kinds(own), own)
+    kinds = _kinds(own)
+    for name in kinds.keys() & held.keys():
+        if name.rpartition(".")[0] in planned:
+            held[name] = kinds[name]
+    difference = _compare(held, kinds, own)
     if any(difference):
         raise ModelError(f"the file does not fit the model: {_told(difference)}.")
     return names

@@ -13,6 +13,7 @@ PLANS = [
     ConnectionPlan(kernel=2, far=0.05, period=0, shared=False, stride=2, padding=1),
     ConnectionPlan(kernel=3, kernel_width=5, dilation=2, groups=2, stride=1, padding=4, far=0.01),
     ConnectionPlan(kernel=3, dilation=50_000),
+    ConnectionPlan(kernel=2, dilation=50_000),  # no place of the kernel meets an input
 ]
 SHAPES = (4, 6, 7), (2, 6, 7)
 

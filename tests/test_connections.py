@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from connection_plans import PLANS, shapes_of
+from connection_plans import PLANS, SHAPES, shapes_of
 from torch import nn
 
 import evocompress
 from evocompress.connections import _BOUNDS, ConnectionPlan
-from evocompress.connections_drawn import MAX_CONNECTIONS, connect, mask, origins
+from evocompress.connections_drawn import connect, foreseen, mask
+from evocompress.connections_layer import MAX_CONNECTIONS, PlannedLayer, origins
 from evocompress.errors import ConfigError, FormatError
 from evocompress.layers.overprovisioned import OverProvisionedConv2d
 from evocompress.layers.overprovisioned_product import Product
@@ -193,6 +196,40 @@ def test_the_list_and_the_mask_agree_and_values_are_in_order(plan: ConnectionPla
     without = connect(plan, out_shape, in_shape, kernel=False)
     kept = (found.weights >= found.n_kernel) | (not plan.shared)
     assert np.array_equal(without.outputs, found.outputs[kept]) and np.array_equal(without.weights, found.weights[kept])
+
+
+@pytest.mark.parametrize(
+    ("plan", "out_shape", "in_shape"),
+    [
+        *((plan, *shapes_of(plan)) for plan in PLANS),
+        (ConnectionPlan(near=1.0, decay=1.0), *SHAPES),
+        (ConnectionPlan(groups=2, shared=False), *SHAPES),
+        (ConnectionPlan(kernel=0, far=0.005, shared=False), (1, 400), (1, 400)),  # some four, of 200 links each
+    ],
+)
+def test_what_is_foreseen_is_reached(
+    plan: ConnectionPlan, out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+) -> None:
+    for seed in range(20):
+        found = connect(dataclasses.replace(plan, seed=seed), out_shape, in_shape)
+        kernel, links = foreseen(dataclasses.replace(plan, seed=seed), out_shape, in_shape)
+        assert kernel == found.kernel_shape and links <= found.n_links
+
+
+def test_only_offsets_that_meet_an_input_are_looked_at() -> None:
+    plan = ConnectionPlan(kernel=1, far=1.0, stride=1000, padding=1500)
+    layer = PlannedLayer(plan, (1, 3, 3), (1, 2, 2))
+    assert len(layer.entries((0, 0), kernel=True).offsets) == 36
+    assert mask(plan, layer.out_shape, layer.in_shape).all()
+
+
+def test_few_connections_of_a_large_layer_take_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        found = connect(ConnectionPlan(kernel=0, far=1e-6), (1, 200, 200), (1, 200, 200))
+        assert len(found.outputs) < 10**5 and tracemalloc.get_traced_memory()[1] < 5e7
+    finally:
+        tracemalloc.stop()
 
 
 def test_density_at_any_distance() -> None:

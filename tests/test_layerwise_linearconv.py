@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evocompress import pack
 from evocompress.calibrated import Calibration, calibrate, pack_calibrated
 from evocompress.codecs import Sensitivity
 from evocompress.connections import ConnectionPlan
+from evocompress.convolution_inputs import Call, linear_conv
 from evocompress.data import Examples
 from evocompress.layers import LinearConv2d, OverProvisionedConv2d
 from evocompress.output_change import OutputChange
@@ -53,6 +55,32 @@ def test_second_moments_of_a_layers_factors_pay(kind: str) -> None:
     nbytes, cost = packed(3e-4, found.sensitivities)
     plain = [packed(rate_weight, scales) for rate_weight in np.geomspace(3e-5, 3e-3, 15)]
     assert cost < 0.8 * min(other for size, other in plain if size <= 1.02 * nbytes)
+
+
+@pytest.mark.parametrize("shares", [{"alpha": 0.5}, {"alpha": 0.25, "rank": 0.5}, {"alpha": 0.5, "sparsity": 0.5}])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_what_is_known_of_factors_makes_up_their_gradients(shares: dict[str, Any], mixed: bool) -> None:
+    """One example, one position: a gradient is then an output's gradient times what that output sees."""
+    torch.manual_seed(0)
+    layer = LinearConv2d(4, 16, 3, groups=2, **shares)
+    if mixed:
+        order = torch.cat([torch.randperm(8) < layer.primaries for _ in range(2)])
+        layer.is_primary = order
+    images, made = torch.randn(1, 4, 3, 3), dict[Tensor, Tensor]()
+
+    def add(parameter: Tensor, rows: Tensor, squares: Tensor | None = None, seen: int = 0) -> None:
+        assert squares is not None and rows.shape[:2] == (2, 1)
+        made[parameter] = squares.reshape(2, -1, 1) * rows.square()
+
+    output = layer(images)
+    linear_conv(layer, Call((images,), {}, output), add)
+    (output * torch.randn_like(output)).sum().backward()
+    factors = {name: parameter for name, parameter in layer.named_parameters() if name != "bias"}
+    assert set(made) == set(factors.values())
+    for name, parameter in factors.items():
+        assert parameter.grad is not None
+        expected = parameter.grad.square().reshape(made[parameter].shape)
+        torch.testing.assert_close(made[parameter], expected, msg=name)
 
 
 def test_layer_by_layer_is_better_than_all_at_once() -> None:

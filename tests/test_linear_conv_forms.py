@@ -96,3 +96,13 @@ def test_sparse_coefficients_are_chosen_and_solved_for(groups: int) -> None:
     errors = [compare(plain, layer)[0].relative_error for layer in (sparse, naive)]
     assert 0 < errors[0] < 0.8 * errors[1]
     torch.testing.assert_close(fold(sparse).get_parameter("weight"), sparse.weight)
+
+
+def test_a_sparse_coefficient_counts_as_long_as_its_primary_filter() -> None:
+    plain = nn.Conv2d(1, 4, 2, bias=False)
+    with torch.no_grad():  # a long primary filter, a short one, and sums in which that has the larger coefficients
+        rows = torch.tensor([[100.0, 0.0, 0, 0], [0, 1, 0, 0], [10, 0.9, 0, 0], [-10, 0.8, 0, 0]])
+        plain.weight.copy_(rows.reshape(4, 1, 2, 2))
+    layer: Any = convert(plain, 0.5, sparsity=0.5, skip_first=False)
+    assert layer.is_primary.tolist() == [True, True, False, False]
+    torch.testing.assert_close(layer.coefficients.detach(), torch.tensor([[0.1, 0.0], [-0.1, 0.0]]))

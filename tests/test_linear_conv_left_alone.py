@@ -9,12 +9,17 @@ import pytest
 import torch
 from torch import nn
 
+from evocompress.architecture import PLAIN, Architecture, changed, loaded
 from evocompress.errors import ModelError
 from evocompress.layers import LinearConv2d, compare, convert, fold
 
 
 def _attribute(layer: Any) -> None:
     layer.own = [3]
+
+
+def _name_in_use(layer: Any) -> None:
+    layer.sparsity = 0.5  # a LinearConv layer computes with it
 
 
 def _patch(layer: Any) -> None:
@@ -36,6 +41,7 @@ ADDITIONS: dict[str, tuple[Callable[[Any], object], str]] = {
     "parameter": (lambda layer: layer.register_parameter("own", nn.Parameter(torch.zeros(2))), "own of its own"),
     "child": (lambda layer: layer.add_module("own", nn.ReLU()), "own of its own"),
     "attribute": (_attribute, "own of its own"),
+    "name in use": (_name_in_use, "sparsity of its own"),
 }
 
 
@@ -81,8 +87,17 @@ def test_a_comparison_knows_whether_the_first_layer_was_skipped() -> None:
 def test_plain_attributes_go_on_to_the_layer_that_comes() -> None:
     network: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3))
     network[1].tag, network[1].initialised = "second", True
-    converted: Any = convert(network, 0.5)
-    folded: Any = fold(converted)
-    for form in (converted, folded):
+    converted = convert(network, 0.5)
+    smaller = changed(converted, network, Architecture(0.25, 0.5))
+    forms: list[Any] = [converted, fold(converted), smaller, changed(smaller, network, PLAIN)]
+    forms.append(loaded(network, smaller.state_dict(), "x.evc"))
+    for form in forms:
         assert (form[1].tag, form[1].initialised) == ("second", True)
-    assert vars(folded[1]).keys() == vars(network[1]).keys()
+        assert type(form[1]) is LinearConv2d or vars(form[1]).keys() == vars(network[1]).keys()
+
+
+def test_a_folded_layer_of_low_rank_can_be_given_its_full_rank() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3))
+    folded = fold(convert(network, 0.5, 0.25))
+    images = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(convert(folded, 0.5)(images), folded(images), atol=1e-4, rtol=1e-4)

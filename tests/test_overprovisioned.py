@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from connection_plans import PLANS, shapes_of
 from torch import nn
 
 import evocompress
+from evocompress.architecture import loaded
 from evocompress.calibration import sensitivities
 from evocompress.connections import ConnectionPlan
-from evocompress.connections_drawn import MAX_CONNECTIONS, connect
+from evocompress.connections_drawn import connect
+from evocompress.connections_layer import MAX_CONNECTIONS
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError, ModelError
 from evocompress.layers.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, thin
@@ -122,6 +127,17 @@ def test_a_plan_that_by_lot_has_no_connection_gives_the_bias() -> None:
     layer = OverProvisionedLinear(2, 2, ConnectionPlan(kernel=0, near=1e-4, shared=False))
     assert layer.n_values == 0 and layer.bias is not None and torch.equal(layer(torch.ones(1, 2))[0], layer.bias)
     assert layer.thin(0.5) == 0 and set(layer.state_dict()) == {"bias", "plan"}
+    assert torch.equal(layer.matrix(), torch.zeros(2, 2))
+    assert layer.double().matrix().dtype == torch.float64
+
+
+def test_values_that_are_loaded_are_whole_in_a_thinned_layer() -> None:
+    layer = OverProvisionedConv2d(2, 4, ConnectionPlan(near=0.3), in_size=(6, 7))
+    before = copy.deepcopy(layer.state_dict())
+    layer.thin(0.2)
+    layer.load_state_dict(before)
+    assert layer.n_alive == layer.n_values
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
 
 
 def test_a_file_holds_values_and_plan_and_no_mask(tmp_path: Any) -> None:
@@ -153,6 +169,36 @@ def test_values_of_another_plan_are_refused() -> None:
     other = OverProvisionedLinear(12, 5, ConnectionPlan(kernel=0, near=0.5, shared=False, seed=3))
     with pytest.raises(RuntimeError, match="plan is .* ConnectionPlan.from_bytes"):
         layer.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("damaged", "kind"),
+    [
+        (lambda plan: plan.float() + 1, "float32 .*"),
+        (lambda plan: plan.long() + 300, "int64 .*"),
+        (lambda plan: -plan.long() - 1, "int64 .*"),
+        (lambda plan: plan[None], "uint8 .1, .*"),
+        (lambda plan: torch.tensor(1 << 62), r"int64 \(\)"),
+    ],
+)
+def test_what_is_no_plan_is_refused(damaged: Callable[[torch.Tensor], torch.Tensor], kind: str, tmp_path: Path) -> None:
+    network = build()
+    state = dict(network.state_dict())
+    state["0.plan"] = damaged(state["0.plan"])
+    others = {"3.links": torch.zeros_like(state["3.links"])}
+    with pytest.raises(RuntimeError, match=f"0.plan is {kind}, which are not the bytes of a plan"):
+        network.load_state_dict(state)
+    path = tmp_path / "net.safetensors"
+    safetensors.torch.save_file(state | others, path)
+    last = network[3]
+    assert isinstance(last, OverProvisionedLinear) and last.thin(0.5)
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(ModelError, match="does not fit the .*0.plan"):
+        evocompress.load(path, network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert last.n_alive < last.n_values
+    with pytest.raises(ModelError, match="does not fit the .*0.plan"):
+        loaded(network, state, "x")
 
 
 def test_inputs_and_shapes_that_do_not_fit_are_refused() -> None:

@@ -19,6 +19,7 @@ from evocompress.data.examples import Examples
 from evocompress.driver import prepare, run_experiment
 from evocompress.errors import ConfigError, ModelError
 from evocompress.genome import GenomeReader
+from evocompress.layers import overprovisioned_base, overprovisioned_replan
 from evocompress.layers.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, hold
 from evocompress.layers.overprovisioned_replan import replanned
 from evocompress.networks import build
@@ -93,11 +94,13 @@ def test_values_that_become_one_are_their_mean() -> None:
 
 
 @pytest.mark.parametrize("architecture", [PLAIN, DENSER, SPARSER, Architecture(kernel=5, period=2)], ids=str)
-def test_a_file_says_its_plans(architecture: Architecture) -> None:
+def test_a_file_says_its_plans(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = network()
     there = changed(plain, plain, architecture)
     assert state_hash(changed(there, plain, architecture).state_dict()) == state_hash(there.state_dict())
-    again = loaded(plain, there.state_dict(), "x.evc")
+    with monkeypatch.context() as patch:  # what a file's values replace at once is not made
+        patch.setattr(overprovisioned_replan, "_carried", None)
+        again = loaded(plain, there.state_dict(), "x.evc")
     images = torch.randn(3, 2, 6, 7, generator=torch.Generator().manual_seed(1))
     assert torch.equal(again(images), there(images))
     back = changed(again, plain, PLAIN)
@@ -122,6 +125,21 @@ def test_a_plan_that_fits_no_layer_is_refused(plan: torch.Tensor) -> None:
     plain = network()
     with pytest.raises(ModelError, match=r"(?s)x\.evc does not fit the network: .*0\.plan"):
         loaded(plain, {**plain.state_dict(), "0.plan": plan}, "x.evc")
+
+
+@pytest.mark.parametrize(
+    "genes", [{"near": 1.0, "decay": 1.0}, {"kernel": 5}, {"kernel": 1}, {"period": 2}, {"period": 0, "shared": False}]
+)
+def test_a_plan_of_other_values_is_refused_before_its_connections_are_drawn(
+    genes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, drawn = network(), list[ConnectionPlan]()
+    monkeypatch.setattr(overprovisioned_base, "connect", lambda plan, *_, **__: drawn.append(plan))
+    plan = ConnectionPlan.from_genes(BASE.genes() | genes).to_bytes()
+    state = {**plain.state_dict(), "0.plan": torch.tensor(list(plan), dtype=torch.uint8)}
+    with pytest.raises(ModelError, match=r"x\.evc does not fit the network: .*0\.plan"):
+        loaded(plain, state, "x.evc")
+    assert drawn == []
 
 
 def test_genes_are_rounded_to_coarse_plans() -> None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from evocompress.errors import ModelError
-from evocompress.layers.exchange import exchanged, linear_conv_like
+from evocompress.layers.exchange import additions, exchanged, linear_conv_like, tagged
 from evocompress.layers.linear_conv import LinearConv2d
 from evocompress.layers.linear_conv_fit import fit
 
 __all__ = ["LayerConversion", "compare", "convert", "fold"]
-
-Layer = TypeVar("Layer", bound=nn.Module)
-_PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +52,8 @@ def convert(
     Left alone are: the first convolution, unless `skip_first` is False; depthwise ones, where a group has one filter
     and so nothing to combine; those that would not have fewer parameters, such as narrow 1×1 ones; and those that
     share a parameter with another layer, have hooks, attributes or tensors that torch's layer does not have, or compute
-    in a way of their own. `compare` says which. The copy is that of `copy.deepcopy`, which drops hooks on parameters.
+    in a way of their own. `compare` says which. Layers that are `LinearConv2d` already stay what they are too: to give
+    them another form, convert `fold(model)`. The copy is that of `copy.deepcopy`, which drops hooks on parameters.
     A network that calls its layers from a plain list calls the old ones: use `torch.nn.ModuleList`.
 
     Args:
@@ -103,8 +100,7 @@ def fold(model: nn.Module) -> nn.Module:
             raise ModelError(f"layer {name!r} has {more}, and fold would drop that; remove it first")
     network = copy.deepcopy(model)
     found = [module for module in network.modules() if isinstance(module, LinearConv2d)]
-    usual = LinearConv2d(1, 2, 1, alpha=0.5, device="meta")
-    return exchanged(network, {module: _tagged(module.folded(), module, usual) for module in found})
+    return exchanged(network, {module: tagged(module.folded(), module) for module in found})
 
 
 def compare(original: nn.Module, converted: nn.Module, *, skip_first: bool = True) -> tuple[LayerConversion, ...]:
@@ -186,20 +182,8 @@ def _additions(module: nn.Conv2d) -> str:
     usual = nn.Conv2d(1, 1, 1, device="meta")
     named = {**module._parameters, **module._buffers, **module._modules}
     more = sorted(named.keys() - usual._parameters.keys())
-    more += [name for name in _own(module, usual) if not isinstance(vars(module)[name], _PLAIN)]
+    more += additions(module)[1]
     return f"{', '.join(more[:3])} of its own" if more else ""
-
-
-def _own(module: nn.Module, usual: nn.Module) -> list[str]:
-    return sorted(vars(module).keys() - vars(usual).keys())
-
-
-def _tagged(layer: Layer, module: nn.Module, usual: nn.Module) -> Layer:
-    """The layer with the plain attributes that a network has put into the one it replaces."""
-    for name in _own(module, usual):
-        if isinstance(vars(module)[name], _PLAIN):
-            setattr(layer, name, vars(module)[name])
-    return layer
 
 
 def _converted(
@@ -217,4 +201,4 @@ def _converted(
     fit(layer, weight.detach())
     if module.bias is not None:
         layer.bias = nn.Parameter(module.bias.detach(), requires_grad=module.bias.requires_grad)
-    return _tagged(layer, module, nn.Conv2d(1, 1, 1, device="meta"))
+    return tagged(layer, module)

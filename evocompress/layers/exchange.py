@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import nn
 
 from evocompress.layers.linear_conv import LinearConv2d
 
-__all__ = ["exchanged", "linear_conv_like"]
+__all__ = ["additions", "exchanged", "linear_conv_like", "tagged"]
+
+Layer = TypeVar("Layer", bound=nn.Module)
+_PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 def exchanged(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
@@ -60,3 +64,29 @@ def linear_conv_like(
     for parameter in layer.parameters():
         parameter.requires_grad_(module.weight.requires_grad)
     return layer.train(module.training)
+
+
+def additions(module: nn.Conv2d | LinearConv2d) -> tuple[list[str], list[str]]:
+    """What a network has put into a convolution, beside what every one of its kind has: two sorted lists of names.
+
+    First plain values, which a layer in its place can take over (`tagged`). Then the others: objects that may know the
+    layer they are in, and names that mean something else in a layer of the other kind.
+
+    >>> layer = nn.Conv2d(3, 8, 3)
+    >>> layer.gain, layer.alpha, layer.own = 2.0, 2.0, [3]
+    >>> additions(layer)
+    (['gain'], ['alpha', 'own'])
+    """
+    kinds: list[nn.Module] = [LinearConv2d(1, 2, 1, alpha=0.5, device="meta"), nn.Conv2d(1, 1, 1, device="meta")]
+    usual, other = kinds if isinstance(module, LinearConv2d) else reversed(kinds)
+    plain, rest = list[str](), list[str]()
+    for name in sorted(vars(module).keys() - vars(usual).keys()):
+        (plain if isinstance(vars(module)[name], _PLAIN) and not hasattr(other, name) else rest).append(name)
+    return plain, rest
+
+
+def tagged(layer: Layer, module: nn.Conv2d | LinearConv2d) -> Layer:
+    """The layer with the plain attributes that a network has put into the convolution which it replaces."""
+    for name in additions(module)[0]:
+        setattr(layer, name, vars(module)[name])
+    return layer

@@ -55,6 +55,10 @@ class LinearConv2d(Convolution, nn.Module):
     torch.Size([1, 128, 8, 8])
     """
 
+    coefficients: nn.Parameter | None
+    coefficients_left: nn.Parameter | None
+    coefficients_right: nn.Parameter | None
+    bias: nn.Parameter | None
     is_primary: Tensor | None
     """Which of the outputs are those of primary filters, (out_channels,) bool; None: the first p of each group."""
 
@@ -106,10 +110,12 @@ class LinearConv2d(Convolution, nn.Module):
         self.components = _part(self.rank, min(others, self.primaries))
         low, whole = others > 0 and self.rank < 1, others > 0 and self.rank == 1
         self.primary = new(groups * self.primaries, *self.geometry.filter_shape)
-        self.coefficients = new(groups * others, self.primaries) if whole else None
-        self.coefficients_left = new(groups * others, self.components) if low else None
-        self.coefficients_right = new(groups * self.components, self.primaries) if low else None
-        self.bias = new(self.geometry.out_channels) if bias else None
+        # Registered, None too: a plain attribute would pass for one that a network has put into the layer.
+        register = self.register_parameter
+        register("coefficients", new(groups * others, self.primaries) if whole else None)
+        register("coefficients_left", new(groups * others, self.components) if low else None)
+        register("coefficients_right", new(groups * self.components, self.primaries) if low else None)
+        register("bias", new(self.geometry.out_channels) if bias else None)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

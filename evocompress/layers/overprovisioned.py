@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from evocompress.connections import ConnectionPlan
 from evocompress.connections_checks import checked_plan, lengths
-from evocompress.connections_drawn import Shape
+from evocompress.connections_layer import Shape
 from evocompress.errors import ConfigError, ModelError
 from evocompress.layers.overprovisioned_base import OverProvisioned
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.connections import ConnectionPlan
-from evocompress.connections_drawn import Connections, Shape, check_fits, connect, origins
-from evocompress.errors import ModelError
+from evocompress.connections_drawn import Connections, check_fits, connect
+from evocompress.connections_layer import Shape, origins
+from evocompress.errors import FormatError, ModelError
 from evocompress.layers.overprovisioned_product import Product
 
-__all__ = ["OverProvisioned"]
+__all__ = ["OverProvisioned", "stored_plan"]
 
 #: Places of an image with its padding, from which on a kernel is computed connection by connection.
 _LARGEST_PADDED = 1 << 16
@@ -115,6 +116,11 @@ class OverProvisioned(nn.Module):
         self.kernel_alive = self.links_alive = None
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of the parameters; torch's usual one where there is none."""
+        return next((parameter.dtype for parameter in self.parameters()), torch.get_default_dtype())
+
+    @property
     def n_values(self) -> int:
         """How many weights there are, without bias: dropped ones too."""
         return sum(parameter.numel() for parameter in (self.kernel, self.links) if parameter is not None)
@@ -182,8 +188,8 @@ class OverProvisioned(nn.Module):
     def matrix(self) -> Tensor:
         """All weights as a dense matrix (outputs, inputs), zero where there is no connection; for small layers."""
         found = connect(self.genes, self.out_shape, self.in_shape)
-        kernel, links = self.weights()
-        values = torch.cat([part.flatten() for part in (kernel, links) if part is not None])
+        parts = [part.flatten() for part in self.weights() if part is not None]
+        values = torch.cat(parts or [self.plan.new_empty(0, dtype=self.dtype)])
         dense = values.new_zeros(math.prod(self.out_shape), math.prod(self.in_shape))
         outputs, inputs, weights = (torch.from_numpy(part).to(values.device) for part in found[:3])
         return dense.index_put((outputs, inputs), values[weights])
@@ -230,15 +236,34 @@ class OverProvisioned(nn.Module):
     ) -> None:
         given = state_dict.get(prefix + "plan")
         if isinstance(given, Tensor) and not torch.equal(given.cpu(), self.plan.cpu()):
-            error_msgs.append(
-                f"{prefix}plan is {bytes(given.cpu().tolist()).hex()}, and the layer's is {self.genes}; its values "
-                "belong to other connections. Build the layer with ConnectionPlan.from_bytes of the stored plan"
-            )
+            error_msgs.append(f"{prefix}plan {_other_plan(given)}; the layer's is {self.genes}")
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self.kernel_alive = self.links_alive = None
+
+
+def stored_plan(tensor: Tensor) -> ConnectionPlan | None:
+    """The plan whose bytes a tensor of a state dict holds, as whole numbers; None where it holds no plan."""
+    if tensor.is_meta or tensor.ndim != 1:
+        return None
+    try:
+        return ConnectionPlan.from_bytes(bytes(tensor.tolist()))
+    except (FormatError, TypeError, ValueError):  # not whole, or no bytes, or not those of a plan
+        return None
+
+
+def _other_plan(tensor: Tensor) -> str:
+    """What a tensor is that does not hold a layer's own plan, and what to do."""
+    plan = stored_plan(tensor)
+    if plan is None:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return f"is {kind} {tuple(tensor.shape)}, which are not the bytes of a plan, uint8 (n,); save the layer anew"
+    return (
+        f"is {plan.to_bytes().hex()}, whose values belong to other connections; build the layer with "
+        "ConnectionPlan.from_bytes of it"
+    )
 
 
 def _margins(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> tuple[int, int, int, int] | None:

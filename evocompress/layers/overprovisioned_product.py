@@ -45,7 +45,8 @@ class Product(nn.Module):
         size = outputs * inputs
         many = len(found.outputs) >= _DENSE_FROM * size
         self.dense = size <= _SMALL_MATRIX or (many and size <= _LARGEST_MATRIX)
-        self.once = np.array_equal(found.weights, np.arange(first, first + len(found.weights)))
+        # Whether each value has one connection, in this order; a kernel that meets no input has values without any.
+        self.once = np.array_equal(found.weights, np.arange(first, found.n_kernel + found.n_links))
         order = np.argsort(found.inputs, kind="stable")
         laid = {
             "outputs": found.outputs,

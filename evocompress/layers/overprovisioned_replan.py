@@ -15,7 +15,7 @@ from evocompress.connections import ConnectionPlan, Scalar
 from evocompress.connections_drawn import connect
 from evocompress.layers.overprovisioned_base import OverProvisioned
 
-__all__ = ["replanned"]
+__all__ = ["replanned", "unset"]
 
 LayerT = TypeVar("LayerT", bound=OverProvisioned)
 
@@ -43,18 +43,29 @@ def replanned(layer: LayerT, plan: ConnectionPlan) -> LayerT:
     >>> torch.equal(wider.kernel, layer.kernel), wider.links.numel()
     (True, 295)
     """
-    new = copy.deepcopy(layer)
-    dtypes = [parameter.dtype for parameter in layer.parameters()]
-    bias = layer.bias is not None
-    new.lay(plan, bias=bias, device=layer.plan.device, dtype=dtypes[0] if dtypes else None)
+    new = unset(layer, plan)
     values = torch.from_numpy(_carried(layer, new))
-    trained = any(parameter.requires_grad for parameter in layer.parameters())
     start = 0
     for parameter in (new.kernel, new.links):
         if parameter is not None:
             parameter.copy_(values[start : start + parameter.numel()].reshape(parameter.shape))
-            parameter.requires_grad_(trained)
             start += parameter.numel()
+    return new
+
+
+@torch.no_grad()
+def unset(layer: LayerT, plan: ConnectionPlan) -> LayerT:
+    """A copy of a layer with another plan, whose kernel and links are still to be set; the bias is as it was.
+
+    Raises:
+        ConfigError: As `replanned`.
+    """
+    new = copy.deepcopy(layer)
+    new.lay(plan, bias=layer.bias is not None, device=layer.plan.device, dtype=layer.dtype)
+    trained = any(parameter.requires_grad for parameter in layer.parameters())
+    for parameter in (new.kernel, new.links):
+        if parameter is not None:
+            parameter.requires_grad_(trained)
     if new.bias is not None and layer.bias is not None:
         new.bias.copy_(layer.bias).requires_grad_(layer.bias.requires_grad)
     return new
