@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
-from evocompress.codecs.symmetry_groups import MAX_PLACES, SYMMETRIES, Group, groups
+from evocompress.codecs.symmetry_groups import MAX_PLACES, SYMMETRIES, Group, free_numbers, group, groups
 from evocompress.errors import CodecError, FormatError
 
 __all__ = ["Symmetry", "kernel_shape"]
@@ -27,7 +27,7 @@ _ROUNDS = 8  # of choosing symmetries and counting how often each one is chosen
 _CONTEXT = 0.017  # of the bits of free kernels: what packing them costs, as columns are no longer inputs (ResNet-20)
 _MOST = 1e30  # bits; as good as infinite, and float32
 _SIDE_BITS = 48.0  # two numbers and a scale in the side information
-_NUMBERS = {name: number for number, name in enumerate(SYMMETRIES)}
+_NAMES = tuple(SYMMETRIES)  # by their numbers in files
 
 Ints = npt.NDArray[np.int64]
 
@@ -103,12 +103,12 @@ def _scores(kernels: Floats, outputs: int, candidates: Sequence[Group], cost: Co
     levels = kernels / step
     magnitudes = _magnitudes(levels, outputs)
     score, free_bits = np.empty((len(candidates), len(kernels)), np.float32), 0.0
-    for row, group in zip(score, candidates, strict=True):
-        coefficients = group.coefficients(levels)
+    for row, found in zip(score, candidates, strict=True):
+        coefficients = found.coefficients(levels)
         quantised, bits = _quantised(coefficients, magnitudes, price)
-        error = _residual(levels - group.kernels(coefficients), cost, outputs)
+        error = _residual(levels - found.kernels(coefficients), cost, outputs)
         row[:] = np.minimum((quantised + error) / price, _MOST)
-        if group.number == 0:
+        if found.number == 0:
             free_bits = float(bits.sum())
     return _Scores(score, free_bits)
 
@@ -137,25 +137,26 @@ def _choose(scores: _Scores) -> Ints:
 class _Head(NamedTuple):
     """What the side information says: the symmetries used, the most frequent first, and how much of each kind."""
 
-    used: list[Group]
+    used: dict[str, int]  # names, and free coefficients of a kernel
     full: int  # kernels without symmetry
     free: int  # coefficients of all others
 
 
 def _read_head(side: SideReader, shape: Shape) -> _Head:
     size = kernel_shape(shape)
-    known = {group.number: group for group in groups(*size).values()} if size else {}
-    used = list[Group]()
-    for _ in range(side.integer(0, len(known))):
-        number = side.integer(0, len(SYMMETRIES) - 1)
-        if number not in known or known[number] in used:
+    count = side.integer(0, len(_NAMES) if size else 0)
+    if not count or not size:
+        return _Head({}, 0, 0)
+    known, used = free_numbers(*size), dict[str, int]()
+    for _ in range(count):
+        number = side.integer(0, len(_NAMES) - 1)
+        name = _NAMES[number]
+        if name not in known or name in used:
             raise FormatError(f"Kernels of shape {size} name symmetry {number}, twice or in vain: the file is damaged.")
-        used.append(known[number])
-    if not used:
-        return _Head([], 0, 0)
+        used[name] = known[name]
     kernels = shape[0] * shape[1]
-    full = side.integer(0, kernels if any(group.number == 0 for group in used) else 0)
-    most = max((group.n_free for group in used if group.number), default=0)
+    full = side.integer(0, kernels if "none" in used else 0)
+    most = max((n_free for name, n_free in used.items() if name != "none"), default=0)
     return _Head(used, full, side.integer(0, (kernels - full) * most))
 
 
@@ -235,15 +236,16 @@ class Symmetry:
         kernels = np.empty((count, places))
         full = rest.decode_from(planes, side, _full_shape(shape, head.full)) if head.full else np.empty(0)
         free = rest.decode_from(planes, side, (head.free,)) if head.free else np.empty(0)
-        start = 0
-        for number, place in sorted((group.number, place) for place, group in enumerate(head.used)):
-            group, where = head.used[place], chosen == place
-            if number == 0:
+        start, height = 0, places // shape[-1]
+        for place, name in sorted(enumerate(head.used), key=lambda each: _NAMES.index(each[1])):
+            where = chosen == place
+            n, n_free = int(where.sum()), head.used[name]
+            if name == "none":
                 kernels[where] = full.reshape(-1, places)[: head.full]
-                continue
-            n = int(where.sum())
-            kernels[where] = group.kernels(free[start : start + n * group.n_free].reshape(n, group.n_free))
-            start += n * group.n_free
+            elif n:
+                found = group(name, height, shape[-1])
+                kernels[where] = found.kernels(free[start : start + n * n_free].reshape(n, n_free))
+                start += n * n_free
         return kernels.reshape(shape)
 
 
@@ -257,9 +259,9 @@ def _packed(full: Floats, shape: Shape) -> Floats:
 def _check(chosen: Ints, head: _Head) -> None:
     """That the symmetries named need just what the side information announced."""
     if chosen.max() < len(head.used):
-        counts = np.bincount(chosen, minlength=len(head.used)).tolist()
-        full = sum(n for n, group in zip(counts, head.used, strict=True) if group.number == 0)
-        free = sum(n * group.n_free for n, group in zip(counts, head.used, strict=True) if group.number)
+        counts = dict(zip(head.used, np.bincount(chosen, minlength=len(head.used)).tolist(), strict=True))
+        full = counts.pop("none", 0)
+        free = sum(n * head.used[name] for name, n in counts.items())
         if (full, free) == (head.full, head.free):
             return
     raise FormatError("The kernels' symmetries do not fit the number of coefficients: the file is damaged.")

@@ -17,6 +17,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
+from evocompress.codecs.symmetry_orbits import orbits, permutation
 from evocompress.errors import CodecError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SYMMETRIES",
     "Group",
     "bank_nearness",
+    "free_numbers",
     "group",
     "groups",
     "nearness",
@@ -112,60 +114,10 @@ class Group:
         return self.kernels(self.coefficients(kernels))
 
 
-def _permutation(name: str, height: int, width: int) -> Ints:
-    """Where each place goes, (h·w,)."""
-    grid = np.arange(height * width).reshape(height, width)
-    if name == "ring":
-        return _ring(height, width)
-    moved = {
-        "stay": grid,
-        "next column": np.roll(grid, 1, axis=1),
-        "next row": np.roll(grid, 1, axis=0),
-        "left-right": grid[:, ::-1],
-        "up-down": grid[::-1],
-        "half turn": grid[::-1, ::-1],
-        "quarter turn": np.rot90(grid),
-        "transpose": grid.T,
-        "anti-transpose": grid[::-1, ::-1].T,
-    }
-    return np.asarray(moved[name].ravel(), np.int64)
-
-
-def _ring(height: int, width: int) -> Ints:
-    """The places at one distance from the centre go round: each to the next one, the last one to the first."""
-    rows, columns = (2 * np.arange(n) - (n - 1) for n in (height, width))  # in half places, so that they are integers
-    distance = (rows[:, None] ** 2 + columns**2).ravel()
-    target = np.empty(height * width, np.int64)
-    for value in np.unique(distance):
-        places = np.flatnonzero(distance == value)
-        target[places] = np.roll(places, -1)
-    return target
-
-
 @functools.lru_cache(maxsize=512)
 def _group(name: str, height: int, width: int) -> Group:
-    """Follow the rules from place to place; an orbit in which signs clash is zero."""
-    rules = [(_permutation(rule, height, width), sign) for rule, sign in SYMMETRIES[name]]
-    places = height * width
-    index, sign, sizes = np.full(places, -1), np.zeros(places, np.int64), list[int]()
-    for start in range(places):
-        if index[start] >= 0:
-            continue
-        members, clash = [start], False
-        index[start], sign[start] = len(sizes), 1
-        for place in members:  # grows as it is walked
-            for target, change in rules:
-                to = target[place]
-                if index[to] < 0:
-                    index[to], sign[to] = len(sizes), sign[place] * change
-                    members.append(int(to))
-                clash = clash or sign[to] != sign[place] * change
-        if clash:
-            index[members], sign[members] = places, 0
-        else:
-            sizes.append(len(members))
-    index[sign == 0] = len(sizes)
-    return Group(name, list(SYMMETRIES).index(name), index, sign, np.array(sizes, np.int64))
+    rules = [(permutation(rule, height, width), sign) for rule, sign in SYMMETRIES[name]]
+    return Group(name, list(SYMMETRIES).index(name), *orbits(rules, height * width))
 
 
 @functools.lru_cache(maxsize=64)
@@ -195,6 +147,19 @@ def groups(height: int, width: int) -> dict[str, Group]:
             seen.add(what)
             found[name] = candidate
     return found
+
+
+@functools.lru_cache(maxsize=1 << 13)  # all 7 262 sizes: however many tensors a file has, it pays for each size once
+def free_numbers(height: int, width: int) -> dict[str, int]:
+    """How many free numbers each of `groups` leaves; kept for every size, as it is small and hard to come by.
+
+    >>> free_numbers(1, 3)
+    {'none': 3, 'zero': 0, 'constant': 1, 'radial': 2, 'identical-rows-odd': 1}
+
+    Raises:
+        CodecError: A length below 1.
+    """
+    return {name: found.n_free for name, found in groups(height, width).items()}
 
 
 def group(name: str, height: int, width: int) -> Group:

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from evocompress.codecs.symmetry import kernel_shape
 from evocompress.codecs.symmetry_groups import group, groups
 from evocompress.errors import ConfigError, ModelError
+from evocompress.trained_kernels import living_places, trained_kernels
 
 __all__ = [
     "KernelPenalties",
@@ -224,17 +225,6 @@ def soft_distinct_values(weight: Tensor, step: float | Tensor, pool: Pool = "ker
     return -torch.expm1(absent).sum() / pools
 
 
-def trained_kernels(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Parameters that hold kernels of more than one place and are trained, with their names.
-
-    What parametrisations are made of is left out: the free numbers of a constrained layer are no kernels.
-    """
-    for name, parameter in model.named_parameters():
-        made_of = "parametrizations" in name.split(".")
-        if parameter.requires_grad and not made_of and kernel_shape(tuple(parameter.shape)) is not None:
-            yield name, parameter
-
-
 @dataclasses.dataclass(frozen=True)
 class KernelPenalties:
     """Weights of the three terms; 0 switches one off. Each term is a mean over kernels, weighted by their numbers.
@@ -256,11 +246,12 @@ class KernelPenalties:
             finite_number(field.name, getattr(self, field.name), zero=field.name != "step")
 
     def __call__(self, model: nn.Module) -> Tensor:
-        """The sum of the terms over a network's kernels, to be added to its loss; 0 if it has none.
+        """The sum of the terms over a network's kernels as they are computed with; 0 if it has none.
 
-        Not finite where a weight is infinite or NaN, as the loss of such a network is.
+        To be added to the network's loss. Not finite where a weight is infinite or NaN, as that loss is.
         """
-        kernels = [parameter for _, parameter in trained_kernels(model)]
+        alive = living_places(model)
+        kernels = [kernel * alive[name] if name in alive else kernel for name, kernel in trained_kernels(model)]
         total = sum(kernel.numel() for kernel in kernels)
         terms = [self._of(kernel) * (kernel.numel() / total) for kernel in kernels]
         return torch.stack(terms).sum() if terms else torch.zeros(())

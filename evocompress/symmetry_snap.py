@@ -11,22 +11,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from evocompress.codecs.symmetry import kernel_shape
-from evocompress.codecs.symmetry_groups import SYMMETRIES, group, needs_square
+from evocompress.codecs.symmetry_groups import SYMMETRIES, Group, group, needs_square
 from evocompress.errors import ConfigError, ModelError
-from evocompress.symmetry import (
-    finite_number,
-    flat_kernels,
-    relative_weight,
-    symmetry_names,
-    symmetry_residuals,
-    trained_kernels,
-)
+from evocompress.symmetry import finite_number, flat_kernels, relative_weight, symmetry_names
+from evocompress.trained_kernels import living_places, trained_kernels
 
 __all__ = ["FrozenKernels", "freeze_and_fine_tune", "snap"]
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 class _Choice(NamedTuple):
@@ -123,32 +122,41 @@ def _possible(weight: Tensor, names: Sequence[str]) -> list[str]:
     return [name for name in names if name != "none" and (square or not needs_square(name))]
 
 
-@torch.no_grad()
-def _choose(weight: Tensor, names: Sequence[str] | None, price: float) -> _Choice:
+def _coefficients(found: Group, kernels: Floats, alive: Bools) -> tuple[Floats, Bools]:
+    """Coefficients (n, n_free) of kernels (n, places), and which are free: the others would fill a dropped place."""
+    free = found.coefficients(np.where(alive, 0.0, found.sign)) == 0
+    return np.where(free, found.coefficients(kernels), 0.0), free
+
+
+def _flat(weight: Tensor) -> Any:
+    """An array of its own (kernels, places)."""
+    return flat_kernels(weight).cpu().numpy().copy()
+
+
+def _choose(weight: Tensor, alive: Tensor, names: Sequence[str] | None, price: float) -> _Choice:
     """Energy lost + price · free numbers / places, in mean energies of the layer's kernels; against losing nothing."""
     chosen = symmetry_names(weight) if names is None else _possible(weight, names)
-    relative, places = relative_weight(weight), math.prod(weight.shape[2:])
-    kernels = flat_kernels(relative)
+    kernels, living = _flat(relative_weight(weight * alive).double()), _flat(alive)
     size = kernel_shape(tuple(weight.shape))
-    if not chosen:
-        return _Choice([], torch.zeros(len(kernels)).long(), torch.full((len(kernels),), -math.inf))
-    energy = kernels.square().sum(1).mean().clamp_min(torch.finfo(kernels.dtype).tiny)
-    free = [group(name, *size).n_free / places for name in chosen] if size else []
-    score = symmetry_residuals(relative, chosen) / energy + price * torch.tensor(free).to(kernels)
-    least, best = score.min(dim=1)
-    return _Choice(chosen, best, price - least)
+    if not chosen or size is None:
+        return _Choice([], torch.zeros(len(kernels)).long(), torch.full((len(kernels),), -math.inf).double())
+    energies = (kernels**2).sum(axis=1)
+    scores = np.empty((len(chosen), len(kernels)))
+    for row, name in zip(scores, chosen, strict=True):
+        kept, free = _coefficients(group(name, *size), kernels, living)
+        lost = np.maximum(energies - (kept**2).sum(axis=1), 0.0)
+        row[:] = lost / (energies.mean() or 1.0) + price * free.sum(axis=1) / kernels.shape[1]
+    return _Choice(chosen, torch.from_numpy(scores.argmin(axis=0)), torch.from_numpy(price - scores.min(axis=0)))
 
 
-@torch.no_grad()
-def _snapped(weight: Tensor, choice: _Choice) -> Tensor:
+def _snapped(weight: Tensor, alive: Tensor, choice: _Choice) -> Tensor:
     """The weight with every kernel at its best symmetry: free numbers, then copies, so that equals are equal."""
-    size = kernel_shape(tuple(weight.shape))
-    kernels = flat_kernels(weight).clone()
-    for place, name in enumerate(choice.names if size else ()):
-        where = (choice.best == place).cpu()
-        values = group(name, *(size or (1, 1))).project(kernels[where.to(kernels.device)].double().cpu().numpy())
-        kernels[where.to(kernels.device)] = torch.from_numpy(values).to(kernels)
-    return kernels.reshape(weight.shape)
+    size = kernel_shape(tuple(weight.shape)) or (1, 1)
+    kernels, living, best = _flat(weight.double()), _flat(alive), choice.best.numpy()
+    for place, name in enumerate(choice.names):
+        found, where = group(name, *size), best == place
+        kernels[where] = found.kernels(_coefficients(found, kernels[where], living[where])[0])
+    return torch.from_numpy(kernels).to(weight).reshape(weight.shape)
 
 
 def snap(
@@ -163,9 +171,10 @@ def snap(
 
     A kernel takes the symmetry of least energy lost + `price` · free numbers / places, energies in means of its layer's
     kernels: with price 1, snapping an average kernel that is white noise gains nothing, whatever the symmetry.
+    Places that an over-provisioned layer has dropped stay zero, and so does every place that a symmetry ties to them.
 
     Args:
-        model: Changed in place. Kernels are those of trained parameters with more than one place.
+        model: Changed in place. Kernels are those of its convolutions (`trained_kernels`), of more than one place.
         fraction: In [0, 1], of the kernels of all layers together, those that are frozen already included. Of
             `LinearConv2d` they are the primary filters' kernels; the other filters are made of those.
         symmetries: Names to choose from; None for all. Layers of kernels that are not square leave out those that
@@ -184,7 +193,9 @@ def snap(
     frozen = FrozenKernels(model) if frozen is None else frozen
     if frozen.model is not model or frozen.parameters().keys() != parameters.keys():
         raise ModelError("frozen belongs to another network, or one that trained others; start with frozen=None.")
-    choices = {name: _choose(parameter, symmetries, price) for name, parameter in parameters.items()}
+    alive = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.items()}
+    alive |= living_places(model)
+    choices = {name: _choose(weight.detach(), alive[name], symmetries, price) for name, weight in parameters.items()}
     gains = torch.cat([_gain(choice, frozen.masks[name]) for name, choice in choices.items()])
     order = torch.argsort(gains, descending=True, stable=True)
     wanted = torch.zeros(len(gains), dtype=torch.bool)
@@ -194,7 +205,7 @@ def snap(
     for name, parameter in parameters.items():
         mask = frozen.masks[name]
         fresh = wanted[start : start + mask.numel()].reshape(mask.shape).to(mask.device) & ~mask
-        frozen.freeze(name, fresh, _snapped(parameter.detach(), choices[name]))
+        frozen.freeze(name, fresh, _snapped(parameter.detach(), alive[name], choices[name]))
         start += mask.numel()
     return frozen
 
@@ -220,7 +231,7 @@ def _check_names(symmetries: Sequence[str] | None) -> None:
 
 def _gain(choice: _Choice, mask: Tensor) -> Tensor:
     """Gains (O·I,), infinite for kernels that are frozen: they count first."""
-    return torch.where(mask.flatten(), math.inf, choice.gain.double()).cpu()
+    return torch.where(mask.flatten().cpu(), math.inf, choice.gain)
 
 
 def freeze_and_fine_tune(

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from symmetric_kernels import ALL, CODEC, Floats, laplace, snapped
 
+from evocompress.codecs import symmetry_groups
 from evocompress.codecs.choice import Trial, try_codec
 from evocompress.codecs.codec import Codec, Coded, Cost, Plane, SideReader, varint
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.entropy import State
 from evocompress.codecs.sensitivity import Sensitivity
-from evocompress.codecs.symmetry import Symmetry, kernel_shape
-from evocompress.codecs.symmetry_groups import (
-    SYMMETRIES,
-    group,
-    groups,
-)
+from evocompress.codecs.symmetry import Ints, Symmetry, _residual, kernel_shape
+from evocompress.codecs.symmetry_groups import SYMMETRIES, free_numbers, group, groups
+from evocompress.codecs.symmetry_orbits import orbits
 from evocompress.codecs.trellis import Trellis
 from evocompress.errors import CodecError, FormatError
 
@@ -151,6 +150,43 @@ def test_sensitivity_says_which_error_counts() -> None:
     assert len(np.unique(names[:4])) == 1 and not np.intersect1d(names[:4], names[4:]).size
 
 
+@pytest.mark.parametrize("n_groups", [1, 2])
+def test_what_snapping_drops_costs_what_the_sensitivity_says(n_groups: int) -> None:
+    """Where H has no entries between inputs, nothing is left out."""
+    rng, outputs, inputs, places = np.random.default_rng(0), 4, 3, 9
+    H = np.zeros((n_groups, inputs * places, inputs * places))
+    for part in H:
+        for begin in range(0, len(part), places):
+            factor = rng.normal(size=(places, places))
+            part[begin : begin + places, begin : begin + places] = factor @ factor.T
+    known = Sensitivity(H, rng.uniform(0.5, 2, outputs))
+    left, cost = rng.normal(size=(outputs * inputs, places)), Cost(1e-3, 2.0, known)
+    expected = known.distortion(left.reshape(outputs, -1))
+    assert cost.scale * _residual(left, cost, outputs).sum() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_size_is_worked_out_once_however_many_tensors_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More sizes than there is room for their symmetries; a file's tables are read first, then its tensors."""
+    shapes = [(1, 1, height, width) for height in (9, 10) for width in range(11, 61)] * 2
+    built: list[int] = []
+
+    def counted(rules: Sequence[tuple[Ints, int]], places: int) -> tuple[Ints, Ints, Ints]:
+        built.append(places)
+        return orbits(rules, places)
+
+    monkeypatch.setattr(symmetry_groups, "orbits", counted)
+    for kept in (free_numbers, groups, symmetry_groups._group):
+        kept.cache_clear()
+    zero = b"".join(map(varint, (1, 1, 0, 0)))
+    for shape in shapes:
+        assert CODEC.layout(SideReader(zero), shape) == []
+    assert len(built) <= len(SYMMETRIES) * len(shapes) / 2
+    built.clear()
+    for shape in shapes:
+        assert not CODEC.decode(Coded((), zero), shape).any()
+    assert len(built) <= len(shapes)  # of those that a tensor has
+
+
 def damaged(side: bytes, names: list[list[int]] | None = None) -> None:
     """Layout, then decode with planes of ones."""
     shape, codec = (2, 2, 3, 3), CODEC
@@ -162,7 +198,7 @@ def damaged(side: bytes, names: list[list[int]] | None = None) -> None:
 
 
 HEADS = {
-    "more symmetries than there are": ((24,), "outside"),
+    "more symmetries than there are": ((25,), "outside"),
     "a symmetry beyond the table": ((1, 24, 0, 0), "outside"),
     "a negative symmetry": ((1, -1, 0, 0), "outside"),
     "one twice": ((2, 2, 2, 0, 4, 0), "twice or in vain"),
