@@ -3,6 +3,8 @@
 Labels are not used. For each example one random direction of the outputs is drawn, and its gradient gives an unbiased
 sample of what errors cost in squared outputs (a Gauss-Newton matrix: Martens, 2014). On a network that is nearly always
 right on what it was trained on, this says more than the Fisher information, which is nearly zero there.
+
+What gates of saccades decide is an output too: it is the network's work, which its other outputs hardly show.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from evocompress.data.examples import Examples
 from evocompress.diagnosis import check_gradient, failure, overflow
 from evocompress.errors import ModelError
 from evocompress.evaluation import evaluation_mode, first_tensor
+from evocompress.layers.saccade_maps import gate_logits
 from evocompress.moments import Moments
 
 __all__ = ["second_order_sensitivities"]
@@ -131,14 +134,25 @@ def _gradients(
 ) -> dict[str, Tensor]:
     if not parameters:
         return {}
-    outputs = _outputs(model, inputs)
+    with gate_logits(model) as gates:
+        outputs = _outputs(model, inputs)
     check_gradient(model, inputs, outputs)
+    total = _along(outputs, generator)
+    # All gates together count as much as the outputs do, however many blocks an image has.
+    share = math.sqrt(outputs.numel() / max(sum(logits.numel() for logits in gates), 1))
+    for logits in gates:
+        total = total + share * _along(logits.movedim(1, -1), generator)
+    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    pairs = zip(parameters, found, strict=True)
+    return {name: gradient.to_dense() for name, gradient in pairs if gradient is not None}
+
+
+def _along(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """The outputs (n, …) along a random direction, a scalar."""
     direction = torch.randn(outputs.shape, generator=generator).to(outputs)
     if outputs.ndim > 1 and outputs.shape[-1] > 1:
         direction -= direction.mean(dim=-1, keepdim=True)  # a constant added to all logits changes nothing
-    found = torch.autograd.grad((outputs * direction).sum(), list(parameters.values()), allow_unused=True)
-    pairs = zip(parameters, found, strict=True)
-    return {name: gradient.to_dense() for name, gradient in pairs if gradient is not None}
+    return (outputs * direction).sum()
 
 
 def _squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -75,6 +75,16 @@ def test_a_network_without_saccades_costs_nothing_and_one_that_has_not_run_says_
         multiply_adds(nn.Conv2d(1, 1, 1), torch.zeros(0, 1, 2, 2))
 
 
+def test_work_and_consistency_stay_in_float32_where_layers_do_not() -> None:
+    model, images = SaccadeCNN(width=4, cost_weight=0.5, consistency_weight=1.0), torch.randn(4, 1, 16, 16)
+    sequence = SaccadeSequence(2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(images).dtype == sequence(images).dtype == torch.bfloat16
+        assert saccade_cost(model).dtype == model.penalty().dtype == torch.float32
+    readings = saccade_maps(model, images) | saccade_maps(sequence, images)
+    assert {reading.probabilities.dtype for reading in readings.values()} == {torch.float32}
+
+
 def test_counting_keeps_the_networks_mode() -> None:
     model = SaccadeCNN(width=4)
     multiply_adds(model, torch.randn(2, 1, 28, 28))

@@ -34,10 +34,11 @@ def test_gathered_is_the_masked_dense_computation(
     monkeypatch.setattr(saccade, "_CACHED_BYTES", cached)
     layer = undecided(SaccadeConv2d(3, 5, block=block, reduction=reduction, bias=bias)).eval()
     images = torch.randn(12, 3, *size)
-    output = layer(images)
+    with torch.no_grad():
+        output = layer(images)
+        channels_last = layer(images.contiguous(memory_format=torch.channels_last))
     assert output.shape == (12, 5, *size)
     torch.testing.assert_close(output, layer.dense(images), atol=1e-5, rtol=0)
-    channels_last = layer(images.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(channels_last, output, atol=1e-5, rtol=0)
 
 
@@ -49,7 +50,8 @@ def test_all_three_decisions_are_taken_where_gathering_is_tested() -> None:
 
 @pytest.mark.parametrize("decision", [0, 1, 2])
 @pytest.mark.parametrize("training", [True, False])
-def test_each_decision_is_what_it_is_called(decision: int, training: bool) -> None:
+@pytest.mark.parametrize("gradients", [True, False])
+def test_each_decision_is_what_it_is_called(decision: int, training: bool, gradients: bool) -> None:
     layer = decided(SaccadeConv2d(2, 4, block=4), decision).train(training)
     layer.samples = False
     images = torch.randn(3, 2, 9, 10)
@@ -58,18 +60,45 @@ def test_each_decision_is_what_it_is_called(decision: int, training: bool) -> No
     expected = torch.zeros(3, 4, 9, 10)
     if convolution is not None:
         expected = nn.functional.conv2d(images, convolution.weight, convolution.bias, padding=side // 2)
-    torch.testing.assert_close(layer(images), expected, atol=1e-5, rtol=0)
+    with torch.set_grad_enabled(gradients):
+        output = layer(images)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
+    assert decision or not output.any()
 
 
 def test_gradients_of_gathering_are_those_of_the_dense_computation() -> None:
     layer = undecided(SaccadeConv2d(3, 4)).eval()
-    images = torch.randn(20, 3, 12, 12, requires_grad=True)
-    wanted = [images, layer.narrow.weight, layer.wide.weight]
+    layer.gate.requires_grad_(False)
+    images = torch.randn(20, 3, 12, 12)
+    wanted = [layer.narrow.weight, layer.wide.weight]
     gathered = torch.autograd.grad(layer(images).square().mean(), wanted)
     dense = torch.autograd.grad(layer.dense(images).square().mean(), wanted)
     for mine, other in zip(gathered, dense, strict=True):
         assert other.abs().max() > 0
         torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-4)
+
+
+def test_evaluation_has_the_gradients_of_training_without_samples() -> None:
+    layer = undecided(SaccadeConv2d(3, 4, temperature=0.7))
+    with torch.no_grad():
+        layer.gate.decide.weight.mul_(0.1)  # or two logits of a block are cut to the same number
+    layer.samples = False
+    images = torch.randn(20, 3, 12, 12, requires_grad=True)
+    wanted = [images, *layer.parameters()]
+    trained, evaluated = (
+        torch.autograd.grad(layer.train(training)(images).square().mean(), wanted) for training in (True, False)
+    )
+    for mine, other in zip(evaluated, trained, strict=True):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(mine, other, atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.parametrize("decision", [0, 1, 2])
+def test_a_gate_that_is_sure_is_not_worth_nothing(decision: int) -> None:
+    layer = decided(SaccadeConv2d(2, 4), decision).eval()
+    layer(torch.randn(4, 2, 8, 8)).sum().backward()
+    assert layer.gate.decide.weight.grad is not None
+    assert (layer.gate.decide.weight.grad.abs().amax((1, 2, 3)) > 1e-3).all()
 
 
 def test_training_samples_from_the_gates_distribution() -> None:
@@ -122,14 +151,17 @@ def test_arguments_of_the_layer() -> None:
             SaccadeConv2d(3, 1)(images)
 
 
+@pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("watched", [False, True])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_never_left_out(value: float, watched: bool) -> None:
+def test_what_is_not_finite_is_never_left_out(value: float, watched: bool, gradients: bool) -> None:
     layer = decided(SaccadeConv2d(1, 2, block=4), 0).eval()
     hook = layer.narrow.register_forward_pre_hook(lambda *_: None) if watched else None
     image = torch.zeros(2, 1, 24, 8)
     image[1, 0, 0, 0] = value
-    for output in (layer(image), layer.dense(image)):
+    with torch.set_grad_enabled(gradients):
+        outputs = layer(image), layer.dense(image)
+    for output in outputs:
         assert output[1, :, :4, :4].isnan().all() and output[1].isnan().any()
         # The gate judges a block among its neighbours; blocks that are further away know nothing of the value.
         assert not output[0].any() and not output[1, :, 12:].any()
@@ -151,6 +183,7 @@ def test_a_gate_that_is_sure_can_change_its_mind_but_not_become_surer(sign: int)
     assert gate.eval()(torch.randn(2, 1, 8, 8)).max() == 5
 
 
+@torch.no_grad()
 def test_whoever_watches_the_convolutions_sees_as_much_whatever_the_gate_decides() -> None:
     layer, images = undecided(SaccadeConv2d(2, 4)).eval(), torch.randn(6, 2, 12, 12)
     output, seen = layer(images), []

@@ -11,6 +11,9 @@ import torch
 from saccade_gates import undecided
 from torch import nn
 
+from evocompress.calibration import sensitivities
+from evocompress.codecs import Sensitivity
+from evocompress.data import Examples, Splits
 from evocompress.errors import ModelError
 from evocompress.layers.saccade import SaccadeConv2d
 from evocompress.layers.saccade_cost import multiply_adds, saccade_cost
@@ -19,6 +22,8 @@ from evocompress.loading import load
 from evocompress.networks import build
 from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
 from evocompress.packing import pack, unpack
+from evocompress.second_order import second_order_sensitivities
+from evocompress.training import TrainingGenes, train
 
 NETWORK = "evocompress.networks.saccade_cnn:SaccadeCNN"
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -97,3 +102,38 @@ def test_a_packed_network_looks_at_the_same_places() -> None:
     other.load_state_dict(unpack(pack(model.state_dict(), 1e-9)))
     for name, reading in saccade_maps(other, images).items():
         assert (reading.choices == before[name].choices).float().mean() > 0.95
+
+
+def test_compression_keeps_what_gates_decide(digits: Splits) -> None:
+    model = SaccadeCNN(width=8, block=2, reduction=1, cost_weight=0.3)
+    train(model, digits.train, TrainingGenes(learning_rate=4e-3), epochs=4, seed=0)
+    images, _ = digits.validation.batch(slice(None))
+    before, work = saccade_maps(model, images), multiply_adds(model, images)
+    assert any(
+        reading.choices.amax() > reading.choices.amin() for reading in before.values()
+    )  # or there is little to keep
+    scales = sensitivities(model, digits.train, seed=0)
+    for rate_weight in (1e-3, 1e-2):
+        packed = copy.deepcopy(model)
+        packed.load_state_dict(unpack(pack(model.state_dict(), rate_weight, sensitivities=scales)))
+        for name, reading in saccade_maps(packed, images).items():
+            assert (reading.choices == before[name].choices).float().mean() > 0.95, (name, rate_weight)
+        assert multiply_adds(packed, images) == pytest.approx(work, rel=0.05)
+
+
+def test_second_order_sensitivities_mind_work_that_the_outputs_do_not_show() -> None:
+    model, images = SaccadeCNN(width=4), torch.randn(32, 1, 16, 16)
+    for layer in model.saccades:
+        assert isinstance(layer, SaccadeConv2d)
+        nn.init.zeros_(layer.narrow.weight)
+        nn.init.zeros_(layer.wide.weight)
+    found = second_order_sensitivities(model, Examples(images, torch.full((32,), -100)), seed=0)
+    scales = {name: value.scale if isinstance(value, Sensitivity) else value for name, value in found.items()}
+    # Outputs do not depend on what is decided, and norms are seen by gates alone.
+    for name in (
+        "saccades.0.gate.decide.weight",
+        "saccades.1.gate.look.weight",
+        "norms.2.weight",
+        "norms.0.running_var",
+    ):
+        assert scales[name] > 100 * scales["saccades.0.wide.weight"]

@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from evocompress.errors import ModelError
 from evocompress.layers.saccade_cost import multiply_adds
-from evocompress.layers.saccade_sequence import Reader, SaccadeSequence
+from evocompress.layers.saccade_sequence import Reader, SaccadeSequence, _choice
 from evocompress.networks.saccade_cnn import saccade_sequence
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -65,6 +66,40 @@ def test_training_tries_other_blocks() -> None:
     assert network.reading is not None
     assert (network.reading.choices.sum(0) > 0).sum() > 8
     assert copy.deepcopy(network).reading is None
+
+
+def test_training_picks_by_the_scores_softmax() -> None:
+    scores = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    picked = SaccadeSequence(1, 4)._pick(scores.expand(4000, 4))
+    shares = nn.functional.one_hot(picked[:, 0], 4).float().mean(0)
+    torch.testing.assert_close(shares, scores.softmax(0), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("reader", ["gru", "attention"])
+def test_the_choice_has_a_gradient_in_evaluation_and_the_same_values(reader: Reader) -> None:
+    network = SaccadeSequence(3, 4, classes=5, reader=reader).eval()
+    assert network.scorer.decide.bias is not None
+    with torch.no_grad():
+        network.scorer.decide.bias.fill_(60)  # all weights are 1, and only the choice can matter
+    images = torch.randn(2, 1, 14, 16)
+    logits = network(images)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), logits, atol=1e-5, rtol=0)
+    logits.square().sum().backward()
+    assert network.scorer.look.weight.grad is not None and network.scorer.look.weight.grad.abs().max() > 1e-5
+
+
+def test_the_gradient_of_the_choice_is_that_of_its_chances() -> None:
+    """Chances of two picks, one after the other, by hand."""
+    scores, values = torch.randn(1, 5, requires_grad=True), torch.randn(5)
+    picked = torch.tensor([[3, 1]])
+    choice = _choice(scores, picked)
+    assert torch.equal(choice, nn.functional.one_hot(picked, 5).float())
+    left = torch.tensor([0, 1, 2, 4])
+    expected = (scores[0].softmax(0) @ values, scores[0, left].softmax(0) @ values[left])
+    for found, chance in zip((choice @ values)[0], expected, strict=True):
+        pair = [torch.autograd.grad(value, scores, retain_graph=True)[0] for value in (found, chance)]
+        torch.testing.assert_close(*pair)
 
 
 def test_arguments_of_the_sequence() -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.layers.saccade_gate import Gate, Reading, finite, whole
+from evocompress.layers.saccade_gate import Gate, Reading, bounded, finite, precise, whole
 
 __all__ = ["KERNELS", "SaccadeConv2d"]
 
@@ -36,7 +36,9 @@ class SaccadeConv2d(nn.Module):
 
     In training mode both convolutions are computed everywhere and one is selected by a sample of the gate's
     distribution, which costs 34/9 of a 3×3 convolution. In evaluation mode the gate takes its likeliest decision, and
-    only the blocks that it chose are gathered, with the pixels around them, and convolved; all, where one of the
+    only the blocks that it chose are gathered, with the pixels around them, and convolved. No work is skipped, though
+    the values are the same, where gradients are asked for (so evaluate under `torch.no_grad` or
+    `torch.inference_mode`), as a gate then gets those that it has in training, without samples; nor where one of the
     convolutions has hooks.
 
     Args:
@@ -83,16 +85,16 @@ class SaccadeConv2d(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(n, in_channels, h, w) to (n, out_channels, h, w); what the gate decided is then in `reading`."""
         whole_blocks, logits = self._look(images)
-        if self.training:
-            selection = self._select(logits)
-            output = self._everywhere(whole_blocks, selection)
-            choices = selection.detach().argmax(1)
+        judged = self._sampled(logits) if self.training and self.samples else logits
+        choices = judged.argmax(1)
+        if self.training or logits.requires_grad or self._watched():
+            output = self._everywhere(whole_blocks, self._selection(judged))
         else:
-            choices = logits.argmax(1)
-            compute, what = (self._everywhere, _one_hot(logits)) if self._watched() else (self._gathered, choices)
-            output = self._undecided(compute(whole_blocks, what), logits)
+            output = self._gathered(whole_blocks, choices)
+        if not self.training:
+            output = self._undecided(output, logits)
         height, width = images.shape[-2:]
-        self.reading = Reading(choices, logits.softmax(1), self.block, (height, width))
+        self.reading = Reading(choices, precise(logits).softmax(1), self.block, (height, width))
         return output[..., :height, :width]
 
     def dense(self, images: Tensor) -> Tensor:
@@ -143,13 +145,16 @@ class SaccadeConv2d(nn.Module):
             images = nn.functional.pad(images, (0, right, 0, down))
         return images, self.gate(images)
 
-    def _select(self, logits: Tensor) -> Tensor:
-        """One decision for each block as 0 and 1 (n, 3, rows, columns), with the gradient of the soft one."""
-        if self.samples:
-            noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=self.generator).log()
-            logits = logits - noise
-        soft = (logits / self.temperature).softmax(1)
-        return _one_hot(logits) - soft.detach() + soft
+    def _sampled(self, logits: Tensor) -> Tensor:
+        """Logits with Gumbel noise: the largest is a sample of their distribution."""
+        noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=self.generator).log()
+        return logits - noise
+
+    def _selection(self, judged: Tensor) -> Tensor:
+        """One decision for each block as exactly 0 and 1 (n, 3, rows, columns), with the gradient of the soft one."""
+        # Only in training has the gate bounded its logits, and a gate that is sure would seem to be worth nothing.
+        soft = ((judged if self.training else bounded(judged)) / self.temperature).softmax(1)
+        return _one_hot(judged) + (soft - soft.detach())
 
     def _everywhere(self, images: Tensor, selection: Tensor) -> Tensor:
         padded = nn.functional.pad(images, (_HALO,) * 4)

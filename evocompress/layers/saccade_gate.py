@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from evocompress.errors import ModelError
 
-__all__ = ["Gate", "Reading", "finite", "keep_plan", "whole"]
+__all__ = ["Gate", "Reading", "bounded", "finite", "keep_plan", "precise", "whole"]
 
 _PLAN_BYTES = 4
 _BOUND = 3.0  # of logits in training: the likeliest of three decisions has a probability of at most 0.995
@@ -81,7 +81,7 @@ class Gate(nn.Module):
         small = nn.functional.avg_pool2d(images, self.reduction)
         seen = nn.functional.avg_pool2d(self.look(small).relu(), self.block // self.reduction)
         logits: Tensor = self.decide(seen)
-        return _bounded(logits) if self.training else logits
+        return bounded(logits) if self.training else logits
 
     def multiply_adds(self, blocks: int) -> int:
         """For one image of so many blocks."""
@@ -89,22 +89,27 @@ class Gate(nn.Module):
         return 9 * self.look.out_channels * (pixels * self.look.in_channels + blocks * self.decide.out_channels)
 
 
-def _bounded(logits: Tensor) -> Tensor:
-    """Logits cut to ± `_BOUND`; their gradient passes but for what would drive them further beyond it.
+def bounded(logits: Tensor) -> Tensor:
+    """Logits cut to ± 3; their gradient passes but for what would drive them further beyond it.
 
     Softmax of large logits has no gradient left: a gate that opens everywhere in the first steps, as all gates do that
     are of any use, would never hear of its cost. A plain `clamp` would have none beyond the bound either.
     """
     plain = logits.detach()
-    bounded = logits + (plain.clamp(-_BOUND, _BOUND) - plain)
-    if bounded.requires_grad:
+    held = logits + (plain.clamp(-_BOUND, _BOUND) - plain)
+    if held.requires_grad:
         above, below = plain > _BOUND, plain < -_BOUND
 
         def inwards(gradient: Tensor) -> Tensor:
             return gradient.masked_fill((above & (gradient < 0)) | (below & (gradient > 0)), 0.0)
 
-        bounded.register_hook(inwards)  # type: ignore[no-untyped-call]
-    return bounded
+        held.register_hook(inwards)  # type: ignore[no-untyped-call]
+    return held
+
+
+def precise(logits: Tensor) -> Tensor:
+    """Logits in float32 or more, which autocast may have made bfloat16: a loss is added up from their probabilities."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def whole(**values: int) -> None:

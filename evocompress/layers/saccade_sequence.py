@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.layers.saccade_gate import Gate, Reading, keep_plan, whole
+from evocompress.layers.saccade_gate import Gate, Reading, keep_plan, precise, whole
 
 __all__ = ["Reader", "SaccadeSequence"]
 
@@ -29,8 +29,10 @@ class SaccadeSequence(nn.Module):
     Images (n, in_channels, h, w) to logits (n, classes). A scorer looks at the down-sampled image and gives each block
     a score; the k blocks of highest score are gathered, each becomes a vector of `width` numbers from its pixels and
     the coordinates of its centre ((row, column), from -1 to 1), times the sigmoid of its score; a reader takes these.
-    In training mode Gumbel noise is added to the scores before the best are picked, so that others are tried too. Where
-    h or w is no multiple of `block`, the image is continued with zeros to the right and below.
+    In training mode Gumbel noise is added to the scores before the best are picked, so that others are tried too. In
+    evaluation mode, where gradients are asked for, all blocks are read into vectors, and scores get the gradient of the
+    choice too; the values are the same. Where h or w is no multiple of `block`, the image is continued with zeros to
+    the right and below.
 
     `k`, `block` and `reduction` are kept in the state dict as `gate_plan`, and weights of others are refused.
     After a call `reading.choices` has 1 for the best block, k for the last of the chosen, 0 for the others.
@@ -88,10 +90,14 @@ class SaccadeSequence(nn.Module):
         choices = torch.zeros_like(scores, dtype=torch.int64).flatten(1).scatter_(1, picked, order)
         height, width = images.shape[-2:]
         rows, columns = scores.shape[-2:]
-        probabilities = scores.sigmoid()
+        probabilities = precise(scores).sigmoid()
         self.reading = Reading(choices.view(-1, rows, columns), probabilities, self.block, (height, width))
-        weights = probabilities.flatten(1).gather(1, picked)
-        result = self.reader(self._glimpses(padded, picked, rows, columns) * weights[..., None])
+        if self.training or not scores.requires_grad:
+            sequence = self._weighted(padded, probabilities, picked)
+        else:
+            every = torch.arange(rows * columns, device=picked.device).expand(len(picked), -1)
+            sequence = _choice(scores.flatten(1), picked) @ self._weighted(padded, probabilities, every)
+        result = self.reader(sequence)
         read: Tensor = result[0][:, -1] if isinstance(result, tuple) else result
         logits: Tensor = self.linear(read)
         return logits
@@ -115,6 +121,12 @@ class SaccadeSequence(nn.Module):
             scores = scores - noise
         return scores.topk(self.k, dim=1).indices
 
+    def _weighted(self, padded: Tensor, probabilities: Tensor, picked: Tensor) -> Tensor:
+        """One vector (n, k, width) for each picked block, times its score's sigmoid."""
+        rows, columns = probabilities.shape[-2:]
+        glimpses = self._glimpses(padded, picked, rows, columns)
+        return glimpses * probabilities.flatten(1).gather(1, picked).to(glimpses.dtype)[..., None]
+
     def _glimpses(self, padded: Tensor, picked: Tensor, rows: int, columns: int) -> Tensor:
         """One vector (n, k, width) for each picked block."""
         count, side = len(padded), self.block
@@ -127,6 +139,17 @@ class SaccadeSequence(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"reading": None, "generator": None}  # as for `SaccadeConv2d`
+
+
+def _choice(scores: Tensor, picked: Tensor) -> Tensor:
+    """The picked blocks as 0 and 1 (n, k, blocks), each with the gradient of its chance among those that were left.
+
+    These are the chances of picks under Gumbel noise, one after the other (Kool et al., 2019).
+    """
+    hard = nn.functional.one_hot(picked, scores.shape[1]).to(scores.dtype)
+    gone = (hard.cumsum(1) - hard).bool()
+    soft = scores[:, None].masked_fill(gone, -math.inf).softmax(2)
+    return hard + (soft - soft.detach())
 
 
 class _Attention(nn.Module):
