@@ -65,6 +65,14 @@ def test_a_picture_is_made_like_the_data(weights: Path, tmp_path: Path) -> None:
     assert "saccades.0: 2×2 blocks" in done.output
 
 
+def test_a_picture_of_other_sides_is_not_stretched(tmp_path: Path) -> None:
+    examples = Examples(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    picture = Image.new("L", (60, 20))
+    picture.paste(255, (20, 0, 40, 20))  # white where the middle is
+    picture.save(tmp_path / "p.png")
+    assert command._picture(tmp_path / "p.png", SaccadeCNN(width=4), examples).min() > 200
+
+
 def colours(seed: int) -> Splits:
     """Three examples of three channels, which a network of one cannot take."""
     examples = Examples(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64))
@@ -92,6 +100,9 @@ def test_a_run_says_which_network_and_which_data(tmp_path: Path) -> None:
     assert "saccades.0: 2×2 blocks of 4×4: nothing" in done.output
     error = invoke(path, "--run", tmp_path, "--set", "width=8", "-o", tmp_path / "map.png").exception
     assert isinstance(error, ModelError) and "does not fit the model" in str(error)
+    assert "It is saccade_cnn with width=8" in str(error) and "--set gives it others, --run those of a run" in str(
+        error
+    )
 
 
 def test_mistakes(weights: Path, tmp_path: Path) -> None:
