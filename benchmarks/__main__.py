@@ -51,7 +51,11 @@ BENCHMARKS: dict[str, list[str]] = {
     ],
     "saccades": [
         "benchmarks.saccades", "--width", "64", "--train", "10000", "--epochs", "6", "--cost-weights", "0.05", "0.2",
-        "--plans", "4/2", "7/7", "--sequences", "8", "--precision", "bfloat16",
+        "--seeds", "2", "--sequences", "8", "--precision", "bfloat16",
+    ],
+    "saccades_canvas": [
+        "benchmarks.saccades", "--canvas", "84", "--width", "32", "--train", "5000", "--epochs", "6", "--cost-weights",
+        "0.1", "0.3", "--plans", "7/7", "--sequences", "--precision", "bfloat16", "--seeds", "1",
     ],
 }  # fmt: skip
 

@@ -84,7 +84,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     **dict.fromkeys(("ideas", "ideas_connections", "ideas_saccades"), ideas_rows),
     "symmetry_freeze": freeze_rows,
     **dict.fromkeys((f"linearconv_{name}" for name in ("networks", "cifar10", "mnist", "vgg11")), linearconv_rows),
-    "saccades": saccades_rows,
+    **dict.fromkeys(("saccades", "saccades_canvas"), saccades_rows),
 }
 
 
