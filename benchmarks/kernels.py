@@ -1,6 +1,7 @@
 """How right `evocompress kernels` is about kernels whose class is known: the tables of docs/kernels.md.
 
     python -m benchmarks.kernels right [--draws 200]
+    python -m benchmarks.kernels row [--draws 200]
     python -m benchmarks.kernels confidence [--draws 60]
     python -m benchmarks.kernels noise [--draws 2000]
     python -m benchmarks.kernels time [--draws 1000]
@@ -8,137 +9,53 @@
 
 `right`: per cent of the kernels of each kind that get their class and order, by size and by noise, which is in norms of
 the kernel, and the median error of the angle in degrees; random angles, signs, scales. Of 11×11, 60 are drawn at most.
-`confidence`: of all kernels with a class, by confidence, how many are right (3×3 to 7×7, noise of .2 to 1, `--draws` of
-each kind, size and noise). `noise`: per cent of kernels of white Gaussian and of Laplace noise that get a class.
-`time`: seconds for so many kernels of Gaussian noise (100 at most from 21×21 on) once what depends on the size alone is
-there, for the first five without it, and the memory of the process, on one thread. `picture`: kernels of 11×11 of each
-kind with 25 % of noise, before and after `pack`, with a zone plate filtered by each. Prints one JSON line for each size
-and kind, or size, or range of confidences, or picture.
+`row`: the same of kernels of one row. `confidence`: of all kernels with a class, by confidence, how many are right
+(3×3 to 7×7, noise of .2 to 1, `--draws` of each kind, size and noise). `noise`: per cent of kernels of white Gaussian
+and of Laplace noise that get a class. `time`: seconds for so many kernels of Gaussian noise (100 at most from 21×21
+on) once what depends on the size alone is there, for the first five without it, and the memory of the process, on one
+thread. `picture`: kernels of 11×11 of each kind with 25 % of noise, before and after `pack`, with a zone plate
+filtered by each. Prints one JSON line for each size and kind, or size, or range of confidences, or picture.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from benchmarks.known_kernels import KINDS, ORIENTED, ROW_KINDS, Floats, draws, row_draws
 from evocompress.kernels.classify import Kernel, classify
 from evocompress.packing import pack, unpack
 from evocompress.recipe import Recipe
 
-__all__ = ["KINDS", "confidence_rows", "draws", "noise_rows", "picture_row", "right_rows", "time_rows"]
+__all__ = ["confidence_rows", "noise_rows", "picture_row", "right_rows", "row_rows", "time_rows"]
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-
-#: Kinds of kernels, and the class and order that each has.
-KINDS: dict[str, tuple[str, int | None]] = {
-    "Sobel": ("derivative", 1),
-    "Prewitt": ("derivative", 1),
-    "Scharr": ("derivative", 1),
-    "difference of two pixels": ("derivative", 1),
-    "[1 -2 1] in one row": ("derivative", 2),
-    "Laplacian, 4 neighbours": ("derivative", 2),
-    "Laplacian, 8 neighbours": ("derivative", 2),
-    "second derivative of a Gaussian": ("derivative", 2),
-    "Gaussian": ("low-pass", None),
-    "box": ("low-pass", None),
-    "elongated Gaussian": ("low-pass", None),
-    "difference of Gaussians": ("band-pass", None),
-    "Gabor function": ("gabor", None),
-    "one pixel": ("identity", None),
-}
-_OPERATORS = {
-    "Sobel": np.outer([1, 2, 1], [-1, 0, 1]),
-    "Prewitt": np.outer([1, 1, 1], [-1, 0, 1]),
-    "Scharr": np.outer([3, 10, 3], [-1, 0, 1]),
-    "Laplacian, 4 neighbours": np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]]),
-    "Laplacian, 8 neighbours": np.array([[1, 1, 1], [1, -8, 1], [1, 1, 1]]),
-}
-#: Of three pixels in one row, before they are turned by a multiple of 45°.
-_ROWS = {"difference of two pixels": (0, -1, 1), "[1 -2 1] in one row": (1, -2, 1)}
-_ORIENTED = (
-    "Sobel",
-    "Prewitt",
-    "Scharr",
-    *_ROWS,
-    "second derivative of a Gaussian",
-    "elongated Gaussian",
-    "Gabor function",
-)
 _SIZES = (3, 5, 7, 11)
+_LENGTHS = (7, 9, 11, 15)
 _NOISE = (0.0, 0.2, 0.4)
 #: What sizes have no room for: not counted among the right or wrong.
 _UNCLEAR = {
-    3: ("second derivative of a Gaussian", "elongated Gaussian", "difference of Gaussians", "Gabor function"),
-    5: ("difference of Gaussians",),
+    3: (
+        "second derivative of a Gaussian",
+        "elongated Gaussian",
+        "difference of Gaussians",
+        "Gabor function",
+        "Gabor function, wide window",
+    ),
+    5: ("difference of Gaussians", "Gabor function, wide window"),
 }
+#: Their like is in the picture already.
+_NOT_PICTURED = ("Gabor function, wide window", "second Sobel")
 _PICTURE_NOISE, _PICTURE_RATE = 0.25, 3e-3
 _EDGES = (0.0, 0.5, 0.7, 0.9, 0.99, 1.01)
 _ODD_SIZES = ((1, 2), (1, 3), (1, 5), (2, 2), (3, 3), (4, 4), (5, 5), (7, 7), (11, 11))
-
-
-def _kernel(size: int, kind: str, rng: np.random.Generator) -> tuple[Floats, float]:
-    """One kernel (size, size) of a kind at a random angle, and the angle in radians."""
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    angle = rng.integers(8) * np.pi / 4 if kind in _ROWS else rng.uniform(0, np.pi)
-    r2 = x * x + y * y
-    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-
-    def gaussian(sigma: float) -> Floats:
-        window: Floats = np.exp(-r2 / 2 / sigma**2)
-        return window / window.sum()
-
-    made: Floats
-    if kind in _OPERATORS:
-        operator, made, first = _OPERATORS[kind], np.zeros((size, size)), (size - 3) // 2
-        turned = operator if "Laplacian" in kind else np.cos(angle) * operator + np.sin(angle) * operator.T
-        made[first : first + 3, first : first + 3] = turned
-    elif kind in _ROWS:
-        made, row, column = np.zeros((size, size)), round(np.sin(angle)), round(np.cos(angle))
-        for step, value in zip((-1, 0, 1), _ROWS[kind], strict=True):
-            made[size // 2 + step * row, size // 2 + step * column] = value
-    elif kind == "second derivative of a Gaussian":
-        made = ((u * 6 / size) ** 2 - 1) * gaussian(size / 6)
-        made = made - gaussian(size / 6) * made.sum()
-    elif kind == "Gaussian":
-        made = gaussian(size / rng.uniform(4, 6))
-    elif kind == "box":
-        made = np.ones((size, size))
-    elif kind == "elongated Gaussian":
-        sigma = 0.7 * size / 6
-        made = np.exp(-(u**2) / 2 / sigma**2 - v**2 / 2 / (3 * sigma) ** 2)
-    elif kind == "difference of Gaussians":
-        sigma = size / 8 * rng.uniform(0.8, 1.1)
-        made = gaussian(sigma) - gaussian(1.6 * sigma)
-    elif kind == "Gabor function":
-        period = rng.uniform(3, max(3.2, size / 1.6))
-        sigma = min(period * rng.uniform(0.4, 0.6), size / 3)
-        made = np.exp(-r2 / 2 / sigma**2) * np.cos(2 * np.pi * u / period + rng.uniform(0, 2 * np.pi))
-    else:
-        made = np.zeros((size, size))
-        made[size // 2, size // 2] = 1
-    return made, angle
-
-
-def draws(size: int, kind: str, noise: float, count: int, seed: int) -> tuple[Floats, Floats]:
-    """Kernels (count, size, size) of random angle, sign and scale, with noise of that share of their norms.
-
-    The second array has the angles in degrees, (count,), which mean something for kinds that are oriented.
-    """
-    rng, made, angles = np.random.default_rng(seed), [], []
-    for _ in range(count):
-        kernel, angle = _kernel(size, kind, rng)
-        angles.append(np.degrees(angle))
-        kernel = kernel / np.linalg.norm(kernel) * rng.choice([-1, 1]) * 10 ** rng.uniform(-4, 2)
-        made.append(kernel + noise * np.linalg.norm(kernel) / size * rng.standard_normal(kernel.shape))
-    return np.array(made), np.array(angles)
 
 
 def _is_right(kernel: Kernel, kind: str) -> bool:
@@ -160,15 +77,26 @@ def right_rows(count: int) -> Iterator[dict[str, Any]]:
     for kind in KINDS:
         for size in _SIZES:
             row: dict[str, Any] = {"kind": kind, "size": size, "noise": _NOISE, "right_percent": []}
-            if kind in _ORIENTED:
+            if kind in ORIENTED:
                 row["angle_error_degrees"] = []
             for noise in _NOISE:
                 kernels, degrees = draws(size, kind, noise, min(count, 60) if size > 7 else count, 9)
                 found = classify(kernels)
                 row["right_percent"].append(round(100 * np.mean([_is_right(kernel, kind) for kernel in found])))
-                if kind in _ORIENTED:
+                if kind in ORIENTED:
                     row["angle_error_degrees"].append(_angle_error(found, kind, degrees))
             yield row
+
+
+def row_rows(count: int) -> Iterator[dict[str, Any]]:
+    """A row for each kind and length of kernels of one row: per cent right at each level of noise."""
+    for kind, length in itertools.product(ROW_KINDS, _LENGTHS):
+        percent = []
+        for noise in _NOISE:
+            found = classify(row_draws(length, kind, noise, count, 9))
+            right = [(kernel.kernel_class, kernel.order) == ROW_KINDS[kind] for kernel in found]
+            percent.append(round(100 * np.mean(right)))
+        yield {"kind": kind, "length": length, "noise": _NOISE, "right_percent": percent}
 
 
 def confidence_rows(count: int) -> Iterator[dict[str, Any]]:
@@ -226,7 +154,7 @@ def picture_row(output: Path) -> dict[str, Any]:
     from evocompress.kernels.gallery_png import write_gallery_png
     from evocompress.kernels.panels import sections
 
-    made = [draws(11, kind, _PICTURE_NOISE, 3, 1)[0] for kind in KINDS]
+    made = [draws(11, kind, _PICTURE_NOISE, 3, 1)[0] for kind in KINDS if kind not in _NOT_PICTURED]
     made = [kernels / np.linalg.norm(kernels, axis=(1, 2), keepdims=True) for kernels in made]
     made.append(np.random.default_rng(1).standard_normal((3, 11, 11)) / 11)
     before = {"conv.weight": np.concatenate(made)[:, None].astype(np.float32)}
@@ -244,8 +172,8 @@ def picture_row(output: Path) -> dict[str, Any]:
 def main() -> None:
     """Print the lines of one part."""
     parts = {
-        "right": (right_rows, 200), "confidence": (confidence_rows, 60), "noise": (noise_rows, 2000),
-        "time": (time_rows, 1000),
+        "right": (right_rows, 200), "row": (row_rows, 200), "confidence": (confidence_rows, 60),
+        "noise": (noise_rows, 2000), "time": (time_rows, 1000),
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=[*parts, "picture"])

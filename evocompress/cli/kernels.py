@@ -169,8 +169,8 @@ def _print(rows: Sequence[KernelRow], layers: Sequence[str]) -> None:
 
     counts = {name: collections.Counter[str]() for name in layers}
     for row in rows:
-        counts[row.layer][row.kernel.kernel_class] += 1
-    used = [name for name in CLASSES if any(count[name] for count in counts.values())]
+        counts[row.layer]["zero" if row.is_zero else row.kernel.kernel_class] += 1
+    used = [name for name in (*CLASSES, "zero") if any(count[name] for count in counts.values())]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", no_wrap=True)
     for name in used:

@@ -53,6 +53,11 @@ class KernelRow:
         """Whether the second file's kernel is zero and this one is not."""
         return self.after is not None and self.after.norm == 0 < self.kernel.norm
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether this kernel is zero and has no class from the colour of its filter."""
+        return self.kernel.norm == 0 and self.kernel.kernel_class == "none"
+
 
 def short_name(name: str) -> str:
     """A layer's name without what its kernels are called in it.

@@ -13,14 +13,14 @@ from evocompress.errors import EvocompressError
 from evocompress.kernels.directions import steered
 from evocompress.kernels.evidence import Evidence, evidence, noise_threshold, posterior
 from evocompress.kernels.families import FAMILIES, Family, FamilyName, families
-from evocompress.kernels.fitting import GaborFit, fit_gabor, refine
+from evocompress.kernels.fitting import GaborFit, fit_gabor, folded, refine
 from evocompress.kernels.response import bands
 from evocompress.kernels.shapes import CENTRE_X, CENTRE_Y, FREQUENCY, LOG_SIGMA_U, LOG_SIGMA_V, THETA, Floats, Shape
 
 __all__ = ["CLASSES", "MOST_PIXELS", "Kernel", "KernelClass", "classify"]
 
 MOST_PIXELS = 33 * 33
-"""Of the largest kernels that are classified: the grids that they are compared with hold 0.4 GB."""
+"""Of the largest kernels that are classified: the grids that they are compared with hold 0.5 GB."""
 
 KernelClass: TypeAlias = Literal[
     "low-pass", "high-pass", "band-pass", "derivative", "gabor", "blob", "identity", "none"
@@ -37,8 +37,9 @@ class Kernel:
     `confidence` is the posterior probability of the class; `order` of a derivative; `orientation_degrees` the
     direction in which the kernel varies, in [0, 180), 0 along x (columns), 90 along y (rows, downwards), None if it has
     none; `isotropic` whether it is alike in all directions, None for a class that does not say. `frequency`
-    (cycles/pixel), `bandwidth` (octaves), `phase` (radians, at the kernel's middle) and `r2` are the Gabor fit's,
-    whatever the class. `norm` is the Euclidean one.
+    (cycles/pixel), `bandwidth` (octaves), `phase` (radians, at the kernel's middle), `r2` and `fit_orientation_degrees`
+    (in which the phase grows) are the Gabor fit's, whatever the class; of a `gabor` both orientations are the same.
+    `norm` is the Euclidean one.
     """
 
     kernel_class: KernelClass
@@ -51,6 +52,7 @@ class Kernel:
     phase: float | None = None
     r2: float | None = None
     norm: float = 0.0
+    fit_orientation_degrees: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +157,9 @@ def _verdicts(
         basis = family.basis[best]
         fitted = np.einsum("kd,kdn->kn", np.einsum("kdn,kn->kd", basis, units), basis)
         named = bands(fitted.reshape(len(units), *size))
-        return [
-            _Verdict("derivative", 2, None, True) if band == "laplacian" else _Verdict(band, isotropic=True)
-            for band in named
-        ]
+        degrees = None if min(size) > 1 else 0.0 if size[0] == 1 else 90.0
+        second = _Verdict("derivative", 2, degrees, degrees is None)
+        return [second if band == "laplacian" else _Verdict(band, isotropic=True) for band in named]
     if name == "alternating":
         stripes = family.parameters[best, THETA]
         return [_alternates(float(theta)) for theta in stripes]
@@ -202,7 +203,7 @@ def _oriented(
     parameters[inner[:, None], [CENTRE_X, CENTRE_Y]] = 0.0
     windows = _windows(units[inner].reshape(-1, *size), family.corner[best[inner]])
     parameters[inner] = _refined(family.shape, windows, parameters[inner], (3, 3))
-    degrees = _folded(np.degrees(parameters[:, THETA]))
+    degrees = folded(np.degrees(parameters[:, THETA])).tolist()
     if family.name == "gabor":
         along = np.abs(np.stack([np.cos(parameters[:, THETA]), np.sin(parameters[:, THETA])]))
         fine = (parameters[:, FREQUENCY] * along).max(axis=0) > _NYQUIST
@@ -233,22 +234,20 @@ def _refined(shape: Shape, units: Floats, start: Floats, size: tuple[int, int]) 
     return steered(1, units, np.where((other_r2 > r2)[:, None], other, found), *size)
 
 
-def _folded(degrees: Floats) -> list[float]:
-    """Into [0, 180), and 0 for what is within rounding of 180."""
-    folded = np.round(degrees, 6) % 180.0
-    return [float(value) for value in folded]
-
-
 def _with_fit(kernel: Kernel, fits: GaborFit, number: int, norm: float) -> Kernel:
     def known(values: Floats) -> float | None:
         value = float(values[number])
         return value if np.isfinite(value) else None
 
+    fitted = known(fits.orientation_degrees)
+    own = fitted is not None and kernel.kernel_class == "gabor"
     return dataclasses.replace(
         kernel,
+        orientation_degrees=fitted if own else kernel.orientation_degrees,
         frequency=known(fits.frequency),
         bandwidth=known(fits.bandwidth),
         phase=known(fits.phase),
         r2=known(fits.r2),
         norm=norm,
+        fit_orientation_degrees=fitted,
     )

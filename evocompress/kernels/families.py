@@ -12,9 +12,10 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from evocompress.kernels.grids import GABOR_EXTENT, WIDE, gabor_rows, offsets, turns, widths
 from evocompress.kernels.shapes import Floats, Shape, orthonormal, pixels, sampled
 
-__all__ = ["FAMILIES", "GABOR_EXTENT", "Family", "FamilyName", "families", "gabor_family"]
+__all__ = ["FAMILIES", "Family", "FamilyName", "families", "gabor_family"]
 
 FamilyName: TypeAlias = Literal[
     "point", "gaussian", "bar", "surround", "laplacian", "sharpen", "alternating", "first", "second", "saddle", "gabor"
@@ -25,19 +26,11 @@ of 3×3, alone and with the pixel added that makes them sharpen; a Gaussian
 whose sign alternates from pixel to pixel; the derivatives of a Gaussian: first, second along one
 direction, mixed; a Gabor function."""
 
-GABOR_EXTENT = 5
-"""The least height or width for which `gabor` is a class: three pixels cannot hold a period and what is beside it."""
-
-# Bounds on the grids of large kernels; up to 13 pixels there are no more.
-_PLACES = 3  # on each side of the middle
-_WIDTHS = 10
 _BLOCK = 2**20  # numbers of a grid made at a time
-WIDE = 50.0  # a Gaussian so wide, in pixels, is a constant on every kernel that we meet
 _POINT = np.array([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]])
 _CROSS, _DIAGONAL = np.array([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]), np.array([[1.0, 0, 1], [0, 0, 0], [1, 0, 1]])
 _LAPLACIANS = tuple(4 * (edge + corner) * _POINT - edge * _CROSS - corner * _DIAGONAL
                     for edge, corner in ((1, 0), (8, 1), (4, 1), (3, 1), (2, 1), (1.4, 1), (1, 1)))  # fmt: skip
-_GABOR_CYCLES = (0.28, 0.36, 0.47, 0.65)  # frequency times σ_u: bandwidths of 2.4, 1.7, 1.2 and 0.8 octaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,20 +60,20 @@ def families(height: int, width: int) -> tuple[Family, ...]:
     """
     made = [_point(height, width), _oriented("gaussian", "gaussian", height, width, ratios=(1.0,), angles=(0.0,))]
     flat = min(height, width) == 1
-    turns = _turns(height, width)
+    angles = turns(height, width)
     if not flat:
-        made.append(_oriented("bar", "gaussian", height, width, ratios=(2.0, 4.0, math.inf), angles=turns))
+        made.append(_oriented("bar", "gaussian", height, width, ratios=(2.0, 4.0, math.inf), angles=angles))
     made.append(_surround(height, width))
     if min(height, width) >= 3:
         made.append(_textbook("laplacian", _LAPLACIANS, height, width))
         made.append(_textbook("sharpen", [laplacian + _POINT for laplacian in _LAPLACIANS], height, width))
     ratios = (1.0,) if flat else (1.0, 2.0, math.inf)
-    quarter = turns[: len(turns) // 2] if max(height, width) >= 3 else (0.0,)  # a quarter turn changes the sign only
+    quarter = angles[: len(angles) // 2] if max(height, width) >= 3 else (0.0,)  # a quarter turn changes the sign only
     if max(height, width) >= 3:
         made.append(_alternating(height, width))
     names: tuple[Literal["first", "second"], ...] = ("first", "second") if max(height, width) >= 3 else ("first",)
     for name in names:
-        made.append(_with_operators(_oriented(name, name, height, width, ratios=ratios, angles=turns), height, width))
+        made.append(_with_operators(_oriented(name, name, height, width, ratios=ratios, angles=angles), height, width))
     if not flat:
         made.append(_oriented("saddle", "saddle", height, width, ratios=(1.0,), angles=quarter))
     if max(height, width) >= GABOR_EXTENT:
@@ -90,30 +83,8 @@ def families(height: int, width: int) -> tuple[Family, ...]:
 
 @functools.lru_cache(maxsize=4)
 def gabor_family(height: int, width: int) -> Family:
-    """The Gabor functions of any size: below `GABOR_EXTENT`, starting points of a fit and no class.
-
-    Frequencies go from one period in the kernel up, a fifth apart, each with four bandwidths and two elongations.
-    """
-    extent, angles = max(height, width), _turns(height, width)
-    frequency, rows = 1 / extent, []
-    while frequency < 0.46:
-        for cycles, ratio in itertools.product(_GABOR_CYCLES, (1.0, 2.0)):
-            sigma = cycles / frequency
-            if sigma > 0.6 * extent and extent >= GABOR_EXTENT:
-                continue
-            centres = [_offsets(side, 1.6 * sigma) for side in (height, width)]
-            for theta, y0, x0 in itertools.product(angles, *centres):
-                rows.append([theta, math.log(sigma), math.log(ratio * sigma), x0, y0, frequency])
-        frequency *= 1.19
-    return _family("gabor", "gabor", rows, (height, width))
-
-
-def _turns(height: int, width: int) -> tuple[float, ...]:
-    """Angles of the grid; a row or a column of pixels has one."""
-    if min(height, width) == 1:
-        return (0.0 if height == 1 else math.pi / 2,)
-    count = 16
-    return tuple(math.pi * step / count for step in range(count))
+    """The Gabor functions of any size: below `GABOR_EXTENT`, starting points of a fit and no class."""
+    return _family("gabor", "gabor", gabor_rows(height, width), (height, width))
 
 
 def _family(name: FamilyName, shape: Shape | None, rows: Sequence[Sequence[float]], size: tuple[int, int]) -> Family:
@@ -140,9 +111,12 @@ def _finished(
     size: tuple[int, int],
     spread: float = 0.12,
     corner: NDArray[np.int64] | None = None,
+    rarely: float = 0.0,
 ) -> Family:
-    """With a prior that falls with the distance from the middle: most of what a network learns sits there."""
-    rarely = math.log(4) if name == "sharpen" else 0.0  # from the Laplacian it differs by 1/100 of its energy or less
+    """With a prior that falls with the distance from the middle: most of what a network learns sits there.
+
+    `rarely` is the logarithm of how many times less likely than other families it is.
+    """
     distance = np.hypot(parameters[:, 3], parameters[:, 4])
     log_prior = -0.5 * (distance / (0.25 + spread * max(size))) ** 2
     log_prior -= np.log(np.exp(log_prior).sum()) + rarely
@@ -150,36 +124,17 @@ def _finished(
     return Family(name, shape, basis, parameters, log_prior, whole if corner is None else corner)
 
 
-def _sigmas(height: int, width: int) -> list[float]:
-    """Widths in pixels, a quarter apart or a little more on large kernels, and one that is constant on the kernel."""
-    sigma, widest, widths = 0.45, 0.4 * max(height, width), []
-    apart = max(1.28, (widest / sigma) ** (1 / _WIDTHS))
-    while sigma < widest:
-        widths.append(sigma)
-        sigma *= apart
-    return [*widths, sigma, 1.6 * sigma, WIDE]
-
-
-def _offsets(extent: int, sigma: float) -> list[float]:
-    """Centres along one axis: half a pixel or half a width apart, in the middle of the kernel, seven at most."""
-    if extent < 3:
-        return [0.0]
-    apart = max(0.5, 0.5 * sigma) if extent < 5 else max(0.5, 0.75 * sigma)
-    count = min(_PLACES, int(max(0.5, 0.15 * extent) / apart))
-    return [apart * step for step in range(-count, count + 1)]
-
-
 def _oriented(
     name: FamilyName, shape: Shape, height: int, width: int, *, ratios: Sequence[float], angles: Sequence[float]
 ) -> Family:
     """Gaussians or their derivatives, over widths, elongations, angles and centres."""
     rows = []
-    for sigma, ratio in itertools.product(_sigmas(height, width), ratios):
+    for sigma, ratio in itertools.product(widths(height, width), ratios):
         if sigma == WIDE and ratio != 1.0:
             continue
         along = min(WIDE, sigma * ratio)
         moves = name != "second" or max(height, width) >= GABOR_EXTENT  # three lobes fill three pixels
-        centres = [_offsets(side, sigma) if moves else [0.0] for side in (height, width)]
+        centres = [offsets(side, sigma) if moves else [0.0] for side in (height, width)]
         if name == "bar" and sigma > 0.35 * max(height, width):
             continue
         for theta, y0, x0 in itertools.product(angles, *centres):
@@ -195,10 +150,10 @@ def _with_operators(family: Family, height: int, width: int) -> Family:
     if min(height, width) < 4:
         return family
     assert family.shape is not None
-    widths = [*np.geomspace(0.45, 1.8, 12), WIDE]
+    sigmas = [*np.geomspace(0.45, 1.8, 12), WIDE]
     rows = [
         [theta, math.log(sigma), math.log(along), 0.0, 0.0, 0.0]
-        for sigma, theta in itertools.product(widths, _turns(3, 3))
+        for sigma, theta in itertools.product(sigmas, turns(3, 3))
         for along in sorted({sigma, WIDE})
     ]
     small = _family(family.name, family.shape, rows, (3, 3))
@@ -230,20 +185,38 @@ def _textbook(name: FamilyName, operators: Sequence[Floats], height: int, width:
         wide.append(np.zeros((height, width)))
         wide[-1][row : row + 3, column : column + 3] = operator / np.linalg.norm(operator)
     basis = np.stack(wide).reshape(len(wide), 1, -1)
-    return _finished(name, None, basis, np.zeros((len(wide), 6)), (height, width))
+    rarely = math.log(4) if name == "sharpen" else 0.0  # from the Laplacian it differs by 1/100 of its energy or less
+    return _finished(name, None, basis, np.zeros((len(wide), 6)), (height, width), rarely=rarely)
 
 
 def _alternating(height: int, width: int) -> Family:
-    """Gaussians about the middle times (-1)^x, (-1)^y or both: the highest frequencies that there are."""
+    """Gaussians about the middle times (-1)^x, (-1)^y or both: the highest frequencies that there are.
+
+    Without stripes that are second derivatives, whose share of the prior no other gets.
+    """
     x, y = pixels(height, width)
     rows, signs = [], []
     ways = [(column, row) for column, row in ((1, 0), (0, 1), (1, 1)) if column < width and row < height]
-    for sigma, (column, row) in itertools.product(_sigmas(height, width)[1:], ways):
+    grid = list(itertools.product(widths(height, width)[1:], ways))
+    for sigma, (column, row) in grid:
+        if column + row == 1 and _is_second(sigma, width if column else height):
+            continue
         rows.append([math.atan2(row, column), math.log(sigma), math.log(sigma), 0.0, 0.0, 0.5])
         signs.append(np.where(np.floor(column * x + row * y) % 2 == 0, 1.0, -1.0))
     parameters = np.array(rows)
     basis = sampled("gaussian", parameters, x, y) * np.stack(signs)[:, None, :]
-    return _finished("alternating", None, orthonormal(basis), parameters, (height, width))
+    rarely = math.log(len(grid) / len(rows))
+    return _finished("alternating", None, orthonormal(basis), parameters, (height, width), rarely=rarely)
+
+
+def _is_second(sigma: float, side: int) -> bool:
+    """Whether (-1)^x in a Gaussian has three lobes: it has no mean, and its response rises about as ω² or [1 -2 1]."""
+    if side % 2 == 0:
+        return False
+    u = np.arange(side) - side // 2
+    profile = np.exp(-0.5 * (u / sigma) ** 2) * (-1.0) ** u
+    zero, quarter, half = (abs(float(profile @ np.cos(2 * np.pi * frequency * u))) for frequency in (0, 0.25, 0.5))
+    return zero < 0.15 * half and 0.25 * half < quarter < 0.6 * half
 
 
 def _point(height: int, width: int) -> Family:
@@ -256,10 +229,10 @@ def _point(height: int, width: int) -> Family:
 def _surround(height: int, width: int) -> Family:
     """Pairs of round Gaussians; the narrowest is one pixel where the centre is on one."""
     x, y = pixels(height, width)
-    widths = [0.05, *_sigmas(height, width)] if height % 2 and width % 2 else _sigmas(height, width)
+    sigmas = [0.05, *widths(height, width)] if height % 2 and width % 2 else widths(height, width)
     bases, rows = [], []
     tops, lefts = ([0.0] if side % 2 else [-0.5, 0.0, 0.5] for side in (height, width))
-    pairs, centres = itertools.combinations(widths, 2), list(itertools.product(tops, lefts))
+    pairs, centres = itertools.combinations(sigmas, 2), list(itertools.product(tops, lefts))
     for (inner, outer), (y0, x0) in itertools.product(pairs, centres):
         rows.append([0.0, math.log(inner), math.log(inner), x0, y0, 0.0])
         pair = np.array([rows[-1], [0.0, math.log(outer), math.log(outer), x0, y0, 0.0]])

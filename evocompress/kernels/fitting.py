@@ -12,7 +12,8 @@ import math
 import numpy as np
 
 from evocompress.kernels.evidence import evidence_of
-from evocompress.kernels.families import GABOR_EXTENT, gabor_family
+from evocompress.kernels.families import gabor_family
+from evocompress.kernels.grids import GABOR_EXTENT
 from evocompress.kernels.shapes import (
     CENTRE_X,
     CENTRE_Y,
@@ -27,7 +28,7 @@ from evocompress.kernels.shapes import (
     sampled,
 )
 
-__all__ = ["GaborFit", "fit_gabor", "refine"]
+__all__ = ["GaborFit", "fit_gabor", "folded", "refine"]
 
 _ROUNDS = 14
 _STEP = 1e-5  # of the numeric derivative
@@ -103,9 +104,9 @@ def _directions(shape: Shape, height: int, width: int) -> Floats:
 
 
 def _bounds(height: int, width: int) -> tuple[Floats, Floats]:
-    """Least and largest parameters: nothing thinner than pixels show, no far centre, frequencies up to Nyquist's."""
+    """Least and largest parameters: nothing thinner than pixels show, no far centre, half a period to Nyquist's."""
     extent = max(height, width)
-    low = [-np.inf, math.log(0.3), math.log(0.3), -width / 3, -height / 3, 0.5 / extent]
+    low = [-np.inf, math.log(0.3), math.log(0.3), -width / 3, -height / 3, 0.5 / math.hypot(height, width)]
     high = [np.inf, math.log(2.0 * extent), math.log(50.0), width / 3, height / 3, 0.5]
     return np.array(low), np.array(high)
 
@@ -148,6 +149,18 @@ def _rest(shape: Shape, kernels: Floats, parameters: Floats, grid: tuple[Floats,
     return rest
 
 
+def folded(degrees: Floats) -> Floats:
+    """Angles in [0, 180), and 0 for what is printed as 180, to two digits.
+
+    The sign of a phase goes with it: a wave along 180 degrees is one along 0 with the other sign.
+
+    >>> folded(np.array([-1e-9, 179.996, 225.0])).tolist()
+    [0.0, 0.0, 45.0]
+    """
+    turned = np.asarray(degrees) % 180.0
+    return np.where(turned >= 179.995, 0.0, np.round(turned, 6))
+
+
 def _described(kernels: Floats, parameters: Floats, r2: Floats, x: Floats, y: Floats) -> GaborFit:
     """Amplitude positive, orientation folded into [0, 180), phase taken at the kernel's middle."""
     known = np.isfinite(r2)
@@ -158,11 +171,11 @@ def _described(kernels: Floats, parameters: Floats, r2: Floats, x: Floats, y: Fl
     weights = np.einsum("kde,ke->kd", np.linalg.pinv(gram, hermitian=True), right)
     middle = -(parameters[:, CENTRE_X] * np.cos(theta) + parameters[:, CENTRE_Y] * np.sin(theta))
     phase[known] = np.arctan2(-weights[:, 1], weights[:, 0]) + (2 * np.pi * frequency * middle)[known]
-    turns = np.floor(theta / np.pi)
-    phase = np.where(turns % 2 == 1, -phase, phase)
+    degrees = folded(np.degrees(theta))
+    half_turns = np.rint((np.degrees(theta) - degrees) / 180)
+    phase = np.where(half_turns % 2 == 1, -phase, phase)
     cycles = frequency * np.exp(parameters[:, LOG_SIGMA_U])
     with np.errstate(divide="ignore", invalid="ignore"):
         bandwidth = np.log2((cycles + _HALF_POWER) / (cycles - _HALF_POWER))
     bandwidth = np.where(cycles > _HALF_POWER, bandwidth, np.nan)
-    degrees = np.degrees(theta - turns * np.pi) % 180.0
     return GaborFit(frequency, degrees, bandwidth, np.pi - (np.pi - phase) % (2 * np.pi) + 0.0, r2)

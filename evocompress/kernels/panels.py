@@ -36,6 +36,7 @@ class Tile:
     caption: tuple[str, ...]
     changed: bool
     became_zero: bool
+    is_zero: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Section:
     tiles: tuple[Tile, ...]
     changed: int = 0
     became_zero: int = 0
+    zero: int = 0
 
     @property
     def heading(self) -> str:
@@ -54,16 +56,19 @@ class Section:
 
         >>> Section("gabor", 9, (), changed=3, became_zero=2).heading
         '0 of 9: 0 of 3 that changed class, 0 of 2 that became zero'
+        >>> Section("none", 9, (), zero=7).heading
+        '0 of 9: 0 of 7 that are zero'
         """
         shown = len(self.tiles)
         count = str(shown) if shown == self.total else f"{shown} of {self.total}"
-        zeros = sum(tile.became_zero for tile in self.tiles)
+        zeros, blank = sum(tile.became_zero for tile in self.tiles), sum(tile.is_zero for tile in self.tiles)
         changed = sum(tile.changed and not tile.became_zero for tile in self.tiles)
         parts = [f"{changed} of {self.changed} that changed class"] if self.changed else []
         parts += [f"{zeros} of {self.became_zero} that became zero"] if self.became_zero else []
+        parts += [f"{blank} of {self.zero} that are zero"] if self.zero else []
         if not parts:
             return count if shown == self.total else f"{count}, the surest"
-        rest = shown - changed - zeros
+        rest = shown - changed - zeros - blank
         return f"{count}: " + ", ".join([*parts, f"{rest} others"] if rest else parts)
 
 
@@ -110,17 +115,22 @@ def sections(
         if mine:
             tiles = [_tile(row, exact, lossy, image) for row in _shown(mine, per_class)]
             changed = sum(row.changed and not row.became_zero for row in mine)
-            zeros = sum(row.became_zero for row in mine)
-            made.append(Section(kernel_class, len(mine), tuple(tiles), changed, zeros))
+            zeros, blank = sum(row.became_zero for row in mine), sum(_is_blank(row) for row in mine)
+            made.append(Section(kernel_class, len(mine), tuple(tiles), changed, zeros, blank))
     return made
+
+
+def _is_blank(row: KernelRow) -> bool:
+    """Whether it is zero and no other class came of it, which is nothing to look at."""
+    return row.is_zero and not row.changed
 
 
 def _shown(rows: Sequence[KernelRow], number: int) -> list[KernelRow]:
     """Those that changed class, then zeros, which tell little, on at most a quarter of the page, then the surest."""
     ordered = sorted(rows, key=lambda row: (not row.changed, -row.kernel.confidence))
-    zeros = [row for row in ordered if row.became_zero]
+    zeros = [row for row in ordered if row.became_zero] + [row for row in ordered if _is_blank(row)]
     changed = [row for row in ordered if row.changed and not row.became_zero]
-    rest = [row for row in ordered if not row.changed and not row.became_zero]
+    rest = [row for row in ordered if not row.changed and not row.became_zero and not _is_blank(row)]
     some = max(number // 4, number - len(changed) - len(rest))
     return [*changed, *zeros[:some], *rest][:number]
 
@@ -130,14 +140,14 @@ def _tile(
 ) -> Tile:
     scale = _scale(before[row.layer][row.output], row)
     panels = _panels(before[row.layer][row.output, row.input] / scale, row, image, "")
-    caption = [f"{short_name(row.layer)} {row.output},{row.input}", described(row.kernel)]
+    caption = [f"{short_name(row.layer)} {row.output},{row.input}", "zero" if row.is_zero else described(row.kernel)]
     if row.colour == "opponent" or row.colour == "colour":
         caption[0] += f" ({row.colour})"
     if after is not None and row.after is not None:
         panels += _panels(after[row.layer][row.output, row.input] / scale, row, image, " after")
         became = described(row.after) if row.changed else "the same class"
         caption.append(f"→ {'zero' if row.became_zero else became}")
-    return Tile(tuple(panels), tuple(caption), row.changed, row.became_zero)
+    return Tile(tuple(panels), tuple(caption), row.changed, row.became_zero, _is_blank(row))
 
 
 def described(kernel: Kernel) -> str:

@@ -55,7 +55,9 @@ def bands(kernels: Floats) -> list[Band]:
 
     `identity` passes all alike over nine tenths of the plane within 3 dB; of the others, `low-pass` falls by 3 dB
     towards the highest frequencies and not towards zero, `high-pass` the other way round, `band-pass` does both. A
-    high-pass that rules out frequency zero and rises like its square is a `laplacian`, the second derivative.
+    high-pass that rules out frequency zero and rises like its square is a `laplacian`, the second derivative. In one
+    dimension the response is that along it, and a band-pass that rules out frequency zero is a `laplacian` too: a
+    difference of Gaussians is there the second derivative of one.
 
     >>> bands(np.array([[[0, -1, 0], [-1, 4, -1], [0, -1, 0]], [[0, 0, 0], [0, 1, 0], [0, 0, 0.0]]]))
     ['laplacian', 'identity']
@@ -70,9 +72,17 @@ def _parts(kernels: Floats) -> Iterator[slice]:
         yield slice(start, start + block)
 
 
+def _line(plane: Floats, along_x: bool) -> Floats:
+    """Responses (K, size, size) of kernels of one row or column at the 17 frequencies along it."""
+    middle = plane.shape[1] // 2
+    line = plane[:, middle] if along_x else plane[:, :, middle]
+    return line[:, middle - np.rint(np.linspace(0, middle, _RINGS + 1)).astype(int)]
+
+
 def _bands(kernels: Floats) -> list[Band]:
-    gains = radial_response(kernels)
     plane = frequency_response(kernels)
+    in_a_row = 1 in kernels.shape[1:]
+    gains = _line(plane, kernels.shape[1] == 1) if in_a_row else radial_response(kernels)
     middle = np.median(plane, axis=(1, 2), keepdims=True)
     flat = ((plane > _HALF_POWER * middle) & (plane < middle / _HALF_POWER)).mean(axis=(1, 2)) > 0.9
     peak = gains.max(axis=1)
@@ -86,7 +96,8 @@ def _bands(kernels: Floats) -> list[Band]:
         elif low:
             named.append("low-pass")
         elif not high:
-            named.append("band-pass")
+            passes = zero[number] >= _NO_MEAN * peak[number] or not in_a_row
+            named.append("band-pass" if passes else "laplacian")
         else:
             rises = zero[number] < _NO_MEAN * peak[number] and half[number] < _PARABOLA * end[number]
             named.append("laplacian" if rises else "high-pass")

@@ -62,6 +62,7 @@ def _object(row: KernelRow) -> dict[str, Scalar]:
         "bandwidth": _rounded(kernel.bandwidth, 4),
         "phase": _rounded(kernel.phase, 4),
         "r2": _rounded(kernel.r2, 5),
+        "fit_orientation_degrees": _rounded(kernel.fit_orientation_degrees, 2),
         "isotropic": kernel.isotropic,
         "colour": row.colour,
         "norm": kernel.norm if math.isfinite(kernel.norm) else None,
@@ -80,8 +81,5 @@ def _object(row: KernelRow) -> dict[str, Scalar]:
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
-    """To what is known of it; an angle that rounds to 180 is 0."""
-    if value is None or not math.isfinite(value):
-        return None
-    rounded = round(value, digits)
-    return 0.0 if digits == 2 and rounded >= 180 else rounded
+    """To what is known of it."""
+    return None if value is None or not math.isfinite(value) else round(value, digits)
