@@ -78,9 +78,8 @@ def _narrow(height: int, width: int) -> list[list[float]]:
 
 def _wide(height: int, width: int) -> list[list[float]]:
     extent, rows = max(height, width), []
-    apart = (
-        _APART if min(height, width) > 1 else _APART / 4
-    )  # a row has few numbers, where a misfit counts, and few waves
+    # A row has few numbers, where a misfit counts, and few waves.
+    apart = _APART if min(height, width) > 1 else _APART / 4
     for sigma in (window * extent for window in _WINDOWS):
         up, along = (_lattice(side, sigma, apart) for side in (height, width))
         for fy, fx in itertools.product(up, along):
