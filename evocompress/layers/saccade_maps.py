@@ -51,8 +51,12 @@ def saccade_maps(model: nn.Module, images: Tensor) -> dict[str, Reading]:
 def gate_logits(model: nn.Module) -> Iterator[list[Tensor]]:
     """Collect the logits (n, 3, rows, columns) of each `SaccadeConv2d` that the network runs meanwhile."""
     found: list[Tensor] = []
+
+    def hook(_gate: nn.Module, _inputs: object, logits: Tensor) -> None:
+        found.append(logits)
+
     layers = [module for module in model.modules() if isinstance(module, SaccadeConv2d)]
-    handles = [layer.gate.register_forward_hook(lambda _, __, logits: found.append(logits)) for layer in layers]
+    handles = [layer.gate.register_forward_hook(hook) for layer in layers]
     try:
         yield found
     finally:
