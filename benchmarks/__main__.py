@@ -36,6 +36,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "ideas_connections": ["benchmarks.ideas", "--ideas", "connections", "--segments", "100"],
     "ideas_saccades": ["benchmarks.ideas", "--ideas", "saccades", "--segments", "60"],
     "symmetry_freeze": ["benchmarks.symmetry", "freeze", "--fractions", "0.75", "0.9", "1.0"],
+    "kernels": ["benchmarks.kernels", "right", "--draws", "60"],
     "linearconv_networks": [
         "benchmarks.linearconv_networks", "--data", "fashion_mnist", "--epochs", "5", "--precision", "bfloat16",
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.pack_rows import Row
 
-__all__ = ["freeze_rows", "ideas_rows", "linearconv_rows", "saccades_rows"]
+__all__ = ["freeze_rows", "ideas_rows", "kernels_rows", "linearconv_rows", "saccades_rows"]
 
 _DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "mnist": "MNIST"}
 _VARIANTS = {"plain": "plain", "full": "alpha 0.5", "low": "alpha 0.5, rank 0.05"}
@@ -35,6 +35,16 @@ def freeze_rows(line: dict[str, Any]) -> Iterator[Row]:
     share, error = f"{100 * line['frozen']:.0f} %", sd / math.sqrt(line["seeds"])
     what = f"digits, {line['seeds']} seeds: {share} of the kernels snapped in {line['steps']} steps, less at once"
     yield Row(what, f"{mean:+.1f} ± {error:.1f} points (standard error)", "> 0", mean > 0)
+
+
+def kernels_rows(line: dict[str, Any]) -> Iterator[Row]:
+    """The last line of benchmarks/kernels.py right: what share of kernels of a known class is told so."""
+    for entry in line.get("summary", []):
+        noise = " / ".join(f"{100 * level:.0f}" for level in entry["noise"])
+        text = " / ".join(f"{mean:.0f}" for mean in entry["mean_percent"])
+        least = " / ".join(f"{value:.0f}" for value in entry["least_percent"])
+        what = f"kernels 3×3 to 11×11, {entry['kind']}, {noise} % noise: right class"
+        yield Row(what, f"{text} % (worst size {least})", "", None)
 
 
 def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:

@@ -14,7 +14,8 @@ the kernel, and the median error of the angle in degrees; random angles, signs, 
 and of Laplace noise that get a class. `time`: seconds for so many kernels of Gaussian noise (100 at most from 21×21
 on) once what depends on the size alone is there, for the first five without it, and the memory of the process, on one
 thread. `picture`: kernels of 11×11 of each kind with 25 % of noise, before and after `pack`, with a zone plate
-filtered by each. Prints one JSON line for each size and kind, or size, or range of confidences, or picture.
+filtered by each. Prints one JSON line for each size and kind, or size, or range of confidences, or picture; of `right`
+also one for all sizes together.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from evocompress.kernels.classify import Kernel, classify
 from evocompress.packing import pack, unpack
 from evocompress.recipe import Recipe
 
-__all__ = ["confidence_rows", "noise_rows", "picture_row", "right_rows", "row_rows", "time_rows"]
+__all__ = ["confidence_rows", "noise_rows", "picture_row", "right_rows", "right_summary", "row_rows", "time_rows"]
 
 _SIZES = (3, 5, 7, 11)
 _LENGTHS = (7, 9, 11, 15)
@@ -86,6 +87,16 @@ def right_rows(count: int) -> Iterator[dict[str, Any]]:
                 if kind in ORIENTED:
                     row["angle_error_degrees"].append(_angle_error(found, kind, degrees))
             yield row
+
+
+def right_summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each kind, per cent right at each level of noise: the least and the mean over the sizes."""
+    found = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        percent = np.array([row["right_percent"] for row in rows if row["kind"] == kind])
+        least, mean = percent.min(axis=0).tolist(), percent.mean(axis=0).round(1).tolist()
+        found.append({"kind": kind, "noise": _NOISE, "least_percent": least, "mean_percent": mean})
+    return found
 
 
 def row_rows(count: int) -> Iterator[dict[str, Any]]:
@@ -184,8 +195,12 @@ def main() -> None:
         print(json.dumps({"benchmark": "kernels_picture", **picture_row(arguments.output)}))
         return
     rows, count = parts[arguments.part]
+    printed = []
     for row in rows(arguments.draws or count):
         print(json.dumps({"benchmark": f"kernels_{arguments.part}", **row}), flush=True)
+        printed.append(row)
+    if arguments.part == "right":
+        print(json.dumps({"benchmark": "kernels_right", "summary": right_summary(printed)}))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.idea_rows import freeze_rows, ideas_rows, linearconv_rows, saccades_rows
+from benchmarks.idea_rows import freeze_rows, ideas_rows, kernels_rows, linearconv_rows, saccades_rows
 from benchmarks.pack_rows import Row, memory_rows, others_rows, resnet20_rows, speed_rows
 
 
@@ -83,6 +83,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "memory": memory_rows,
     **dict.fromkeys(("ideas", "ideas_connections", "ideas_saccades"), ideas_rows),
     "symmetry_freeze": freeze_rows,
+    "kernels": kernels_rows,
     **dict.fromkeys((f"linearconv_{name}" for name in ("networks", "cifar10", "mnist", "vgg11")), linearconv_rows),
     **dict.fromkeys(("saccades", "saccades_canvas"), saccades_rows),
 }
