@@ -43,7 +43,8 @@ def kernels_rows(line: dict[str, Any]) -> Iterator[Row]:
         noise = " / ".join(f"{100 * level:.0f}" for level in entry["noise"])
         text = " / ".join(f"{mean:.0f}" for mean in entry["mean_percent"])
         least = " / ".join(f"{value:.0f}" for value in entry["least_percent"])
-        what = f"kernels 3×3 to 11×11, {entry['kind']}, {noise} % noise: right class"
+        sizes = ", ".join(map(str, entry["sizes"]))
+        what = f"kernels, {entry['kind']}, sides of {sizes}, {noise} % noise: right class"
         yield Row(what, f"{text} % (worst size {least})", "", None)
 
 

@@ -90,12 +90,14 @@ def right_rows(count: int) -> Iterator[dict[str, Any]]:
 
 
 def right_summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each kind, per cent right at each level of noise: the least and the mean over the sizes."""
+    """For each kind, per cent right at each level of noise: least and mean over the sizes that can show the kind."""
     found = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
-        percent = np.array([row["right_percent"] for row in rows if row["kind"] == kind])
+        shown = [row for row in rows if row["kind"] == kind and kind not in _UNCLEAR.get(row["size"], ())]
+        percent = np.array([row["right_percent"] for row in shown])
         least, mean = percent.min(axis=0).tolist(), percent.mean(axis=0).round(1).tolist()
-        found.append({"kind": kind, "noise": _NOISE, "least_percent": least, "mean_percent": mean})
+        sizes = [row["size"] for row in shown]
+        found.append({"kind": kind, "sizes": sizes, "noise": _NOISE, "least_percent": least, "mean_percent": mean})
     return found
 
 
