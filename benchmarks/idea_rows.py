@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.pack_rows import Row
+from evocompress.wording import counted
 
 __all__ = ["freeze_rows", "ideas_rows", "kernels_rows", "linearconv_rows", "saccades_rows"]
 
@@ -52,7 +53,7 @@ def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:
     """The last line of benchmarks/linearconv_networks.py: accuracy by network, data and variant."""
     for entry in line.get("summary", []):
         what = f"LinearConv, {entry['network']}, {_DATA[entry['data']]}, {entry['epochs']} epochs, "
-        what += f"{entry['seeds']} seeds: {_VARIANTS[entry['variant']]}"
+        what += f"{counted(entry['seeds'], 'seed')}: {_VARIANTS[entry['variant']]}"
         spread = f" ± {100 * entry['test_accuracy_sd']:.2f}" if "test_accuracy_sd" in entry else ""
         yield Row(what, f"{100 * entry['test_accuracy']:.2f}{spread} %, {entry['parameters']} parameters", "", None)
 
@@ -61,9 +62,10 @@ def saccades_rows(line: dict[str, Any]) -> Iterator[Row]:
     """The last line of benchmarks/saccades.py: each network, and how those with saccades compare with dense ones."""
     for entry in line.get("summary", []):
         name, _, canvas = entry["data"].partition(" ")
-        shape = f"saccades, {' '.join([_DATA[name], canvas]).strip()}, {entry['seeds']} seeds: {entry['network']}"
-        text = f"{100 * entry['test_accuracy']:.1f} %, {entry['multiply_adds'] / 1e6:.2f} M multiply-adds, "
-        text += f"{entry['ms_per_100']:.1f} ms per 100 images"
+        where, seeds = " ".join([_DATA[name], canvas]).strip(), counted(entry["seeds"], "seed")
+        shape = f"saccades, {where}, {seeds}: {entry['network']}"
+        text = f"{100 * entry['test_accuracy']:.1f} %, on corrupted images {100 * entry['corrupted_accuracy']:.1f} %, "
+        text += f"{entry['multiply_adds'] / 1e6:.2f} M multiply-adds, {entry['ms_per_100']:.1f} ms per 100 images"
         yield Row(shape, text, "", None)
         if "multiply_adds_against" in entry:
             text = f"{entry['multiply_adds_ratio']:.2f}× the multiply-adds, {entry['ms_per_100_ratio']:.2f}× the time"
