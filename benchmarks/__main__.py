@@ -30,8 +30,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "speed": ["benchmarks.speed"],
     "memory": ["benchmarks.memory"],
     "ideas": [
-        "benchmarks.ideas", "--ideas", "linearconv", "symmetry", "entropy and distinct values", "coordinates",
-        "--segments", "200", "--train", "10000",
+        "benchmarks.ideas", "--ideas", "linearconv", "symmetry", "snapping", "entropy and distinct values",
+        "coordinates", "--segments", "200", "--train", "10000",
     ],
     "ideas_connections": ["benchmarks.ideas", "--ideas", "connections", "--segments", "100"],
     "ideas_saccades": ["benchmarks.ideas", "--ideas", "saccades", "--segments", "60"],

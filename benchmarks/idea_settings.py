@@ -22,6 +22,7 @@ IDEAS: dict[str, list[str]] = {
         *_SMALL, _codecs(), "genes.alpha=[0.25,1.0]", "genes.rank=[0.1,1.0]", "genes.correlation=[1e-4,1e-1]",
     ],
     "symmetry": [*_SMALL, _codecs("symmetry", "symmetry-trellis"), "genes.symmetry=[1e-4,1e-1]"],
+    "snapping": [*_SMALL, _codecs("symmetry", "symmetry-trellis"), "genes.snap=[0.0,1.0]"],
     "entropy and distinct values": [*_SMALL, _codecs(), "genes.entropy=[1e-4,1e-1]", "genes.distinct=[1e-4,1e-1]"],
     "coordinates": [*_SMALL, _codecs("coordinates", "coordinates-lowrank")],
     "saccades": [*_SACCADES, "model_options={width=8, cost_weight=0.1}"],
@@ -35,7 +36,7 @@ IDEAS: dict[str, list[str]] = {
 
 #: Each idea to the name of what it is compared with.
 WITHOUT: dict[str, str] = {
-    **dict.fromkeys(("linearconv", "symmetry", "entropy and distinct values", "coordinates"), "plain"),
+    **dict.fromkeys(("linearconv", "symmetry", "snapping", "entropy and distinct values", "coordinates"), "plain"),
     "connections": "kernels only",
     "saccades": "dense",
 }
