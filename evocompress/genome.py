@@ -53,7 +53,7 @@ TRAINING_GENES = (
 #: A probe changes neither these nor the training genes: its network is the one that was trained.
 ARCHITECTURE_GENES = ("alpha", "rank", *PLAN_GENES)
 _LINEAR = ("alpha", "near", "decay", "snap")  # ranges that are drawn evenly, not on a log axis
-_OF_KERNELS = ("symmetry", "entropy", "distinct", "snap")
+_OF_KERNELS = ("symmetry", "distinct", "snap")
 
 
 def _gene(value: Any, log: bool = True) -> Gene | Scalar:

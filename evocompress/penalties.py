@@ -30,7 +30,7 @@ class PenaltyGenes(Protocol):
 
     @property
     def entropy(self) -> float:
-        """Of the entropy of quantised kernels."""
+        """Of the entropy of quantised weights."""
         ...
 
     @property

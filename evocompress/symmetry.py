@@ -1,4 +1,4 @@
-"""Penalties on the information in convolution kernels, to train networks whose kernels a codec finds cheap.
+"""Penalties on the information in kernels and other weights, to train networks that a codec finds cheap.
 
 Three measures, each differentiable, each of one weight: the distance to the nearest symmetry (of
 codecs/symmetry_groups.py), the entropy of the quantised values, and how many values are different. The last two take a
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from evocompress.codecs.symmetry import kernel_shape
 from evocompress.codecs.symmetry_groups import group, groups
 from evocompress.errors import ConfigError, ModelError
-from evocompress.trained_kernels import living_places, trained_kernels
+from evocompress.trained_kernels import living_places, trained_kernels, trained_weights
 
 __all__ = [
     "KernelPenalties",
@@ -227,10 +227,10 @@ def soft_distinct_values(weight: Tensor, step: float | Tensor, pool: Pool = "ker
 
 @dataclasses.dataclass(frozen=True)
 class KernelPenalties:
-    """Weights of the three terms; 0 switches one off. Each term is a mean over kernels, weighted by their numbers.
+    """Weights of the three terms; 0 switches one off. Each term is a mean over tensors, weighted by their numbers.
 
-    - `symmetry`: of `nearest_symmetry_distance` at `price`
-    - `entropy`: of `soft_entropy` over each tensor, in bits per weight
+    - `symmetry`: of `nearest_symmetry_distance` at `price`, of the network's kernels
+    - `entropy`: of `soft_entropy` over each tensor, in bits per weight, of all weights: kernels and matrices
     - `distinct`: of `soft_distinct_values` of each kernel, over its number of places
     - `step`: the quantiser's step that the last two assume, in root mean squares of the tensor
     """
@@ -246,27 +246,36 @@ class KernelPenalties:
             finite_number(field.name, getattr(self, field.name), zero=field.name != "step")
 
     def __call__(self, model: nn.Module) -> Tensor:
-        """The sum of the terms over a network's kernels as they are computed with; 0 if it has none.
+        """The sum of the terms over a network's weights as they are computed with; 0 if it has none.
 
         To be added to the network's loss. Not finite where a weight is infinite or NaN, as that loss is.
         """
         alive = living_places(model)
-        kernels = [kernel * alive[name] if name in alive else kernel for name, kernel in trained_kernels(model)]
-        total = sum(kernel.numel() for kernel in kernels)
-        terms = [self._of(kernel) * (kernel.numel() / total) for kernel in kernels]
+        found = trained_weights(model) if self.entropy else trained_kernels(model)
+        weights = {name: weight * alive[name] if name in alive else weight for name, weight in found}
+        kernels = {name for name, _ in trained_kernels(model)}
+        of_all = sum(weight.numel() for weight in weights.values())
+        of_kernels = sum(weights[name].numel() for name in kernels)
+        terms = [
+            self._of(weight, weight.numel() / of_all, weight.numel() / of_kernels if name in kernels else 0.0)
+            for name, weight in weights.items()
+            if weight.numel()
+        ]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
-    def _of(self, weight: Tensor) -> Tensor:
+    def _of(self, weight: Tensor, of_all: float, of_kernels: float) -> Tensor:
+        """One tensor's part of the terms; it has this share of the weights, and of the kernels (0: it has none)."""
         relative = relative_weight(weight)  # none of the terms changes with a weight's scale
         term = relative.new_zeros(())
-        if self.symmetry:
-            term = term + self.symmetry * nearest_symmetry_distance(relative, price=self.price)
+        if self.symmetry and of_kernels:
+            term = term + self.symmetry * of_kernels * nearest_symmetry_distance(relative, price=self.price)
         step = self.step * relative.detach().square().mean().sqrt()
         if not step.isfinite():
             return relative.sum() * math.nan
         if (self.entropy or self.distinct) and float(step) > 0:  # a zero weight has no information to take away
             if self.entropy:
-                term = term + self.entropy * soft_entropy(relative, step)
-            if self.distinct:
-                term = term + self.distinct * soft_distinct_values(relative, step) / math.prod(weight.shape[2:])
+                term = term + self.entropy * of_all * soft_entropy(relative, step)
+            if self.distinct and of_kernels:
+                places = math.prod(weight.shape[2:])
+                term = term + self.distinct * of_kernels * soft_distinct_values(relative, step) / places
         return term

@@ -1,4 +1,4 @@
-"""Which parameters of a network are kernels of convolutions, and which of their places are dropped."""
+"""Which parameters of a network are weights, which of those kernels of convolutions, and which places are dropped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evocompress.codecs.symmetry import kernel_shape
 from evocompress.layers.linear_conv import LinearConv2d
 from evocompress.layers.overprovisioned_base import OverProvisioned
 
-__all__ = ["living_places", "trained_kernels"]
+__all__ = ["living_places", "trained_kernels", "trained_weights"]
 
 _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (*_PLAIN, LinearConv2d, OverProvisioned)
@@ -37,11 +37,25 @@ def trained_kernels(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 yield name, parameter
 
 
+def trained_weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters of two dimensions or more that are trained, with their names: all but biases and norms.
+
+    >>> [name for name, _ in trained_weights(nn.Sequential(nn.Linear(4, 2), nn.Conv2d(4, 4, 1)))]
+    ['0.weight', '1.weight']
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not is_lazy(parameter) and parameter.ndim >= 2:
+            yield name, parameter
+
+
 def living_places(model: nn.Module) -> dict[str, Tensor]:
-    """For kernels of which places are dropped (`OverProvisioned.thin`): bool, of the kernel's shape, by its name.
+    """For weights of which places are dropped (`OverProvisioned.thin`): bool, of the weight's shape, by its name.
 
     What is dropped is computed with as zero, whatever the parameter holds there.
     """
     layers = [module for module in model.modules() if isinstance(module, OverProvisioned)]
-    alive = {id(layer.kernel): layer.kernel_alive for layer in layers if layer.kernel_alive is not None}
-    return {name: alive[id(parameter)] for name, parameter in trained_kernels(model) if id(parameter) in alive}
+    parts = [
+        part for layer in layers for part in ((layer.kernel, layer.kernel_alive), (layer.links, layer.links_alive))
+    ]
+    alive = {id(parameter): places for parameter, places in parts if places is not None}
+    return {name: alive[id(parameter)] for name, parameter in trained_weights(model) if id(parameter) in alive}

@@ -43,8 +43,8 @@ class TrainingGenes:
     - `noise`: each step sees weights disturbed uniformly by ± `noise`/2 of their tensor's root mean square, the error
       of a quantiser with that relative step (Baskin et al., 2021), so that training finds weights that bear it.
     - `correlation`: strength of the correlation loss of LinearConv's primary filters (layers/correlation.py).
-    - `symmetry`, `entropy`, `distinct`: strengths of penalties on the information in kernels: distance to the nearest
-      symmetry, entropy of quantised values, number of distinct values (symmetry.py, `KernelPenalties`).
+    - `symmetry`, `entropy`, `distinct`: strengths of penalties on kernels' distance to the nearest symmetry, on the
+      entropy of quantised weights, and on the number of distinct values in a kernel (symmetry.py, `KernelPenalties`).
     - `projection`: "keep-zeros" holds weights at zero that are exactly zero when training starts.
     - `snap`: share of all kernels that are snapped to symmetries when training starts, those that lose least; they do
       not change while the rest trains (symmetry_snap.py). A `mask` and `thin` may still put zeros into them.

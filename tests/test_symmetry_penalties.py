@@ -15,7 +15,9 @@ from symmetry_network import backward, network, normal
 from torch import Tensor, nn
 
 from evocompress.codecs.symmetry_groups import SYMMETRIES, group, groups, nearness
+from evocompress.connections import ConnectionPlan
 from evocompress.errors import ConfigError, ModelError
+from evocompress.layers import OverProvisionedLinear
 from evocompress.symmetry import (
     KernelPenalties,
     Pool,
@@ -161,22 +163,48 @@ def test_wrong_arguments_say_what_is_wrong() -> None:
         KernelPenalties(step=0)
 
 
-def test_penalties_of_a_network_reach_its_kernels_only() -> None:
+def test_penalties_reach_kernels_and_entropy_all_weights() -> None:
     model = network()
-    assert [name for name, _ in trained_kernels(model)] == ["first.weight", "last.weight"]
-    assert KernelPenalties()(model) == 0
-    total = KernelPenalties(symmetry=1.0, entropy=0.1, distinct=0.1)(model)
-    backward(total)
-    touched = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert touched == {"first.weight", "last.weight"} and total > 0
+    kernels = {name for name, _ in trained_kernels(model)}
+    assert kernels == {"first.weight", "last.weight"} and KernelPenalties()(model) == 0
+    weights = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
+    assert weights > kernels
+    for field, reached in (("symmetry", kernels), ("entropy", weights), ("distinct", kernels)):
+        model.zero_grad()
+        total = KernelPenalties(**{field: 0.1})(model)
+        backward(total)
+        touched = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert touched == reached and total > 0
     parts = [KernelPenalties(**{field: 0.5})(model) for field in ("symmetry", "entropy", "distinct")]
-    assert all(part > 0 for part in parts)
     both = KernelPenalties(symmetry=0.5, entropy=0.5, distinct=0.5)(model)
     assert both.item() == pytest.approx(sum(part.item() for part in parts))
 
 
-def test_penalties_of_a_network_without_kernels_are_zero() -> None:
-    assert KernelPenalties(symmetry=1.0, entropy=1.0)(nn.Linear(3, 2)) == 0
+def test_a_network_pays_the_mean_over_its_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(30, 20), nn.Conv2d(2, 3, 1), nn.Conv2d(2, 4, 3))
+    tensors = [p.detach() for p in model.parameters() if p.ndim > 1]
+    bits = [soft_entropy(w, 0.25 * w.square().mean().sqrt()).item() * w.numel() for w in tensors]
+    assert KernelPenalties(entropy=2.0)(model).item() == pytest.approx(2 * sum(bits) / (600 + 6 + 72), rel=1e-4)
+    alone = KernelPenalties(symmetry=1.0, distinct=1.0)(model[2]).item()
+    assert KernelPenalties(symmetry=1.0, distinct=1.0)(model).item() == pytest.approx(alone)
+
+
+def test_dropped_links_have_no_entropy() -> None:
+    torch.manual_seed(0)
+    layer = OverProvisionedLinear(8, 8, ConnectionPlan(near=1.0))
+    layer.thin(0.5)
+    expected = KernelPenalties(entropy=1.0)(layer).item()
+    with torch.no_grad():
+        for part in (layer.kernel, layer.links):
+            if part is not None:
+                part.add_(5.0 * (part == 0))
+    assert KernelPenalties(entropy=1.0)(layer).item() == expected
+
+
+def test_penalties_of_a_network_without_weights_are_zero() -> None:
+    assert KernelPenalties(symmetry=1.0, distinct=1.0)(nn.Linear(3, 2)) == 0
+    assert KernelPenalties(entropy=1.0)(nn.LayerNorm(3)) == 0
     model = nn.Conv2d(1, 1, 3)
     nn.init.zeros_(model.weight)
     total = KernelPenalties(symmetry=1.0, entropy=1.0, distinct=1.0)(model)
