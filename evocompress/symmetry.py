@@ -42,6 +42,7 @@ __all__ = [
 Pool: TypeAlias = Literal["kernel", "tensor"]
 
 _SURE = 1 - 1e-6  # the most certain that an assignment counts as, so that logarithms stay finite
+_SPAN = 1024  # levels from the least to the largest, up to which each has a place in the histogram
 _LEAST = 0.01  # of a tensor's mean kernel energy: a kernel with less is not seen as if it had that much
 
 
@@ -177,10 +178,22 @@ def _assigned(weight: Tensor, step: float | Tensor, pool: Pool) -> tuple[Tensor,
     levels = kernels / step
     below = levels.detach().floor()
     above = levels - below
-    found, level = torch.unique(torch.stack([below, below + 1]), return_inverse=True)
-    owner = torch.arange(len(kernels), device=weight.device)[:, None]
-    bins = level + owner * len(found)
-    return torch.stack([1 - above, above]).reshape(-1), bins.reshape(-1), len(kernels) * len(found), len(kernels)
+    places, count = _numbered(below)
+    bins = places + count * torch.arange(len(kernels), device=weight.device)[:, None]
+    return torch.stack([1 - above, above]).reshape(-1), bins.reshape(-1), len(kernels) * count, len(kernels)
+
+
+def _numbered(levels: Tensor) -> tuple[Tensor, int]:
+    """Where whole numbers and those one above them, (2, …), are in one list of them all, and that list's length."""
+    if levels.numel():
+        least, most = torch.aminmax(levels)
+        count = float(most - least) + 2
+        if count <= _SPAN:
+            place = (levels - least).long()
+            return torch.stack([place, place + 1]), int(count)
+    # Some weights are far from all others: a list of those numbers alone that occur, which takes sorting them.
+    found, places = torch.unique(torch.stack([levels, levels + 1]), return_inverse=True)
+    return places, len(found)
 
 
 def soft_entropy(weight: Tensor, step: float | Tensor, pool: Pool = "tensor") -> Tensor:

@@ -112,6 +112,16 @@ def test_entropy_and_distinct_values_are_differentiable() -> None:
             agrees_with_differences(functools.partial(measure, step=0.4, pool=pool), weight)
 
 
+@pytest.mark.parametrize("pool", get_args(Pool))
+@pytest.mark.parametrize("measure", [soft_entropy, soft_distinct_values])
+def test_how_far_an_outlier_is_does_not_matter(measure: Callable[..., Tensor], pool: Pool) -> None:
+    near, far = normal(4, 3, 3, 3), normal(4, 3, 3, 3)
+    near[0, 0, 0, 0], far[0, 0, 0, 0] = 50.2, 1_000_000.2  # far: more levels in between than one would list
+    function = functools.partial(measure, step=0.4, pool=pool)
+    assert function(near).item() == pytest.approx(function(far).item())
+    assert torch.allclose(gradient(function, near), gradient(function, far), atol=1e-6)
+
+
 def test_expected_distinct_values_are_those_of_stochastic_rounding() -> None:
     weight = normal(1, 1, 3, 3)
     generator = torch.Generator().manual_seed(1)
