@@ -4,11 +4,11 @@
         [--cost-weights 0.02 0.05 0.1 0.3] [--consistency-weights 0.3 1] [--plans 4/2 7/7] [--sequences 4 8]
         [--canvas 56] [--device cpu] [--threads 1] [--weights FOLDER] [--precision bfloat16]
 
-One network (`saccade_cnn`) in all its forms: dense with 3×3 kernels at the full, three quarters and half of the width,
-dense with 5×5, and with saccades at several weights of their cost and with several plans (the side of a block, and how
-much smaller an image the gate sees); beside it the second form, which reads the K best blocks as a sequence. `--canvas`
-puts each image at a random place of a larger black one, so that most of what is seen is empty. With
-`--consistency-weights` each weight of the cost is trained with each of these too, for gates that decide alike on
+One network (`saccade_cnn`) in all its forms: dense with 3×3 kernels at the full width, three quarters, half, a quarter
+and an eighth of it, dense with 5×5, and with saccades at several weights of their cost and with several plans (the side
+of a block, and how much smaller an image the gate sees); beside it the second form, which reads the K best blocks as a
+sequence. `--canvas` puts each image at a random place of a larger black one, so that most of what is seen is empty.
+With `--consistency-weights` each weight of the cost is trained with each of these too, for gates that decide alike on
 corrupted images; such a step takes three times as long. Adam at 2e-3 along half a cosine, batches of 64, the cost's
 weight rising along the first third. `--precision bfloat16` trains in mixed precision; tests and times are of float32.
 Accuracy is that of the last weights on the test images, which nothing is chosen on. With `--weights` networks are kept
@@ -70,8 +70,9 @@ def variants(
 ) -> dict[str, dict[str, Any]]:
     """The options of each network, by the name that it has in the table."""
     shape = {"classes": data.classes, "in_channels": data.train.images.shape[1]}
+    parts = [max(width * eighths // 8, 1) for eighths in (8, 6, 4, 2, 1)]
     found: dict[str, dict[str, Any]] = {
-        f"dense 3×3, width {part}": {**shape, "width": part, "dense": 3} for part in (width, width * 3 // 4, width // 2)
+        f"dense 3×3, width {part}": {**shape, "width": part, "dense": 3} for part in parts
     }
     found[f"dense 5×5, width {width}"] = {**shape, "width": width, "dense": 5}
     for block, reduction in plans:

@@ -208,6 +208,32 @@ def test_weights_of_a_functional_call_are_the_ones_that_count() -> None:
     assert gradients["coefficients"].abs().sum() > 0
 
 
+def test_frozen_factors_are_combined_once_with_gradients_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LinearConv2d(4, 6, 3).eval().requires_grad_(False)
+    calls = counted(layer, monkeypatch)
+    images = torch.randn(1, 4, 5, 5, requires_grad=True)
+    for _ in range(3):
+        layer(images).square().sum().backward()
+    assert len(calls) == 1 and images.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch itself
+@pytest.mark.parametrize("enabled", [True, False])
+def test_forward_derivatives_are_those_of_the_combination(enabled: bool) -> None:
+    layer = LinearConv2d(4, 6, 3, bias=False).eval().requires_grad_(False)
+    images = torch.randn(1, 4, 5, 5)
+    factors = {name: p.detach() for name, p in layer.named_parameters()}
+    with torch.no_grad():
+        before = layer(images)
+    with torch.set_grad_enabled(enabled):
+        call = lambda p: torch.func.functional_call(layer, p, (images,))  # noqa: E731
+        _, found = torch.func.jvp(call, (factors,), ({name: p.clone() for name, p in factors.items()},))
+    scaled = {name: 1.001 * p for name, p in factors.items()}
+    with torch.no_grad():
+        assert torch.equal(layer(images), before)
+        torch.testing.assert_close(found, (call(scaled) - before) / 0.001, rtol=1e-2, atol=1e-3)
+
+
 def test_autocast_leaves_no_rounded_bank_behind() -> None:
     layer = LinearConv2d(4, 6, 3).eval()
     images = torch.randn(1, 4, 5, 5)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from evocompress.errors import ModelError
 from evocompress.layers.geometry import Convolution, Geometry, PaddingMode, Pair, share
-from evocompress.layers.linear_conv_kept import KeptBank
+from evocompress.layers.linear_conv_kept import KeptBank, are_differentiated
 
 __all__ = ["LinearConv2d"]
 
@@ -142,10 +142,12 @@ class LinearConv2d(Convolution, nn.Module):
     @property
     def weight(self) -> Tensor:
         """The whole bank (out_channels, in_channels/groups, *kernel_size), combined; not to be written to."""
-        if self.training or torch.is_grad_enabled() or self.primary.is_meta or not self._combines:
+        if self.training or self.primary.is_meta or not self._combines:
             return self._combine()
         # A trace must hold the combination, and not a bank of today.
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return self._combine()
+        if are_differentiated(self._factors()):
             return self._combine()
         # Even where the caller is in inference mode the bank must be a plain tensor: it outlives that mode.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.primary.device.type, enabled=False):

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-__all__ = ["KeptBank"]
+__all__ = ["KeptBank", "are_differentiated"]
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -43,6 +44,13 @@ class KeptBank:
             return all(torch.equal(_bits(a), _bits(b)) for a, b in zip(factors, self.factors, strict=True))
         except RuntimeError:  # under torch.func.vmap there are no values to look at
             return False
+
+
+def are_differentiated(factors: Sequence[Tensor]) -> bool:
+    """Whether derivatives by any of them are asked for, backwards or forwards: a kept bank lacks them."""
+    if torch.is_grad_enabled() and any(factor.requires_grad for factor in factors):
+        return True
+    return any(forward_ad.unpack_dual(factor).tangent is not None for factor in factors)
 
 
 def _bits(x: Tensor) -> Tensor:
