@@ -28,6 +28,7 @@ __all__ = [
     "free_numbers",
     "group",
     "groups",
+    "nearest",
     "nearness",
     "needs_square",
     "separable_nearness",
@@ -235,6 +236,27 @@ def nearness(kernels: npt.NDArray[np.floating]) -> Floats:
     """
     left, norm = _energies(kernels)
     return _relative(left, np.broadcast_to(norm, left.shape))
+
+
+def nearest(kernels: npt.NDArray[np.floating], price: float = 0.5) -> Ints:
+    """The symmetry of each kernel (…, h, w), as its place in `groups(h, w)`, (…).
+
+    That of least squared residual / squared norm + `price` · free numbers / places. At a price of 0 it would be "none".
+    At 1 white noise is as near to any as to "none". A zero kernel has the symmetry "zero".
+
+    >>> sobel = np.outer([1.0, 2.0, 1.0], [-1.0, 0.0, 1.0])
+    >>> list(groups(3, 3))[nearest(sobel)]
+    'left-right-odd-up-down'
+
+    Raises:
+        CodecError: Fewer than two dimensions, NaN or infinity, or a price that is not in [0, 1].
+    """
+    if not 0 <= price <= 1:
+        raise CodecError(f"price is {price!r}; it must be in [0, 1].")
+    lost = nearness(kernels) ** 2
+    height, width = kernels.shape[-2:]
+    shares = [found.n_free / max(height * width, 1) for found in groups(height, width).values()]
+    return np.asarray((lost + price * np.asarray(shares)).argmin(axis=-1), np.int64)
 
 
 def bank_nearness(kernels: npt.NDArray[np.floating]) -> Floats:

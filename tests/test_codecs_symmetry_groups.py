@@ -16,6 +16,7 @@ from evocompress.codecs.symmetry_groups import (
     bank_nearness,
     group,
     groups,
+    nearest,
     nearness,
     needs_square,
     separable_nearness,
@@ -134,6 +135,20 @@ def test_zero_kernels_have_every_symmetry() -> None:
     assert nearness(np.zeros((0, 3, 3))).shape == (0, len(names))
 
 
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (3, 5)], ids=str)
+def test_the_nearest_symmetry_is_the_smallest_that_a_kernel_has(size: tuple[int, int]) -> None:
+    known = groups(*size)
+    for name, found in known.items():
+        kernels = found.project(laplace(4, math.prod(size)))
+        noisy = kernels + 1e-6 * laplace(5, math.prod(size))[:4]
+        for k in (kernels, noisy) if name != "zero" else (kernels,):
+            assert [list(known)[i] for i in nearest(k.reshape(4, *size), price=1e-5)] == [name] * 4
+    assert not nearest(laplace(4, *size), price=0.0).any()  # "none" is nearest of all where numbers cost nothing
+    for price in (-0.1, 1.5, np.nan):
+        with pytest.raises(CodecError, match="price is"):
+            nearest(np.zeros(size), price)
+
+
 def test_bank_nearness_pools_over_inputs() -> None:
     bank = np.stack([np.ones((3, 3)), np.zeros((3, 3))])[None]
     column = list(groups(3, 3)).index("zero")
@@ -149,7 +164,7 @@ def test_separable_kernels_are_found_by_their_rank() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("function", [nearness, separable_nearness, bank_nearness])
+@pytest.mark.parametrize("function", [nearness, nearest, separable_nearness, bank_nearness])
 def test_kernels_that_are_not_finite_are_refused(function: object, value: float) -> None:
     kernels = np.ones((2, 2, 3, 3))
     kernels[1, 0, 2, 2] = value
@@ -157,7 +172,7 @@ def test_kernels_that_are_not_finite_are_refused(function: object, value: float)
         function(kernels)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("function", [nearness, separable_nearness, bank_nearness])
+@pytest.mark.parametrize("function", [nearness, nearest, separable_nearness, bank_nearness])
 def test_kernels_of_too_few_dimensions_are_refused(function: object) -> None:
     with pytest.raises(CodecError, match=r"\(3,\)"):
         function(np.zeros(3))  # type: ignore[operator]
