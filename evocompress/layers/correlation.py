@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def correlation_loss(model: nn.Module, scale: float = 0.01) -> Tensor:
     >>> round(correlation_loss(layer, scale=1.0).item(), 4)
     2.0
     """
-    if not (math.isfinite(scale) and scale >= 0):
+    if not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale >= 0):
         raise ModelError(f"scale is {scale!r}; the correlation loss must have a finite scale of at least 0")
     layers = [module for module in model.modules() if isinstance(module, LinearConv2d)]
     if not layers:
