@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,10 @@ BENCHMARKS: dict[str, list[str]] = {
         "benchmarks.saccades", "--width", "64", "--train", "10000", "--epochs", "6", "--cost-weights", "0.05", "0.2",
         "--seeds", "2", "--sequences", "8", "--precision", "bfloat16",
     ],
+    "saccades_robust": [
+        "benchmarks.saccades", "--width", "32", "--train", "10000", "--epochs", "6", "--cost-weights", "0.2",
+        "--consistency-weights", "1", "--sequences", "--seeds", "2", "--precision", "bfloat16",
+    ],
     "saccades_canvas": [
         "benchmarks.saccades", "--canvas", "84", "--width", "32", "--train", "5000", "--epochs", "6", "--cost-weights",
         "0.1", "0.3", "--plans", "7/7", "--sequences", "--precision", "bfloat16", "--seeds", "1",
@@ -87,14 +93,27 @@ def run(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
+def asked(words: Sequence[str] | None = None) -> list[str]:
+    """The benchmarks that a command line names (`sys.argv` if None); all, if it names none."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Run benchmarks, and write benchmarks/RESULTS.md and benchmarks/results.json.",
+        epilog=f"The benchmarks: {', '.join(BENCHMARKS)}.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks; default all")
+    names: list[str] = parser.parse_args(words).names
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    return names or list(BENCHMARKS)
+
+
 def main() -> None:
     """Run what was asked for (all by default), and write what is known by now."""
-    unknown = [name for name in sys.argv[1:] if name not in BENCHMARKS]
-    if unknown:
-        sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    names = asked()
     path = HERE / "results.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name in sys.argv[1:] or BENCHMARKS:
+    for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
         results[name] = {**where(), "command": "python -m " + shlex.join(BENCHMARKS[name]), "lines": run(name)}
         path.write_text(json.dumps(results, indent=1) + "\n")

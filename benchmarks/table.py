@@ -85,7 +85,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "symmetry_freeze": freeze_rows,
     "kernels": kernels_rows,
     **dict.fromkeys((f"linearconv_{name}" for name in ("networks", "cifar10", "mnist", "vgg11")), linearconv_rows),
-    **dict.fromkeys(("saccades", "saccades_canvas"), saccades_rows),
+    **dict.fromkeys(("saccades", "saccades_robust", "saccades_canvas"), saccades_rows),
 }
 
 
