@@ -60,10 +60,13 @@ def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:
 
 def saccades_rows(line: dict[str, Any]) -> Iterator[Row]:
     """The last line of benchmarks/saccades.py: each network, and how those with saccades compare with dense ones."""
-    for entry in line.get("summary", []):
+    entries = line.get("summary", [])
+    width = max((int(entry["network"].split()[-1]) for entry in entries if "width" in entry["network"]), default=0)
+    for entry in entries:
         name, _, canvas = entry["data"].partition(" ")
         where, seeds = " ".join([_DATA[name], canvas]).strip(), counted(entry["seeds"], "seed")
         shape = f"saccades, {where}, {seeds}: {entry['network']}"
+        shape += f", width {width}" if entry["network"].startswith("saccades") else ""
         text = f"{100 * entry['test_accuracy']:.1f} %, on corrupted images {100 * entry['corrupted_accuracy']:.1f} %, "
         text += f"{entry['multiply_adds'] / 1e6:.2f} M multiply-adds, {entry['ms_per_100']:.1f} ms per 100 images"
         yield Row(shape, text, "", None)
