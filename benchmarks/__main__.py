@@ -33,7 +33,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "memory": ["benchmarks.memory"],
     "ideas": [
         "benchmarks.ideas", "--ideas", "linearconv", "symmetry", "snapping", "entropy and distinct values",
-        "coordinates", "--segments", "200", "--train", "10000",
+        "coordinates", "--segments", "200", "--train", "10000", "--seeds", "4",
     ],
     "ideas_connections": ["benchmarks.ideas", "--ideas", "connections", "--segments", "100"],
     "ideas_saccades": ["benchmarks.ideas", "--ideas", "saccades", "--segments", "60"],
