@@ -2,26 +2,31 @@
 
 The parameter is then the free numbers of each kernel, in the orthonormal basis of codecs/symmetry_groups.py, so that a
 gradient step is the projection of the one that the whole kernel would have made. `release` makes plain weights again,
-which the codec "symmetry" finds to be exactly symmetric.
+which the codec "symmetry" finds to be exactly symmetric. `constrained` does it to a whole network, as an option asks.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from evocompress.codecs.symmetry_groups import group
+from evocompress.codecs.symmetry_groups import SYMMETRIES, group
 from evocompress.errors import ConfigError, ModelError
+from evocompress.userobjects import one_of
 
 __all__ = [
     "Axis",
+    "Kernels",
     "RankOneKernel",
     "SymmetricKernel",
     "constrain",
+    "constrained",
     "make_radial",
     "make_separable",
     "make_separable_1d",
@@ -30,12 +35,18 @@ __all__ = [
 
 #: The direction in which a kernel varies: "x" along a row, "y" down a column.
 Axis: TypeAlias = Literal["x", "y"]
+#: What kernels are to be like: one word for all convolutions of a network, or one for each (`constrained`).
+Kernels: TypeAlias = str | Sequence[str]
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class SymmetricKernel(nn.Module):
-    """Free numbers (O, I, n_free) to kernels (O, I, …) of a symmetry; `right_inverse` is the orthogonal projection."""
+    """Free numbers (O, I, n_free) to kernels (O, I, …) of a symmetry; `right_inverse` is the orthogonal projection.
+
+    Those of one-dimensional kernels are (O, I, 1, w) or (O, I, h, 1), so that a codec, and a network constrained along
+    the other axis, can tell which axis it is.
+    """
 
     index: Tensor
     sign: Tensor
@@ -53,6 +64,10 @@ class SymmetricKernel(nn.Module):
                 f"Kernels of {size[0]} × {size[1]} places that are {symmetry!r} are all zero; take another."
             )
         self.symmetry, self.kernel_size = symmetry, kernel_size
+        self.free_shape: tuple[int, ...] = {
+            "identical-rows": (*(1 for _ in kernel_size[1:]), size[1]),
+            "identical-columns": (*kernel_size[:-1], 1),
+        }.get(symmetry, (found.n_free,))
         live = found.index < found.n_free
         self.register_buffer("index", torch.from_numpy(found.index * live), persistent=False)
         self.register_buffer("sign", torch.from_numpy(found.sign), persistent=False)
@@ -60,14 +75,15 @@ class SymmetricKernel(nn.Module):
 
     def forward(self, free: Tensor) -> Tensor:
         """Each number to all places of its orbit, with their signs: equal places are equal bit for bit."""
-        kernels = (free * self.scale.to(free.dtype))[..., self.index] * self.sign.to(free.dtype)
-        return kernels.reshape(*free.shape[:-1], *self.kernel_size)
+        kernels = (free.flatten(2) * self.scale.to(free.dtype))[..., self.index] * self.sign.to(free.dtype)
+        return kernels.reshape(*free.shape[:2], *self.kernel_size)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The free numbers of the nearest kernels of this symmetry."""
         flat = weight.flatten(2) * self.sign.to(weight.dtype)
         free = weight.new_zeros(*weight.shape[:2], len(self.scale))
-        return free.index_add(2, self.index, flat) * self.scale.to(weight.dtype)
+        free = free.index_add(2, self.index, flat) * self.scale.to(weight.dtype)
+        return free.reshape(*weight.shape[:2], *self.free_shape)
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
@@ -163,6 +179,49 @@ def make_separable(layer: Layer) -> Layer:
         raise ModelError(f"A weight of shape {tuple(weight.shape)} has no rank-one kernels; give a Conv2d.")
     parametrize.register_parametrization(layer, "weight", RankOneKernel())
     return layer
+
+
+_MADE: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "free": lambda layer: layer,
+    "x": functools.partial(make_separable_1d, axis="x"),
+    "y": functools.partial(make_separable_1d, axis="y"),
+    "separable": make_separable,
+}
+
+
+def constrained(network: Layer, kernels: Kernels = "free") -> Layer:
+    """Constrain the convolutions of a network, as networks' option `kernels` asks.
+
+    Args:
+        network: Changed in place. Its `torch.nn.Conv2d` count, in the order in which it has them.
+        kernels: "free" (as they are), "radial", "x" or "y" (`make_separable_1d`), "separable" (`make_separable`), or
+            any symmetry that `constrain` takes; one for all convolutions, or a list with one for each.
+
+    Returns:
+        The same network.
+
+    Raises:
+        ModelError: An unknown word, a list of another length, or one that these kernels cannot have.
+
+    >>> network = constrained(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3)), ["free", "radial"])
+    >>> [tuple(parameter.shape) for parameter in network.parameters()]
+    [(4, 1, 3, 3), (4,), (4,), (4, 4, 3)]
+    """
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
+    words = [kernels] * len(layers) if isinstance(kernels, str) else kernels
+    if not isinstance(words, Sequence) or len(words) != len(layers):
+        told = f"the network has {len(layers)} convolutions, {', '.join(layers)}"
+        raise ModelError(f"kernels is {kernels!r}; give one word, or a list with one for each convolution: {told}.")
+    known = [*_MADE, *(name for name in SYMMETRIES if name not in ("none", "zero"))]
+    for word in words:
+        if word not in known:
+            raise ModelError(f"kernels is {kernels!r}, and {word!r} is no kind of kernel. {one_of(known, str(word))}")
+    for (name, layer), word in zip(layers.items(), words, strict=True):
+        try:
+            _MADE.get(word, functools.partial(constrain, symmetry=word))(layer)
+        except (ConfigError, ModelError) as error:
+            raise ModelError(f"kernels is {kernels!r}; layer {name!r} cannot be {word!r}: {error}") from error
+    return network
 
 
 def release(model: nn.Module) -> int:

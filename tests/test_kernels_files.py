@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from kernels_command import invoke, objects
+from PIL import Image
 
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.kernels import with_banks
@@ -113,3 +114,13 @@ def test_responses_on_request(tmp_path: Path) -> None:
     assert len(edge) == len(blur) == 17 and edge[0] < 0.1 * max(edge) and blur[0] == pytest.approx(16, rel=0.01)
     assert blur == sorted(blur, reverse=True)
     assert invoke(weights, *words).exit_code == 0 and "response" not in objects(tmp_path / "k.json")[0]
+
+
+def test_a_picture_of_16_bits_is_filtered_as_one_of_8(tmp_path: Path) -> None:
+    levels = np.outer(np.arange(16), np.arange(16)).astype(np.uint8)
+    safetensors.numpy.save_file({"conv.weight": SOBEL[None, None]}, tmp_path / "w.safetensors")
+    for name, values in (("narrow", levels), ("wide", levels.astype(np.uint16) * 257)):
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+        words = ("--html", tmp_path / f"{name}.html", "--image", tmp_path / f"{name}.png")
+        assert invoke(tmp_path / "w.safetensors", *words).exit_code == 0
+    assert (tmp_path / "wide.html").read_text() == (tmp_path / "narrow.html").read_text()

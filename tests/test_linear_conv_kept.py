@@ -225,9 +225,13 @@ def test_forward_derivatives_are_those_of_the_combination(enabled: bool) -> None
     factors = {name: p.detach() for name, p in layer.named_parameters()}
     with torch.no_grad():
         before = layer(images)
+
+    def call(p: dict[str, Tensor]) -> Tensor:
+        outputs: Tensor = torch.func.functional_call(layer, p, (images,))
+        return outputs
+
     with torch.set_grad_enabled(enabled):
-        call = lambda p: torch.func.functional_call(layer, p, (images,))  # noqa: E731
-        _, found = torch.func.jvp(call, (factors,), ({name: p.clone() for name, p in factors.items()},))
+        found = torch.func.jvp(call, (factors,), ({name: p.clone() for name, p in factors.items()},))[1]
     scaled = {name: 1.001 * p for name, p in factors.items()}
     with torch.no_grad():
         assert torch.equal(layer(images), before)

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -73,6 +74,16 @@ def test_a_picture_of_other_sides_is_not_stretched(tmp_path: Path) -> None:
     assert command._picture(tmp_path / "p.png", SaccadeCNN(width=4), examples).min() > 200
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_of_16_bits_is_seen_as_one_of_8(tmp_path: Path, channels: int) -> None:
+    levels = np.outer(np.arange(16), np.arange(16)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "narrow.png")
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "wide.png")
+    network = SaccadeCNN(in_channels=channels, width=4)
+    narrow, wide = (command._picture(tmp_path / f"{name}.png", network, None) for name in ("narrow", "wide"))
+    assert torch.equal(narrow, wide) and narrow.shape == (1, channels, 16, 16) and narrow.std() > 0.5
+
+
 def colours(seed: int) -> Splits:
     """Three examples of three channels, which a network of one cannot take."""
     examples = Examples(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64))
@@ -100,9 +111,24 @@ def test_a_run_says_which_network_and_which_data(tmp_path: Path) -> None:
     assert "saccades.0: 2×2 blocks of 4×4: nothing" in done.output
     error = invoke(path, "--run", tmp_path, "--set", "width=8", "-o", tmp_path / "map.png").exception
     assert isinstance(error, ModelError) and "does not fit the model" in str(error)
-    assert "It is saccade_cnn with width=8" in str(error) and "--set gives it others, --run those of a run" in str(
-        error
-    )
+    assert "The network is saccade_cnn with width=8, " in str(error)
+    assert str(error).endswith("; --set gives it others, --run those of a run.")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--set", "block=7", "--set", "reduction=7"], "the same options. The network is saccade_cnn with block=7, "),
+        (["--set", "width=8"], "and 22 more. The network is saccade_cnn with width=8; "),
+        (["--model", "saccade_sequence"], "in the model). The network is saccade_sequence with its default options; "),
+    ],
+)
+def test_a_network_that_does_not_fit_is_told_in_sentences(
+    weights: Path, tmp_path: Path, words: list[str], expected: str
+) -> None:
+    Image.new("L", (20, 20)).save(tmp_path / "p.png")
+    error = invoke(weights, "--image", tmp_path / "p.png", "-o", tmp_path / "map.png", *words).exception
+    assert isinstance(error, ModelError) and expected in str(error) and ".." not in str(error)
 
 
 def test_mistakes(weights: Path, tmp_path: Path) -> None:
@@ -115,7 +141,7 @@ def test_mistakes(weights: Path, tmp_path: Path) -> None:
     for words, kind, expected in [
         ((weights,), ConfigError, "There is no image: give --image PICTURE"),
         ((weights, "--image", tmp_path / "none.png"), EvocompressError, "No such file"),
-        ((weights, "--image", tmp_path / "text.png"), EvocompressError, "cannot identify image file"),
+        ((weights, "--image", tmp_path / "text.png"), EvocompressError, "is no picture that pillow knows"),
         ((weights, "--data", "digits", "--index", 9999), ConfigError, "--index 9999: digits has"),
         ((weights, "--data", "digits", "-o", tmp_path / "map.jpg"), ConfigError, "must end in .png"),
         ((weights, "--image", picture, "-o", picture), ConfigError, "is the input itself"),

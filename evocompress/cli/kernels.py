@@ -44,7 +44,11 @@ def kernels(
         Path | None, typer.Option(metavar="FILE", help="The same network compressed (.evc): which kernels changed?")
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(metavar="PICTURE", help="Show in the gallery what each kernel makes of it.")
+        Path | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="Show in the gallery what each kernel makes of it. What is transparent becomes white.",
+        ),
     ] = None,
     response: Annotated[
         bool,

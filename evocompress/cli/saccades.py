@@ -45,7 +45,8 @@ def saccades(
     image: Annotated[
         Path | None,
         typer.Option(
-            help="A picture (PNG, JPEG …). With --data its middle is cut out, scaled and normalised as that data is."
+            help="A picture (PNG, JPEG …). With --data its middle is cut out, scaled and normalised as that data is. "
+            "What is transparent becomes white."
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="A data set's name, or module:loader.")] = None,
@@ -72,7 +73,9 @@ def saccades(
     try:
         load(weights, network)
     except ModelError as error:
-        raise ModelError(f"{error} It is {source.told()}; --set gives it others, --run those of a run.") from error
+        raise ModelError(  # some end in a full stop, some do not
+            f"{str(error).rstrip('.')}. The network is {source.told()}; --set gives it others, --run those of a run."
+        ) from error
     pixels, name = _image(network, image, source, index)
     readings, answer = _look(network, pixels, name)
     work = multiply_adds(network, pixels)
@@ -96,7 +99,7 @@ class _Source:
     def told(self) -> str:
         """The network, with its options."""
         options = ", ".join(f"{name}={value}" for name, value in self.model_options.items())
-        return f"{self.model} with {options or 'its own options'}"
+        return f"{self.model} with {options or 'its default options'}"
 
 
 def _source(
@@ -159,24 +162,13 @@ def _picture(path: Path, network: nn.Module, examples: Examples | None) -> Tenso
     """A picture as the data's images, or without data with mean 0 and deviation 1."""
     import torch
 
-    from evocompress.extras import wants
+    from evocompress.pictures import read_pixels
 
-    with wants("report"):
-        import numpy as np
-        from PIL import Image, ImageOps, UnidentifiedImageError
     channels = examples.images.shape[1] if examples is not None else _channels(network)
     if channels not in (_GREY, _COLOUR):
         raise ModelError(f"the network takes images of {channels} channels; a picture can be made grey (1) or RGB (3)")
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("L" if channels == _GREY else "RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as failure:
-        raise DataError(f"--image {path}: {getattr(failure, 'strerror', None) or failure}") from None
-    if examples is not None:
-        size = (examples.images.shape[3], examples.images.shape[2])
-        picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)  # the middle: nothing is stretched
-    values = np.asarray(picture, dtype=np.uint8).reshape(picture.height, picture.width, channels)
-    pixels = torch.from_numpy(values.copy()).permute(2, 0, 1)[None]
+    size = None if examples is None else (examples.images.shape[3], examples.images.shape[2])
+    pixels = torch.from_numpy(read_pixels(path, grey=channels == _GREY, size=size)).permute(2, 0, 1)[None]
     if examples is None:
         numbers = pixels.float()
         return (numbers - numbers.mean()) / numbers.std(correction=0).clamp_min(_LEAST_DEVIATION)

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate, zoom
 
-from evocompress.errors import EvocompressError
-from evocompress.extras import wants
 from evocompress.kernels.analysis import KernelRow, kernels_of, short_name
 from evocompress.kernels.classify import CLASSES, Kernel, KernelClass
 from evocompress.kernels.response import frequency_response
 from evocompress.kernels.shapes import Floats
+from evocompress.pictures import read_pixels
 
 __all__ = ["Picture", "Section", "Tile", "described", "read_picture", "sections"]
 
@@ -73,21 +72,12 @@ class Section:
 
 
 def read_picture(path: Path) -> Floats:
-    """Red, green and blue in [0, 1] of an image (h, w, 3), made smaller and square.
+    """Red, green and blue in [0, 1] of an image (h, w, 3) as `read_pixels` has it, made smaller and square.
 
     Raises:
         EvocompressError: It cannot be read, or pillow is missing.
     """
-    with wants("report"):
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    try:
-        with Image.open(path) as opened:
-            small = ImageOps.fit(opened.convert("RGB"), (_SIDE, _SIDE))
-    except UnidentifiedImageError:
-        raise EvocompressError(f"--image {path} is no picture that pillow knows; give a PNG or JPEG.") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise EvocompressError(f"--image {path}: {getattr(error, 'strerror', None) or error}") from None
-    return np.asarray(small, dtype=np.float64) / 255
+    return read_pixels(path, size=(_SIDE, _SIDE)) / 255
 
 
 def sections(

@@ -50,7 +50,8 @@ def are_differentiated(factors: Sequence[Tensor]) -> bool:
     """Whether derivatives by any of them are asked for, backwards or forwards: a kept bank lacks them."""
     if torch.is_grad_enabled() and any(factor.requires_grad for factor in factors):
         return True
-    return any(forward_ad.unpack_dual(factor).tangent is not None for factor in factors)
+    duals = (forward_ad.unpack_dual(factor) for factor in factors)  # type: ignore[no-untyped-call]
+    return any(dual.tangent is not None for dual in duals)
 
 
 def _bits(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from evocompress.networks.conv_stack import POOL, ConvStack
+from evocompress.symmetry_layers import Kernels
 
 __all__ = ["base_cnn"]
 
@@ -14,6 +15,7 @@ def base_cnn(
     alpha: float | None = None,
     rank: float | None = None,
     sparsity: float | None = None,
+    kernels: Kernels = "free",
 ) -> ConvStack:
     """Convolutions of 32, 64, 128 and 256 filters 3×3, each normalised and pooled by 2, then 1024 to `classes`.
 
@@ -24,4 +26,6 @@ def base_cnn(
     207642
     """
     plan = 32, POOL, 64, POOL, 128, POOL, 256, POOL
-    return ConvStack(plan, classes=classes, in_channels=in_channels, alpha=alpha, rank=rank, sparsity=sparsity)
+    return ConvStack(
+        plan, classes=classes, in_channels=in_channels, alpha=alpha, rank=rank, sparsity=sparsity, kernels=kernels
+    )

@@ -10,6 +10,7 @@ from evocompress.errors import ModelError
 from evocompress.layers.linear_conv import LinearConv2d
 from evocompress.networks.layout import channels_last
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d
+from evocompress.symmetry_layers import Kernels, constrained
 
 __all__ = ["POOL", "ConvStack"]
 
@@ -23,10 +24,12 @@ class ConvStack(nn.Module):
 
     Takes images (n, in_channels, h, w) of at most 32×32 pixels, smaller ones with zeros around them, and gives logits
     (n, classes). With `alpha` every convolution is a `LinearConv2d` with it, the first too; `rank` and `sparsity` are
-    then that layer's. Convolutions have no bias: the normalisation behind them has one.
+    then that layer's. Convolutions have no bias: the normalisation behind them has one. `kernels` gives them symmetries
+    (`evocompress.symmetry_layers.constrained`).
 
     Raises:
-        ModelError: `rank` or `sparsity` without `alpha`, a share out of range, or larger images.
+        ModelError: `rank` or `sparsity` without `alpha`, `kernels` with it, a share out of range, unknown `kernels`, or
+            larger images.
     """
 
     def __init__(
@@ -38,11 +41,17 @@ class ConvStack(nn.Module):
         alpha: float | None,
         rank: float | None,
         sparsity: float | None,
+        kernels: Kernels,
     ) -> None:
         super().__init__()
         if alpha is None and (rank is not None or sparsity is not None):
             raise ModelError(
                 f"rank is {rank} and sparsity is {sparsity}, but alpha is not given: there is nothing to combine"
+            )
+        if alpha is not None and kernels != "free":
+            raise ModelError(
+                f"kernels is {kernels!r} and alpha is {alpha}, but filters that are combined of others cannot be "
+                "constrained: leave one of them out"
             )
         layers: list[nn.Module] = []
         inputs = in_channels
@@ -58,6 +67,7 @@ class ConvStack(nn.Module):
             layers += [CountlessBatchNorm2d(filters), nn.ReLU(inplace=True)]
             inputs = filters
         self.features = nn.Sequential(*layers)
+        constrained(self, kernels)
         side = _SIDE >> list(plan).count(POOL)
         self.linear = nn.Linear(inputs * side * side, classes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from evocompress.networks.conv_stack import POOL, ConvStack
+from evocompress.symmetry_layers import Kernels
 
 __all__ = ["vgg11"]
 
@@ -14,6 +15,7 @@ def vgg11(
     alpha: float | None = None,
     rank: float | None = None,
     sparsity: float | None = None,
+    kernels: Kernels = "free",
 ) -> ConvStack:
     """Configuration A of Simonyan and Zisserman (2015), normalised, with one linear layer from 512 to `classes`.
 
@@ -24,4 +26,6 @@ def vgg11(
     4650346
     """
     plan = 64, POOL, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL
-    return ConvStack(plan, classes=classes, in_channels=in_channels, alpha=alpha, rank=rank, sparsity=sparsity)
+    return ConvStack(
+        plan, classes=classes, in_channels=in_channels, alpha=alpha, rank=rank, sparsity=sparsity, kernels=kernels
+    )
