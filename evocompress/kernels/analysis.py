@@ -124,8 +124,12 @@ def why_not(name: str, tensor: object) -> str | None:
 
     >>> why_not("conv.weight", np.zeros((1, 1, 40, 40)))
     'has kernels of 40×40, more than 1089 numbers'
+    >>> why_not("conv.parametrizations.weight.original", np.zeros((4, 1, 3)))
+    'holds free numbers of constrained kernels, not their pixels; release the network first'
     """
     array = to_numpy(name, tensor)
+    if array.ndim == 3 and "parametrizations" in name.split("."):
+        return "holds free numbers of constrained kernels, not their pixels; release the network first"
     if math.prod(array.shape[2:]) > MOST_PIXELS:
         return f"has kernels of {'×'.join(map(str, array.shape[2:]))}, more than {MOST_PIXELS} numbers"
     return None if np.isfinite(array.astype(np.float64)).all() else "holds NaN or infinity"
