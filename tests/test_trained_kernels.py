@@ -79,7 +79,7 @@ def test_what_is_no_kernel_is_neither_snapped_nor_penalised() -> None:
     assert [name for name, value in before.items() if not torch.equal(value, after[name])] == ["1.weight"]
     with pytest.raises(ModelError, match="nothing to snap"):
         snap(_Tokens())
-    assert KernelPenalties(1.0, 1.0, 1.0)(_Tokens()) == 0
+    assert KernelPenalties(symmetry=1.0, distinct=1.0)(_Tokens()) == 0
 
 
 @pytest.mark.parametrize("term", ["symmetry", "entropy", "distinct"])
