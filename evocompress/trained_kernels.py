@@ -49,13 +49,10 @@ def trained_weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def living_places(model: nn.Module) -> dict[str, Tensor]:
-    """For weights of which places are dropped (`OverProvisioned.thin`): bool, of the weight's shape, by its name.
+    """For trained weights that `OverProvisioned.thin` may drop: bool, of the weight's shape, by its name.
 
     What is dropped is computed with as zero, whatever the parameter holds there.
     """
-    layers = [module for module in model.modules() if isinstance(module, OverProvisioned)]
-    parts = [
-        part for layer in layers for part in ((layer.kernel, layer.kernel_alive), (layer.links, layer.links_alive))
-    ]
-    alive = {id(parameter): places for parameter, places in parts if places is not None}
+    layers = (module for module in model.modules() if isinstance(module, OverProvisioned))
+    alive = {id(parameter): places for layer in layers for parameter, places in layer.parts()}
     return {name: alive[id(parameter)] for name, parameter in trained_weights(model) if id(parameter) in alive}

@@ -33,7 +33,7 @@ def correlation_loss(model: nn.Module, scale: float = 0.01) -> Tensor:
     >>> round(correlation_loss(layer, scale=1.0).item(), 4)
     2.0
     """
-    if not isinstance(scale, int | float) or not 0 <= scale < math.inf:
+    if not (math.isfinite(scale) and scale >= 0):
         raise ModelError(f"scale is {scale!r}; the correlation loss must have a finite scale of at least 0")
     layers = [module for module in model.modules() if isinstance(module, LinearConv2d)]
     if not layers:
