@@ -18,51 +18,51 @@ import psutil
 HERE = Path(__file__).parent
 #: What to run, by name: a module and its arguments.
 BENCHMARKS: dict[str, list[str]] = {
-    "entropy_coder": ["benchmarks.entropy_coder"],
-    "search_scale": ["benchmarks.search_scale"],
-    "driver_overhead": ["benchmarks.driver_overhead"],
-    "demo": ["benchmarks.whole_run", "configs/digits.toml", "--name", "demo"],
+    "entropy_coder": ["benchmarks.codecs.entropy_coder"],
+    "search_scale": ["benchmarks.search.search_scale"],
+    "driver_overhead": ["benchmarks.search.driver_overhead"],
+    "demo": ["benchmarks.search.whole_run", "configs/digits.toml", "--name", "demo"],
     "fashion_mnist": [
-        "benchmarks.whole_run", "configs/fashion_mnist.toml", "--name", "fashion_mnist",
+        "benchmarks.search.whole_run", "configs/fashion_mnist.toml", "--name", "fashion_mnist",
         "--set", "search.segments=16", "--set", "search.initial=4", "--set", "reference_epochs=1",
     ],
-    "ablation": ["benchmarks.ablation"],
-    "pack_resnet20": ["benchmarks.pack_resnet20"],
-    "pack_others": ["benchmarks.pack_others"],
-    "speed": ["benchmarks.speed"],
-    "memory": ["benchmarks.memory"],
+    "ablation": ["benchmarks.search.ablation"],
+    "pack_resnet20": ["benchmarks.pack.resnet20"],
+    "pack_others": ["benchmarks.pack.others"],
+    "speed": ["benchmarks.codecs.speed"],
+    "memory": ["benchmarks.pack.memory"],
     "ideas": [
-        "benchmarks.ideas", "--ideas", "linearconv", "symmetry", "snapping", "entropy and distinct values",
+        "benchmarks.ideas.in_search", "--ideas", "linearconv", "symmetry", "snapping", "entropy and distinct values",
         "coordinates", "--segments", "200", "--train", "10000", "--seeds", "4",
     ],
-    "ideas_connections": ["benchmarks.ideas", "--ideas", "connections", "--segments", "100"],
-    "ideas_saccades": ["benchmarks.ideas", "--ideas", "saccades", "--segments", "60"],
-    "symmetry_freeze": ["benchmarks.symmetry", "freeze", "--fractions", "0.75", "0.9", "1.0"],
-    "kernels": ["benchmarks.kernels", "right", "--draws", "60"],
+    "ideas_connections": ["benchmarks.ideas.in_search", "--ideas", "connections", "--segments", "100"],
+    "ideas_saccades": ["benchmarks.ideas.in_search", "--ideas", "saccades", "--segments", "60"],
+    "symmetry_freeze": ["benchmarks.ideas.symmetry", "freeze", "--fractions", "0.75", "0.9", "1.0"],
+    "kernels": ["benchmarks.ideas.kernels", "right", "--draws", "60"],
     "linearconv_networks": [
-        "benchmarks.linearconv_networks", "--data", "fashion_mnist", "--epochs", "5", "--precision", "bfloat16",
+        "benchmarks.ideas.linearconv_networks", "--data", "fashion_mnist", "--epochs", "5", "--precision", "bfloat16",
     ],
     "linearconv_cifar10": [
-        "benchmarks.linearconv_networks", "--data", "cifar10", "--epochs", "5", "--precision", "bfloat16",
+        "benchmarks.ideas.linearconv_networks", "--data", "cifar10", "--epochs", "5", "--precision", "bfloat16",
     ],
     "linearconv_mnist": [
-        "benchmarks.linearconv_networks", "--data", "mnist", "--epochs", "2", "--precision", "bfloat16",
+        "benchmarks.ideas.linearconv_networks", "--data", "mnist", "--epochs", "2", "--precision", "bfloat16",
     ],
     "linearconv_vgg11": [
-        "benchmarks.linearconv_networks", "--networks", "vgg11", "--data", "cifar10", "fashion_mnist", "--seeds", "1",
-        "--train", "20000", "--epochs", "4", "--precision", "bfloat16",
+        "benchmarks.ideas.linearconv_networks", "--networks", "vgg11", "--data", "cifar10", "fashion_mnist",
+        "--seeds", "1", "--train", "20000", "--epochs", "4", "--precision", "bfloat16",
     ],
     "saccades": [
-        "benchmarks.saccades", "--width", "64", "--train", "10000", "--epochs", "6", "--cost-weights", "0.05", "0.2",
-        "--seeds", "2", "--sequences", "8", "--precision", "bfloat16",
+        "benchmarks.ideas.saccades", "--width", "64", "--train", "10000", "--epochs", "6", "--cost-weights", "0.05",
+        "0.2", "--seeds", "2", "--sequences", "8", "--precision", "bfloat16",
     ],
     "saccades_robust": [
-        "benchmarks.saccades", "--width", "32", "--train", "10000", "--epochs", "6", "--cost-weights", "0.2",
+        "benchmarks.ideas.saccades", "--width", "32", "--train", "10000", "--epochs", "6", "--cost-weights", "0.2",
         "--consistency-weights", "1", "--sequences", "--seeds", "2", "--precision", "bfloat16",
     ],
     "saccades_canvas": [
-        "benchmarks.saccades", "--canvas", "84", "--width", "32", "--train", "5000", "--epochs", "6", "--cost-weights",
-        "0.1", "0.3", "--plans", "7/7", "--sequences", "--precision", "bfloat16", "--seeds", "1",
+        "benchmarks.ideas.saccades", "--canvas", "84", "--width", "32", "--train", "5000", "--epochs", "6", 
+        "--cost-weights", "0.1", "0.3", "--plans", "7/7", "--sequences", "--precision", "bfloat16", "--seeds", "1",
     ],
 }  # fmt: skip
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.idea_rows import freeze_rows, ideas_rows, kernels_rows, linearconv_rows, saccades_rows
-from benchmarks.pack_rows import Row, memory_rows, others_rows, resnet20_rows, speed_rows
+from benchmarks.ideas.rows import freeze_rows, ideas_rows, kernels_rows, linearconv_rows, saccades_rows
+from benchmarks.pack.rows import Row, memory_rows, others_rows, resnet20_rows, speed_rows
 
 
 def _demo(line: dict[str, Any]) -> Iterator[Row]:

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 from evocompress.errors import EvocompressError
 
 if TYPE_CHECKING:
-    from evocompress.cycle import Cycle
-    from evocompress.loading import load
-    from evocompress.packing import pack, unpack
-    from evocompress.recipe import Recipe, Rule
+    from evocompress.checkpoint.loading import load
+    from evocompress.checkpoint.packing import pack, unpack
+    from evocompress.checkpoint.recipe import Recipe, Rule
+    from evocompress.training.cycle import Cycle
 
 __version__ = "0.1.0"
 __all__ = ["Cycle", "EvocompressError", "Recipe", "Rule", "__version__", "load", "pack", "unpack"]
 
 _HOMES = {
-    "Cycle": "cycle",
-    "Recipe": "recipe",
-    "Rule": "recipe",
-    "load": "loading",
-    "pack": "packing",
-    "unpack": "packing",
+    "Cycle": "training.cycle",
+    "Recipe": "checkpoint.recipe",
+    "Rule": "checkpoint.recipe",
+    "load": "checkpoint.loading",
+    "pack": "checkpoint.packing",
+    "unpack": "checkpoint.packing",
 }
 
 

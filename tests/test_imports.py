@@ -117,7 +117,9 @@ def child(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["evocompress", "evocompress.codecs", "evocompress.recipe", "evocompress.packing"])
+@pytest.mark.parametrize(
+    "module", ["evocompress", "evocompress.codecs", "evocompress.checkpoint.recipe", "evocompress.checkpoint.packing"]
+)
 def test_an_import_brings_neither_torch_nor_ray(module: str) -> None:
     heavy = "{'torch', 'ray', 'evocompress.search'} & set(sys.modules)"
     assert child(f"import sys, {module}; print({heavy})").strip() == "set()"

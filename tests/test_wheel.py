@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 USE = """
 import evocompress, numpy as np, sys
 from evocompress import codecs, search
-from evocompress.report.page import render_report
+from evocompress.runs.report.page import render_report
 from importlib import resources
 assert evocompress.__file__.startswith(sys.argv[1]), evocompress.__file__
 data = evocompress.pack({"w": np.eye(9, dtype=np.float32)}, 1e-4)
 assert np.abs(evocompress.unpack(data, "numpy")["w"] - np.eye(9)).max() < 0.1
-assert resources.files("evocompress.report").joinpath("page.html.j2").is_file()
+assert resources.files("evocompress.runs.report").joinpath("page.html.j2").is_file()
 assert resources.files("evocompress.codecs").joinpath("FORMAT.md").is_file()
 """
 

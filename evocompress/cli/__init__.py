@@ -15,8 +15,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from evocompress.cli import analyse, curve, data, files, kernels, pack, run, saccades
+from evocompress.cli import analyse, curve, data, files, pack, run
 from evocompress.errors import ConfigError, EvocompressError
+from evocompress.ideas.kernels import command as kernels
+from evocompress.ideas.saccades import command as saccades
 from evocompress.search.interrupts import is_interrupt
 
 __all__ = ["app", "main"]

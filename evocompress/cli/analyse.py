@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.cli.checks import about, check_output
 from evocompress.errors import EvocompressError
+from evocompress.support.command_line import about, check_output
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evocompress.analysis import FrontPoint
+    from evocompress.runs.front import FrontPoint
     from evocompress.search.history import History
 
 __all__ = ["register"]
@@ -34,11 +34,11 @@ def front(
     png: Annotated[Path | None, typer.Option(help="Draw the fronts, several in one picture, to this file.")] = None,
 ) -> None:
     """Print the front of a run, finished or going on; compare several."""
-    from evocompress.analysis import front as front_of
-    from evocompress.cli.console import output_console
-    from evocompress.display import front_table
-    from evocompress.export import front_rows
+    from evocompress.runs.display import front_table
+    from evocompress.runs.export import front_rows
+    from evocompress.runs.front import front as front_of
     from evocompress.search.history import read_history
+    from evocompress.support.command_line import output_console
 
     limits = _Limits(under, above)
     if png is not None:
@@ -65,7 +65,7 @@ class _Limits:
     """What `--under` and `--above` ask for."""
 
     def __init__(self, under: str | None, above: str | None) -> None:
-        from evocompress.quantities import parse_bytes, parse_fraction
+        from evocompress.support.quantities import parse_bytes, parse_fraction
 
         with about("--under", under or ""):
             self.under = None if under is None else parse_bytes(under)
@@ -81,8 +81,8 @@ class _Limits:
         ]
 
     def answer(self, label: str, points: list[FrontPoint]) -> str:
-        from evocompress.analysis import best_under, smallest_above
-        from evocompress.quantities import format_bytes
+        from evocompress.runs.front import best_under, smallest_above
+        from evocompress.support.quantities import format_bytes
 
         if not points:
             return f"{label}: no file of the front meets this."
@@ -93,8 +93,8 @@ class _Limits:
 
 
 def _draw(histories: dict[str, History], png: Path) -> None:
-    from evocompress.plots import compare_figure, write_front_png
-    from evocompress.replacing import replacing
+    from evocompress.runs.front_figure import compare_figure, write_front_png
+    from evocompress.support.atomic_files import replacing
 
     if len(histories) == 1:
         write_front_png(next(iter(histories.values())), png)
@@ -108,8 +108,8 @@ def _compare(console: Console, histories: dict[str, History], fronts: dict[str, 
     from rich.table import Table
     from rich.text import Text
 
-    from evocompress.analysis import hypervolume_curve
-    from evocompress.comparison import bd_rate, steps
+    from evocompress.runs.comparison import bd_rate, steps
+    from evocompress.runs.front import hypervolume_curve
 
     table = Table(box=None, pad_edge=False, header_style="bold", title="Compared", title_justify="left")
     for title in ("run", "points", "smallest B", "best accuracy", "hypervolume (validation)", "BD-rate vs the first"):
@@ -136,7 +136,7 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or going on.")],
 ) -> None:
     """Write export/ anew: front.csv, the front's files, segments.parquet, front.png and report.html."""
-    from evocompress.export import export_run
+    from evocompress.runs.export import export_run
     from evocompress.search.history import read_history
 
     history = read_history(run)

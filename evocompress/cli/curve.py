@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.cli.checks import check_output
 from evocompress.errors import ConfigError
-from evocompress.wording import counted
+from evocompress.support.command_line import check_output
+from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
-    from evocompress.curve import CurvePoint, Curves
+    from evocompress.packer.curve import CurvePoint, Curves
 
 __all__ = ["register"]
 
@@ -53,15 +53,15 @@ def curve(
     png: Annotated[bool, typer.Option(help="Draw the picture; without it, matplotlib is not needed.")] = True,
 ) -> None:
     """Pack one checkpoint with every codec over a range of rates: rate-distortion curves as CSV, picture and table."""
-    from evocompress.curve import by_codec, preset_label, write_csv
-    from evocompress.curve import rate_weights as default_ladder
-    from evocompress.extras import wants
-    from evocompress.weights import read_weights
+    from evocompress.checkpoint.weight_files import read_weights
+    from evocompress.packer.curve import by_codec, preset_label, write_csv
+    from evocompress.packer.curve import rate_weights as default_ladder
+    from evocompress.support.optional_libraries import wants
 
     csv_path, png_path = _outputs(weights, output)
     if png:
         with wants("report"):  # now, not after the work
-            import evocompress.curve_figure  # noqa: F401
+            import evocompress.packer.curve_figure  # noqa: F401
     chosen, named = _codecs(codecs), _presets(presets)
     ladder = None if rate_weights is None else _ladder(rate_weights)
     state = read_weights(weights)
@@ -69,7 +69,7 @@ def curve(
     curves, baseline = by_codec(points), _BASELINE if _BASELINE in chosen else chosen[0]
     write_csv(points, csv_path)
     if png:
-        from evocompress.curve_figure import write_curve_png
+        from evocompress.packer.curve_figure import write_curve_png
 
         what = "Codecs and presets" if named else "Codecs"
         write_curve_png(curves, baseline, f"{what} on {weights.name}", png_path, heavy=map(preset_label, named))
@@ -106,7 +106,7 @@ def _codecs(text: str | None) -> list[str]:
 
 
 def _presets(text: str | None) -> list[str]:
-    from evocompress.presets import PRESETS, preset
+    from evocompress.checkpoint.presets import PRESETS, preset
 
     if text is None:
         return []
@@ -135,7 +135,7 @@ def _measure(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from evocompress.curve import curve_points, preset_label
+    from evocompress.packer.curve import curve_points, preset_label
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -154,8 +154,8 @@ def _print_best(curves: Curves, baseline: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from evocompress.cli.console import output_console
-    from evocompress.curve import bits_at
+    from evocompress.packer.curve import bits_at
+    from evocompress.support.command_line import output_console
 
     ratios = _round_ratios([point.snr_db for point in curves[baseline] if math.isfinite(point.snr_db)])
     bits = {codec: bits_at(points, ratios) for codec, points in curves.items()}

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.cli.checks import about, check_output
-from evocompress.cli.network_options import NetworkOptions, check_settings, network_of
+from evocompress.cli.network_options import check_settings, network_of
 from evocompress.errors import ModelError
-from evocompress.wording import counted
+from evocompress.support.command_line import NetworkOptions, about, check_output
+from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def unpack(
     settings: NetworkOptions = None,
 ) -> None:
     """Decode a file to safetensors, with the original names, shapes and dtypes."""
-    from evocompress.weights import unpack_file
+    from evocompress.checkpoint.weight_files import unpack_file
 
     check_output(output, [file])
     check_settings(model, settings)
@@ -62,7 +62,7 @@ def unpack(
 
 
 def _names_of(model: str, network: nn.Module) -> Callable[[Contents], list[str]]:
-    from evocompress.loading import fitting_names
+    from evocompress.checkpoint.loading import fitting_names
 
     def names(contents: Contents) -> list[str]:
         with about("--model", model, ModelError):
@@ -76,8 +76,8 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show what each tensor of a file takes: shape, codec, bits per weight, payload and side bytes."""
+    from evocompress.checkpoint.weight_files import errors_name, read_evc
     from evocompress.codecs import inspect as inspect_file
-    from evocompress.weights import errors_name, read_evc
 
     data = read_evc(file)
     with errors_name(file):
@@ -99,7 +99,7 @@ def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from evocompress.cli.console import output_console
+    from evocompress.support.command_line import output_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("tensor", overflow="fold")

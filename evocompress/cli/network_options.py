@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from evocompress.cli.checks import about
 from evocompress.errors import ConfigError, ModelError
+from evocompress.support.command_line import about
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NetworkOptions", "check_settings", "network_of"]
-
-NetworkOptions = Annotated[
-    list[str] | None, typer.Option("--set", help="Give the network an option: --set width=16. Repeatable.")
-]
+__all__ = ["check_settings", "network_of"]
 
 
 def check_settings(model: str | None, settings: Sequence[str] | None) -> None:
@@ -37,7 +31,7 @@ def network_of(model: str, settings: Sequence[str] | None) -> nn.Module:
         ConfigError: A setting is no NAME=VALUE.
         ModelError: There is no such network, or it has no such option.
     """
-    from evocompress.config import override_values
+    from evocompress.evolve.config import override_values
     from evocompress.networks import build
 
     options = override_values({}, settings or ())

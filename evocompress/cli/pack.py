@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.cli.checks import about, check_device, check_output
 from evocompress.cli.files import size_line
-from evocompress.cli.network_options import NetworkOptions, check_settings, network_of
+from evocompress.cli.network_options import check_settings, network_of
 from evocompress.cli.pack_options import (
     check_combinations,
     check_loss_increase,
@@ -22,13 +21,14 @@ from evocompress.cli.pack_options import (
     parse_rule,
 )
 from evocompress.errors import ModelError
+from evocompress.support.command_line import NetworkOptions, about, check_device, check_output
 
 if TYPE_CHECKING:
     import torch
 
-    from evocompress.cli.pack_job import PackJob
-    from evocompress.recipe import Recipe, Rule
-    from evocompress.targets import Try
+    from evocompress.checkpoint.recipe import Recipe, Rule
+    from evocompress.packer.job import PackJob
+    from evocompress.packer.targets import Try
 
 __all__ = ["register"]
 
@@ -123,12 +123,12 @@ def pack(
     if model is not None:
         check_device(device)
 
-    from evocompress.cli.pack_job import PackJob, on_data, on_noise  # imports torch, which takes seconds
-    from evocompress.inference import fold_statistics
-    from evocompress.loading import names_for
-    from evocompress.presets import LAYERWISE
-    from evocompress.replacing import write_bytes
-    from evocompress.weights import read_weights
+    from evocompress.checkpoint.fold_statistics import fold_statistics
+    from evocompress.checkpoint.loading import names_for
+    from evocompress.checkpoint.presets import LAYERWISE
+    from evocompress.checkpoint.weight_files import read_weights
+    from evocompress.packer.job import PackJob, on_data, on_noise  # imports torch, which takes seconds
+    from evocompress.support.atomic_files import write_bytes
 
     state, known = read_weights(weights), None
     if model is not None:
@@ -174,7 +174,7 @@ def _recipe(
     calibrated: bool = False,
     layerwise: bool = False,
 ) -> Recipe:
-    from evocompress.presets import preset as named
+    from evocompress.checkpoint.presets import preset as named
 
     recipe = named(preset, rate_weight, rules, calibrated=calibrated, layerwise=layerwise, noise=noise)
     return dataclasses.replace(recipe, names=names)

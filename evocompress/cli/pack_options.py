@@ -6,13 +6,13 @@ import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from evocompress.cli.checks import about
 from evocompress.errors import ConfigError
+from evocompress.support.command_line import about
 
 if TYPE_CHECKING:
     import typer
 
-    from evocompress.recipe import Rule
+    from evocompress.checkpoint.recipe import Rule
 
 __all__ = [
     "check_combinations",
@@ -91,7 +91,7 @@ def parse_limit(text: str | None) -> int | None:
     Raises:
         ConfigError: It is no size.
     """
-    from evocompress.quantities import parse_bytes
+    from evocompress.support.quantities import parse_bytes
 
     if text is None:
         return None
@@ -109,7 +109,7 @@ def parse_rule(text: str) -> Rule:
     >>> parse_rule("conv*=dct|deadzone@0.5")
     Rule(match='conv*', codecs=('dct', 'deadzone'), rate_factor=0.5, dims='any')
     """
-    from evocompress.recipe import Rule
+    from evocompress.checkpoint.recipe import Rule
 
     glob, equals, rest = text.rpartition("=") if "(" not in text else text.partition("=")
     specs, at, factor = rest.partition("@")

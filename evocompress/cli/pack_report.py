@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from evocompress.calibrated import Calibration
-from evocompress.evaluation import evaluate
-from evocompress.recipe import Recipe
-from evocompress.targets import Try
-from evocompress.wording import listed, shortened
+from evocompress.checkpoint.recipe import Recipe
+from evocompress.packer.calibrated import Calibration
+from evocompress.packer.targets import Try
+from evocompress.support.wording import listed, shortened
+from evocompress.tasks.classification import evaluate
 
 __all__ = ["held_out_line", "progress_bar", "say", "table_of", "zeroed_warning"]
 

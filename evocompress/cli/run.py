@@ -35,12 +35,12 @@ def run(
     ] = False,
 ) -> None:
     """Train, compress and evolve a population, and show the front of size against accuracy."""
-    from evocompress.analysis import front
-    from evocompress.cli.console import output_console
-    from evocompress.config import load_config
-    from evocompress.display import front_table
-    from evocompress.driver import config_of_run, run_experiment
+    from evocompress.evolve.config import load_config
+    from evocompress.evolve.driver import config_of_run, run_experiment
+    from evocompress.runs.display import front_table
+    from evocompress.runs.front import front
     from evocompress.search.history import read_history
+    from evocompress.support.command_line import output_console
 
     if config is not None:
         loaded = load_config(config, settings or ())

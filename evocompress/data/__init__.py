@@ -16,7 +16,7 @@ from evocompress.data.location import data_root
 from evocompress.data.mnist import fashion_mnist, mnist
 from evocompress.data.user import as_splits
 from evocompress.errors import DataError, EvocompressError
-from evocompress.userobjects import check_options, is_reference, one_of, resolve
+from evocompress.support.user_objects import check_options, is_reference, one_of, resolve
 
 __all__ = ["DATASETS", "Augmentation", "Examples", "Splits", "data_root", "load"]
 

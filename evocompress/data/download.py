@@ -21,7 +21,7 @@ from evocompress.data.digits import digits
 from evocompress.data.location import data_root
 from evocompress.data.mnist import IDX_FILES
 from evocompress.errors import DataError
-from evocompress.userobjects import one_of
+from evocompress.support.user_objects import one_of
 
 __all__ = ["SOURCES", "Progress", "Source", "fetch"]
 

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from evocompress.errors import EvocompressError, ModelError
+from evocompress.ideas.connections.connected_cnn import ConnectedCNN
+from evocompress.ideas.saccades.networks import SaccadeCNN, saccade_sequence
 from evocompress.networks.base_cnn import base_cnn
-from evocompress.networks.connected_cnn import ConnectedCNN
 from evocompress.networks.digits_cnn import DigitsCNN
 from evocompress.networks.lenet5_caffe import LeNet5Caffe
 from evocompress.networks.resnet_cifar import ResNetCIFAR
-from evocompress.networks.saccade_cnn import SaccadeCNN, saccade_sequence
 from evocompress.networks.vgg11 import vgg11
-from evocompress.userobjects import check_options, is_reference, one_of, resolve
+from evocompress.support.user_objects import check_options, is_reference, one_of, resolve
 
 __all__ = ["NETWORKS", "build"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from evocompress.ideas.symmetry.layers import Kernels
 from evocompress.networks.conv_stack import POOL, ConvStack
-from evocompress.symmetry_layers import Kernels
 
 __all__ = ["base_cnn"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.layers.linear_conv import LinearConv2d
+from evocompress.ideas.linearconv.linear_conv import LinearConv2d
+from evocompress.ideas.symmetry.layers import Kernels, constrained
 from evocompress.networks.layout import channels_last
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d
-from evocompress.symmetry_layers import Kernels, constrained
 
 __all__ = ["POOL", "ConvStack"]
 
@@ -25,7 +25,7 @@ class ConvStack(nn.Module):
     Takes images (n, in_channels, h, w) of at most 32×32 pixels, smaller ones with zeros around them, and gives logits
     (n, classes). With `alpha` every convolution is a `LinearConv2d` with it, the first too; `rank` and `sparsity` are
     then that layer's. Convolutions have no bias: the normalisation behind them has one. `kernels` gives them symmetries
-    (`evocompress.symmetry_layers.constrained`).
+    (`evocompress.ideas.symmetry.layers.constrained`).
 
     Raises:
         ModelError: `rank` or `sparsity` without `alpha`, `kernels` with it, a share out of range, unknown `kernels`, or

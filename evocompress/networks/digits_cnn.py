@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from evocompress.ideas.symmetry.layers import Kernels, constrained
 from evocompress.networks.layout import channels_last
-from evocompress.symmetry_layers import Kernels, constrained
 
 __all__ = ["DigitsCNN"]
 
@@ -15,7 +15,7 @@ class DigitsCNN(nn.Module):
 
     `width` is the first layer's number of filters; 16 makes 38 282 parameters, more than the task needs, which is what
     a compressor wants to show. There is no batch normalisation, so a file holds weights and biases only.
-    `kernels` gives the convolutions symmetries (`evocompress.symmetry_layers.constrained`).
+    `kernels` gives the convolutions symmetries (`evocompress.ideas.symmetry.layers.constrained`).
 
     Raises:
         ModelError: Unknown `kernels`, or a list of other than two.

@@ -1,0 +1,1 @@
+"""Entropy coders and codecs by themselves: speed and size."""

@@ -1,0 +1,1 @@
+"""What each idea gives, alone and in a search."""

@@ -1,0 +1,1 @@
+"""Whole files against NNCodec and against what users do today."""

@@ -1,0 +1,1 @@
+"""The population search: its ablations, its speed, whole runs."""

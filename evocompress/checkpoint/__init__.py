@@ -1,0 +1,1 @@
+"""State dict to file and back: recipes, presets, packing, loading, and the weight files of other people."""

@@ -1,0 +1,296 @@
+"""From a file on disk into a torch module: all of it, or a message that says what does not fit."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from evocompress.checkpoint.weight_files import read_weights
+from evocompress.codecs.container import Contents
+from evocompress.codecs.dtypes import is_float
+from evocompress.codecs.tensor_table import fingerprint
+from evocompress.errors import ModelError
+from evocompress.support.wording import kind_of, listed, shortened
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["fitting_names", "load", "load_formed", "names_for"]
+
+ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
+
+
+def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -> ModuleT:
+    """Put the weights of an `.evc` or `.safetensors` file into a module, in place, and return the module.
+
+    Parameters and buffers keep their dtype and device; values are converted to them. A name that the file lacks is no
+    fault where the module shares that tensor with a name which the file has (tied weights), nor are batch
+    normalisation's counters, which torch does not ask of old checkpoints either.
+
+    The tensors of a file that was packed without names get those of the module's state dict (`names_for`). Where the
+    file holds LinearConv factors of what are plain convolutions in the module (a run with the gene alpha writes such),
+    these get the weights that the factors make; all of the file must then fit. `evocompress.checkpoint.forms.loaded`
+    keeps the factors instead.
+
+    Args:
+        path: The file.
+        model: The module; where anything is wrong, nothing in it has been changed.
+        strict: Names and shapes must agree. If False, what fits in both is loaded, and the rest is left as it is.
+
+    Raises:
+        ModelError: The file does not fit; lists the names that only one side has, and both shapes where they differ,
+            and what to strip where names only begin differently. If not strict: nothing of the file fits.
+        EvocompressError: The file cannot be read, or is neither `.evc` nor safetensors.
+
+    >>> import pathlib, tempfile, evocompress, torch
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "linear.evc"
+    >>> _ = path.write_bytes(evocompress.pack({"weight": torch.full((2, 3), 0.5), "bias": torch.ones(2)}, 1e-9))
+    >>> model = evocompress.load(path, torch.nn.Linear(3, 2))
+    >>> bool((model(torch.ones(3)) - 2.5).abs().max() < 0.01)
+    True
+    """
+    own = _tensors(model)
+    state = read_weights(path, functools.partial(names_for, model))
+    if _holds_factors(state, own):
+        state = _folded(state, model, os.fspath(path))
+    try:
+        _fill(model, state, os.fspath(path), strict)
+    except ModelError as error:
+        if strict:
+            error.add_note("The model is left as it was; strict=False loads what fits.")
+        raise
+    return model
+
+
+def load_formed(path: str | os.PathLike[str], model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of a module with a file's weights, and with LinearConv layers and plans of connections where the file has.
+
+    Otherwise as `load`: the module is the plain network, and what it lacks of the file's form the copy gets.
+
+    Raises:
+        ModelError: The file fits the module in no form.
+        EvocompressError: The file cannot be read, or is neither `.evc` nor safetensors.
+    """
+    from evocompress.checkpoint.forms import formed
+
+    _tensors(model)  # refuses what is no module
+    state = read_weights(path, functools.partial(names_for, model))
+    network = formed(model, state)
+    _fill(network, state, os.fspath(path), strict=True)
+    return network
+
+
+def _fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, strict: bool) -> None:
+    """What `load` does with a state dict; `source` names it in errors."""
+    own = _tensors(model)
+    difference = _compare(_kinds(state), _kinds(own), own)
+    if strict and any(difference):
+        raise ModelError(f"{source} does not fit the model: {_told(difference)}.")
+    refused = {*difference.extra, *difference.unlike}
+    fitting = {name: value for name, value in state.items() if name not in refused}
+    if state and own and not fitting:
+        raise ModelError(f"Nothing in {source} fits the model: {_told(difference)}.")
+    if refused_values := _refusals(model, fitting):
+        raise ModelError(f"{source} does not fit the model: {'; '.join(refused_values)}")
+    try:
+        model.load_state_dict(fitting, strict=False)  # the check above is the strict one; this copies into each tensor
+    except RuntimeError as problem:  # names and shapes agree, so a layer that is not of this package refused the values
+        raise ModelError(f"{source} does not fit the model: {' '.join(str(problem).split())}") from problem
+
+
+def _refusals(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> list[str]:
+    """What layers of this package have against their values: another plan, say; torch would tell after the others."""
+    from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
+    from evocompress.ideas.linearconv import LinearConv2d
+
+    found: list[str] = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, LinearConv2d | OverProvisioned):
+            prefix = f"{name}." if name else ""
+            copy.deepcopy(layer)._load_from_state_dict(dict(state), prefix, {}, False, [], [], found)
+    return found
+
+
+def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
+    """The names that the tensors of a file had which was packed without names, from this module's state dict.
+
+    It may have been whole, or have lacked what checkpoints commonly do: all but one of the names of tensors that the
+    module shares, batch normalisation's counters, or both.
+
+    Raises:
+        ModelError: None of these has the file's number of names and their fingerprint.
+    """
+    own = _tensors(model)
+    first = {id(tensor): name for name, tensor in reversed(own.items())}.values()
+    last = {id(tensor): name for name, tensor in own.items()}.values()
+    for whole in (own.keys(), first, last):
+        for names in (sorted(whole), sorted(name for name in whole if not _is_counter(name))):
+            if len(names) == len(contents.tensors) and fingerprint(names) == contents.lost_names:
+                return names
+    raise ModelError(
+        f"The file holds {len(contents.tensors)} tensors without names, and they were not those of this model, which "
+        f"has {len(own)}: {listed([shortened(name) for name in own]) or 'none'}."
+    )
+
+
+def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
+    """The names of a file's tensors, its own or by `names_for`, if they and the shapes are those of this module.
+
+    Names that the file has itself may be those of LinearConv factors of the module's convolutions. What an
+    over-provisioned layer holds depends on its plan, a tensor's values, which are not known here: of tensors of such a
+    layer only the names count.
+
+    Raises:
+        ModelError: They are not, as `load` says it.
+    """
+    import torch
+
+    from evocompress.checkpoint.forms import formed
+    from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
+
+    _tensors(model)  # refuses what is no module
+    planned = {name for name, module in model.named_modules() if isinstance(module, OverProvisioned)}
+    names = [e.name for e in contents.tensors] if contents.lost_names is None else names_for(model, contents)
+    held = {
+        name: _Kind(entry.shape, entry.dtype, is_float(entry.dtype))
+        for name, entry in zip(names, contents.tensors, strict=True)
+    }
+    shapes = {
+        name: torch.empty(entry.shape, device="meta") for name, entry in zip(names, contents.tensors, strict=True)
+    }
+    own = _tensors(formed(model, shapes))
+    kinds = _kinds(own)
+    for name in kinds.keys() & held.keys():
+        if name.rpartition(".")[0] in planned:
+            held[name] = kinds[name]
+    difference = _compare(held, kinds, own)
+    if any(difference):
+        raise ModelError(f"the file does not fit the model: {_told(difference)}.")
+    return names
+
+
+def _is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] == "num_batches_tracked"
+
+
+class _Kind(NamedTuple):
+    """What a tensor is, without its values; `shape` is None for a lazy parameter, which takes any."""
+
+    shape: tuple[int, ...] | None
+    dtype: str
+    is_float: bool
+
+
+class _Difference(NamedTuple):
+    """What keeps a file and a model apart: names with, for `unlike`, what each side has there."""
+
+    missing: list[str]
+    extra: list[str]
+    unlike: dict[str, str]
+
+
+def _tensors(model: object) -> dict[str, torch.Tensor]:
+    """The module's tensors themselves by name, so that shared ones are the same object.
+
+    Raises:
+        ModelError: It is no module, or a tensor has no storage to copy into.
+    """
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else kind_of(model)
+        raise ModelError(f"model is {what}; it must be a torch.nn.Module, made already.")
+    own = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
+    empty = [shortened(name) for name, value in own.items() if value.is_meta]
+    if empty:
+        raise ModelError(
+            f"The model's tensors {listed(empty)} are on the meta device and hold nothing to load into; "
+            "call model.to_empty(device='cpu') first."
+        )
+    return own
+
+
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, _Kind]:
+    from torch.nn.parameter import is_lazy
+
+    return {
+        name: _Kind(
+            None if is_lazy(tensor) else tuple(tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+            tensor.is_floating_point() or tensor.is_complex(),
+        )
+        for name, tensor in tensors.items()
+    }
+
+
+def _holds_factors(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the file has LinearConv factors where the model has plain weights."""
+    paths = [name.removesuffix("primary") for name in state if name.rpartition(".")[2] == "primary"]
+    return any(f"{path}weight" in own and f"{path}primary" not in own for path in paths)
+
+
+def _folded(state: Mapping[str, torch.Tensor], model: torch.nn.Module, source: str) -> dict[str, torch.Tensor]:
+    """The state dict of the plain network from one with LinearConv factors."""
+    from evocompress.checkpoint.forms import PLAIN, changed, loaded
+
+    return changed(loaded(model, state, source), model, PLAIN).state_dict()
+
+
+def _compare(state: Mapping[str, _Kind], own: Mapping[str, _Kind], tensors: Mapping[str, torch.Tensor]) -> _Difference:
+    """What keeps a file and a model apart, whose `tensors` say which names share one."""
+    covered = {id(tensor) for name, tensor in tensors.items() if name in state}
+    missing = [
+        name
+        for name, tensor in tensors.items()
+        if name not in state and id(tensor) not in covered and not _is_counter(name)
+    ]
+    extra = [name for name in state if name not in own]
+    unlike = {name: fault for name in state if name in own for fault in _faults(state[name], own[name])}
+    return _Difference(missing, extra, unlike)
+
+
+def _faults(given: _Kind, wanted: _Kind) -> Iterator[str]:
+    """What keeps one tensor of the file from being copied into the model's."""
+    if wanted.shape is not None and given.shape != wanted.shape:
+        yield f"{_shape(given)} in the file, {_shape(wanted)} in the model"
+    elif given.is_float and not wanted.is_float:
+        yield f"{given.dtype} in the file, {wanted.dtype} in the model, which cannot hold fractions"
+
+
+def _shape(kind: _Kind) -> str:
+    return "×".join(map(str, kind.shape or ())) or "scalar"
+
+
+def _told(difference: _Difference) -> str:
+    parts = (
+        ("missing in the file", [shortened(name) for name in difference.missing]),
+        ("unknown to the model", [shortened(name) for name in difference.extra]),
+        ("not alike", [f"{shortened(name)} ({fault})" for name, fault in difference.unlike.items()]),
+    )
+    told = [f"{title}: {listed(items)}" for title, items in parts if items]
+    if prefix := _prefix(difference.extra, {*difference.missing}):
+        told.append(
+            f"all of these in the file begin with {prefix!r}: strip it before saving, "
+            f"{{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}"
+        )
+    elif prefix := _prefix(difference.missing, {*difference.extra}):
+        told.append(f"all of these in the model begin with {prefix!r}: use the module inside, model.{prefix[:-1]}")
+    return "; ".join(told)
+
+
+def _prefix(names: Sequence[str], others: Set[str]) -> str:
+    """What all names begin with, and without which one of them is among the others; empty where there is none.
+
+    >>> _prefix(["module.a.weight", "module.a.bias"], {"a.weight", "a.bias"})
+    'module.'
+    """
+    for name in names:
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            prefix = ".".join(parts[:count]) + "."
+            if name[len(prefix) :] in others and all(other.startswith(prefix) for other in names):
+                return prefix
+    return ""

@@ -1,0 +1,283 @@
+"""State dict to bytes and back: the way of one network."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import numbers
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from evocompress.checkpoint.recipe import Recipe
+from evocompress.checkpoint.tied_tensors import tied_tensors
+from evocompress.checkpoint.zeroed_tensors import is_zeroed
+from evocompress.codecs import LOSSLESS, Cost, Record, Sensitivity, Writer, choose, read
+from evocompress.codecs.arrange import matrix_shape
+from evocompress.codecs.coders import CODERS
+from evocompress.codecs.dtypes import DTYPES, is_float
+from evocompress.errors import CodecError, FormatError
+from evocompress.support.wording import kind_of, quoted, shortened
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["encode_tensor", "pack", "to_numpy", "to_torch", "unpack"]
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_LARGE = 1 << 23  # weights; larger tensors are not copied to float64
+
+
+def to_numpy(name: str, value: object) -> Array:
+    """A tensor or array as a numpy array (bfloat16 as ml_dtypes has it), without its gradient or device.
+
+    Raises:
+        CodecError: It is neither, or of a dtype that the format does not have.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+    elif hasattr(value, "detach") and any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__):
+        array = _from_torch(name, value)
+    else:
+        inside = f" If that is one, pack it alone: checkpoint[{quoted(name)}]." if isinstance(value, Mapping) else ""
+        raise CodecError(
+            f"{quoted(name)} is {kind_of(value)}; a state dict holds torch tensors or numpy arrays.{inside}"
+        )
+    if array.dtype.name not in DTYPES:
+        raise _no_such_dtype(name, array.dtype.name)
+    return array
+
+
+def _no_such_dtype(name: str, dtype: str) -> CodecError:
+    return CodecError(f"Tensor {quoted(name)} has dtype {dtype}; convert it to one of {', '.join(DTYPES)}.")
+
+
+def _from_torch(name: str, value: Any) -> Array:
+    import torch
+
+    if torch.nn.parameter.is_lazy(value):
+        raise CodecError(f"Tensor {quoted(name)} has no shape yet; run the module once, so that it gets values.")
+    tensor: torch.Tensor = value.detach()
+    if tensor.is_meta:
+        raise CodecError(f"Tensor {quoted(name)} is on the meta device, which holds no values; load some first.")
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
+        raise CodecError(
+            f"Tensor {quoted(name)} is sparse, quantised or nested; make it dense (to_dense, dequantize) first."
+        )
+    tensor = tensor.cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    try:
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:  # numpy has no such dtype
+        raise _no_such_dtype(name, str(tensor.dtype)) from error
+
+
+def to_torch(array: Array) -> torch.Tensor:
+    """A decoded array as a torch tensor of the same dtype."""
+    import torch
+
+    array = np.ascontiguousarray(array).reshape(array.shape)
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _floats(array: Array) -> Array:
+    """What codecs compute with: float64, but float32 where that is all there is of a large tensor."""
+    large = array.size > _LARGE and array.dtype.itemsize <= 4
+    return array.astype(np.float32, copy=False) if large else array.astype(np.float64)
+
+
+def encode_tensor(
+    name: str,
+    array: Array,
+    recipe: Recipe,
+    sensitivity: float | Sensitivity,
+    *,
+    values: Array | None = None,
+    state: Any = None,
+) -> Record:
+    """One tensor under the recipe: integers losslessly, floats by the best candidate of their rule.
+
+    Args:
+        name: Its name.
+        array: Its values.
+        recipe: The recipe.
+        sensitivity: What an error costs.
+        values: Floats to code in place of a float array's own, unless its rule is lossless.
+        state: The entropy coder's statistics by now, which candidates are compared under; fresh ones by default.
+
+    Raises:
+        CodecError: NaN or Inf, or weights whose squares overflow.
+    """
+    dtype = array.dtype.name
+    rule = recipe.rule(name, array.ndim)
+    candidates = rule.candidates()
+    if not is_float(dtype) or candidates == (LOSSLESS,):
+        return Record(name, dtype, array.shape, LOSSLESS, LOSSLESS.encode(array, Cost(recipe.rate_weight)))
+    exact = _floats(array if values is None else values)
+    ends = (float(exact.min()), float(exact.max())) if exact.size else ()  # NaN goes through both
+    if not all(map(math.isfinite, ends)):
+        what = "NaN" if any(map(math.isnan, ends)) else "Inf"
+        raise CodecError(
+            f"Tensor {quoted(name)} holds {what}, which no lossy codec can keep. If it is meant (a mask, say), "
+            f"{_kept(name)}; else the network has diverged."
+        )
+    with _named(name):
+        cost = _cost(recipe.rate_weight * rule.rate_factor, sensitivity, array.shape)
+    with _named(name, f" To keep it as it is, {_kept(name)}."):
+        codec, coded = choose(candidates, exact, cost, CODERS[recipe.coder].state() if state is None else state)
+    return Record(name, dtype, array.shape, codec, coded)
+
+
+def _kept(name: str) -> str:
+    """How to have a tensor coded without loss."""
+    glob = shortened(name, "*")
+    return f"add the rule Rule({glob!r}, ('lossless',)), or --rule '{glob}=lossless'"
+
+
+@contextlib.contextmanager
+def _named(name: str, hint: str = "") -> Iterator[None]:
+    """Say of which tensor an error is."""
+    try:
+        yield
+    except CodecError as error:
+        raise CodecError(f"Tensor {quoted(name)}: {error}{hint}") from error
+
+
+def _cost(rate_weight: float, sensitivity: object, shape: tuple[int, ...]) -> Cost:
+    if isinstance(sensitivity, Sensitivity):
+        if not sensitivity.fits(*matrix_shape(shape)):
+            of = (len(sensitivity.g), sensitivity.H.shape[1])
+            raise CodecError(f"its sensitivity is that of a matrix {of}; its own shape is {shape}.")
+        return Cost(rate_weight, sensitivity.scale, sensitivity)
+    try:
+        scale = float(sensitivity)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise CodecError(f"its sensitivity is {kind_of(sensitivity)}; give a number, or a Sensitivity.") from None
+    return Cost(rate_weight, scale)
+
+
+def pack(
+    state_dict: Mapping[str, object],
+    recipe: Recipe | float | None = None,
+    *,
+    sensitivities: Mapping[str, float | Sensitivity] | None = None,
+    records: Mapping[str, Record] | None = None,
+    zeroed: list[str] | None = None,
+) -> bytes:
+    """Compress a state dict to the bytes of an `.evc` file; the same input gives the same bytes.
+
+    Tensors of more than 64 elements that equal an earlier one bit for bit (tied ones do) are stored once, unless their
+    rules differ; what holds for the first of them, its sensitivity too, holds for all.
+
+    Args:
+        state_dict: Names to torch tensors or numpy arrays of 0 to 8 dimensions, any float, integer or bool dtype.
+        recipe: A `Recipe`, or just its rate weight λ; None is the default recipe.
+        sensitivities: Per tensor what an error costs: a number for squared error (calibration.py), or of second order
+            (second_order.py); 1 where absent.
+        records: Tensors that are coded already, by name (layerwise.py); they go into the file as they are.
+        zeroed: Is filled with the names of tensors that are not zero and decode to zeros (zeroed.py).
+
+    Raises:
+        CodecError: NaN or Inf in a tensor, an unknown dtype, a rule that no tensor meets; the message has the name. Or
+            an argument is none of what is listed here.
+
+    >>> data = pack({"w": np.eye(8, dtype=np.float32)}, 1e-3)
+    >>> bool(np.abs(unpack(data, framework="numpy")["w"] - np.eye(8)).max() < 0.1)
+    True
+    """
+    recipe, arrays = _recipe(recipe), _arrays(state_dict)
+    if sensitivities is not None and not isinstance(sensitivities, Mapping):
+        raise CodecError(f"sensitivities is {kind_of(sensitivities)}; it must map names of tensors to theirs.")
+    recipe.check((name, array.ndim) for name, array in arrays.items())
+    tied, stored = tied_tensors(arrays), dict[str, str]()
+    writer = Writer(recipe.coder, names=recipe.names)
+    for name, array in arrays.items() if recipe.names else sorted(arrays.items()):
+        first = tied.get(name, name)
+        if records is not None and name in records:
+            record = records[name]
+        elif first in stored and recipe.alike(name, stored[first], array.ndim):
+            writer.tie(name, stored[first])
+            continue
+        else:
+            sensitivity = 1.0 if sensitivities is None else sensitivities.get(first, 1.0)
+            record = encode_tensor(name, array, recipe, sensitivity, state=writer.state)
+        stored.setdefault(first, name)
+        writer.add(record)
+        if zeroed is not None and is_zeroed(record, array):
+            zeroed.append(name)
+    return writer.finish()
+
+
+def _recipe(recipe: object) -> Recipe:
+    if recipe is None or isinstance(recipe, Recipe):
+        return recipe or Recipe()
+    if not isinstance(recipe, numbers.Real):
+        raise CodecError(
+            f"recipe is {shortened(repr(recipe))}; it must be a Recipe, or its rate weight, a number such as 1e-4. "
+            "evocompress.checkpoint.presets.preset('best', 1e-4) is the recipe of a preset."
+        )
+    return Recipe(float(recipe))
+
+
+def _arrays(state_dict: object) -> dict[str, Array]:
+    if not isinstance(state_dict, Mapping):
+        raise CodecError(f"state_dict is {kind_of(state_dict)}; it must map names to tensors: model.state_dict() does.")
+    odd = [name for name in state_dict if not isinstance(name, str)]
+    if odd:
+        raise CodecError(f"state_dict has the name {odd[0]!r}, {kind_of(odd[0])}; names must be text.")
+    return {name: to_numpy(name, value) for name, value in state_dict.items()}
+
+
+@overload
+def unpack(
+    data: bytes, framework: Literal["torch"] = "torch", *, names: Iterable[str] | None = None
+) -> dict[str, torch.Tensor]: ...
+@overload
+def unpack(data: bytes, framework: Literal["numpy"], *, names: Iterable[str] | None = None) -> dict[str, Array]: ...
+def unpack(
+    data: bytes, framework: Literal["torch", "numpy"] = "torch", *, names: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """The state dict of an `.evc` file, with the original names, order, shapes and dtypes.
+
+    Args:
+        data: The file's bytes.
+        framework: "torch" for tensors, "numpy" for arrays (torch is then not imported).
+        names: For a file that was packed without names: those of its tensors, in any order; else they are called "0",
+            "1", … . A file that has names keeps them.
+
+    Raises:
+        FormatError: The bytes are not a whole, undamaged file of a version that this release reads, or no bytes.
+        CodecError: The names are not those with which the file was packed, or the framework is another.
+    """
+    if framework not in ("torch", "numpy"):
+        raise CodecError(f"framework is {framework!r}; it must be 'torch' or 'numpy'.")
+    arrays = read(_bytes(data), None if names is None else _names(names))
+    return arrays if framework == "numpy" else {name: to_torch(array) for name, array in arrays.items()}
+
+
+def _bytes(data: object) -> bytes:
+    """What is bytes, or can be read as bytes without a copy; `bytes` itself would also take a number or a list."""
+    try:
+        return data if isinstance(data, bytes) else bytes(memoryview(data))  # type: ignore[arg-type]
+    except TypeError:
+        raise FormatError(
+            f"data is {kind_of(data)}; give the bytes of an .evc file, such as Path('w.evc').read_bytes(), "
+            "or put a file into a module by evocompress.load(path, model)."
+        ) from None
+
+
+def _names(names: object) -> list[str]:
+    given = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    text = [name for name in given if isinstance(name, str)]
+    if len(text) < len(given):
+        odd = next(name for name in given if not isinstance(name, str))
+        raise CodecError(f"names holds {shortened(repr(odd))}; names of tensors are text: list(model.state_dict()).")
+    return text

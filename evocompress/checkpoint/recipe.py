@@ -1,0 +1,147 @@
+"""A recipe: which codecs are candidates for which tensors, and at which rate weight λ."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+from evocompress.codecs import LOSSLESS, Codec, parse_codec
+from evocompress.codecs.coders import CODERS, CoderName
+from evocompress.errors import CodecError
+from evocompress.support.wording import listed, shortened
+
+__all__ = ["Recipe", "Rule"]
+
+Dims = Literal["any", "vector", "matrix"]
+_LISTED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Tensors whose name matches the glob `match` (and have ≥ 2 dimensions if `dims` is "matrix", < 2 if "vector").
+
+    `codecs` are the candidates (names or stages written out, see `evocompress codecs`); `rate_factor` multiplies the
+    recipe's λ, so 0.01 means ten times finer steps.
+    """
+
+    match: str = "*"
+    codecs: tuple[str, ...] = ("deadzone",)
+    rate_factor: float = 1.0
+    dims: Dims = "any"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.match, str):
+            raise CodecError(f"match is {self.match!r}; it must be a glob of tensors' names, such as 'conv*'.")
+        object.__setattr__(self, "codecs", _tuple(self.codecs))
+        if not self.codecs:
+            raise CodecError(f"Rule {self.match!r} has no codecs; name at least one.")
+        if not _positive(self.rate_factor):
+            raise CodecError(f"Rule {self.match!r}: rate_factor is {self.rate_factor!r}; it must be positive.")
+        if self.dims not in get_args(Dims):
+            known = ", ".join(get_args(Dims))
+            raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {known}.")
+        if LOSSLESS in self.candidates() and len(self.codecs) > 1:
+            raise CodecError(
+                f"Rule {self.match!r} names lossless beside other codecs; it never wins on a score: let it stand alone."
+            )
+
+    def candidates(self) -> tuple[Codec, ...]:
+        """The codecs themselves."""
+        return tuple(parse_codec(spec) for spec in self.codecs)
+
+    def applies(self, name: str, dimensions: int) -> bool:
+        """Whether a tensor of this name and number of dimensions is this rule's."""
+        if self.dims != "any" and (dimensions >= 2) != (self.dims == "matrix"):
+            return False
+        return fnmatch.fnmatchcase(name, self.match)
+
+
+def _tuple(given: object) -> tuple[Any, ...]:
+    """Several things, or a single one, as a tuple."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+
+
+def _positive(value: object) -> bool:
+    """Whether it is a number that is positive and finite."""
+    return isinstance(value, numbers.Real) and 0 < float(value) < math.inf
+
+
+#: Without a rule of one's own: matrices by the cheapest of three codecs, vectors (biases, norms) in about 8 bits.
+DEFAULT_RULES = (
+    Rule(codecs=("deadzone",), rate_factor=0.01, dims="vector"),
+    Rule(codecs=("deadzone", "dct", "lowrank")),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """λ, rules and the file's entropy coder; the first rule that applies to a tensor is the one that counts.
+
+    `rules` are the user's and must each meet a tensor; `defaults` come after them (presets.py), then `DEFAULT_RULES`.
+    Without `names` the file stores no names: a reader must have them from elsewhere (`unpack`, `load`).
+
+    >>> Recipe(1e-3, (Rule("head.*", ("lossless",)),)).rule("head.bias", 1).codecs
+    ('lossless',)
+    """
+
+    rate_weight: float = 1e-4
+    rules: tuple[Rule, ...] = ()
+    coder: CoderName = "classes"
+    defaults: tuple[Rule, ...] = DEFAULT_RULES
+    names: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("rules", "defaults"):
+            rules = _tuple(getattr(self, field))
+            object.__setattr__(self, field, rules)
+            odd = [rule for rule in rules if not isinstance(rule, Rule)]
+            if odd:
+                raise CodecError(f"{field} holds {shortened(repr(odd[0]))}; write it as Rule('conv*', ('dct',)).")
+        if self.coder not in tuple(CODERS):
+            raise CodecError(f"coder is {self.coder!r}; it must be one of {', '.join(CODERS)}.")
+        if not _positive(self.rate_weight):
+            raise CodecError(f"rate_weight is {self.rate_weight!r}; it must be a positive, finite number.")
+
+    def rule(self, name: str, dimensions: int) -> Rule:
+        """The rule of a tensor."""
+        return next(rule for rule in (*self.rules, *self.defaults, *DEFAULT_RULES) if rule.applies(name, dimensions))
+
+    def alike(self, one: str, other: str, dimensions: int) -> bool:
+        """Whether two tensors are to be coded alike."""
+        first, second = self.rule(one, dimensions), self.rule(other, dimensions)
+        return (first.codecs, first.rate_factor) == (second.codecs, second.rate_factor)
+
+    def check(self, tensors: Iterable[tuple[str, int]]) -> None:
+        """Refuse rules that no tensor (name, dimensions) meets: they are typing errors more often than not.
+
+        Raises:
+            CodecError: Names the patterns that matched nothing, and some of the names that there are.
+        """
+        known = list(tensors)
+        idle = [rule.match for rule in self.rules if not any(rule.applies(*tensor) for tensor in known)]
+        if idle:
+            names = listed([shortened(name) for name, _ in known], _LISTED)
+            raise CodecError(f"No tensor matches {', '.join(map(repr, idle))}; tensors are {names or '(none)'}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        rules = [dataclasses.asdict(rule) for rule in self.rules]
+        defaults = [dataclasses.asdict(rule) for rule in self.defaults]
+        own = {"rate_weight": self.rate_weight, "coder": self.coder, "names": self.names}
+        return {**own, "rules": rules, "defaults": defaults}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_json`."""
+        defaults = data.get("defaults")  # absent before 0.2, as is the coder
+        return cls(
+            data["rate_weight"],
+            tuple(Rule(**rule) for rule in data["rules"]),
+            data.get("coder", "classes"),
+            DEFAULT_RULES if defaults is None else tuple(Rule(**rule) for rule in defaults),
+            data.get("names", True),
+        )

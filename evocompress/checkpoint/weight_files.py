@@ -1,0 +1,136 @@
+"""Weight files: safetensors in and out, and `.evc`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from evocompress.checkpoint.foreign_files import why_no_checkpoint
+from evocompress.checkpoint.packing import to_numpy, unpack
+from evocompress.checkpoint.safetensors_file import Slot, write_tensors
+from evocompress.codecs.container import Contents, file_names, iterate, parse
+from evocompress.errors import EvocompressError, FormatError
+from evocompress.support.wording import kind_of
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["errors_name", "read_evc", "read_weights", "unpack_file", "write_weights"]
+
+_MAGIC = b"EVC"
+
+
+def read_evc(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file that begins as `.evc` files do.
+
+    Raises:
+        EvocompressError: It cannot be read; one line, for a user.
+        FormatError: It is another file; says which, if that is known.
+    """
+    with _opened(path) as file:
+        data = file.read(len(_MAGIC))
+        if data == _MAGIC:
+            return data + file.read()
+    try:
+        read_weights(path)
+    except FormatError as error:
+        raise FormatError(f"Not an .evc file: {error}") from None
+    raise FormatError(f"Not an .evc file: {path} is a safetensors file; evocompress pack makes an .evc file of it.")
+
+
+@contextlib.contextmanager
+def errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which file a FormatError is about."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{os.fspath(path)}: {error}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    if not isinstance(path, str | os.PathLike):
+        raise EvocompressError(f"path is {kind_of(path)}; it must be that of a file.")
+    try:
+        with Path(path).open("rb") as file:
+            yield file
+    except OSError as error:
+        raise EvocompressError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:  # a null byte
+        raise EvocompressError(f"{os.fspath(path)!r} is no path: {error}") from None
+
+
+def read_weights(
+    path: str | os.PathLike[str], names: Callable[[Contents], Iterable[str]] | None = None
+) -> dict[str, torch.Tensor]:
+    """The state dict in a `.safetensors` or `.evc` file.
+
+    Tensors of a safetensors file are mapped: each is read when it is used, and the file should stay as it is as long.
+
+    Args:
+        path: The file.
+        names: Gives the names for a file that was packed without; else they are "0", "1", … .
+
+    Raises:
+        EvocompressError: It cannot be read, or is neither (a pickled checkpoint is not opened: it could run code).
+    """
+    with _opened(path) as file:
+        head = file.read(len(_MAGIC))
+    if head == _MAGIC:
+        data = read_evc(path)
+        with errors_name(path):
+            if names is None or (contents := parse(data)).lost_names is None:
+                return unpack(data)
+            return unpack(data, names=names(contents))
+    import safetensors
+
+    try:
+        with safetensors.safe_open(os.fspath(path), "pt") as stored:
+            in_order = getattr(stored, "offset_keys", stored.keys)  # since safetensors 0.5; before, keys are sorted
+            return {name: stored.get_tensor(name) for name in in_order()}
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        raise FormatError(f"{os.fspath(path)} {why_no_checkpoint(path, error)}.") from None
+
+
+def write_weights(state: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> None:
+    """Write a state dict as safetensors, whole or not at all, with no copy of all of it in memory.
+
+    Raises:
+        CodecError: A tensor that is sparse or of a dtype that `.evc` files do not have.
+    """
+    slots = []
+    for name, tensor in state.items():
+        array = to_numpy(name, tensor)
+        slots.append(Slot(name, array.dtype.name, array.shape))
+    write_tensors(Path(path), slots, ((name, to_numpy(name, tensor)) for name, tensor in state.items()))
+
+
+def unpack_file(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    names: Callable[[Contents], Iterable[str]] | None = None,
+) -> tuple[int, int]:
+    """Decode an `.evc` file to safetensors one tensor after the other; returns how many tensors and weights it has.
+
+    In memory are the file and the work on one tensor.
+
+    Args:
+        path: The file.
+        output: The file to write, whole or not at all.
+        names: Gives the names of its tensors, or refuses them; those of a file that has names are its own.
+
+    Raises:
+        EvocompressError: It cannot be read, is damaged, or no `.evc` file.
+    """
+    data = read_evc(path)
+    with errors_name(path):
+        contents = parse(data)
+        given = None if names is None else list(names(contents))
+        called = file_names(contents, given)
+        slots = [Slot(name, entry.dtype, entry.shape) for name, entry in zip(called, contents.tensors, strict=True)]
+        write_tensors(Path(output), slots, iterate(data, given))
+    return len(slots), sum(math.prod(slot.shape) for slot in slots)

@@ -1,0 +1,300 @@
+"""The main job: one configuration, one run folder, a population searched on an executor, audited and exported."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from evocompress.checkpoint.forms import changed
+from evocompress.checkpoint.packing import pack
+from evocompress.checkpoint.recipe import Recipe, Rule
+from evocompress.checkpoint.weight_files import read_weights
+from evocompress.data.examples import SPLITS
+from evocompress.errors import ConfigError, DataError, RunError
+from evocompress.evolve.audit import AuditJob, ReferenceJob
+from evocompress.evolve.config import Config, override_values, parse_config
+from evocompress.evolve.genome import GenomeReader
+from evocompress.evolve.layer_groups import layer_groups
+from evocompress.evolve.segment import Experiment, Segment, load_weights
+from evocompress.runs.display import RunDisplay
+from evocompress.runs.export import Export, export_run
+from evocompress.search.executors import Executor, InlineExecutor, RayExecutor
+from evocompress.search.history import read_history
+from evocompress.search.records import Leaf
+from evocompress.search.run import Run, open_run
+from evocompress.search.settings import SearchSettings
+from evocompress.search.storage import Storage, open_storage
+from evocompress.tasks.classification import check_fit
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Prepared", "RunSummary", "config_of_run", "prepare", "run_experiment"]
+
+# Deterministic mode's lag where none is given: the same for any number of workers, and enough for eight of them.
+_LAG = 16
+_VERSIONED = ("evocompress", "torch", "numpy", "scipy", "constriction", "PyWavelets", "ray")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An experiment that was checked: its segment, its space, and what `run.json` says of it."""
+
+    config: Config
+    segment: Segment
+    settings: SearchSettings
+    header: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """How a run ended: whether its budget is used up, and what was exported."""
+
+    folder: Path
+    finished: bool
+    segments: int
+    export: Export | None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name.lower()] = importlib.metadata.version(name)
+    return found
+
+
+def _git_revision() -> str:
+    """The commit of this source tree, with a + where it was changed; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _initial_state(config: Config, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    if config.initial_weights:
+        load_weights(model, read_weights(config.initial_weights), config.initial_weights)
+    return model.state_dict()
+
+
+def prepare(config: Config, config_text: str = "") -> Prepared:
+    """Load data and network, check that they fit, and lay out the space of genomes.
+
+    Raises:
+        DataError, ModelError: The data set is missing, or the network does not take its images.
+    """
+    gpu = config.resources.gpus != 0
+    # A driver started as a script or by -c has its folder first in sys.path; the workers need the same one.
+    path = tuple(dict.fromkeys([os.getcwd(), *(folder for folder in sys.path if folder and os.path.isdir(folder))]))
+    experiment = Experiment(
+        config.model,
+        config.model_options,
+        config.data,
+        config.data_options,
+        config.seed,
+        config.resources.threads,
+        gpu,
+        path,
+        config.resources.precision,
+    )
+    experiment.prepare()
+    splits, model = experiment.splits(), experiment.network()
+    check_fit(model, splits.train, splits.classes)
+    for name in SPLITS:
+        if not getattr(splits, name).is_labelled:
+            raise DataError(f"{config.data}: {name} has no labels (all are -100); training and accuracy need them")
+    state = _initial_state(config, model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
+    reader = GenomeReader(config.genes, layer_groups(shapes))
+    reader.check(model)
+    lowest = {name: value[0] for name, value in config.genes if isinstance(value, tuple)}
+    check_fit(changed(model, model, reader.architecture(lowest)), splits.train, splits.classes)
+    parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
+    network = {"name": config.model, "parameters": parameters, "float32_bytes": 4 * parameters}
+    settings = _settings(config, 4 * parameters)
+    initial = pack(state, Recipe(rules=(Rule(codecs=("lossless",)),)))
+    header = {
+        "config": config.model_dump(mode="json"),
+        "config_text": config_text,
+        "versions": _versions(),
+        "git_revision": _git_revision(),
+        "network": network | {"groups": reader.groups, "initial_sha256": hashlib.sha256(initial).hexdigest()},
+        "data": splits.describe(),
+    }
+    return Prepared(config, Segment(experiment, reader, initial), settings, header)
+
+
+def _settings(config: Config, float32_bytes: int) -> SearchSettings:
+    from evocompress.support.quantities import parse_bytes
+
+    search = config.search
+    low, high = search.ratio_range
+    if not low < high:
+        raise ConfigError(f"search.ratio_range = [{low}, {high}]: the first number must be below the second.")
+    shared = (
+        "segments",
+        "minutes",
+        "initial",
+        "pool_size",
+        "probes",
+        "probe_share",
+        "deterministic",
+        "selection",
+    )
+    return SearchSettings(
+        seed=config.seed,
+        **{name: getattr(search, name) for name in shared},
+        lag=search.lag or (_LAG if search.deterministic else None),
+        byte_budget=None if search.byte_budget is None else parse_bytes(search.byte_budget),
+        bytes_range=(max(1.0, float32_bytes / high), max(2.0, float32_bytes / low)),
+        error_range=search.error_range,
+    )
+
+
+def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Executor:
+    resources = prepared.config.resources
+    if resources.executor == "inline":
+        return InlineExecutor(prepared.segment, storage)
+    threads = str(resources.threads)
+    # Read by the libraries when a worker starts; without them two workers on two cores fight over both.
+    variables = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return RayExecutor(
+        prepared.segment,
+        storage,
+        workers=resources.workers or None,
+        cpus=resources.cpus,
+        gpus=None if resources.gpus == "auto" else resources.gpus,
+        address=address,
+        env_vars=variables,
+    )
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM (a cluster's polite end) does what Ctrl-C does, in the audit and the export too."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _chunks(leaves: Sequence[Leaf], count: int) -> list[list[tuple[str, str, str]]]:
+    files = [(leaf.leaf_id, leaf.path, leaf.sha256) for leaf in leaves]
+    return [files[start::count] for start in range(min(count, len(files)))]
+
+
+def _audit(run: Run, prepared: Prepared, executor: Executor, display: RunDisplay) -> None:
+    """Judge the front on the audit split, and the uncompressed network once; both are journalled."""
+    history = run.history()
+    if prepared.config.reference_epochs and not history.events("reference"):
+        job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial)
+        # Trained weights that the run began with are themselves what the front is compared with.
+        epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
+        display.message(f"measuring the uncompressed network to compare with, after {epochs} epochs of training")
+        run.record("reference", **executor.map(job, [epochs])[0])
+    known = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
+    waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in known]
+    if waiting:
+        display.message(f"auditing {len(waiting)} files of the front on data that selection never saw")
+        job_audit = AuditJob(prepared.segment.experiment, run.storage)
+        judged: dict[str, Any] = {}
+        for part in executor.map(job_audit, _chunks(waiting, executor.workers)):
+            judged |= part
+        run.record("audited", leaves=judged)
+
+
+def run_experiment(
+    config: Config,
+    folder: str | os.PathLike[str],
+    *,
+    config_text: str = "",
+    resume: bool = False,
+    override: bool = False,
+    address: str | None = None,
+    display: RunDisplay | None = None,
+) -> RunSummary:
+    """Run (or go on with) an experiment in a folder, until its budget is used up or somebody stops it.
+
+    Args:
+        config: What to run.
+        folder: The run folder; new, or with `resume` one that exists.
+        config_text: The configuration as the user wrote it, kept in `run.json`.
+        resume: Go on with what is there.
+        override: Accept a configuration that differs from the run's; the change is journalled.
+        address: An existing Ray cluster; None starts a local one.
+        display: What shows progress.
+
+    Raises:
+        RunError: The folder is in use, damaged, or of another configuration.
+    """
+    if config.storage and "://" not in config.storage:  # so that a resume from another folder finds it
+        config = config.model_copy(update={"storage": os.path.abspath(config.storage)})
+    prepared = prepare(config, config_text)
+    storage = open_storage(config.storage or folder)
+    with contextlib.ExitStack() as stack:
+        executor = _executor(prepared, storage, address)
+        stack.callback(executor.close)
+        settings = prepared.settings
+        run = stack.enter_context(
+            open_run(
+                Path(folder),
+                header=prepared.header,
+                space=prepared.segment.reader.space(),
+                settings=settings,
+                storage_uri=config.storage,
+                resume=resume,
+                override=override,
+                workers=executor.workers,
+                free=("config.name", "config.resources.workers", "config.resources.cpus", "config.resources.executor"),
+            )
+        )
+        shown = display or RunDisplay(
+            config.name, total=settings.segments, workers=executor.workers, front=run.search.front()
+        )
+        stack.enter_context(_sigterm_interrupts())
+        stack.enter_context(shown)
+        reason = run.drive(executor, observer=shown)
+        segments = len(run.history().outcomes)
+        if reason != "finished":
+            return RunSummary(run.folder, False, segments, None)
+        _audit(run, prepared, executor, shown)
+        shown.message("writing export/")
+        history = run.history()
+        export = export_run(history, run.folder, lambda leaf: run.storage.read(leaf.path))
+        return RunSummary(run.folder, True, segments, export)
+
+
+def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
+    """The configuration that a run was started with, to go on with it.
+
+    Raises:
+        RunError: There is no run in the folder.
+    """
+    try:
+        stored = read_history(Path(folder)).run["config"]
+    except (KeyError, FileNotFoundError):
+        raise RunError(f"{folder}: there is no run here (no run.json).") from None
+    return parse_config(override_values(stored, overrides), f"{folder}/run.json")

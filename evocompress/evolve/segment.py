@@ -1,0 +1,299 @@
+"""The segment: parent file → decode → train → compress under 1 + K recipes → decode each → evaluate → keep the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from evocompress.calibration.fisher import sensitivities
+from evocompress.checkpoint.forms import changed, load_weights, loaded
+from evocompress.checkpoint.packing import pack, unpack
+from evocompress.codecs import inspect
+from evocompress.data import Splits, load
+from evocompress.evolve.genome import GenomeReader
+from evocompress.networks import build
+from evocompress.search.pareto import is_nondominated
+from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
+from evocompress.support.threads import limit_threads
+from evocompress.tasks.classification import evaluate
+from evocompress.training.trainer import Curves, Precision, TrainingGenes, train
+
+__all__ = ["Experiment", "Segment", "load_weights", "state_hash"]
+
+_CALIBRATION_SAMPLES = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What all segments of a run have in common; plain data, so that it can be sent to any worker.
+
+    `path` is put before Python's search path, so that a worker finds the modules that the driver found.
+    """
+
+    model: str
+    model_options: Mapping[str, Any]
+    data: str
+    data_options: Mapping[str, Any]
+    seed: int
+    threads: int
+    gpu: bool
+    path: tuple[str, ...] = ()
+    precision: Precision = "float32"
+
+    def device(self) -> torch.device:
+        """The GPU, if segments are given one and there is one."""
+        return torch.device("cuda" if self.gpu and torch.cuda.is_available() else "cpu")
+
+    def splits(self) -> Splits:
+        """The data, read once per process."""
+        return _splits(self.data, tuple(sorted(self.data_options.items())), self.seed)
+
+    def network(self) -> nn.Module:
+        """A network with the run's initial weights."""
+        return build(self.model, self.model_options, seed=self.seed)
+
+    def prepare(self) -> None:
+        """Set threads and search path of this process."""
+        limit_threads(self.threads)
+        sys.path[:0] = [folder for folder in self.path if folder not in sys.path]
+
+
+@functools.lru_cache(maxsize=2)
+def _splits(name: str, options: tuple[tuple[str, Any], ...], seed: int) -> Splits:
+    return load(name, seed=seed, options=dict(options))
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a state dict: equal weights, equal hash."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(plain.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    """One compression of the trained weights, decoded and evaluated."""
+
+    genome: Genome
+    data: bytes
+    accuracy: float
+    weights_sha256: str
+    measurements: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A segment as executors call it. It depends on nothing but its arguments and `experiment`, and may run twice."""
+
+    experiment: Experiment
+    reader: GenomeReader
+    initial: bytes
+
+    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+        """Run a task; its files go below `folder`."""
+        started = time.time()
+        self.experiment.prepare()
+        device = self.experiment.device()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        plain = self.experiment.network()
+        model = self._start(plain, task, parent_files)
+        splits = self.experiment.splits()
+        clock = time.perf_counter()
+        curves = self._train(model, splits, task, device)
+        trained = time.perf_counter() - clock
+        metrics = _describe(started, device) | {"curves": curves.to_json(), "train_seconds": trained}
+        if curves.diverged:
+            reached = len(curves.train_loss) + 1
+            text = f"the loss or a weight became NaN or infinite in epoch {reached}; lower learning_rate"
+            return self._finish(task, "diverged", (), metrics, started, text)
+        metrics["float_accuracy"] = evaluate(model, splits.validation, device).accuracy
+        clock = time.perf_counter()
+        scales = self._scales(model, splits, task, device)
+        metrics["calibrate_seconds"] = time.perf_counter() - clock
+        clock = time.perf_counter()
+        candidates = self._compress(model, splits, task, scales, device)
+        metrics["encode_seconds"] = time.perf_counter() - clock
+        # What a file is compared with is the network as its factory makes it, whatever form the file holds.
+        common = {"float32_bytes": _float32_bytes(plain)}
+        history = _depth(task), self._epochs(task), _seconds(task, started)
+        leaves = _write(candidates, task, Path(folder), history, common)
+        return self._finish(task, "ok", leaves, metrics, started)
+
+    def _start(self, plain: nn.Module, task: Task, parent_files: Sequence[bytes]) -> nn.Module:
+        """The parent's network, or the initial one, in the form that the task's genome asks for."""
+        state = unpack(parent_files[0] if parent_files else self.initial)
+        network = loaded(plain, state, "the parent's file")
+        return changed(network, plain, self.reader.architecture(task.genome))
+
+    def _train(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> Curves:
+        genes = TrainingGenes(**self.reader.training(task.genome))  # type: ignore[arg-type]
+        epochs = self.reader.epochs(task.genome)
+        precision = self.experiment.precision
+        return train(model, splits.train, genes, epochs=epochs, seed=task.seed, device=device, precision=precision)
+
+    def _epochs(self, task: Task) -> int:
+        return self.reader.epochs(task.genome) + (task.parents[0].epochs if task.parents else 0)
+
+    def _scales(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> dict[str, float] | None:
+        """Sensitivities for the recipes that want them: once, since they are of the weights and not of a recipe."""
+        if not any(map(self.reader.uses_gradients, (task.genome, *task.probes))):
+            return None
+        return sensitivities(model, splits.train, samples=_CALIBRATION_SAMPLES, seed=task.seed, device=device)
+
+    def _compress(
+        self, model: nn.Module, splits: Splits, task: Task, scales: Mapping[str, float] | None, device: torch.device
+    ) -> list[_Candidate]:
+        """Every recipe on the same trained weights, each decoded from its bytes and evaluated."""
+        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        found = []
+        for genome in (task.genome, *task.probes):
+            used = scales if self.reader.uses_gradients(genome) else None
+            found.append(self._candidate(genome, state, used, model, splits, device))
+        return found
+
+    def _candidate(
+        self,
+        genome: Genome,
+        state: Mapping[str, torch.Tensor],
+        scales: Mapping[str, float] | None,
+        model: nn.Module,
+        splits: Splits,
+        device: torch.device,
+    ) -> _Candidate:
+        clock = [time.perf_counter()]
+        data = pack(state, self.reader.recipe(genome, state), sensitivities=scales)
+        clock.append(time.perf_counter())
+        decoded = unpack(data)
+        clock.append(time.perf_counter())
+        load_weights(model, decoded, "the decoded file")
+        result = evaluate(model, splits.validation, device)
+        clock.append(time.perf_counter())
+        encode, decode, judge = (later - earlier for earlier, later in zip(clock, clock[1:], strict=False))
+        measurements = {
+            "correct": result.correct,
+            "total": result.total,
+            "loss": result.loss if np.isfinite(result.loss) else -1.0,
+            "parameters": sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point()),
+            "encode_seconds": encode,
+            "decode_seconds": decode,
+            "evaluate_seconds": judge,
+        }
+        return _Candidate(genome, data, result.accuracy, state_hash(decoded), measurements)
+
+    def _finish(
+        self,
+        task: Task,
+        status: Any,
+        leaves: tuple[Leaf, ...],
+        metrics: dict[str, Any],
+        started: float,
+        error: str = "",
+    ) -> Outcome:
+        now = time.time()
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        metrics |= {"finished": now, "process_peak_memory_bytes": memory}
+        if metrics["device"].startswith("cuda"):
+            metrics["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+        seconds = now - started
+        share = metrics.get("encode_seconds", 0.0) / max(seconds, 1e-9)
+        return Outcome(
+            task.segment_id, task.index, status, leaves, error, seconds=seconds, encode_fraction=share, metrics=metrics
+        )
+
+
+def _describe(started: float, device: torch.device) -> dict[str, Any]:
+    return {
+        "started": started,
+        "node": platform.node(),
+        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }
+
+
+def _float32_bytes(model: nn.Module) -> int:
+    state = model.state_dict().values()
+    return sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in state)
+
+
+def _depth(task: Task) -> int:
+    return task.parents[0].depth + 1 if task.parents else 1
+
+
+def _seconds(task: Task, started: float) -> float:
+    return time.time() - started + (task.parents[0].seconds if task.parents else 0.0)
+
+
+def _layers(data: bytes) -> dict[str, Any]:
+    """Bytes per layer as they are recorded for a leaf."""
+    infos, header = inspect(data)
+    rows = [
+        {
+            "name": info.name,
+            "shape": list(info.shape),
+            "codec": info.codec,
+            "payload_bytes": round(info.payload_bytes, 2),
+            "side_bytes": info.side_bytes,
+            "bits_per_weight": round(info.bits_per_weight, 4),
+        }
+        for info in infos
+    ]
+    return {"layers": rows, "header_bytes": header}
+
+
+def _write(
+    candidates: Sequence[_Candidate],
+    task: Task,
+    folder: Path,
+    history: tuple[int, int, float],
+    common: Mapping[str, Any],
+) -> tuple[Leaf, ...]:
+    """Write the non-dominated candidates and the first one; equal files are written once.
+
+    `history` is the leaves' depth, epochs and seconds, `common` the measurements that all have alike.
+    """
+    depth, epochs, seconds = history
+    points: npt.NDArray[np.float64] = np.array([(len(c.data), 1 - c.accuracy) for c in candidates], np.float64)
+    keep = is_nondominated(points)
+    leaves: list[Leaf] = []
+    for place, candidate in enumerate(candidates):
+        digest = hashlib.sha256(candidate.data).hexdigest()
+        if (place > 0 and not keep[place]) or digest in {leaf.sha256 for leaf in leaves}:
+            continue
+        name = f"{place}.evc"
+        (folder / name).write_bytes(candidate.data)
+        leaves.append(
+            Leaf(
+                leaf_id=f"{task.segment_id}/{place}",
+                path=name,
+                sha256=digest,
+                nbytes=(folder / name).stat().st_size,
+                accuracy=candidate.accuracy,
+                genome=candidate.genome,
+                depth=depth,
+                epochs=epochs,
+                seconds=seconds,
+                weights_sha256=candidate.weights_sha256,
+                measurements=candidate.measurements
+                | _layers(candidate.data)
+                | dict(common)
+                | {"probe": place > 0, "genome_hash": genome_hash(candidate.genome)},
+            )
+        )
+    return tuple(leaves)

@@ -1,0 +1,244 @@
+"""A plan between two layers, phase by phase: what outputs are connected to wherever they are, and how much that is."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from evocompress.errors import ConfigError
+from evocompress.ideas.connections.checks import checked_plan, lengths
+from evocompress.ideas.connections.hashing import hashed, hashed_rows
+from evocompress.ideas.connections.plan import UNITS, ConnectionPlan
+
+__all__ = ["MAX_CONNECTIONS", "MAX_PAIRS", "Entries", "Ints", "PlannedLayer", "Shape", "origins"]
+
+Shape: TypeAlias = tuple[int, ...]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+#: Connections that a layer may have, and values of its kernel, inputs and outputs; and pairs of places that may be
+#: looked at to find connections: a few GB, a minute.
+MAX_CONNECTIONS, MAX_PAIRS = 1 << 26, 1 << 29
+
+_HALF, _UNITS = np.uint64(32), np.uint64(UNITS)
+
+
+def origins(plan: ConnectionPlan, outputs: int, inputs: int, places: int) -> Ints:
+    """Where the window of each output begins along one axis, int64 (outputs,); before the first input it is negative.
+
+    Args:
+        plan: The plan.
+        outputs, inputs: Places of the two layers along this axis.
+        places: Places of the kernel along it.
+
+    Raises:
+        ConfigError: With the plan's stride there are fewer outputs than that.
+    """
+    hull, where = plan.hull(places), np.arange(outputs, dtype=np.int64)
+    if not plan.stride:  # the centre of output y is at (2·y + 1)·inputs / (2·outputs) - 1/2; rounded down
+        return ((2 * where + 1) * inputs - hull * outputs) // (2 * outputs)
+    most = max((inputs + 2 * plan.padding - hull) // plan.stride + 1, 0)
+    if outputs > most:
+        raise ConfigError(
+            f"A layer has {outputs} outputs on an axis of {inputs} inputs; kernel {places}, stride {plan.stride}, "
+            f"padding {plan.padding} and dilation {plan.dilation} make {most}. Stride 0 spreads windows evenly."
+        )
+    return where * plan.stride - plan.padding
+
+
+def _meetings(starts: Ints, inputs: int, along: Ints) -> Ints:
+    """At how many of the windows, whose starts ascend, each of some offsets along an axis meets an input."""
+    return np.searchsorted(starts, inputs - along) - np.searchsorted(starts, -along)
+
+
+class Entries(NamedTuple):
+    """What the outputs of a phase are connected to, wherever they are.
+
+    Output and input channels, int64 (n,); offsets from the window's origin, int64 (n, axes); and which value of a
+    shared kernel each has, int64 (n,), -1 where it is none.
+    """
+
+    channels: Ints
+    sources: Ints
+    offsets: Ints
+    values: Ints
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedLayer:
+    """A plan between two shapes. A *phase* is a place within the period; outputs of one phase have the same plan."""
+
+    plan: ConnectionPlan
+    out_shape: Shape
+    in_shape: Shape
+
+    def check(self) -> None:
+        """Refuse, with a ConfigError, shapes that do not go together or do not fit the plan."""
+        checked_plan(self.plan)
+        for name, shape in (("out_shape", self.out_shape), ("in_shape", self.in_shape)):
+            lengths(name, shape, "(channels,) and up to two lengths", range(1, 4))
+            if shape[0] % self.plan.groups:
+                raise ConfigError(
+                    f"{name} has {shape[0]} channels and groups is {self.plan.groups}; channels must be a multiple."
+                )
+        if len(self.out_shape) != len(self.in_shape):
+            raise ConfigError(
+                f"out_shape is {self.out_shape} and in_shape is {self.in_shape}; both must have as many axes."
+            )
+        numbers = {"inputs": math.prod(self.in_shape), "outputs": math.prod(self.out_shape)}
+        for what, number in (numbers | {"values of the kernel": self.n_kernel}).items():
+            if number > MAX_CONNECTIONS:
+                raise self.too_large(what, MAX_CONNECTIONS)
+
+    def too_large(self, what: str, limit: int) -> ConfigError:
+        """The error for more of something than there may be."""
+        return ConfigError(
+            f"A plan from {self.in_shape} to {self.out_shape} makes more than {limit} {what}. Make kernel, far, near "
+            "or decay smaller, the period 1, or the layer smaller."
+        )
+
+    @functools.cached_property
+    def window(self) -> Shape:
+        """Places of the kernel along each axis."""
+        return self.plan.window(len(self.in_shape) - 1)
+
+    @functools.cached_property
+    def starts(self) -> list[Ints]:
+        """Along each axis, the `origins` of all outputs."""
+        axes = zip(self.out_shape[1:], self.in_shape[1:], self.window, strict=True)
+        return [origins(self.plan, *axis) for axis in axes]
+
+    @property
+    def phases(self) -> Shape:
+        """How many phases there are along each axis."""
+        return tuple(min(self.plan.period or n, n) for n in self.out_shape[1:])
+
+    @property
+    def every_phase(self) -> Iterator[Shape]:
+        """All phases, in C order."""
+        return itertools.product(*map(range, self.phases))
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of an output channel and an input channel."""
+        return self.out_shape[0] * self.in_shape[0]
+
+    @property
+    def group_channels(self) -> int:
+        """Input channels of a group."""
+        return self.in_shape[0] // self.plan.groups
+
+    @property
+    def kernel_shape(self) -> Shape:
+        """The shape of the shared kernel, as `Connections` has it; () for none."""
+        if not (self.plan.shared and self.plan.kernel):
+            return ()
+        return (math.prod(self.phases) * self.out_shape[0], self.group_channels, *self.window)
+
+    @property
+    def n_kernel(self) -> int:
+        """How many values the shared kernel has."""
+        return math.prod(self.kernel_shape) if self.kernel_shape else 0
+
+    def places(self, phase: Shape) -> list[Ints]:
+        """Along each axis, the outputs of a phase."""
+        return [np.arange(p, n, step) for p, n, step in zip(phase, self.out_shape[1:], self.phases, strict=True)]
+
+    def entries(self, phase: Shape, *, kernel: bool) -> Entries:
+        """What the outputs of a phase are connected to, with what is of the kernel or without."""
+        offsets, place, thresholds = self._densities(phase)
+        shares = np.where(place < 0, thresholds / UNITS, kernel)
+        if self.pairs * float((self._met(phase, offsets) * shares).sum()) > MAX_CONNECTIONS:  # as is to be expected
+            raise self.too_large("connections", MAX_CONNECTIONS)
+        found = [self._of_channel(channel, phase, offsets, place, thresholds) for channel in range(self.out_shape[0])]
+        channels = np.repeat(np.arange(self.out_shape[0]), [len(part[0]) for part in found])
+        sources, where, values = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        entries = Entries(channels, sources, offsets[where], values)
+        return entries if kernel else Entries(*(column[values < 0] for column in entries))
+
+    def links_to_come(self, phase: Shape) -> tuple[Floats, Ints]:
+        """At each offset, how many links are to be expected, or somewhat fewer; and how often each is counted."""
+        offsets, place, thresholds = self._densities(phase)
+        full = 0 if self.plan.shared else 1 / self.plan.groups
+        met = self._met(phase, offsets)
+        return self.pairs * np.where(place < 0, thresholds / UNITS, full), met**0 if self.plan.shared else met
+
+    def _densities(self, phase: Shape) -> tuple[Ints, Ints, npt.NDArray[np.uint64]]:
+        """Offsets, the place of the kernel that each is (-1: none), and its density outside of that in millionths."""
+        offsets = self._offsets(phase)
+        place, distance = self._kernel_places(offsets)
+        thresholds = self.plan.thresholds(int(distance.max(initial=0)) + 1)
+        return offsets, place, np.array(thresholds, np.uint64)[distance]
+
+    def _met(self, phase: Shape, offsets: Ints) -> Ints:
+        """At how many outputs of the phase each offset meets an input."""
+        met = np.ones(len(offsets), np.int64)
+        for start, where, inputs, along in zip(
+            self.starts, self.places(phase), self.in_shape[1:], offsets.T, strict=True
+        ):
+            met *= _meetings(start[where], inputs, along)
+        return met
+
+    def _offsets(self, phase: Shape) -> Ints:
+        """Offsets (n, axes) that meet an input at some output of the phase and may be connected."""
+        ranges = []
+        for start, where, inputs, places in zip(
+            self.starts, self.places(phase), self.in_shape[1:], self.window, strict=True
+        ):
+            hull = self.plan.hull(places)
+            low, high = -int(start[where].max()), inputs - 1 - int(start[where].min())
+            reach = max(self.plan.reach(max(-low, high - hull + 1, 0) + 1), 0)
+            along = np.arange(max(low, -reach), min(high, hull - 1 + reach) + 1)
+            ranges.append(along[_meetings(start[where], inputs, along) > 0])  # a long stride leaves gaps
+        if self.pairs * math.prod(map(len, ranges)) * math.prod(self.phases) > MAX_PAIRS:
+            raise self.too_large("pairs of places to look at", MAX_PAIRS)
+        grid = np.meshgrid(*ranges, indexing="ij")
+        return np.stack(grid, axis=-1).reshape(-1, len(grid)) if grid else np.zeros((1, 0), np.int64)
+
+    def _kernel_places(self, offsets: Ints) -> tuple[Ints, Ints]:
+        """Which place of the kernel each offset is, in C order (-1: none), and how far from its window it lies."""
+        place = np.zeros(len(offsets), np.int64)
+        distance, inside = np.zeros_like(place), np.full(len(offsets), self.plan.kernel > 0)
+        for along, places in zip(offsets.T, self.window, strict=True):
+            hull = self.plan.hull(places)
+            distance = np.maximum(distance, np.maximum(-along, along - hull + 1))
+            inside &= (along >= 0) & (along < hull) & (along % self.plan.dilation == 0)
+            place = place * places + along // self.plan.dilation
+        return np.where(inside, place, -1), distance
+
+    def _of_channel(
+        self, channel: int, phase: Shape, offsets: Ints, place: Ints, thresholds: npt.NDArray[np.uint64]
+    ) -> tuple[Ints, Ints, Ints]:
+        """Of one output channel: input channels, numbers of offsets, and values of the kernel (-1: none)."""
+        first = channel // (self.out_shape[0] // self.plan.groups) * self.group_channels
+        sources = np.arange(self.in_shape[0])
+        own = (sources >= first) & (sources < first + self.group_channels)
+        connected = full = own[:, None] & (place >= 0)
+        if thresholds.any():
+            spots = hashed_rows((self.plan.seed, *phase, channel), offsets)
+            lots = (hashed(spots, sources[:, None]) >> _HALF) * _UNITS >> _HALF  # in millionths
+            connected = full | (lots < thresholds)
+        into, where = np.nonzero(connected)
+        if not self.kernel_shape:
+            return into, where, np.full(len(into), -1)
+        row = int(np.ravel_multi_index(phase, self.phases)) * self.out_shape[0] if phase else 0
+        values = ((row + channel) * self.group_channels + into - first) * math.prod(self.window) + place[where]
+        return into, where, np.where(full[into, where], values, -1)
+
+    def placed(self, entries: Entries, phase: Shape) -> tuple[Ints, Ints, Ints]:
+        """The connections that a phase really has: outputs, inputs, and which entry each comes from."""
+        outputs, inputs, which = entries.channels, entries.sources, np.arange(len(entries.values))
+        for axis, places in enumerate(self.places(phase)):
+            into = self.starts[axis][places][:, None] + entries.offsets[which, axis]
+            position, kept = np.nonzero((into >= 0) & (into < self.in_shape[axis + 1]))
+            outputs = outputs[kept] * self.out_shape[axis + 1] + places[position]
+            inputs = inputs[kept] * self.in_shape[axis + 1] + into[position, kept]
+            which = which[kept]
+        return outputs, inputs, which

@@ -1,0 +1,135 @@
+"""Where the gates of a run's best file look: maps over some audit images, and whether they can be believed."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from evocompress.errors import ConfigError, ModelError
+from evocompress.runs.front import FrontPoint, front
+from evocompress.support.user_objects import is_reference
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evocompress.data import Examples
+    from evocompress.ideas.saccades.maps import Deletion
+    from evocompress.search.history import History
+
+__all__ = ["SaccadeSection", "saccade_section", "verdict"]
+
+#: Ends of the names of tensors that only the gates of saccade layers have. Without one there is no need to load torch.
+_GATES = ("gate.look.weight", "scorer.look.weight")
+_SHOWN = 3  # images
+_TESTED = 1000
+_DPI = 100
+_SURE = 1.96  # standard errors
+
+
+@dataclasses.dataclass(frozen=True)
+class SaccadeSection:
+    """Pictures as data URIs, and what is said of them. Without pictures the words say why there are none."""
+
+    file: str
+    pictures: tuple[str, ...]
+    words: str
+
+
+def saccade_section(history: History) -> SaccadeSection | None:
+    """Maps of the front's most accurate file; None where its network has no saccade layers.
+
+    What is missing here (the data, the file) is said in the section and raises nothing. A network or data set of the
+    user's own is not made: a report is read from a folder, and nothing that a file names is to be run for it.
+    """
+    points = front(history)
+    if not points or not _has_gates(history, points[-1]):
+        return None
+    try:
+        return _section(history, points[-1])
+    except Exception as failure:  # a report is of use without maps, and files may lack anything
+        return SaccadeSection(points[-1].file, (), f"The maps cannot be drawn here: {failure}")
+
+
+def verdict(found: Deletion, count: int, layer: str) -> str:
+    """What a deletion test on so many images says of the map of a layer, in words.
+
+    Differences below 1.96 standard errors, as if both accuracies were of different images, leave the question open.
+
+    >>> from evocompress.ideas.saccades.maps import Deletion
+    >>> print(verdict(Deletion(chosen=0.5, others=0.9), 1000, "look").rpartition(": ")[2])
+    the map is faithful.
+    """
+    both = (found.chosen, found.others)
+    error = math.sqrt(sum(accuracy * (1 - accuracy) for accuracy in both) / count)
+    if abs(found.others - found.chosen) <= _SURE * error:
+        end = "The difference may be chance: whether the map is faithful is open."
+    elif found.chosen < found.others:
+        end = "What was chosen matters more: the map is faithful."
+    else:
+        end = "What was left out matters more: the map is not faithful."
+    chosen, others = (f"{100 * accuracy:.1f} %" for accuracy in both)
+    return (
+        f"Accuracy on {count} audit images is {chosen} where blocks that {layer or 'the network'} chose are filled "
+        f"with the mean colour, and {others} where as many others are. {end}"
+    )
+
+
+def _has_gates(history: History, point: FrontPoint) -> bool:
+    rows = history.leaves[point.leaf_id].measurements.get("layers") or ()
+    return any(str(row.get("name", "")).endswith(_GATES) for row in rows)
+
+
+def _section(history: History, point: FrontPoint) -> SaccadeSection:
+    import torch
+
+    from evocompress.checkpoint.forms import loaded
+    from evocompress.checkpoint.packing import unpack
+    from evocompress.data import load
+    from evocompress.evolve.config import parse_config
+    from evocompress.networks import build
+
+    config = parse_config(history.run["config"])
+    for what, name in (("network", config.model), ("data set", config.data)):
+        if is_reference(name):
+            text = f"{what} {name!r} is code of your own, which a report does not run; use evocompress saccades FILE"
+            raise ConfigError(f"{text} --run {history.folder}")
+    examples = load(config.data, seed=config.seed, options=config.data_options).audit
+    plain = build(config.model, config.model_options, seed=config.seed)
+    network = loaded(plain, unpack(history.storage.read(point.path)), point.path)
+    tested = examples.take(torch.arange(min(len(examples), _TESTED)))
+    return SaccadeSection(point.file, _pictures(network, tested), _words(network, tested, config.seed))
+
+
+def _pictures(network: nn.Module, examples: Examples) -> tuple[str, ...]:
+    import torch
+
+    from evocompress.ideas.saccades.figure import saccade_png
+    from evocompress.ideas.saccades.maps import saccade_maps
+    from evocompress.support.modules import evaluation_mode
+
+    found = []
+    for number in range(min(len(examples), _SHOWN)):
+        images, labels = examples.batch(slice(number, number + 1))
+        with evaluation_mode(network), torch.no_grad():
+            answer = int(network(images).argmax(1))
+        title = f"audit image {number}, of class {int(labels[0])}: answer {answer}"
+        found.append(_data_uri(saccade_png(images[0], saccade_maps(network, images), title, dpi=_DPI)))
+    return tuple(found)
+
+
+def _words(network: nn.Module, examples: Examples, seed: int) -> str:
+    from evocompress.ideas.saccades.maps import deletion_test, saccade_maps
+
+    why = ""
+    for layer in saccade_maps(network, examples.batch(slice(0, 1))[0]):
+        try:
+            return verdict(deletion_test(network, examples, seed, layer=layer), len(examples), layer)
+        except ModelError as failure:  # all blocks or none; the next layer may be choosier
+            why = why or str(failure)
+    return f"Whether the maps are faithful cannot be tested: {why}."
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

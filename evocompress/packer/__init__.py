@@ -1,0 +1,1 @@
+"""The pack job: calibrate, search λ, allocate, write."""

@@ -1,0 +1,265 @@
+"""Layer after layer: each is quantised for the inputs that it will really get, and makes good what went wrong before.
+
+The network and its quantised copy are run side by side, stopping before each layer. There the weights W become those
+that, on the copy's inputs x', come closest to what the network computes from its own, x (ridge regression towards W),
+and are then quantised with H = E[x' x'ᵀ]. After that the layer's biases, and the scales and biases of normalisations,
+are fitted so that each channel of the copy's output has the network's mean and follows it best. In post-training
+quantisation the idea is known from AdaQuant (Hubara et al., 2021) and GPTAQ (Li et al., 2025).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from evocompress.calibration.layer_inputs import input_rows
+from evocompress.checkpoint.packing import encode_tensor, to_numpy, to_torch
+from evocompress.checkpoint.recipe import Recipe
+from evocompress.codecs import Record, Sensitivity
+from evocompress.codecs.dtypes import to_dtype
+from evocompress.data.examples import Examples
+from evocompress.packer.lockstep import forward_in_steps
+from evocompress.support.modules import evaluation_mode
+
+__all__ = ["Target", "layerwise_records"]
+
+_BATCH = 128
+_RIDGE = 0.01  # of the mean of H's diagonal
+_RIDGE_PER_COLUMN = 0.1  # times columns over rows: few examples cannot say much of many weights
+_ROWS_PER_COLUMN = 256  # are enough for second moments
+_SHRINK = 1e-3  # of the channels' mean variance: dead channels keep their scale
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Target(NamedTuple):
+    """What a matrix's codes were made from: its values, already fitted to its inputs, and what their errors cost."""
+
+    values: npt.NDArray[np.float64]
+    sensitivity: Sensitivity
+
+
+def layerwise_records(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    recipe: Recipe,
+    examples: Examples,
+    sensitivities: Mapping[str, float | Sensitivity],
+    *,
+    device: torch.device | str = "cpu",
+    targets: dict[str, Target] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Record]:
+    """The coded form of every tensor of a checkpoint, for `pack(state, recipe, records=…)`.
+
+    Args:
+        model: The network as it was trained; its mode, weights and device are left as they were.
+        state: The checkpoint: names, values and dtypes of what will be in the file. The values may be written in
+            another way than the model's (inference.py).
+        recipe: Which codecs, at which λ.
+        examples: All calibration examples that shall be used; their activations are held in memory.
+        sensitivities: second_order.py's, of the same model.
+        device: Where to compute.
+        targets: Is filled with those of the matrices, by name.
+        progress: Called with the share of layers that are done, from 0 to 1.
+
+    Raises:
+        ModelError: The network fails on the examples, or has no fixed order of layers.
+        CodecError: A tensor cannot be coded under the recipe.
+    """
+    original = copy.deepcopy(model).to(device)
+    quantised = copy.deepcopy(original)
+    quantised.load_state_dict(dict(state), strict=False)
+    job = _Job(original, quantised, state, recipe, sensitivities, targets)
+    examples = examples.to(device)
+    batches = [examples.batch(slice(at, at + _BATCH))[0] for at in range(0, len(examples), _BATCH)]
+    with evaluation_mode(original), evaluation_mode(quantised), torch.no_grad():
+        called = [stop.path for stop in forward_in_steps(original, [batches[0][:2]], job.paths)]
+        for path in job.paths:
+            if path not in called:
+                job.encode_as_is(path)
+        stops = zip(
+            forward_in_steps(original, batches, called), forward_in_steps(quantised, batches, called), strict=True
+        )
+        for done, (before, after) in enumerate(stops):
+            job.visit(before.path, before.inputs, after.inputs)
+            if progress is not None:
+                progress((done + 1) / len(called))
+    return job.records
+
+
+class _Job:
+    """Both networks, and what has been coded so far."""
+
+    def __init__(
+        self,
+        original: nn.Module,
+        quantised: nn.Module,
+        state: Mapping[str, Tensor],
+        recipe: Recipe,
+        sensitivities: Mapping[str, float | Sensitivity],
+        targets: dict[str, Target] | None,
+    ) -> None:
+        self._targets = targets
+        self._original, self._quantised = dict(original.named_modules()), dict(quantised.named_modules())
+        self._state, self._recipe, self._sensitivities = state, recipe, sensitivities
+        self.records: dict[str, Record] = {}
+        self._done: set[int] = set()  # tensors of the copy that are quantised, so that tied ones are but once
+        self.paths = [path for path in self._quantised if any(self._own(path))]
+
+    def _own(self, path: str) -> Iterator[tuple[str, str, Tensor]]:
+        """Name in the module, name in the checkpoint, and tensor of what a module of the copy holds itself."""
+        module = self._quantised[path]
+        for leaf, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            name = f"{path}.{leaf}" if path else leaf
+            if name in self._state:
+                yield leaf, name, tensor
+
+    def encode_as_is(self, path: str) -> None:
+        """Code what a module holds, without knowledge of its inputs."""
+        for _, name, tensor in self._own(path):
+            self._encode(name, tensor)
+
+    def visit(self, path: str, before: Sequence[Any], after: Sequence[Any]) -> None:
+        """Code what a module holds, given the inputs of both networks."""
+        original, quantised = self._original[path], self._quantised[path]
+        late = []
+        for leaf, name, tensor in self._own(path):
+            if tensor.ndim >= 2 and isinstance(quantised, nn.Conv1d | nn.Conv2d | nn.Linear) and leaf == "weight":
+                self._matrix(name, original, quantised, before, after)
+            elif leaf in ("weight", "bias") and tensor.ndim == 1:
+                late.append((name, tensor))
+            else:
+                self._encode(name, tensor)
+        if late and all(isinstance(x, Tensor) for x in (*before, *after)):
+            self._fit(original, quantised, before, after)
+        for name, tensor in late:
+            self._encode(name, tensor)
+
+    def _matrix(
+        self, name: str, original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]
+    ) -> None:
+        weight = quantised.weight
+        assert isinstance(weight, Tensor)
+        sensitivity = self._sensitivities.get(name, 1.0)
+        if not isinstance(sensitivity, Sensitivity) or id(weight) in self._done:
+            self._encode(name, weight)
+            return
+        moments = _moments(original, quantised, before, after)
+        target = _target(weight, moments)
+        H = moments.H.cpu().numpy()
+        own = Sensitivity(H, sensitivity.g)
+        if own.scale > 0:  # the measured trace holds; only the directions are those of the copy's inputs
+            sensitivity = own.scaled(sensitivity.scale / own.scale)
+        self._encode(name, weight, target, sensitivity)
+
+    def _fit(
+        self, original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]
+    ) -> None:
+        """Fit scale and bias of a normalisation, or a layer's bias, to the network's own outputs."""
+        bias, weight = getattr(quantised, "bias", None), getattr(quantised, "weight", None)
+        if not isinstance(bias, Tensor) or id(bias) in self._done or not isinstance(weight, Tensor):
+            return
+        norm = isinstance(quantised, _NORMS)
+        if not norm and not isinstance(quantised, nn.Conv1d | nn.Conv2d | nn.Linear):
+            return
+        last = isinstance(quantised, nn.Linear | nn.LayerNorm)
+        slope, offset = _regression(original, quantised, before, after, len(bias), last, free=norm)
+        if norm:
+            weight.mul_(slope.to(weight))
+            bias.mul_(slope.to(bias)).add_(offset.to(bias))
+        else:
+            bias.add_(offset.to(bias))
+
+    def _encode(
+        self,
+        name: str,
+        tensor: Tensor,
+        target: Tensor | None = None,
+        sensitivity: float | Sensitivity | None = None,
+    ) -> None:
+        """Code one tensor, and put its decoded form into the copy."""
+        if id(tensor) in self._done:
+            return
+        self._done.add(id(tensor))
+        stored = to_numpy(name, self._state[name])
+        values = tensor if target is None else target
+        if sensitivity is None:
+            sensitivity = self._sensitivities.get(name, 1.0)
+        exact = values.detach().double().cpu().numpy()
+        record = encode_tensor(name, stored, self._recipe, sensitivity, values=exact)
+        if self._targets is not None and isinstance(sensitivity, Sensitivity):
+            self._targets[name] = Target(exact.copy(), sensitivity)
+        decoded = record.codec.decode(record.coded, record.shape)
+        self.records[name] = record
+        tensor.copy_(to_torch(to_dtype(decoded, record.dtype, record.shape)).to(tensor))
+
+
+class _Moments(NamedTuple):
+    """Means over rows: H = x'ᵀx' and C = xᵀx' (groups, K, K), and how many rows there were."""
+
+    H: Tensor
+    C: Tensor
+    rows: int
+
+
+def _moments(original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]) -> _Moments:
+    H: Any = 0.0
+    C: Any = 0.0
+    first = input_rows(quantised, after[0])
+    count, columns = 0, first.shape[2]
+    every = len(after) * first.shape[1] // (_ROWS_PER_COLUMN * columns) | 1  # odd, so as not to keep to a few columns
+    for x, own in zip(before, after, strict=True):
+        rows, own_rows = input_rows(original, x, every), input_rows(quantised, own, every)
+        H = H + (own_rows.mT @ own_rows).double()
+        C = C + (rows.mT @ own_rows).double()
+        count += rows.shape[1]
+    return _Moments(H / count, C / count, count)
+
+
+def _target(weight: Tensor, moments: _Moments) -> Tensor:
+    """The weights W + W(C - H)(H + d·I)⁻¹ of least squared error in the layer's outputs, pulled towards W by d."""
+    H, C, rows = moments
+    groups, columns = H.shape[:2]
+    W = weight.detach().double().reshape(groups, -1, columns)
+    mean = H.diagonal(dim1=1, dim2=2).mean(dim=1)
+    ridge = (_RIDGE + _RIDGE_PER_COLUMN * columns / rows) * mean + 1e-30
+    eye = torch.eye(columns, dtype=H.dtype, device=H.device)
+    moved: Tensor = torch.linalg.solve(H + ridge[:, None, None] * eye, (W @ (C - H)).mT).mT
+    return (W + moved).reshape(weight.shape)
+
+
+def _regression(
+    original: nn.Module,
+    quantised: nn.Module,
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    channels: int,
+    last: bool,
+    free: bool,
+) -> tuple[Tensor, Tensor]:
+    """Slope (1 where it is not free) and offset (channels,) that take the copy's outputs best to the network's."""
+    sums: Any = 0.0
+    count = 0
+    for x, own in zip(before, after, strict=True):
+        y, y_own = (_by_channel(m.forward(z), channels, last) for m, z in ((original, x), (quantised, own)))
+        sums = sums + torch.stack([y_own.sum(1), y.sum(1), (y_own * y_own).sum(1), (y_own * y).sum(1)]).double()
+        count += y.shape[1]
+    mean_own, mean, square, product = sums / count
+    variance, covariance = square - mean_own**2, product - mean_own * mean
+    shrink = _SHRINK * variance.mean() + 1e-30
+    slope = (covariance + shrink) / (variance + shrink) if free else torch.ones_like(mean)
+    return slope, mean - slope * mean_own
+
+
+def _by_channel(outputs: Tensor, channels: int, last: bool) -> Tensor:
+    """Outputs (n, channels, …), or (…, channels), as (channels, n)."""
+    if last:
+        return outputs.float().reshape(-1, channels).T
+    return outputs.float().reshape(len(outputs), channels, -1).transpose(0, 1).reshape(channels, -1)

@@ -1,5 +1,0 @@
-"""One self-contained HTML page about a run."""
-
-from evocompress.report.page import render_report, write_report
-
-__all__ = ["render_report", "write_report"]

@@ -1,0 +1,290 @@
+"""What a terminal shows of a run: a live board while it goes on, plain lines elsewhere, the front afterwards.
+
+The board is fed by the search's observer events; it holds no truth of its own (that is the journal's).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from evocompress.runs.front import FrontPoint, knee
+from evocompress.runs.text_plot import braille_scatter, sparkline
+from evocompress.search.events import Ended, Event, Finished, Submitted
+from evocompress.search.records import Leaf, Outcome, Task
+from evocompress.support.quantities import format_bytes
+
+__all__ = ["Progress", "RunDisplay", "board", "front_table"]
+
+_RECENT = 64
+_SHOWN_ROWS = 9
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the events have said so far; `began` and the finish times are readings of one clock, in seconds."""
+
+    title: str
+    total: int | None
+    workers: int | None
+    began: float
+    done: int = 0
+    failed: int = 0
+    hypervolume: float = 0.0
+    volumes: list[float] = dataclasses.field(default_factory=list)
+    in_flight: set[str] = dataclasses.field(default_factory=set)
+    finishes: collections.deque[float] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=_RECENT))
+    events: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=4))
+    front: tuple[Leaf, ...] = ()
+
+    def seconds_left(self, now: float) -> float | None:
+        """From the pace of the last results, so that a resumed run or a slow start does not distort it."""
+        if self.total is None or len(self.finishes) < 2 or self.done >= self.total:
+            return None
+        pace = (self.finishes[-1] - self.finishes[0]) / (len(self.finishes) - 1)
+        return max(0.0, (self.total - self.done) * pace - (now - self.finishes[-1]))
+
+
+class RunDisplay:
+    """Observer of a run and context manager: `with RunDisplay(total=200) as display: run.drive(e, observer=display)`.
+
+    On a terminal it draws a live board; elsewhere it prints a line at most every `interval` seconds, and at once for
+    failures, messages and the last segment, without control codes. `front` is the archive that a resume begins with.
+    """
+
+    def __init__(
+        self,
+        title: str = "evocompress",
+        *,
+        total: int | None = None,
+        workers: int | None = None,
+        front: Sequence[Leaf] = (),
+        console: Console | None = None,
+        interval: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console or Console()
+        self._clock, self._interval = clock, interval
+        self._lock = threading.Lock()
+        self._last_line = -math.inf
+        self._live: Live | None = None
+        self.progress = Progress(title, total, workers, began=clock(), front=tuple(front))
+
+    def __enter__(self) -> Self:
+        self.progress.began = self._clock()
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, traceback)
+            self._live = None
+
+    def __call__(self, event: Event) -> None:
+        """Take an event of the search's loop."""
+        match event:
+            case Submitted():
+                self.on_submitted(event.task)
+            case Finished():
+                kept = {leaf.leaf_id: leaf for leaf in (*self.progress.front, *event.outcome.leaves)}
+                held = ({leaf.leaf_id for leaf in self.progress.front} | {*event.told.accepted}) - {
+                    *event.told.displaced
+                }
+                front = sorted((kept[leaf_id] for leaf_id in held), key=lambda leaf: leaf.nbytes)
+                self.on_finished(
+                    event.outcome, hypervolume=event.hypervolume, front=front, done=event.completion + 1, total=None
+                )
+            case Ended():
+                if event.reason != "finished":
+                    self.message(f"{event.reason} after {event.completions} segments")
+
+    def on_submitted(self, task: Task) -> None:
+        """A segment has been handed to the executor."""
+        with self._lock:
+            self.progress.in_flight.add(task.segment_id)
+
+    def on_finished(
+        self, outcome: Outcome, *, hypervolume: float, front: Sequence[Leaf], done: int, total: int | None
+    ) -> None:
+        """A result has been told; `front` is the archive after it."""
+        progress, now = self.progress, self._clock()
+        with self._lock:
+            progress.in_flight.discard(outcome.segment_id)
+            progress.done, progress.total = done, total if total is not None else progress.total
+            progress.hypervolume, progress.front = hypervolume, tuple(front)
+            progress.volumes.append(hypervolume)
+            progress.finishes.append(now)
+            progress.failed += outcome.status != "ok"
+        if outcome.status != "ok":
+            self.message(f"segment {outcome.index} {outcome.status.replace('_', ' ')}: {_first_line(outcome.error)}")
+        if self._live is None and (now - self._last_line >= self._interval or done == progress.total):
+            self._last_line = now
+            self._print(_line(progress, now))
+
+    def message(self, text: str) -> None:
+        """Something worth a line: shown among the last events, or printed at once where there is no terminal."""
+        with self._lock:
+            self.progress.events.append(text)
+        if self._live is None:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        with self._lock:
+            return board(self.progress, self._clock())
+
+
+def board(progress: Progress, now: float) -> RenderableType:
+    """The live board at the clock reading `now`."""
+    rows: list[RenderableType] = [_bar(progress), _facts(progress, now), _volume(progress)]
+    if progress.front:
+        side = Table.grid(padding=(0, 3))
+        side.add_row(_leaf_table(progress.front), _scatter(progress.front))
+        rows += [Text(), side]
+    if progress.events:
+        rows += [
+            Text(),
+            *(Text(f"· {event}", style="dim", no_wrap=True, overflow="ellipsis") for event in progress.events),
+        ]
+    return Panel(Group(*rows), title=Text(progress.title, style="bold"), title_align="left", border_style="dim")
+
+
+def front_table(points: Sequence[FrontPoint], *, title: str = "") -> Table:
+    """The front as a table, smallest first; `*` marks the knee, `±` is half the 95 % interval in percentage points."""
+    audited = bool(points) and points[0].audited
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
+    table.add_column("", style="yellow")
+    names = ["bytes", "accuracy" if audited else "accuracy (validation)", "±", "validation", "ratio", "depth", "epochs"]
+    for name in names if audited else [name for name in names if name != "validation"]:
+        table.add_column(name, justify="right", no_wrap=True, style="dim" if name == "validation" else "")
+    # Where the terminal is narrow, it is the id that is cut.
+    table.add_column("leaf", style="dim", min_width=6)
+    bend = knee(points)
+    for point in points:
+        validation = [f"{100 * point.validation_accuracy:.2f} %"] if audited else []
+        table.add_row(
+            "*" if point is bend else "",
+            str(point.nbytes),
+            f"{100 * point.accuracy:.2f} %",
+            f"{50 * (point.high - point.low):.2f}",
+            *validation,
+            _ratio(point.ratio),
+            str(point.depth),
+            str(point.epochs),
+            Text(point.leaf_id, no_wrap=True, overflow="ellipsis"),
+        )
+    return table
+
+
+def _line(progress: Progress, now: float) -> str:
+    """The board in one line."""
+    total = "" if progress.total is None else f"/{progress.total}"
+    parts = [
+        f"segments {progress.done}{total}",
+        f"hypervolume {progress.hypervolume:.4f}",
+        f"front {len(progress.front)}",
+    ]
+    if progress.front:
+        best, least = (
+            max(progress.front, key=lambda leaf: leaf.accuracy),
+            min(progress.front, key=lambda leaf: leaf.nbytes),
+        )
+        parts += [f"best {100 * best.accuracy:.2f} % in {format_bytes(best.nbytes)}"]
+        parts += [f"smallest {format_bytes(least.nbytes)} at {100 * least.accuracy:.2f} %"]
+    parts += [f"failed {progress.failed}"] if progress.failed else []
+    left = progress.seconds_left(now)
+    return ", ".join([*parts, *([] if left is None else [f"{_duration(left)} left"])])
+
+
+def _bar(progress: Progress) -> RenderableType:
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    total = progress.total
+    share = "" if not total else f"{100 * progress.done / total:.0f} %"
+    count = Text(f"{progress.done}" if total is None else f"{progress.done}/{total}", style="bold")
+    grid.add_row(Text.assemble("segments ", count), ProgressBar(total, progress.done), share)
+    return grid
+
+
+def _facts(progress: Progress, now: float) -> Text:
+    facts = [f"elapsed {_duration(now - progress.began)}"]
+    left = progress.seconds_left(now)
+    facts += [] if left is None else [f"left {_duration(left)}"]
+    busy = len(progress.in_flight)
+    facts.append(
+        f"{busy} in flight" if progress.workers is None else f"workers {min(busy, progress.workers)}/{progress.workers}"
+    )
+    text = Text("  ·  ".join(facts))
+    return text.append(f"  ·  {progress.failed} failed", style="red") if progress.failed else text
+
+
+def _volume(progress: Progress) -> Text:
+    text = Text.assemble("hypervolume ", (f"{progress.hypervolume:.4f}", "bold"), "  ")
+    return text.append(sparkline(progress.volumes), style="cyan")
+
+
+def _leaf_table(front: Sequence[Leaf]) -> Table:
+    """At most `_SHOWN_ROWS` leaves, evenly over the front, its ends always among them."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("size", "accuracy", "ratio", "depth", "epochs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    count = min(_SHOWN_ROWS, len(front))
+    places = [round(number * (len(front) - 1) / max(1, count - 1)) for number in range(count)]
+    for leaf in (front[place] for place in places):
+        whole = leaf.measurements.get("float32_bytes")
+        ratio = _ratio(whole / leaf.nbytes) if whole else ""
+        table.add_row(
+            format_bytes(leaf.nbytes), f"{100 * leaf.accuracy:.2f} %", ratio, str(leaf.depth), str(leaf.epochs)
+        )
+    table.caption = Text(f"{len(front)} on the front, by validation", style="dim")
+    table.caption_justify = "left"
+    return table
+
+
+def _scatter(front: Sequence[Leaf]) -> Text:
+    rows = braille_scatter([(math.log2(leaf.nbytes), leaf.accuracy) for leaf in front], 34, 8)
+    low, high = min(leaf.accuracy for leaf in front), max(leaf.accuracy for leaf in front)
+    labels = [f"{100 * high:6.1f} %", *[""] * (len(rows) - 2), f"{100 * low:6.1f} %"]
+    text = Text()
+    for label, row in zip(labels, rows, strict=True):
+        text.append(f"{label:>8} ", style="dim").append("│", style="dim").append(f"{row}\n", style="cyan")
+    ends = format_bytes(min(leaf.nbytes for leaf in front)), format_bytes(max(leaf.nbytes for leaf in front))
+    return text.append(f"{'':9}└ {ends[0]} {'─' * max(1, 30 - len(ends[0]) - len(ends[1]))} {ends[1]}", style="dim")
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:.1f}×"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if len(lines) > 1 and lines[0].startswith("Traceback") else (lines[0] if lines else "no message")

@@ -1,0 +1,161 @@
+"""What a run leaves for others: the files of its front, tables, a picture, a report, an Optuna study.
+
+Every file is written whole or not at all. Front files are copied first, so that `front.csv` never names a missing one.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from evocompress.errors import RunError
+from evocompress.runs.front import FrontPoint, front
+from evocompress.runs.optuna_study import to_optuna
+from evocompress.runs.segment_table import canonical_json, segment_rows, write_segments_parquet
+from evocompress.search.records import Leaf
+from evocompress.support.atomic_files import write_bytes
+from evocompress.support.optional_libraries import wants
+
+if TYPE_CHECKING:
+    from evocompress.search.history import History
+
+__all__ = [
+    "Export",
+    "FRONT_COLUMNS",
+    "ReadLeaf",
+    "export_run",
+    "front_rows",
+    "segment_rows",
+    "to_optuna",
+    "write_front_csv",
+    "write_front_files",
+    "write_segments_parquet",
+]
+
+ReadLeaf: TypeAlias = Callable[[Leaf], bytes]
+"""Gives the bytes of a leaf's file, from wherever the run's storage is."""
+
+FRONT_COLUMNS: tuple[str, ...] = (
+    "file",
+    "bytes",
+    "accuracy",
+    "validation_accuracy",
+    "ratio",
+    "audited",
+    "correct",
+    "total",
+    "accuracy_low",
+    "accuracy_high",
+    "depth",
+    "epochs",
+    "seconds",
+    "leaf_id",
+    "segment_id",
+    "sha256",
+    "genome",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """The paths that `export_run` wrote."""
+
+    folder: Path
+    front_csv: Path
+    segments_parquet: Path
+    front_png: Path
+    report_html: Path
+    front_files: tuple[Path, ...]
+
+
+def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) -> Export:
+    """Write `export/` below the run folder: front/*.evc, front.csv, segments.parquet, front.png, report.html.
+
+    Paths in front.csv are relative to the run folder. Raises `RunError` if a file's bytes are not those that were
+    evaluated, and `EvocompressError` where the libraries of `evocompress[report]` are missing.
+    """
+    with wants("report"):
+        from evocompress.runs.front_figure import write_front_png
+        from evocompress.runs.report import write_report
+    folder = Path(run_folder) / "export"
+    points = front(history)
+    files = write_front_files(history, points, folder / "front", read_leaf)
+    export = Export(
+        folder=folder,
+        front_csv=folder / "front.csv",
+        segments_parquet=folder / "segments.parquet",
+        front_png=folder / "front.png",
+        report_html=folder / "report.html",
+        front_files=files,
+    )
+    write_front_csv(points, export.front_csv, prefix="export/front/")
+    write_segments_parquet(history, export.segments_parquet)
+    write_front_png(history, export.front_png)
+    write_report(history, export.report_html)
+    _remove_stale(folder / "front", files)
+    return export
+
+
+def write_front_files(
+    history: History, points: Sequence[FrontPoint], folder: str | Path, read_leaf: ReadLeaf
+) -> tuple[Path, ...]:
+    """Copy the front's files into `folder` under their readable names, and give back their paths.
+
+    Raises `RunError` if what `read_leaf` gives is not what was evaluated.
+    """
+    paths = tuple(Path(folder) / point.file for point in points)
+    for point, path in zip(points, paths, strict=True):
+        data = read_leaf(history.leaves[point.leaf_id])
+        if len(data) != point.nbytes or hashlib.sha256(data).hexdigest() != point.sha256:
+            raise RunError(
+                f"The file of leaf {point.leaf_id} ({point.path}) has {len(data)} bytes and is not the one that was "
+                f"evaluated ({point.nbytes} bytes, sha256 {point.sha256[:16]}…): restore the run's storage."
+            )
+        write_bytes(path, data)
+    return paths
+
+
+def front_rows(points: Sequence[FrontPoint], *, prefix: str = "") -> list[dict[str, Any]]:
+    """The front as rows with `FRONT_COLUMNS`; `prefix` stands before each file's name, the genome is canonical JSON."""
+    return [
+        {
+            "file": prefix + point.file,
+            "bytes": point.nbytes,
+            "accuracy": round(point.accuracy, 6),
+            "validation_accuracy": round(point.validation_accuracy, 6),
+            "ratio": round(point.ratio, 3),
+            "audited": point.audited,
+            "correct": point.correct,
+            "total": point.total,
+            "accuracy_low": round(point.low, 6),
+            "accuracy_high": round(point.high, 6),
+            "depth": point.depth,
+            "epochs": point.epochs,
+            "seconds": round(point.seconds, 3),
+            "leaf_id": point.leaf_id,
+            "segment_id": point.segment_id,
+            "sha256": point.sha256,
+            "genome": canonical_json(point.genome),
+        }
+        for point in points
+    ]
+
+
+def write_front_csv(points: Sequence[FrontPoint], path: str | Path, *, prefix: str = "") -> None:
+    """Write the front as CSV, smallest file first; with no points it has its header only."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, FRONT_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(front_rows(points, prefix=prefix))
+    write_bytes(path, text.getvalue().encode())
+
+
+def _remove_stale(folder: Path, current: Sequence[Path]) -> None:
+    """Files of an older export go last: until the new front.csv is there, the old one still names them."""
+    for stale in set(folder.glob("*.evc")) - set(current):
+        stale.unlink()

@@ -1,0 +1,77 @@
+"""A run as an Optuna study, for those who look at importances and slices there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from evocompress.runs.front import audits
+from evocompress.search.records import Genome, Leaf, Outcome, Scalar
+from evocompress.support.optional_libraries import wants
+
+if TYPE_CHECKING:
+    import optuna
+
+    from evocompress.search.history import History
+
+__all__ = ["to_optuna"]
+
+
+def to_optuna(history: History, *, study_name: str | None = None) -> optuna.study.Study:
+    """An in-memory study that minimises bytes and maximises validation accuracy: a trial per leaf, failures as FAIL.
+
+    Genes are the parameters, with distributions that span the values seen; ids and audit are user attributes. Raises
+    `EvocompressError` where Optuna is not installed.
+    """
+    with wants("optuna"):
+        import optuna
+    audited = audits(history)
+    trials = [
+        (outcome, leaf, leaf.genome if leaf else history.tasks[outcome.segment_id].genome)
+        for outcome in history.outcomes
+        for leaf in (outcome.leaves or (None,))
+    ]
+    spans = _distributions(genome for _, _, genome in trials)
+    study = optuna.create_study(directions=["minimize", "maximize"], study_name=study_name)
+    for outcome, leaf, genome in trials:
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.COMPLETE if leaf else optuna.trial.TrialState.FAIL,
+                values=[float(leaf.nbytes), leaf.accuracy] if leaf else None,
+                params=dict(genome),
+                distributions={name: spans[name] for name in genome},
+                user_attrs=_attributes(outcome, leaf, audited),
+            )
+        )
+    return study
+
+
+def _attributes(outcome: Outcome, leaf: Leaf | None, audited: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"segment_id": outcome.segment_id, "status": outcome.status, "error": outcome.error}
+    if leaf is not None:
+        attributes |= {"leaf_id": leaf.leaf_id, "sha256": leaf.sha256, "depth": leaf.depth, "epochs": leaf.epochs}
+        attributes |= {f"audited_{key}": value for key, value in audited.get(leaf.leaf_id, {}).items()}
+    return attributes
+
+
+def _distributions(genomes: Iterable[Genome]) -> dict[str, Any]:
+    """A distribution per gene; Optuna wants the same one in every trial, and that the trial's value lies within it."""
+    seen: dict[str, list[Scalar]] = {}
+    for genome in genomes:
+        for name, value in genome.items():
+            seen.setdefault(name, []).append(value)
+    return {name: _distribution(values) for name, values in seen.items()}
+
+
+def _distribution(values: list[Scalar]) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) < len(values):
+        return CategoricalDistribution(sorted(set(values), key=lambda value: (str(type(value)), str(value))))
+    low, high = min(numbers), max(numbers)
+    # A gene that spans decades was drawn on a log scale; importances are only sensible on the same one.
+    log = low > 0 and high >= 100 * low
+    if any(isinstance(value, float) for value in numbers):
+        return FloatDistribution(float(low), float(high), log=log)
+    return IntDistribution(int(low), int(high), log=log)

@@ -1,0 +1,174 @@
+"""What the report's page knows of a run, as compact JSON: columns of leaves, genes with their repeated values once.
+
+The page holds every leaf of a run of usual size. Of a large one it holds the front, all ancestors, and an even sample
+of the rest, and layer tables for as many leaves as fit `MAX_LAYER_ROWS`, the front's and its ancestors' first.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from evocompress.runs.front import FrontPoint, float32_bytes, front, hypervolume_curve, knee, reference
+from evocompress.search.records import Leaf
+
+if TYPE_CHECKING:
+    from evocompress.search.history import History
+
+__all__ = ["MAX_LAYER_ROWS", "MAX_LEAVES", "payload"]
+
+MAX_LEAVES = 10_000
+MAX_LAYER_ROWS = 30_000
+_MAX_FAILURES = 40
+
+
+def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: int = MAX_LAYER_ROWS) -> dict[str, Any]:
+    """Everything that the page shows, made of JSON scalars, lists and dicts; accuracies in [0, 1], sizes in bytes."""
+    points = front(history)
+    leaves = _chosen(history, points, max_leaves)
+    number = {leaf.leaf_id: place for place, leaf in enumerate(leaves)}
+    line = reference(history)
+    return {
+        "run": {
+            key: history.run.get(key) for key in ("network", "data", "seed", "created", "git_revision", "versions")
+        },
+        "float32Bytes": float32_bytes(history),
+        "audited": bool(points) and points[0].audited,
+        "reference": dataclasses.asdict(line) if line else None,
+        "leafCount": len(history.leaves),
+        "leaves": _leaf_columns(history, leaves, number),
+        "genes": _gene_columns(leaves),
+        "front": [_front_entry(point, number[point.leaf_id], knee(points)) for point in points],
+        "layers": _layer_tables(_by_interest(history, points, leaves), number, max_layer_rows),
+        "hypervolume": _hypervolume(history),
+        "segments": _segments(history),
+    }
+
+
+def _chosen(history: History, points: Sequence[FrontPoint], limit: int) -> list[Leaf]:
+    """The leaves that the page holds, in the order in which they were made, with all ancestors of each."""
+    everything = list(history.leaves)
+    kept = {point.leaf_id for point in points} | {leaf.leaf_id for leaf in history.archive}
+    kept.update(everything[:: max(1, -(-len(everything) // limit))])
+    for leaf_id in list(kept):
+        ancestor = history.parent_of(leaf_id)
+        while ancestor is not None and ancestor not in kept:
+            kept.add(ancestor)
+            ancestor = history.parent_of(ancestor)
+    return [history.leaves[leaf_id] for leaf_id in everything if leaf_id in kept]
+
+
+def _by_interest(history: History, points: Sequence[FrontPoint], leaves: Sequence[Leaf]) -> list[Leaf]:
+    """The front's leaves, then their ancestors, then the newest."""
+    ordered = {point.leaf_id: history.leaves[point.leaf_id] for point in points}
+    for point in points:
+        ordered |= {leaf.leaf_id: leaf for leaf in history.lineage(point.leaf_id) if leaf.leaf_id not in ordered}
+    ordered |= {leaf.leaf_id: leaf for leaf in reversed(leaves) if leaf.leaf_id not in ordered}
+    return list(ordered.values())
+
+
+def _leaf_columns(history: History, leaves: Sequence[Leaf], number: Mapping[str, int]) -> dict[str, list[Any]]:
+    parents = [history.parent_of(leaf.leaf_id) for leaf in leaves]
+    tasks = [history.tasks[history.segment_of[leaf.leaf_id]] for leaf in leaves]
+    return {
+        "id": [leaf.leaf_id for leaf in leaves],
+        "bytes": [leaf.nbytes for leaf in leaves],
+        "accuracy": [round(leaf.accuracy, 6) for leaf in leaves],
+        "depth": [leaf.depth for leaf in leaves],
+        "epochs": [leaf.epochs for leaf in leaves],
+        "seconds": [round(leaf.seconds, 1) for leaf in leaves],
+        "parent": [-1 if parent is None else number.get(parent, -1) for parent in parents],
+        "segment": [task.index for task in tasks],
+        "operator": [task.operator for task in tasks],
+    }
+
+
+def _gene_columns(leaves: Sequence[Leaf]) -> dict[str, dict[str, list[Any]]]:
+    """Per gene its distinct values and, per leaf, which one (-1: the leaf's genome has no such gene)."""
+    columns: dict[str, dict[str, list[Any]]] = {}
+    for name in sorted({name for leaf in leaves for name in leaf.genome}):
+        place: dict[tuple[str, Any], int] = {}
+        which = []
+        for leaf in leaves:
+            value = leaf.genome.get(name)
+            short = float(f"{value:.4g}") if isinstance(value, float) else value
+            # The type is part of the key because True == 1 == 1.0 to a dict.
+            which.append(-1 if value is None else place.setdefault((type(short).__name__, short), len(place)))
+        columns[name] = {"values": [value for _, value in place], "which": which}
+    return columns
+
+
+def _front_entry(point: FrontPoint, leaf: int, bend: FrontPoint | None) -> dict[str, Any]:
+    entry = {key: getattr(point, key) for key in ("file", "correct", "total")}
+    entry |= {key: round(getattr(point, key), 6) for key in ("accuracy", "low", "high", "ratio")}
+    return entry | {"leaf": leaf, "bytes": point.nbytes, "knee": point is bend}
+
+
+def _layer_tables(leaves: Iterable[Leaf], number: Mapping[str, int], max_rows: int) -> dict[str, Any]:
+    """Rows [layer, codec, payload bytes, side bytes] by leaf; layers and codecs are named once."""
+    layers: dict[tuple[str, tuple[int, ...]], int] = {}
+    codecs: dict[str, int] = {}
+    tables: dict[int, dict[str, Any]] = {}
+    left = max_rows
+    for leaf in leaves:
+        rows = leaf.measurements.get("layers")
+        if not rows or (left := left - len(rows)) < 0:
+            continue
+        coded = [
+            [
+                layers.setdefault((row["name"], tuple(row["shape"])), len(layers)),
+                codecs.setdefault(row["codec"], len(codecs)),
+                round(row["payload_bytes"], 1),
+                row["side_bytes"],
+            ]
+            for row in rows
+        ]
+        tables[number[leaf.leaf_id]] = {"header": leaf.measurements.get("header_bytes", 0), "rows": coded}
+    return {"names": [name for name, _ in layers], "shapes": [shape for _, shape in layers], "codecs": list(codecs)} | {
+        "tables": tables
+    }
+
+
+def _hypervolume(history: History) -> dict[str, list[float]]:
+    """Only where it changed, and the ends: a plateau needs no points of its own."""
+    curve = hypervolume_curve(history)
+    kept = [
+        point
+        for place, point in enumerate(curve)
+        if place in (0, len(curve) - 1) or point.hypervolume != curve[place - 1].hypervolume
+    ]
+    return {
+        "segments": [point.segments for point in kept],
+        "seconds": [round(point.seconds, 2) for point in kept],
+        "value": [round(point.hypervolume, 6) for point in kept],
+    }
+
+
+def _segments(history: History) -> dict[str, Any]:
+    """Counts by status and by operator, and the failures by their text."""
+    statuses = collections.Counter(outcome.status for outcome in history.outcomes)
+    operators: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    failures: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
+    for outcome, told in zip(history.outcomes, history.told, strict=True):
+        task = history.tasks[outcome.segment_id]
+        counts = operators[task.operator]
+        counts["segments"] += 1
+        counts["failed"] += outcome.status != "ok"
+        counts["leaves"] += len(outcome.leaves)
+        counts["accepted"] += len(told.get("accepted", ()))
+        if outcome.status != "ok":
+            failures[outcome.status, outcome.error].append(outcome.index)
+    common = sorted(failures.items(), key=lambda item: (-len(item[1]), item[1]))
+    return {
+        "statuses": dict(sorted(statuses.items())),
+        "operators": {name: dict(counts) for name, counts in sorted(operators.items())},
+        "failures": [
+            {"status": status, "error": error[:2000], "count": len(where), "segments": where[:8]}
+            for (status, error), where in common[:_MAX_FAILURES]
+        ],
+        "moreFailures": max(0, len(common) - _MAX_FAILURES),
+        "seconds": round(sum(outcome.seconds for outcome in history.outcomes), 1),
+        "unfinished": len(history.tasks) - len(history.outcomes),
+    }

@@ -1,0 +1,84 @@
+"""What commands share: checks of what they were given, before any work, and where they print to.
+
+Besides `cli/` only the `command.py` of an idea uses this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from evocompress.errors import ConfigError, EvocompressError
+
+__all__ = ["NetworkOptions", "about", "check_device", "check_output", "output_console"]
+
+NetworkOptions = Annotated[
+    list[str] | None, typer.Option("--set", help="Give the network an option: --set width=16. Repeatable.")
+]
+
+_UNBROKEN = 1_000_000
+
+
+@contextlib.contextmanager
+def about(option: str, value: str, kind: type[EvocompressError] = EvocompressError) -> Iterator[None]:
+    """Begin the message of errors of this kind with the option that they are about, and its value if not there yet."""
+    try:
+        yield
+    except kind as error:
+        named = option if repr(value) in str(error) else f"{option} {value}"
+        raise type(error)(f"{named}: {error}") from error
+
+
+def check_output(output: Path, sources: Sequence[Path], option: str = "--output") -> None:
+    """Refuse to write over what is being read, or to a place that is none.
+
+    Raises:
+        ConfigError: Says which.
+    """
+    if output.exists() and any(source.exists() and output.samefile(source) for source in sources):
+        raise ConfigError(f"{option} {output} is the input itself; give another name.")
+    if output.is_symlink() or (output.exists() and not output.is_file() and not output.is_dir()):
+        # Whole files are written beside and moved there, which would replace a device or a link itself.
+        raise ConfigError(f"{option} {output} is a link or a device, which would be replaced; give a file's own name.")
+    if output.is_dir():
+        raise ConfigError(f"{option} {output} is a folder; give a file.")
+    if not output.parent.is_dir():
+        raise ConfigError(f"{option} {output}: its folder does not exist.")
+
+
+def check_device(name: str) -> None:
+    """Refuse a `--device` that torch cannot compute on here.
+
+    Raises:
+        ConfigError: Says why, and what there is.
+    """
+    import torch
+
+    usable = f"torch can use {', '.join(_usable_devices())} here."
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name!r} is no device; {usable}") from error
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # each of torch's backends fails in a way of its own
+        why = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ConfigError(f"--device {name!r} cannot be used ({why}); {usable}") from error
+
+
+def _usable_devices() -> list[str]:
+    import torch
+
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def output_console() -> Console:
+    """The standard output; what is not a terminal has no width that lines would have to be broken for."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_UNBROKEN)

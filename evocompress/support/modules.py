@@ -1,0 +1,78 @@
+"""Torch modules: evaluation mode, the tensor that counts in what a network returns, modules in the place of others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from evocompress.errors import ModelError
+
+__all__ = ["evaluation_mode", "exchanged", "find_tensor", "first_tensor"]
+
+#: Where a network that returns several things by name has what counts, the first of these first.
+_OUTPUTS = ("logits", "last_hidden_state", "pooler_output")
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Put every module into evaluation mode, and afterwards each back into the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def first_tensor(result: object) -> Tensor:
+    """What counts of a network's result: itself, or its logits, last hidden state, pooled output, or first tensor.
+
+    Raises:
+        ModelError: There is no tensor in it.
+
+    >>> import torch
+    >>> first_tensor((torch.ones(2), None)).tolist()
+    [1.0, 1.0]
+    """
+    found = find_tensor(result)
+    if found is None:
+        raise ModelError(f"the network returned a {type(result).__name__} without a tensor in it")
+    return found
+
+
+def find_tensor(result: object) -> Tensor | None:
+    """As `first_tensor`, but None where there is no tensor."""
+    if isinstance(result, Tensor):
+        return result
+    if isinstance(result, PackedSequence):
+        return result.data
+    for name in _OUTPUTS:
+        part = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
+        if isinstance(part, Tensor):
+            return part
+    parts = result.values() if isinstance(result, Mapping) else result if isinstance(result, tuple | list) else ()
+    return next((found for found in map(find_tensor, parts) if found is not None), None)
+
+
+def exchanged(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """The network itself, with modules exchanged at every place where they stand; or what replaces it as a whole.
+
+    >>> old = nn.Linear(2, 2)
+    >>> exchanged(nn.Sequential(old, nn.ReLU(), old), {old: nn.Identity()})
+    Sequential(
+      (0): Identity()
+      (1): ReLU()
+      (2): Identity()
+    )
+    """
+    if network in new:
+        return new[network]
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):  # `named_children` passes over a second name
+            if child is not None and child in new:
+                setattr(parent, name, new[child])
+    return network

@@ -1,0 +1,223 @@
+"""Weights from a file into a module: all of it, in place, or nothing and a message with both sides."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import evocompress
+from evocompress.checkpoint.forms import Architecture, changed, loaded
+from evocompress.checkpoint.loading import fitting_names
+from evocompress.checkpoint.weight_files import unpack_file
+from evocompress.errors import EvocompressError, FormatError, ModelError
+from evocompress.networks import build
+
+
+def network(width: int = 6) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width, 2))
+
+
+def saved(module: nn.Module, path: Path) -> Path:
+    if path.suffix == ".evc":
+        path.write_bytes(evocompress.pack(module.state_dict(), 1e-9))
+    else:
+        safetensors.torch.save_file(module.state_dict(), path)
+    return path
+
+
+def values(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", ["w.evc", "w.safetensors"])
+def test_a_file_is_loaded_in_place(tmp_path: Path, name: str) -> None:
+    source, target = network(), network()
+    path = saved(source, tmp_path / name)
+    parameters = list(target.parameters())
+    assert evocompress.load(path, target) is target
+    assert all(a is b for a, b in zip(parameters, target.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in parameters)
+    expected = evocompress.unpack(path.read_bytes()) if name.endswith("evc") else values(source)
+    assert same(values(target), expected)
+    evocompress.load(str(path), target)  # a path as text will do
+
+
+def test_dtypes_of_the_model_stay(tmp_path: Path) -> None:
+    source, target = network(), network().to(torch.bfloat16)
+    evocompress.load(saved(source, tmp_path / "w.evc"), target)
+    weight = next(target.parameters())
+    assert weight.dtype == torch.bfloat16
+    torch.testing.assert_close(weight.float(), next(source.parameters()), atol=2e-3, rtol=1e-2)
+
+
+def test_a_mismatch_lists_both_sides_and_changes_nothing(tmp_path: Path) -> None:
+    target = nn.ModuleDict({"body": nn.Linear(4, 3), "head": nn.Linear(3, 2)})
+    before = values(target)
+    state = {"body.weight": torch.ones(3, 5), "body.bias": torch.ones(3), "tail.bias": torch.ones(2)}
+    (tmp_path / "w.evc").write_bytes(evocompress.pack(state))
+    with pytest.raises(ModelError) as caught:
+        evocompress.load(tmp_path / "w.evc", target)
+    message = str(caught.value)
+    assert "w.evc" in message and "\n" not in message
+    assert "missing in the file: head.weight, head.bias" in message and "unknown to the model: tail.bias" in message
+    assert "body.weight (3×5 in the file, 3×4 in the model)" in message
+    assert same(values(target), before)
+    evocompress.load(tmp_path / "w.evc", target, strict=False)
+    after = values(target)
+    assert torch.allclose(after.pop("body.bias"), torch.ones(3), atol=0.05)
+    before.pop("body.bias")
+    assert same(after, before)
+
+
+def test_long_lists_are_cut(tmp_path: Path) -> None:
+    target = nn.Sequential(*(nn.Linear(2, 2) for _ in range(50)))
+    (tmp_path / "w.evc").write_bytes(evocompress.pack({"0.weight": torch.eye(2)}))
+    with pytest.raises(ModelError, match="1.bias, 2.weight, 2.bias and 94 more") as caught:
+        evocompress.load(tmp_path / "w.evc", target)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_file_without_anything_that_fits_is_an_error_even_if_not_strict(tmp_path: Path) -> None:
+    (tmp_path / "w.evc").write_bytes(evocompress.pack({"module.weight": torch.eye(2)}))
+    with pytest.raises(ModelError, match="Nothing in .* fits the model: .*module.weight"):
+        evocompress.load(tmp_path / "w.evc", nn.Linear(2, 2), strict=False)
+
+
+def test_fractions_do_not_become_integers(tmp_path: Path) -> None:
+    target = nn.BatchNorm1d(2)
+    state = {**values(target), "num_batches_tracked": torch.tensor(1.5)}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="num_batches_tracked .float32 in the file, int64 in the model"):
+        evocompress.load(tmp_path / "w.safetensors", target)
+
+
+def test_tied_weights_and_counters_may_be_missing(tmp_path: Path) -> None:
+    target = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "norm": nn.BatchNorm1d(4), "head": nn.Linear(4, 5, False)})
+    target["head"].weight = target["embedding"].weight
+    state = values(target)
+    del state["head.weight"], state["norm.num_batches_tracked"]
+    state["embedding.weight"] = torch.full((5, 4), 2.0)
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    evocompress.load(tmp_path / "w.safetensors", target)
+    assert torch.equal(target.state_dict()["head.weight"], torch.full((5, 4), 2.0))
+
+
+def test_a_lazy_layer_takes_its_shape_and_a_meta_one_is_refused(tmp_path: Path) -> None:
+    path = saved(nn.Linear(4, 3), tmp_path / "w.safetensors")
+    assert evocompress.load(path, nn.LazyLinear(3)).weight.shape == (3, 4)
+    with pytest.raises(ModelError, match="meta device.*to_empty"):
+        evocompress.load(path, nn.Linear(4, 3, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"EVCjunk-junk", "w.bin: The checksum does not match|format version"),
+        (b"", "is empty"),
+        (b"PK\x03\x04 zip", "pickled checkpoint.*save_file"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
+        (b"plain text, and more than a little", "neither safetensors nor .evc"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "w.bin").write_bytes(content)
+    with pytest.raises(EvocompressError, match=message):
+        evocompress.load(tmp_path / "w.bin", nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("kept", [40, 1000])
+def test_a_truncated_file_says_both_sizes(tmp_path: Path, kept: int) -> None:
+    path = saved(network(), tmp_path / "w.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept])
+    with pytest.raises(FormatError, match=rf"truncated: its safetensors header announces (\d+) bytes.*has {kept}"):
+        evocompress.load(path, network())
+    path.write_bytes(whole + b"more")
+    with pytest.raises(FormatError, match=rf"announces {len(whole)} bytes, the file has {len(whole) + 4}"):
+        evocompress.load(path, network())
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "message"),
+    [
+        ("w.evc", 3, "model is an int; it must be a torch.nn.Module"),
+        ("w.evc", nn.Linear, "model is the class Linear"),
+        (nn.Linear(2, 2), nn.Linear(2, 2), "path is a Linear"),
+        ("a\0b", nn.Linear(2, 2), "is no path"),
+    ],
+)
+def test_arguments_of_another_kind(path: Any, model: Any, message: str) -> None:
+    with pytest.raises(EvocompressError, match=message):
+        evocompress.load(path, model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module._orig_mod."])
+def test_names_that_only_begin_differently(tmp_path: Path, prefix: str) -> None:
+    plain, wrapped = tmp_path / "plain.evc", tmp_path / "wrapped.evc"
+    plain.write_bytes(evocompress.pack(network().state_dict()))
+    wrapped.write_bytes(evocompress.pack({prefix + name: value for name, value in network().state_dict().items()}))
+    with pytest.raises(ModelError, match=rf"in the file begin with '{prefix}': strip it.*removeprefix\('{prefix}'\)"):
+        evocompress.load(wrapped, network())
+    outer: nn.Module = network()
+    for name in reversed(prefix.split(".")[:-1]):
+        outer = nn.ModuleDict({name: outer})
+    with pytest.raises(
+        ModelError, match=rf"in the model begin with '{prefix}': use the module inside, model.{prefix[:-1]}"
+    ):
+        evocompress.load(plain, outer)
+
+
+def test_long_names_are_cut(tmp_path: Path) -> None:
+    (tmp_path / "w.evc").write_bytes(evocompress.pack({"a" * 500 + "b": torch.ones(2)}))
+    with pytest.raises(ModelError, match="a…a*b") as caught:
+        evocompress.load(tmp_path / "w.evc", nn.Linear(2, 2))
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 300
+
+
+def test_factors_become_the_plain_weights_that_they_make(tmp_path: Path) -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
+    factored = changed(plain, plain, Architecture(0.5, 0.5))
+    (tmp_path / "w.evc").write_bytes(evocompress.pack(factored.state_dict(), 1e-9))
+    x = torch.randn(2, 3, 9, 9)
+    target = evocompress.load(tmp_path / "w.evc", plain)
+    exact = loaded(plain, evocompress.unpack((tmp_path / "w.evc").read_bytes()), "w.evc")
+    assert target is plain and list(target.state_dict()) == list(plain.state_dict())
+    torch.testing.assert_close(target.eval()(x), exact.eval()(x))
+    with pytest.raises(ModelError, match="does not fit"):
+        evocompress.load(tmp_path / "w.evc", nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3)))
+
+
+def test_values_that_a_layer_refuses_are_one_error(tmp_path: Path) -> None:
+    """The plan of connections of another seed: same names, same shapes, other connections."""
+    options: dict[str, Any] = {"image_size": 8, "width": 2}
+    other = build("connected_cnn", {**options, "plan": {"seed": 5}})
+    path = tmp_path / "other.evc"
+    path.write_bytes(evocompress.pack(other.state_dict()))
+    with pytest.raises(ModelError, match=r"other\.evc does not fit the model: .*conv1"):
+        evocompress.load(path, build("connected_cnn", options))
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_files_of_another_plan_are_known_by_their_names(tmp_path: Path, names: bool) -> None:
+    options: dict[str, Any] = {"image_size": 8, "width": 2}
+    state = build("connected_cnn", {**options, "plan": {"near": 0.5, "decay": 0.3}}).state_dict()
+    plain, path, output = build("connected_cnn", options), tmp_path / "w.evc", tmp_path / "w.safetensors"
+    path.write_bytes(evocompress.pack(state, evocompress.Recipe(1e-9, names=names)))
+    unpack_file(path, output, functools.partial(fitting_names, plain))
+    back = safetensors.torch.load_file(output)
+    assert {name: value.shape for name, value in back.items()} == {n: v.shape for n, v in state.items()}
+    assert state["conv1.links"].shape != plain.state_dict()["conv1.links"].shape
+    with pytest.raises(ModelError, match="does not fit the model|were not those of this model"):
+        unpack_file(path, output, functools.partial(fitting_names, build("digits_cnn")))

@@ -1,0 +1,228 @@
+"""`pack` as a user types it, with a network: calibrated on data or noise, searched for a size or a loss."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import evocompress
+from evocompress.checkpoint.forms import Architecture, changed
+from evocompress.cli import app, main
+from evocompress.networks import build
+
+if TYPE_CHECKING:
+    from evocompress.data import Splits
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A digits network after a few epochs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build("digits_cnn")
+    images, labels = digits.train.batch(slice(0, len(digits.train)))
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for step in range(120):
+        batch = slice(64 * step % 960, 64 * step % 960 + 64)
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    path = tmp_path_factory.mktemp("trained") / "w.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    return path
+
+
+def loss(path: Path, digits: Splits) -> float:
+    model = evocompress.load(path, build("digits_cnn")).eval()
+    images, labels = digits.audit.batch(slice(0, len(digits.audit)))
+    with torch.no_grad():
+        return float(nn.functional.cross_entropy(model(images), labels))
+
+
+def test_calibration_pays_on_the_disk(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    on_digits = ("--model", "digits_cnn", "--data", "digits", "--samples", 500)
+    plain = invoke("pack", trained, "-o", tmp_path / "plain.evc", "--preset", "best", "--max-bytes", 2500).stderr
+    assert "at most 2500 bytes" in plain and "layer by layer" not in plain
+    found = invoke("pack", trained, "-o", tmp_path / "fitted.evc", "--preset", "best", "--max-bytes", 2500, *on_digits)
+    assert "at most 2500 bytes, layer by layer" in found.stderr and "meets it" in found.stderr
+    assert all((tmp_path / name).stat().st_size <= 2500 for name in ("plain.evc", "fitted.evc"))
+    assert loss(tmp_path / "fitted.evc", digits) < loss(tmp_path / "plain.evc", digits)
+
+
+def test_the_loss_limit_is_met_on_held_out_examples(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    output = tmp_path / "w.evc"
+    words = ("--model", "digits_cnn", "--data", "digits", "--samples", 300, "--max-loss-increase", "0.02")
+    said = invoke("pack", trained, "-o", output, "--preset", "balanced", *words).stderr
+    limits = re.findall(r"held-out loss of at most (\d+\.\d+)", said)
+    assert len(limits) == 2  # all at once, and layer by layer
+    model = evocompress.load(output, build("digits_cnn")).eval()
+    images, labels = digits.validation.batch(slice(0, len(digits.validation)))
+    with torch.no_grad():
+        assert float(nn.functional.cross_entropy(model(images), labels)) <= float(limits[0]) + 1e-3
+
+
+def test_noise_and_no_names(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    output, back = tmp_path / "w.evc", tmp_path / "back.safetensors"
+    words = ("--model", "digits_cnn", "--noise", "1x8x8", "--samples", 200, "--rate-weight", "1e-5")
+    invoke("pack", trained, "-o", output, *words, "--no-names", "--inference")
+    assert b"conv1" not in output.read_bytes()
+    assert loss(output, digits) == pytest.approx(loss(trained, digits), abs=0.05)
+    invoke("unpack", output, "-o", back, "--model", "digits_cnn")
+    assert safetensors.torch.load_file(back).keys() == safetensors.torch.load_file(trained).keys()
+
+
+def test_confidence_and_allocation_are_fitted_and_told(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    output = tmp_path / "w.evc"
+    words = ("--model", "digits_cnn", "--data", "digits", "--samples", 300, "--preset", "best", "--max-bytes", 2500)
+    said = invoke("pack", trained, "-o", output, *words, "--fit-confidence", "--allocation-rounds", 1).stderr
+    fitted = re.search(r"logits are scaled by (\d\.\d+) \('(.+)'\)", " ".join(said.split()))
+    assert fitted is not None
+    assert 0.05 < float(fitted[1]) <= 1 and f"{fitted[2]}.weight" in safetensors.torch.load_file(trained)
+    assert output.stat().st_size <= 2500
+    assert loss(output, digits) < loss(trained, digits) + 0.5
+    on_noise = ("--model", "digits_cnn", "--noise", "1x8x8", "--samples", 100, "--preset", "fast")
+    invoke("pack", trained, "-o", output, *on_noise, "--allocation-rounds", 1, "--max-bytes", 3000)
+    assert output.stat().st_size <= 3000
+
+
+_ON_NOISE = ("--model", "digits_cnn", "--noise", "1x8x8")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--device", "cpu"), "--device needs --model and --data (or --noise)"),
+        (("--samples", "9"), "--samples needs --model and --data (or --noise)"),
+        (("--seed", "0"), "--seed needs --model and --data (or --noise)"),
+        ((*_ON_NOISE, "--device", "blah"), "--device 'blah' is no device; torch can use cpu"),
+        ((*_ON_NOISE, "--device", "meta"), "--device 'meta' cannot be used"),
+        ((*_ON_NOISE, "--device", "cuda:99"), "--device 'cuda:99' cannot be used"),
+        (("--max-loss-increase", "nan"), "needs --model and --data"),
+        (("--max-bytes", "lots"), "--max-bytes: size='lots'"),
+        (("--rate-weight", "nan"), "--rate-weight nan: must be a positive"),
+        (("--rate-weight", "-1"), "--rate-weight -1: must be a positive"),
+        (("--rate-weight", "inf"), "--rate-weight inf: must be a positive"),
+        (("--model", "digits_cnn", "--data", "digits", "--max-loss-increase", "nan"), "at least 0"),
+        (("--model", "digits_cnn", "--data", "digits", "--max-loss-increase", "-1"), "at least 0"),
+        (("--model", "digits_cnn", "--data", "digits", "--max-loss-increase", "inf"), "at least 0"),
+        (("--model", "digits_cn", "--data", "digits"), "--model: network 'digits_cn' is unknown. Did you mean"),
+        (("--allocation-rounds", "2"), "--allocation-rounds needs --model and --data (or --noise)"),
+        (
+            ("--model", "digits_cnn", "--noise", "1x8x8", "--fit-confidence"),
+            "--fit-confidence needs --model and --data",
+        ),
+        (("--model", "digits_cnn"), "belong together"),
+        (("--set", "width=8"), "--set width=8: gives options to a network; name it with --model."),
+        ((*_ON_NOISE, "--set", "widht=8"), "--model: network 'digits_cnn': unknown option 'widht'"),
+        (("--data", "digits"), "belong together"),
+        (("--model", "digits_cnn", "--data", "digits", "--noise", "1x8x8"), "exclude each other"),
+        (("--model", "digits_cnn", "--noise", "1x8x8", "--max-loss-increase", "0.1"), "needs --model and --data"),
+        (("--model", "digits_cnn", "--noise", "8x8x8x8"), "channels x height x width"),
+        (("--model", "digits_cnn", "--noise", "3x32x32"), "fails on images of shape (2, 3, 32, 32)"),
+        (("--model", "lenet5_caffe", "--noise", "1x28x28"), "--model lenet5_caffe: "),
+        (("--rate-weight", "1e-4", "--max-bytes", "1kB"), "exclude each other"),
+        (("--max-bytes", "5"), "No file meets the target"),
+        (("--preset", "bset"), "Did you mean 'best'"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    expected: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evocompress", "pack", str(trained), "-o", str(tmp_path / "x.evc"), *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and expected in error and "Traceback" not in error
+    assert "strict=" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["device", "link", "dangling link"])
+def test_what_is_no_file_is_not_replaced(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    target, output = tmp_path / "target.evc", tmp_path / "link.evc"
+    if kind == "link":
+        target.write_bytes(b"mine")
+    if kind == "device":
+        output = Path("/dev/null")
+    else:
+        output.symlink_to(target)
+    before = output.lstat()
+    monkeypatch.setattr("sys.argv", ["evocompress", "pack", str(trained), "-o", str(output)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code and "is a link or a device" in capsys.readouterr().err
+    after = output.lstat()
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
+    assert kind != "link" or target.read_bytes() == b"mine"
+
+
+def test_a_network_for_unpack_must_be_the_one(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, output = safetensors.torch.load_file(trained), tmp_path / "back.safetensors"
+    for name, names in (("named.evc", True), ("nameless.evc", False)):
+        (tmp_path / name).write_bytes(evocompress.pack(state, evocompress.Recipe(names=names)))
+        words = ["evocompress", "unpack", str(tmp_path / name), "-o", str(output), "--model"]
+        monkeypatch.setattr("sys.argv", [*words, "lenet5_caffe"])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        error = capsys.readouterr().err
+        assert caught.value.code == 2 and "16×1×3×3 in the file, 20×1×5×5 in the model" in error
+        assert "--model lenet5_caffe" in error and not output.exists()
+        invoke(*words[1:], "digits_cnn")
+        assert safetensors.torch.load_file(output).keys() == state.keys()
+        output.unlink()
+
+
+def test_a_file_without_names_is_packed_anew(trained: Path, digits: Splits, tmp_path: Path) -> None:
+    nameless, output = tmp_path / "nameless.evc", tmp_path / "w.evc"
+    nameless.write_bytes(evocompress.pack(safetensors.torch.load_file(trained), evocompress.Recipe(1e-9, names=False)))
+    invoke("pack", nameless, "-o", output, *_ON_NOISE, "--samples", 50, "--rate-weight", "1e-5", "--preset", "fast")
+    assert evocompress.unpack(output.read_bytes()).keys() == safetensors.torch.load_file(trained).keys()
+    assert loss(output, digits) == pytest.approx(loss(trained, digits), abs=0.1)
+
+
+def test_a_network_is_given_its_options(tmp_path: Path) -> None:
+    state = build("saccade_cnn", {"width": 4, "block": 2}).state_dict()
+    path, output, back = (tmp_path / name for name in ("w.safetensors", "w.evc", "back.safetensors"))
+    safetensors.torch.save_file(state, path)
+    network = ("--model", "saccade_cnn", "--set", "width=4", "--set", "block=2")
+    noise = ("--noise", "1x8x8", "--samples", 20, "--preset", "fast")
+    assert invoke("pack", path, "-o", output, *network, *noise, "--no-names").exit_code == 0
+    assert invoke("unpack", output, "-o", back, *network).exit_code == 0
+    assert safetensors.torch.load_file(back).keys() == state.keys()
+
+
+def test_factors_are_calibrated_and_unpacked_with_the_plain_network(
+    trained: Path, digits: Splits, tmp_path: Path
+) -> None:
+    plain = evocompress.load(trained, build("digits_cnn"))
+    state = changed(plain, plain, Architecture(0.75, 0.5)).state_dict()
+    path, output, back = (tmp_path / name for name in ("factors.safetensors", "w.evc", "back.safetensors"))
+    safetensors.torch.save_file(state, path)
+    words = ("--rate-weight", "1e-6", "--samples", 100)
+    invoke("pack", path, "-o", output, "--model", "digits_cnn", "--data", "digits", *words, "--preset", "balanced")
+    assert evocompress.unpack(output.read_bytes()).keys() == state.keys()
+    assert loss(output, digits) == pytest.approx(loss(path, digits), abs=0.02)
+    invoke("pack", output, "-o", tmp_path / "again.evc", *_ON_NOISE, *words, "--preset", "fast")
+    invoke("unpack", output, "-o", back, "--model", "digits_cnn")
+    assert safetensors.torch.load_file(back).keys() == state.keys()

@@ -1,0 +1,111 @@
+"""The segment, on the real digits network: what it writes is what it says, twice the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evocompress.checkpoint.packing import unpack
+from evocompress.errors import ModelError
+from evocompress.evolve.config import Genes, parse_config
+from evocompress.evolve.driver import Prepared, prepare
+from evocompress.evolve.segment import load_weights, state_hash
+from evocompress.search.records import Genome, Leaf, Parent, Task
+from evocompress.tasks.classification import evaluate
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return prepare(parse_config({"model": "digits_cnn", "data": "digits", "genes": {"epochs": 2}}))
+
+
+@pytest.fixture(scope="module")
+def genome(prepared: Prepared) -> Genome:
+    space = prepared.segment.reader.space()
+    drawn = space.sample(np.random.default_rng(0))
+    return {**drawn, "learning_rate": 2e-3, "l1": 1e-4, "noise": 0.05, "weight_decay": 1e-4, "rate_weight": 1e-4}
+
+
+def task_of(genome: Genome, *probes: Genome, parents: tuple[Parent, ...] = (), seed: int = 1) -> Task:
+    return Task(0, "s", "initial", "none", parents, genome, probes, seed, 0)
+
+
+def test_leaves_are_the_files_that_were_evaluated(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:
+    probes = [{**genome, "rate_weight": weight} for weight in (1e-5, 1e-3, 1e-1)]
+    outcome = prepared.segment(task_of(genome, *probes), str(tmp_path), ())
+    assert outcome.status == "ok" and len(outcome.leaves) >= 2
+    model, splits = prepared.segment.experiment.network(), prepared.segment.experiment.splits()
+    for leaf in outcome.leaves:
+        data = (tmp_path / leaf.path).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (leaf.nbytes, leaf.sha256)
+        load_weights(model, unpack(data), leaf.path)
+        result = evaluate(model, splits.validation)
+        assert (result.correct, result.total) == (leaf.measurements["correct"], leaf.measurements["total"])
+        assert state_hash(unpack(data)) == leaf.weights_sha256
+        layers = leaf.measurements["layers"]
+        taken = sum(row["payload_bytes"] + row["side_bytes"] for row in layers) + leaf.measurements["header_bytes"]
+        assert taken == pytest.approx(leaf.nbytes, abs=0.1)
+        assert leaf.measurements["float32_bytes"] == 4 * 38282
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(leaf.path for leaf in outcome.leaves)
+    assert_not_dominated(outcome.leaves)
+    assert 0 < outcome.encode_fraction < 1 and outcome.metrics["float_accuracy"] > 0.5
+
+
+def assert_not_dominated(leaves: tuple[Leaf, ...]) -> None:
+    for leaf in leaves[1:]:  # the first is kept whatever it is like
+        assert not any(
+            other.nbytes <= leaf.nbytes and other.accuracy >= leaf.accuracy
+            and (other.nbytes, other.accuracy) != (leaf.nbytes, leaf.accuracy)
+            for other in leaves
+        )  # fmt: skip
+
+
+def test_a_segment_is_a_function_of_its_arguments(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        segment = pickle.loads(pickle.dumps(prepared.segment))
+        runs.append(segment(task_of(genome), str(tmp_path / name), ()))
+    assert [leaf.sha256 for leaf in runs[0].leaves] == [leaf.sha256 for leaf in runs[1].leaves]
+    other = prepared.segment(task_of(genome, seed=2), str(tmp_path), ())
+    assert other.leaves[0].sha256 != runs[0].leaves[0].sha256
+
+
+def test_training_goes_on_from_the_decoded_parent(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:
+    outcome = prepared.segment(task_of(genome), str(tmp_path), ())
+    first = outcome.leaves[0]
+    data = (tmp_path / first.path).read_bytes()
+    parent = Parent(first.leaf_id, first.path, first.sha256, first.depth, first.epochs, first.seconds)
+    (tmp_path / "next").mkdir()
+    child = prepared.segment(task_of(genome, parents=(parent,)), str(tmp_path / "next"), (data,))
+    assert child.leaves[0].depth == 2 and child.leaves[0].epochs == 4
+    assert child.leaves[0].seconds > first.seconds
+    losses = [result.metrics["curves"]["train_loss"][0] for result in (child, outcome)]
+    assert losses[0] < 0.9 * losses[1]  # a fresh network's first epoch is worse
+
+
+def test_divergence_is_a_result(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:
+    segment = dataclasses.replace(
+        prepared.segment, reader=dataclasses.replace(prepared.segment.reader, genes=_wild(prepared))
+    )
+    outcome = segment(task_of({**genome, "learning_rate": 1e30}), str(tmp_path), ())
+    assert outcome.status == "diverged" and outcome.leaves == () and list(tmp_path.iterdir()) == []
+
+
+def _wild(prepared: Prepared) -> Genes:
+    return prepared.segment.reader.genes.model_copy(update={"learning_rate": (1.0, 1e31)})
+
+
+def test_weights_that_do_not_fit_are_listed_on_both_sides(prepared: Prepared) -> None:
+    model = prepared.segment.experiment.network()
+    state = dict(model.state_dict())
+    state["extra"] = state.pop("fc2.bias")
+    with pytest.raises(ModelError, match=r"x\.evc does not fit.*fc2\.bias \(10,\).*extra \(10,\)"):
+        load_weights(model, state, "x.evc")
+    assert state_hash({"a": torch.zeros(2)}) != state_hash({"a": torch.zeros(2, dtype=torch.float16)})

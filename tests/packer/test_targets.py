@@ -1,0 +1,80 @@
+"""Targets of a search: what meets them, which file is the best of several, and what is said where none is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from evocompress.packer.targets import LossLimit, SizeLimit, Target, TargetMissed, Try, best, find_rate_weight
+
+
+def limit(increase: float) -> LossLimit:
+    """On a network of loss 0.5, of which a file of n bytes loses 1/n more."""
+    return LossLimit(lambda data: 0.5 + 1 / len(data), "held-out loss", 0.5, increase)
+
+
+def tried(target: Target, *sizes: int, refined: int = 0) -> list[Try]:
+    """Files of these sizes, judged; the last so many come from the second phase."""
+    files = [target.judged(Try(1 / size, bytes(size), meets=False)) for size in sizes]
+    return [file._replace(refined=place >= len(files) - refined) for place, file in enumerate(files)]
+
+
+@pytest.mark.parametrize(
+    ("target", "sizes", "refined", "expected"),
+    [
+        (SizeLimit(50), (40, 60, 49), 0, 49),
+        (SizeLimit(50), (49, 60, 45), 1, 45),  # refined is better at a few bytes less
+        (SizeLimit(50), (49, 60, 55), 2, 49),
+        (SizeLimit(50), (60, 55), 1, None),
+        (limit(0.02), (40, 60, 55), 1, 55),
+        (limit(0.02), (55, 60, 40), 1, 55),
+        (limit(0.0), (40, 60), 0, None),
+    ],
+)
+def test_the_best_is_the_largest_within_a_size_and_the_smallest_within_a_loss(
+    target: Target, sizes: tuple[int, ...], refined: int, expected: int | None
+) -> None:
+    found = best(tried(target, *sizes, refined=refined), small_is_good=target.small_is_good)
+    assert (None if found is None else len(found.data)) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (SizeLimit(1), r"at most 1 byte: .* reached has 40 bytes, at λ = 0\.025\. --max-bytes must be at least that"),
+        (limit(0.0), r"at most 0\.5: the least increase .* reached is 0\.0167\. --max-loss-increase"),
+        (LossLimit(lambda _: math.nan, "change of outputs", 0.0, 1.0), "of the 2 .* none has a change of outputs"),
+    ],
+)
+def test_a_target_that_is_missed_says_what_was_reached(target: Target, expected: str) -> None:
+    error = target.missed(tried(target, 60, 40))
+    with pytest.raises(TargetMissed, match=expected):
+        raise error
+    assert "\n" not in str(error)
+
+
+def test_the_increase_that_is_named_can_be_met() -> None:
+    files = tried(limit(0.0), 60, 41)
+    named = float(str(limit(0.0).missed(files)).split("reached is ")[1].split(". ")[0])
+    assert any(limit(named).judged(file).meets for file in files)
+
+
+def test_a_start_that_is_far_off_is_left_behind() -> None:
+    """All that is tried meets the loss up to λ = 3 000, and the bracket starts at 1 with small steps."""
+    found = find_rate_weight(
+        lambda rate_weight: Try(rate_weight, bytes(int(1e6 / rate_weight)), rate_weight <= 3e3),
+        start=1.0, small_is_good=False, tries=7, growth=1.4,
+    )  # fmt: skip
+    assert 300 < found.rate_weight <= 3e3
+
+
+def test_what_met_the_target_is_found_among_losses_that_do_not_rise_steadily() -> None:
+    losses = {1.0: 0.1, 2.0: 0.9, 4.0: 0.2}  # at λ = 2 there is a bump
+
+    def attempt(rate_weight: float) -> Try:
+        nearest = min(losses, key=lambda known: abs(known - rate_weight))
+        return Try(rate_weight, bytes(int(1000 / rate_weight)), losses[nearest] < 0.5)
+
+    found = find_rate_weight(attempt, start=1.0, small_is_good=False, growth=2.0)
+    assert 1.0 <= found.rate_weight < 1.5

@@ -1,0 +1,140 @@
+import io
+import time
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+from synthetic_run import synthetic_run
+
+from evocompress.runs.display import Progress, RunDisplay, board, front_table
+from evocompress.runs.front import front
+from evocompress.runs.text_plot import braille_scatter, sparkline
+from evocompress.search.events import Ended, Finished, Submitted
+from evocompress.search.history import History
+from evocompress.search.search import Told
+
+
+def console(*, terminal: bool) -> tuple[Console, Callable[[], str]]:
+    text = io.StringIO()
+    made = Console(file=text, force_terminal=terminal, width=120, height=40, legacy_windows=False, _environ={})
+    return made, text.getvalue
+
+
+def play(display: RunDisplay, history: History, *, upto: int, tick: Callable[[], None]) -> None:
+    for number, outcome in enumerate(history.outcomes[:upto]):
+        display(Submitted(outcome.index, history.tasks[outcome.segment_id], 1))
+        tick()
+        line = history.told[number]
+        told = Told(
+            line["hypervolume_before"], line["hypervolume_after"], tuple(line["accepted"]), tuple(line["displaced"])
+        )
+        display(Finished(outcome.index, number, outcome, told, told.hypervolume_after, 0, 0, 0.0))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def tick(self) -> None:
+        self.now += 2.0
+
+
+def test_front_follows_the_events() -> None:
+    history, clock = synthetic_run(40), Clock()
+    display = RunDisplay(total=40, console=console(terminal=False)[0], clock=clock)
+    with display:
+        play(display, history, upto=40, tick=clock.tick)
+    assert [leaf.leaf_id for leaf in display.progress.front] == [leaf.leaf_id for leaf in history.archive]
+    assert display.progress.done == 40 and not display.progress.in_flight
+    assert display.progress.failed == sum(outcome.status != "ok" for outcome in history.outcomes) > 0
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    history, clock = synthetic_run(40), Clock()
+    made, written = console(terminal=False)
+    with RunDisplay(total=40, console=made, clock=clock, interval=10.0) as display:
+        play(display, history, upto=40, tick=clock.tick)
+        display.message("[bold]written as it is[/bold] " + "x" * 200)
+        display(Ended("interrupted", 40, 0.5, 3))
+    lines = written().splitlines()
+    assert "\x1b" not in written()
+    progress = [line for line in lines if line.startswith("segments ")]
+    # One line at the first result, then every 10 s of 80 s, and one at the end.
+    assert 8 <= len(progress) <= 10
+    assert progress[-1].startswith("segments 40/40, hypervolume ") and "left" not in progress[-1]
+    assert "0:28 left" in "".join(progress)
+    assert sum("diverged: loss is nan after epoch 1" in line for line in lines) == 3
+    assert "[bold]written as it is[/bold] " + "x" * 200 in lines
+    assert lines[-1] == "interrupted after 40 segments"
+
+
+def test_board_on_a_terminal() -> None:
+    history, clock = synthetic_run(40), Clock()
+    made, written = console(terminal=True)
+    with RunDisplay("digits", total=40, workers=2, console=made, clock=clock) as display:
+        play(display, history, upto=30, tick=clock.tick)
+        time.sleep(0.6)  # a few redraws by the live thread
+    text = written()
+    for part in ("digits", "30/40", "75 %", "hypervolume", "left 0:20", "workers 0/2", "2 failed", "on the front"):
+        assert part in text, part
+    assert "\x1b[?25h" in text  # the cursor is back
+
+
+def test_board_shows_brackets_as_they_are() -> None:
+    made, written = console(terminal=False)
+    progress = Progress("run [red]x[/red]", None, None, began=0.0)
+    progress.events.append("failed: [/nothing] opened")
+    made.print(board(progress, 5.0))
+    assert "run [red]x[/red]" in written() and "[/nothing] opened" in written()
+
+
+def test_time_left_follows_the_pace() -> None:
+    progress = Progress("", 100, 2, began=0.0)
+    assert progress.seconds_left(0.0) is None
+    progress.done = 40
+    progress.finishes.extend([1000.0 + 3.0 * number for number in range(20)])
+    assert progress.seconds_left(1057.0) == pytest.approx(180.0)
+    assert progress.seconds_left(1060.0) == pytest.approx(177.0)
+    progress.done = 100
+    assert progress.seconds_left(1060.0) is None
+
+
+def test_resumed_display_begins_with_the_archive() -> None:
+    history, clock = synthetic_run(20), Clock()
+    display = RunDisplay(total=40, front=history.archive, console=console(terminal=False)[0], clock=clock)
+    outcome = history.outcomes[-1]
+    display(Finished(outcome.index, 19, outcome, Told(0.5, 0.5), 0.5, 0, 0, 0.0))
+    assert list(display.progress.front) == history.archive
+
+
+def test_front_table_has_a_row_per_point() -> None:
+    points = front(synthetic_run(80))
+    made, written = console(terminal=False)
+    made.print(front_table(points, title="run [1]"))
+    text = written()
+    assert text.startswith("run [1]")
+    for point in points:
+        assert point.leaf_id in text and f" {point.nbytes} " in text and f"{100 * point.accuracy:.2f} %" in text
+    assert text.count("*") == 1 and "validation" in text
+    narrow = Console(file=io.StringIO(), width=72)
+    with narrow.capture() as capture:
+        narrow.print(front_table(points))
+    assert len(capture.get().splitlines()) == len(points) + 1  # nothing wraps
+    assert all(f"{100 * point.accuracy:.2f} %" in capture.get() for point in points)
+    unaudited = front(synthetic_run(20, audited=False))
+    made, written = console(terminal=False)
+    made.print(front_table(unaudited))
+    made.print(front_table([]))
+    assert "accuracy (validation)" in written()
+
+
+def test_sparkline_and_scatter() -> None:
+    assert sparkline([]) == "" and sparkline([3.0, 3.0]) == "▁▁"
+    assert len(sparkline(list(range(1000)), 30)) == 30
+    rows = braille_scatter([(x, x) for x in range(50)], 10, 5)
+    assert len(rows) == 5 and {len(row) for row in rows} == {10}
+    assert rows[0].strip() and rows[0].startswith(" ") and rows[-1].endswith(" ")
+    assert braille_scatter([], 3, 2) == ["   ", "   "]

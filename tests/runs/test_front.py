@@ -1,0 +1,167 @@
+import dataclasses
+import math
+
+import moocore
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic_run import START, synthetic_run
+
+from evocompress.errors import ConfigError, EvocompressError
+from evocompress.runs.comparison import attainment, bd_rate, steps
+from evocompress.runs.front import (
+    FrontPoint,
+    audits,
+    best_under,
+    front,
+    hypervolume_curve,
+    knee,
+    reference,
+    smallest_above,
+    wilson_interval,
+)
+
+FRONTS = st.lists(
+    st.tuples(st.integers(100, 4000), st.integers(0, 1000).map(lambda n: n / 1000)), min_size=1, max_size=8
+)
+
+
+def point(nbytes: int, accuracy: float) -> FrontPoint:
+    history = synthetic_run(1, 1)
+    return dataclasses.replace(front(history)[0], nbytes=nbytes, accuracy=accuracy)
+
+
+def test_front_is_ranked_by_audited_accuracy() -> None:
+    history = synthetic_run(120)
+    found, points = audits(history), front(history)
+    assert len(points) >= 5
+    assert all(item.audited and item.accuracy == found[item.leaf_id]["accuracy"] for item in points)
+    for item in points:
+        assert not any(
+            audit["nbytes"] <= item.nbytes and audit["accuracy"] > item.accuracy for audit in found.values()
+        ), item
+    kept = {item.leaf_id for item in points}
+    for leaf_id, audit in found.items():
+        covered = any(item.nbytes <= audit["nbytes"] and item.accuracy >= audit["accuracy"] for item in points)
+        assert leaf_id in kept or covered
+
+
+def test_front_without_audit_is_the_archive_and_says_so() -> None:
+    history = synthetic_run(60, audited=False)
+    points = front(history)
+    assert [item.leaf_id for item in points] == [leaf.leaf_id for leaf in history.archive]
+    assert not any(item.audited for item in points)
+    assert all(item.accuracy == item.validation_accuracy for item in points)
+    with pytest.raises(EvocompressError, match="audited=True"):
+        front(history, audited=True)
+
+
+def test_audited_leaf_that_left_the_archive_is_not_on_the_front() -> None:
+    history = synthetic_run(60)
+    gone = history.archive.pop(0)
+    assert gone.leaf_id in audits(history)
+    assert gone.leaf_id not in {item.leaf_id for item in front(history)}
+
+
+def test_front_points_carry_the_record() -> None:
+    history = synthetic_run(60)
+    for item in front(history):
+        leaf = history.leaves[item.leaf_id]
+        assert item.ratio == pytest.approx(leaf.measurements["float32_bytes"] / leaf.nbytes)
+        assert item.segment_id == history.segment_of[leaf.leaf_id]
+        assert item.low < item.accuracy < item.high
+        assert item.file == f"{leaf.nbytes:06d}B_{item.accuracy:.4f}.evc"
+        assert item.total == 360 and item.correct == round(360 * item.accuracy)
+
+
+def test_empty_run_has_empty_answers() -> None:
+    history = synthetic_run(0, reference=False)
+    assert front(history) == [] and hypervolume_curve(history) == [] and reference(history) is None
+    assert best_under([], 100) is None and smallest_above([], 0.5) is None and knee([]) is None
+
+
+def test_best_under_and_smallest_above() -> None:
+    points = front(synthetic_run(120))
+    for item in points:
+        assert best_under(points, item.nbytes) == item
+        assert smallest_above(points, item.accuracy) == item
+    assert best_under(points, points[0].nbytes - 1) is None
+    assert best_under(points, 10**9) == points[-1]
+    assert smallest_above(points, points[-1].accuracy + 1e-6) is None
+
+
+def test_knee_is_the_farthest_above_the_chord() -> None:
+    points = [point(1000, 0.5), point(2000, 0.9), point(4000, 0.95), point(8000, 1.0)]
+    assert knee(points) == points[1]
+    assert knee(points[::-1]) == points[1]
+    assert knee(points[:2]) is None
+    # Straight in log2 bytes, and bent the wrong way: no knee.
+    assert knee([point(1000, 0.5), point(2000, 0.6), point(4000, 0.7)]) is None
+    assert knee([point(1000, 0.5), point(2000, 0.51), point(4000, 0.7)]) is None
+
+
+def test_hypervolume_curve_leaves_pauses_out() -> None:
+    history = synthetic_run(10, reference=False, audited=False)
+    curve = hypervolume_curve(history)
+    assert [item.seconds for item in curve] == [2.0 * n for n in range(1, 11)]
+    assert [item.hypervolume for item in curve] == [told["hypervolume_after"] for told in history.told]
+    history.records.append({"seq": 0, "type": "resumed", "time": START + 1000.0})
+    history.finished_at[5:] = [time + 990.0 for time in history.finished_at[5:]]
+    # Five results by second 10, the resume at 1000, then five more, the first at 1002.
+    assert [item.seconds for item in hypervolume_curve(history)] == [2.0 * n for n in range(1, 11)]
+
+
+@given(st.integers(1, 5000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+@settings(max_examples=60, deadline=None)
+def test_wilson_interval_matches_the_closed_form(counts: tuple[int, int]) -> None:
+    correct, total = counts
+    z, p = 1.959963984540054, correct / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    low, high = wilson_interval(correct, total)
+    assert low == pytest.approx(centre - half, abs=1e-9) and high == pytest.approx(centre + half, abs=1e-9)
+
+
+def test_bd_rate_of_a_scaled_front_is_the_scale() -> None:
+    base = [(1000, 0.5), (1800, 0.8), (4000, 0.9), (9000, 0.95)]
+    assert bd_rate(base, base) == pytest.approx(0.0, abs=1e-9)
+    assert bd_rate(base, [(round(0.7 * size), accuracy) for size, accuracy in base]) == pytest.approx(-30.0, abs=0.05)
+    doubled = [(2 * size, accuracy) for size, accuracy in base]
+    assert bd_rate(base, doubled) == pytest.approx(100.0)
+    assert bd_rate(doubled, base) == pytest.approx(-50.0)
+
+
+def test_bd_rate_counts_the_common_range_only() -> None:
+    base = [(1000, 0.5), (2000, 0.7), (4000, 0.9)]
+    assert bd_rate(base, [(500, 0.5), (1000, 0.7)]) == pytest.approx(-50.0)
+    # A dominated point changes nothing.
+    assert bd_rate(base, [(500, 0.5), (900, 0.4), (1000, 0.7)]) == pytest.approx(-50.0)
+
+
+def test_bd_rate_refuses_what_cannot_be_compared() -> None:
+    with pytest.raises(EvocompressError, match="no accuracy range in common"):
+        bd_rate([(1, 0.1), (2, 0.2)], [(1, 0.3), (2, 0.4)])
+    with pytest.raises(EvocompressError, match="test has 1 non-dominated"):
+        bd_rate([(1, 0.1), (2, 0.2)], [(1, 0.3), (2, 0.2)])
+
+
+@given(st.lists(FRONTS, min_size=1, max_size=5), st.integers(1, 5))
+@settings(max_examples=80, deadline=None)
+def test_attainment_agrees_with_moocore(fronts: list[list[tuple[int, float]]], rank: int) -> None:
+    level = min(rank, len(fronts)) / len(fronts)
+    rows = np.array([(size, -accuracy) for run in fronts for size, accuracy in run], dtype=float)
+    sets = np.repeat(np.arange(1, len(fronts) + 1), [len(run) for run in fronts])
+    surface = moocore.eaf(rows, sets=sets, percentiles=[100 * level])
+    expected = sorted((float(size), -float(error)) for size, error, _ in surface)
+    assert np.array(attainment(fronts, level)) == pytest.approx(np.array(expected))
+
+
+def test_attainment_of_runs() -> None:
+    fronts = [steps(front(synthetic_run(80, seed=seed))) for seed in range(3)]
+    best, median, worst = (attainment(fronts, level) for level in (0.01, 0.5, 1.0))
+    assert best[0][0] <= median[0][0] <= worst[0][0]
+    assert best[-1][1] >= median[-1][1] >= worst[-1][1]
+    assert attainment([], 0.5) == []
+    with pytest.raises(ConfigError, match=r"level=0\.0"):
+        attainment(fronts, 0.0)

@@ -1,0 +1,283 @@
+"""The report in a real browser, and what its text must and must not hold."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver import ActionChains
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from synthetic_run import synthetic_run
+
+from evocompress.runs.front import front, reference
+from evocompress.runs.report import render_report, write_report
+from evocompress.runs.report.page import script_json
+from evocompress.runs.report.payload import payload
+from evocompress.search.history import History
+
+HOSTILE = (
+    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}<b>&amp;\u2028$x$"
+    '<a href="javascript:window.hacked=1">'
+)
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+    "--window-size=1400,1100",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        yield chrome
+    finally:
+        chrome.quit()
+
+
+class Page:
+    """A report that has been opened, and what the browser noted while it was."""
+
+    def __init__(self, browser: webdriver.Chrome, folder: Path, history: History) -> None:
+        self.browser, self.history = browser, history
+        path = folder / "report.html"
+        write_report(history, path)
+        browser.get("data:,")
+        browser.get_log("browser")
+        browser.get_log("performance")
+        browser.get(path.as_uri())
+
+    def errors(self) -> list[str]:
+        return [line["message"] for line in self.browser.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        lines = self.browser.get_log("performance")
+        messages = [json.loads(line["message"])["message"] for line in lines]
+        sent = [message for message in messages if message["method"] == "Network.requestWillBeSent"]
+        return [message["params"]["request"]["url"] for message in sent]
+
+    def run(self, script: str, *values: Any) -> Any:
+        return self.browser.execute_script(script, *values)
+
+    def traces(self) -> dict[str, dict[str, Any]]:
+        script = (
+            "return document.getElementById('plot-front').data.map(t => "
+            "({name: t.name, x: [...t.x], y: [...t.y], customdata: [...(t.customdata || [])], error: t.error_y}))"
+        )
+        return {trace["name"]: trace for trace in self.run(script)}
+
+    def text(self, element: str) -> str:
+        return str(self.run("return document.getElementById(arguments[0]).innerText", element))
+
+    def move_to(self, leaf_id: str) -> ActionChains:
+        """The pointer on a point of the front, by the plot's own axes."""
+        place = self.run(
+            """
+            const plot = document.getElementById("plot-front"), {xaxis, yaxis} = plot._fullLayout;
+            plot.scrollIntoView({block: "center"});
+            const ids = JSON.parse(document.getElementById("data").textContent).leaves.id;
+            const trace = plot.data[3], n = [...trace.customdata].findIndex(leaf => ids[leaf] === arguments[0]);
+            const box = plot.getBoundingClientRect();
+            return [box.left + xaxis._offset + xaxis.d2p(trace.x[n]), box.top + yaxis._offset + yaxis.d2p(trace.y[n])];
+            """,
+            leaf_id,
+        )
+        action = ActionChains(self.browser)
+        action.w3c_actions.pointer_action.move_to_location(round(place[0]), round(place[1]))
+        return action
+
+
+def lonely_point(history: History) -> str:
+    """The front point farthest from every other leaf, so that the pointer can mean only it."""
+    points = front(history)
+    audited = {point.leaf_id: point.accuracy for point in points}
+
+    def clearance(index: int) -> float:
+        own = points[index]
+        return min(
+            abs(leaf.nbytes / own.nbytes - 1) + 5 * abs(audited.get(leaf.leaf_id, leaf.accuracy) - own.accuracy)
+            for leaf in history.leaves.values()
+            if leaf.leaf_id != own.leaf_id
+        )
+
+    deep = [index for index, point in enumerate(points) if point.depth > 0]
+    return points[max(deep, key=clearance)].leaf_id
+
+
+def test_front_in_the_browser(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    history = synthetic_run(80)
+    page, points, line = Page(browser, tmp_path, history), front(history), reference(history)
+    traces = page.traces()
+    shown = traces["front (audited)"]
+    assert shown["x"] == [point.nbytes for point in points]
+    assert shown["y"] == pytest.approx([100 * point.accuracy for point in points], abs=1e-4)
+    assert shown["error"]["array"] == pytest.approx([100 * (p.high - p.accuracy) for p in points], abs=1e-3)
+    assert shown["error"]["arrayminus"] == pytest.approx([100 * (p.accuracy - p.low) for p in points], abs=1e-3)
+    assert len(traces["other files"]["x"]) == len(history.leaves) - len(points)
+    assert len(traces["knee"]["x"]) == 1
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#table-front tbody tr")) == len(points)
+    assert line is not None and f"{100 * line.accuracy:.2f} %" in page.text("tiles")
+    assert "loss is nan after epoch 1" in page.text("segments")
+    for plot in ("plot-layers", "plot-codecs", "plot-hypervolume"):
+        assert page.run("return document.getElementById(arguments[0]).data.length", plot) > 0
+    assert page.errors() == []
+
+
+def test_hover_shows_genome_and_bytes_per_layer(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    history = synthetic_run(80)
+    page, leaf_id = Page(browser, tmp_path, history), lonely_point(history)
+    assert not browser.find_element(By.ID, "tip").is_displayed()
+    page.move_to(leaf_id).perform()
+    tip, leaf = browser.find_element(By.ID, "tip"), history.leaves[leaf_id]
+    assert tip.is_displayed()
+    assert f"{leaf.nbytes:,} bytes".replace(",", "\u202f") in tip.text
+    for gene, value in leaf.genome.items():
+        assert gene in tip.text and (not isinstance(value, str) or value in tip.text)
+    for layer in leaf.measurements["layers"]:
+        assert layer["name"] in tip.text
+    biggest = max(leaf.measurements["layers"], key=lambda layer: layer["payload_bytes"])
+    assert f"{round(biggest['payload_bytes'] + biggest['side_bytes'])} B" in tip.text
+    ActionChains(browser).move_to_element(browser.find_element(By.TAG_NAME, "h1")).perform()
+    assert not tip.is_displayed()
+    assert page.errors() == []
+
+
+def test_click_shows_the_lineage(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    history = synthetic_run(80)
+    page, leaf_id = Page(browser, tmp_path, history), lonely_point(history)
+    page.move_to(leaf_id).click().perform()
+    line = history.lineage(leaf_id)
+    assert len(line) > 1
+    rows = browser.find_elements(By.CSS_SELECTOR, "#table-lineage tbody tr")
+    assert [row.find_element(By.TAG_NAME, "code").text for row in rows] == [leaf.leaf_id for leaf in line]
+    assert page.traces()["lineage"]["x"] == [leaf.nbytes for leaf in line]
+    layers = browser.find_elements(By.CSS_SELECTOR, "#table-layers tbody tr")
+    assert len(layers) == len(line[-1].measurements["layers"]) + 1  # and the header
+    assert page.errors() == []
+
+
+def test_questions_and_sorting(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    history = synthetic_run(80)
+    page, points = Page(browser, tmp_path, history), front(history)
+    middle = points[len(points) // 2]
+    browser.find_element(By.ID, "under").send_keys(f"{middle.nbytes / 1000} kB")
+    assert middle.file in page.text("answer")
+    browser.find_element(By.ID, "above").send_keys(f"{100 * points[0].accuracy:.4f}%")
+    assert points[0].file in page.text("answer")
+    box = browser.find_element(By.ID, "under")
+    box.clear()
+    box.send_keys("1 B")
+    assert page.text("answer").startswith("No file of the front of at most 1 B")
+    box.send_keys("anana")
+    assert box.get_attribute("aria-invalid") == "true"
+    files = (
+        "return [...document.querySelectorAll('#table-front tbody tr td:nth-child(2)')].map(cell => +cell.innerText)"
+    )
+    assert page.run(files) == [point.nbytes for point in points]
+    browser.find_element(By.CSS_SELECTOR, "#table-front th").click()
+    assert page.run(files) == [point.nbytes for point in reversed(points)]
+    browser.find_element(By.CSS_SELECTOR, "#table-front tbody tr").click()
+    assert page.text("lineage").startswith("Lineage of")
+    page.run("document.getElementById('by-seconds').scrollIntoView({block: 'center', behavior: 'instant'})")
+    browser.find_element(By.ID, "by-seconds").click()
+    assert page.run("return document.getElementById('plot-hypervolume').layout.xaxis.title.text") == "minutes"
+    assert page.errors() == []
+
+
+def test_hostile_texts_are_shown_and_not_run(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    history = synthetic_run(40, hostile=HOSTILE)
+    page = Page(browser, tmp_path, history)
+    page.move_to(lonely_point(history)).perform()
+    page.move_to(lonely_point(history)).click().perform()
+    assert "<img src=x onerror=" in page.text("lineage")
+    assert "window.hacked = 1" in browser.find_element(By.TAG_NAME, "h1").text
+    assert "onerror=" in page.text("segments") and "{{ 7 * 7 }}" in page.text("segments")
+    # plotly escapes and keeps names as text; nothing of ours became an element.
+    assert page.run("return document.querySelectorAll('img, a[href^=javascript]').length") == 0
+    assert page.run("return window.hacked === undefined") is True
+    assert page.errors() == []
+
+
+def test_page_asks_nothing_of_any_network(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, tmp_path, synthetic_run(30))
+    assert [url for url in page.requests() if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert page.errors() == []
+
+
+@pytest.mark.parametrize(("segments", "leaves"), [(0, 1), (1, 1), (1700, 3)])
+def test_any_number_of_leaves(browser: webdriver.Chrome, tmp_path: Path, segments: int, leaves: int) -> None:
+    history = synthetic_run(segments, leaves, audited=segments > 1, reference=segments > 1, failures=segments > 100)
+    page = Page(browser, tmp_path, history)
+    if segments:
+        assert sum(
+            len(page.traces()[name]["x"]) for name in page.traces() if name.startswith(("front", "other"))
+        ) == len(history.leaves)
+    else:
+        assert page.text("plot-front") == "No file yet."
+    assert page.errors() == []
+
+
+def test_policy_stops_foreign_scripts(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """The last test in the browser: what it provokes reaches the browser's log late, and twice."""
+    page = Page(browser, tmp_path, synthetic_run(5))
+    violated = browser.execute_async_script(
+        """
+        const done = arguments[0], late = document.createElement("script");
+        document.addEventListener("securitypolicyviolation", event => done(event.effectiveDirective));
+        late.textContent = "window.late = 1";
+        document.body.append(late);
+        """
+    )
+    assert violated == "script-src-elem"
+    assert page.run("return window.late === undefined") is True
+
+
+def test_large_run_is_thinned_but_keeps_front_and_ancestors() -> None:
+    history = synthetic_run(900)
+    whole, thin = payload(history), payload(history, max_leaves=200, max_layer_rows=700)
+    assert len(whole["leaves"]["id"]) == whole["leafCount"] == thin["leafCount"] == len(history.leaves)
+    kept = thin["leaves"]["id"]
+    assert 200 <= len(kept) < 600
+    needed = {leaf.leaf_id for point in front(history) for leaf in history.lineage(point.leaf_id)}
+    assert needed <= set(kept)
+    for place, parent in enumerate(thin["leaves"]["parent"]):
+        assert (kept[parent] if parent >= 0 else None) == history.parent_of(kept[place])
+    assert len(thin["layers"]["tables"]) == 100  # 700 rows, 7 layers each
+    assert all(thin["layers"]["tables"].get(point["leaf"]) for point in thin["front"])
+
+
+def test_genes_survive_the_columns() -> None:
+    history = synthetic_run(30)
+    made = payload(history)
+    for place, leaf_id in enumerate(made["leaves"]["id"]):
+        for name, value in history.leaves[leaf_id].genome.items():
+            column = made["genes"][name]
+            shown = column["values"][column["which"][place]]
+            assert type(shown) is type(value)
+            assert shown == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
+
+
+def test_size_of_the_page_grows_slowly() -> None:
+    empty, large = len(render_report(synthetic_run(0))), len(render_report(synthetic_run(1700)))
+    assert large - empty < 2_000_000
+
+
+def test_page_text_is_closed() -> None:
+    text = render_report(synthetic_run(20, hostile=HOSTILE))
+    assert len(re.findall(r"</script>", text)) == 3 == len(re.findall(r"<script[ >]", text))
+    assert "<img src=x" not in text
+    assert json.loads(script_json({"x": HOSTILE})) == {"x": HOSTILE}
+    assert render_report(synthetic_run(20)) == render_report(synthetic_run(20))
