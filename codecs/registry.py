@@ -148,7 +148,7 @@ def stage_type(name: str) -> type[Any]:
 
 def _check_private(name: str, kind: Any) -> None:
     where = f"The stage {name!r} ({getattr(kind, '__module__', '?')}:{getattr(kind, '__qualname__', kind)})"
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and _has_all(kind)):
+    if not _is_stage(kind):
         raise CodecError(
             f"{where} is no stage: write a frozen dataclass with id, number, terminal, encode, layout and decode."
         )
@@ -163,8 +163,9 @@ def _check_private(name: str, kind: Any) -> None:
         )
 
 
-def _has_all(kind: type[Any]) -> bool:
-    return all(hasattr(kind, name) for name in ("id", "number", "terminal", "encode", "layout", "decode"))
+def _is_stage(kind: Any) -> bool:
+    parts = ("id", "number", "terminal", "encode", "layout", "decode")
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind) and all(hasattr(kind, part) for part in parts)
 
 
 def stage_by_number(number: int) -> Stage | None:

@@ -265,11 +265,26 @@ REPORT_SECTIONS = Extensions(
     {"saccades": "evocompress.ideas.saccades.report_section:saccade_section"},
 )
 
-#: Functions (segment, storage, resources) that make an executor.
-EXECUTORS = Extensions("executor", "evocompress.executors", {})
+#: Functions (segment, storage, resources) that make an executor: `search.executors.MakeExecutor`.
+EXECUTORS = Extensions(
+    "executor",
+    "evocompress.executors",
+    {
+        "inline": "evocompress.search.executors:inline_executor",
+        "ray": "evocompress.search.executors:ray_executor",
+    },
+)
 
 #: `search.selection.Policy` objects.
-SELECTION = Extensions("selection", "evocompress.selection", {})
+SELECTION = Extensions(
+    "selection",
+    "evocompress.selection",
+    {
+        "dominance": "evocompress.search.selection:DOMINANCE",
+        "random": "evocompress.search.selection:RANDOM",
+        "scalar": "evocompress.search.selection:SCALAR",
+    },
+)
 
 #: Functions (app) that add a command to the command line.
 COMMANDS = Extensions(
