@@ -1,38 +1,40 @@
-"""All stages and all named codecs, each one row. A new codec is one file beside this one and one row here."""
+"""Registry of codecs: stages by name and by number, and named codecs; codecs parsed from text and written as text.
+
+A new stage is one file beside this one and a row in `evocompress/extensions.py`; those of installed packages come in
+by entry points.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from typing import Any
 
-from evocompress.codecs.codebook import Codebook
-from evocompress.codecs.codec import Codec, Stage
-from evocompress.codecs.coordinates import Coordinates
-from evocompress.codecs.dct import Dct
-from evocompress.codecs.deadzone import DeadZone
-from evocompress.codecs.denoise import Denoise
-from evocompress.codecs.linearconv import LinearConv
+from evocompress.codecs.codec import Codec, Stage, varint
 from evocompress.codecs.lossless import Lossless
-from evocompress.codecs.lowrank import LowRank
-from evocompress.codecs.symmetry import Symmetry
-from evocompress.codecs.threshold import Threshold
-from evocompress.codecs.trellis import Trellis
-from evocompress.codecs.wavelet import Wavelet
-from evocompress.errors import CodecError
+from evocompress.errors import CodecError, ConfigError
+from evocompress.extensions import STAGES
 
-__all__ = ["CODECS", "LOSSLESS", "STAGES", "codec_spec", "parse_codec", "stage_by_number"]
+__all__ = [
+    "CODECS",
+    "LOSSLESS",
+    "PRIVATE",
+    "PRIVATE_NAME",
+    "STAGES",
+    "codec_spec",
+    "installed_stage",
+    "parse_codec",
+    "stage_by_number",
+    "stage_header",
+    "stage_type",
+]
 
-#: Stages by id. Numbers in files are theirs for ever.
-STAGES: dict[str, type[Any]] = {
-    stage.id: stage
-    for stage in (
-        DeadZone, Codebook, Lossless, Trellis, Dct, Threshold, Wavelet, LowRank, LinearConv, Symmetry, Coordinates,
-        Denoise,
-    )
-}  # fmt: skip
-_BY_NUMBER = {stage.number: stage for stage in STAGES.values()}
+#: Numbers of stages that are not built in (FORMAT.md, section 2): in a file such a stage's name follows its number.
+PRIVATE = range(48, 64)
+#: What such a name may be.
+PRIVATE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: Named codecs: presets are nothing but compositions of stages.
 CODECS: dict[str, str] = {
@@ -82,7 +84,7 @@ def _stage(text: str) -> Stage:
         names, stages = ", ".join(sorted(CODECS)), ", ".join(sorted(STAGES))
         hint = nearest(name, sorted({*STAGES, *CODECS}))
         raise CodecError(f"There is no codec or stage {name!r}; codecs are {names}; stages are {stages}.{hint}")
-    kind, parameters = STAGES[name], dict[str, int | float | str]()
+    kind, parameters = stage_type(name), dict[str, int | float | str]()
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     for item in filter(None, (match["parameters"] or "").split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -125,10 +127,83 @@ def codec_spec(codec: Codec) -> str:
     return "+".join(parts)
 
 
+@functools.cache
+def _built_in() -> dict[int, type[Any]]:
+    return {STAGES[name].number: STAGES[name] for name in STAGES.builtin}
+
+
+def stage_type(name: str) -> type[Any]:
+    """The class of the built-in stage of this name, or of an installed package's.
+
+    Raises:
+        KeyError: There is none.
+        CodecError: A package's stage breaks a rule: its number, its name, or what it has.
+        ConfigError: A package's stage cannot be imported.
+    """
+    kind: type[Any] = STAGES[name]
+    if name not in STAGES.builtin:
+        _check_private(name, kind)
+    return kind
+
+
+def _check_private(name: str, kind: Any) -> None:
+    where = f"The stage {name!r} ({getattr(kind, '__module__', '?')}:{getattr(kind, '__qualname__', kind)})"
+    if not _is_stage(kind):
+        raise CodecError(
+            f"{where} is no stage: write a frozen dataclass with id, number, terminal, encode, layout and decode."
+        )
+    if kind.id != name or PRIVATE_NAME.fullmatch(name) is None:
+        raise CodecError(
+            f"{where} has id {kind.id!r}; it must be the name of its entry point, up to 64 letters, digits, _ and -."
+        )
+    if type(kind.number) is not int or kind.number not in PRIVATE:
+        raise CodecError(
+            f"{where} has number {kind.number!r}; a package's stages have one of {PRIVATE[0]} to {PRIVATE[-1]}, "
+            "any, as their names stand beside it in files."
+        )
+
+
+def _is_stage(kind: Any) -> bool:
+    parts = ("id", "number", "terminal", "encode", "layout", "decode")
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind) and all(hasattr(kind, part) for part in parts)
+
+
 def stage_by_number(number: int) -> Stage | None:
-    """A stage as a decoder needs it (its parameters are in the side information), or None for an unknown number."""
-    kind = _BY_NUMBER.get(number)
+    """A built-in stage as a decoder needs it (parameters are in the side information), None for an unknown number."""
+    kind = _built_in().get(number)
     return None if kind is None else kind()
+
+
+def installed_stage(number: int, name: str) -> Stage | None:
+    """The stage of an installed package that a file names, None where no package adds one of this name and number.
+
+    Raises:
+        CodecError: The package's stage breaks a rule, or cannot be imported.
+    """
+    try:
+        kind = stage_type(name) if name in STAGES and name not in STAGES.builtin else None
+    except ConfigError as error:
+        raise CodecError(str(error)) from error
+    return kind() if kind is not None and kind.number == number else None
+
+
+def stage_header(stage: Stage) -> bytes:
+    """How a file names a stage: its number, and for a package's stage its name and a zero byte.
+
+    Raises:
+        CodecError: The stage is neither built in nor added by an installed package, so that nobody could read it.
+
+    >>> stage_header(LOSSLESS.stages[0])
+    b'\\x06'
+    """
+    if type(stage) is _built_in().get(stage.number):
+        return varint(stage.number)
+    if stage.id not in STAGES or stage_type(stage.id) is not type(stage):
+        raise CodecError(
+            f"Stage {stage.id!r} of number {stage.number} ({type(stage).__module__}) cannot be written: no file with "
+            "it could be read. Add it to the entry points evocompress.codecs of an installed package."
+        )
+    return varint(stage.number) + stage.id.encode("ascii") + b"\0"
 
 
 LOSSLESS = Codec((Lossless(),))

@@ -10,9 +10,17 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from evocompress.codecs.codec import Codec, Layout, Shape, SideReader, varint
+from evocompress.codecs.codec import Codec, Layout, Shape, SideReader, Stage, varint
 from evocompress.codecs.dtypes import DTYPES, dtype_named
-from evocompress.codecs.registry import LOSSLESS, stage_by_number
+from evocompress.codecs.registry import (
+    LOSSLESS,
+    PRIVATE,
+    PRIVATE_NAME,
+    STAGES,
+    installed_stage,
+    stage_by_number,
+    stage_header,
+)
 from evocompress.errors import CodecError, FormatError
 
 __all__ = [
@@ -129,27 +137,26 @@ def write_table(rows: Sequence[Row], version: int, *, names: bool = True) -> byt
 
     Without names, or with tied tensors, the version must be 3.
     """
-    own = [row for row in rows if row.source is None]
-    chains = list(dict.fromkeys(_numbers(row.codec) for row in own))
-    parts = [varint(len(rows)), varint(len(chains))]
-    parts += [varint(len(chain)) + b"".join(map(varint, chain)) for chain in chains]
+    untied = [row for row in rows if row.source is None]
+    chains = list(dict.fromkeys(_chain(row.codec) for row in untied))
+    parts = [varint(len(rows)), varint(len(chains)), *chains]
     parts += [varint(int(names))] if version > 2 else []
     parts += [encoded_name(row.name) + b"\0" for row in rows] if names else [varint(fingerprint(r.name for r in rows))]
     parts += [_ties(rows)] if version > 2 else []
-    parts += [varint(DTYPES.index(row.dtype)) for row in own]
+    parts += [varint(DTYPES.index(row.dtype)) for row in untied]
     first = 0  # of the tensor before: a bias is as long as its weight, so a difference deflates better
-    for shape in (row.shape for row in own):
+    for shape in (row.shape for row in untied):
         lengths = (shape[0] - first, *shape[1:]) if shape else ()
         parts.append(varint(len(shape)) + b"".join(map(varint, lengths)))
         first = shape[0] if shape else first
     places = {chain: place for place, chain in enumerate(chains)}
-    parts += [varint(places[_numbers(row.codec)]) for row in own]
-    parts += [row.side for row in own]
+    parts += [varint(places[_chain(row.codec)]) for row in untied]
+    parts += [row.side for row in untied]
     return b"".join(parts)
 
 
-def _numbers(codec: Codec) -> tuple[int, ...]:
-    return tuple(stage.number for stage in codec.stages)
+def _chain(codec: Codec) -> bytes:
+    return varint(len(codec.stages)) + b"".join(map(stage_header, codec.stages))
 
 
 def _ties(rows: Sequence[Row]) -> bytes:
@@ -163,6 +170,10 @@ def _ties(rows: Sequence[Row]) -> bytes:
 
 
 class _TableReader(SideReader):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._private: dict[tuple[int, str], Stage | _Missing] = {}
+
     def name(self) -> str:
         end = self._data.find(b"\0", self.position, self.position + _MAX_NAME + 1)
         if end < 0:
@@ -202,54 +213,130 @@ class _TableReader(SideReader):
         """What was read from a position on."""
         return self._data[start : self.position]
 
-    def chain(self) -> Codec:
-        numbers = [self.integer(0, 1 << 16) for _ in range(self.integer(1, _MAX_STAGES))]
-        stages = [stage_by_number(number) for number in numbers]
-        if None in stages:
-            raise FormatError(
-                f"The file uses codec stage {numbers[stages.index(None)]}, which this version does not know: "
-                "it was written by a newer one, or is damaged."
-            )
+    def chain(self) -> Codec | _Missing:
+        """A codec, or the first of its stages that this machine does not have."""
+        stages = [self.stage() for _ in range(self.integer(1, _MAX_STAGES))]
+        missing = next((stage for stage in stages if isinstance(stage, _Missing)), None)
+        if missing is not None:
+            return missing
         try:
-            return Codec(tuple(stage for stage in stages if stage is not None))
+            return Codec(tuple(stage for stage in stages if not isinstance(stage, _Missing)))
         except CodecError as error:
             raise FormatError(f"The file names a chain of stages that cannot be: {error}") from error
+
+    def stage(self) -> Stage | _Missing:
+        """The next stage of a chain."""
+        number = self.integer(0, 1 << 16)
+        if number not in PRIVATE:
+            return stage_by_number(number) or _Missing(number)
+        start, end = self.position, self._data.find(b"\0", self.position, self.position + _MAX_NAME + 1)
+        name = self._data[start : max(start, end)].decode("ascii", "replace")
+        if PRIVATE_NAME.fullmatch(name) is None:
+            raise FormatError(f"Stage {number}, which is for private use, has no valid name: the file is damaged.")
+        self.position = end + 1
+        if (number, name) not in self._private:
+            self._private[number, name] = _private_stage(number, name)
+        return self._private[number, name]
+
+
+def _private_stage(number: int, name: str) -> Stage | _Missing:
+    try:
+        return installed_stage(number, name) or _Missing(number, name)
+    except CodecError as error:
+        return _Missing(number, name, str(error))
+
+
+class _Missing(NamedTuple):
+    """A stage that a file needs and this machine does not have; `failure` is why an installed one cannot be used."""
+
+    number: int
+    name: str = ""
+    failure: str = ""
+
+    def error(self, tensor: str | None) -> FormatError:
+        """What to tell whoever reads the file."""
+        what = "The file" if tensor is None else f"Tensor {tensor!r}"
+        if not self.name:
+            return FormatError(
+                f"{what} needs codec stage {self.number}, which this version does not know: it was written by a newer "
+                "one, or is damaged."
+            )
+        stage = f"{what} needs codec stage {self.name!r} (number {self.number}, of the range for private use)"
+        if self.failure:
+            return FormatError(f"{stage}, which cannot be used here: {self.failure}")
+        if self.name in STAGES:
+            return FormatError(
+                f"{stage}. The stage of this name that is installed has another number: install the version of its "
+                "package with which the file was written."
+            )
+        return FormatError(
+            f"{stage}. It was written with a stage of somebody's package: install the package that adds it."
+        )
 
 
 def read_table(table: bytes, version: int, limit: int) -> tuple[tuple[Entry, ...], int | None]:
     """The tensors of an inflated table that may hold `limit` weights, and the `fingerprint` of names that it lacks.
 
     Raises:
-        FormatError: The table breaks a rule of the format.
+        FormatError: The table breaks a rule of the format, or needs a stage that is not installed.
     """
     reader = _TableReader(table)
     count = reader.integer(0, MAX_TENSORS)
     chains = [reader.chain() for _ in range(reader.integer(0, count))]
+    missing = next((chain for chain in chains if isinstance(chain, _Missing)), None)
+    try:
+        columns = _read_columns(reader, version, count, len(chains))
+    except FormatError as error:
+        # Behind an unknown stage the table may go on in a way that is unknown too.
+        raise error if missing is None else missing.error(None) from error
+    for name, place in zip(columns.untied, columns.chains, strict=True):
+        chain = chains[place]
+        if isinstance(chain, _Missing):
+            raise chain.error(name)
+    if missing is not None:
+        raise missing.error(None)
+    codecs = [chain for chain in chains if not isinstance(chain, _Missing)]
+    untied = iter(_read_sides(reader, columns, codecs, limit))
+    entries: list[Entry] = []
+    for place, name in enumerate(columns.names):
+        source = columns.ties.get(place)
+        tied = None if source is None else entries[source]._replace(name=name, side=b"", planes=(), source=source)
+        entries.append(tied or next(untied))
+    _check_loads(entries, limit)
+    reader.finish()
+    return tuple(entries), columns.lost
+
+
+class _Columns(NamedTuple):
+    """Columns 3 to 6; `untied` has the names of the tensors that are not tied, and the last three are of these."""
+
+    names: list[str]
+    lost: int | None
+    ties: dict[int, int]
+    untied: list[str]
+    dtypes: list[str]
+    shapes: list[Shape]
+    chains: list[int]
+
+
+def _read_columns(reader: _TableReader, version: int, count: int, chains: int) -> _Columns:
     named = version < 3 or reader.integer(0, 1) == 1
     lost = None if named else reader.integer(0, (1 << 20) - 1)
     names = [reader.name() if named else str(place) for place in range(count)]
     if len(set(names)) != len(names):
         raise FormatError("Two tensors have the same name: the file is damaged.")
     ties = reader.ties(count) if version > 2 else {}
-    own = [name for place, name in enumerate(names) if place not in ties]
-    found = iter(_read_own(reader, own, chains, limit))
-    entries: list[Entry] = []
-    for place, name in enumerate(names):
-        source = ties.get(place)
-        tied = None if source is None else entries[source]._replace(name=name, side=b"", planes=(), source=source)
-        entries.append(tied or next(found))
-    _check_loads(entries, limit)
-    reader.finish()
-    return tuple(entries), lost
+    untied = [name for place, name in enumerate(names) if place not in ties]
+    dtypes = [DTYPES[reader.integer(0, len(DTYPES) - 1)] for _ in untied]
+    shapes = reader.shapes(len(untied))
+    return _Columns(names, lost, ties, untied, dtypes, shapes, [reader.integer(0, chains - 1) for _ in untied])
 
 
-def _read_own(reader: _TableReader, names: Sequence[str], chains: Sequence[Codec], limit: int) -> list[Entry]:
-    """The columns of the tensors that are not tied; stops before their planes are more than the limit allows."""
-    dtypes = [DTYPES[reader.integer(0, len(DTYPES) - 1)] for _ in names]
-    shapes = reader.shapes(len(names))
-    codecs = [chains[reader.integer(0, len(chains) - 1)] for _ in names]
+def _read_sides(reader: _TableReader, columns: _Columns, chains: Sequence[Codec], limit: int) -> list[Entry]:
+    """The tensors that are not tied; stops before their planes are more than the limit allows."""
     entries, total = [], 0
-    for name, dtype, shape, codec in zip(names, dtypes, shapes, codecs, strict=True):
+    for name, dtype, shape, place in zip(columns.untied, columns.dtypes, columns.shapes, columns.chains, strict=True):
+        codec = chains[place]
         if total + math.prod(shape) > limit:
             raise FormatError(f"Tensor {name!r} has more weights than its file may hold: damaged or hostile.")
         if dtype_named(dtype).kind not in "fV" and codec != LOSSLESS:

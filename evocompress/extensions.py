@@ -73,6 +73,11 @@ class Extensions(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self._builtin and _is_there(self._builtin[str(name)]) or name in self._added
 
+    @functools.cached_property
+    def builtin(self) -> tuple[str, ...]:
+        """The names of what is built in; packages are not looked at."""
+        return tuple(name for name, place in self._builtin.items() if _is_there(place))
+
     def find(self, name: str, *, error: type[EvocompressError] = ConfigError, hint: str = "") -> Any:
         """What has this name.
 
@@ -95,15 +100,15 @@ class Extensions(Mapping[str, Any]):
     @functools.cached_property
     def _added(self) -> dict[str, importlib.metadata.EntryPoint]:
         """The entry points of installed packages, by name; a built-in name is not theirs to take."""
-        found: dict[str, importlib.metadata.EntryPoint] = {}
+        points: dict[str, importlib.metadata.EntryPoint] = {}
         for point in importlib.metadata.entry_points(group=self.group):
-            if point.name in self._builtin or (point.name in found and found[point.name].value != point.value):
+            if point.name in self._builtin or (point.name in points and points[point.name].value != point.value):
                 raise ConfigError(
                     f"The package {_package(point)} adds the {self.kind} {point.name!r} ({point.value}), but there is "
                     "one of this name already; it must take another name, or be uninstalled."
                 )
-            found[point.name] = point
-        return found
+            points[point.name] = point
+        return points
 
     def _of_a_package(self, name: str) -> Any:
         if name not in self._added:
@@ -260,11 +265,26 @@ REPORT_SECTIONS = Extensions(
     {"saccades": "evocompress.ideas.saccades.report_section:saccade_section"},
 )
 
-#: Functions (segment, storage, resources) that make an executor.
-EXECUTORS = Extensions("executor", "evocompress.executors", {})
+#: Functions (segment, storage, resources) that make an executor: `search.executors.MakeExecutor`.
+EXECUTORS = Extensions(
+    "executor",
+    "evocompress.executors",
+    {
+        "inline": "evocompress.search.executors:inline_executor",
+        "ray": "evocompress.search.executors:ray_executor",
+    },
+)
 
 #: `search.selection.Policy` objects.
-SELECTION = Extensions("selection", "evocompress.selection", {})
+SELECTION = Extensions(
+    "selection",
+    "evocompress.selection",
+    {
+        "dominance": "evocompress.search.selection:DOMINANCE",
+        "random": "evocompress.search.selection:RANDOM",
+        "scalar": "evocompress.search.selection:SCALAR",
+    },
+)
 
 #: Functions (app) that add a command to the command line.
 COMMANDS = Extensions(

@@ -1,16 +1,31 @@
-"""One interface, three executors: in this process, simulated, on Ray. Only `ray_executor` imports Ray, on use."""
+"""Executors of a search's tasks: one interface, and the functions that make one, by name in `extensions.EXECUTORS`.
+
+Only `ray_executor` imports Ray, on use. `SimulatedExecutor` is for tests and has no name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias, TypeVar
 
+from evocompress.search.attempt import Segment
 from evocompress.search.inline import InlineExecutor
 from evocompress.search.ray_executor import RayExecutor
 from evocompress.search.records import Outcome, Task
 from evocompress.search.simulated import SimulatedExecutor
+from evocompress.search.storage import Storage
 
-__all__ = ["Executor", "InlineExecutor", "RayExecutor", "SimulatedExecutor"]
+__all__ = [
+    "Executor",
+    "ExecutorResources",
+    "InlineExecutor",
+    "MakeExecutor",
+    "RayExecutor",
+    "SimulatedExecutor",
+    "inline_executor",
+    "ray_executor",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,3 +67,49 @@ class Executor(Protocol):
     def close(self) -> None:
         """Cancel, and hand back what this executor holds."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutorResources:
+    """What an executor may use; it passes over what it has no use for.
+
+    Args:
+        workers: How many segments run at once; None for as many as fit.
+        cpus: CPUs that a segment takes.
+        gpus: GPUs that a segment takes, also parts of one; None for a share of one where there is any.
+        address: A cluster to join; None for one of its own.
+        env_vars: Environment variables of the workers, set before anything is imported there.
+    """
+
+    workers: int | None = None
+    cpus: float = 1.0
+    gpus: float | None = None
+    address: str | None = None
+    env_vars: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+MakeExecutor: TypeAlias = Callable[[Segment, Storage, ExecutorResources], Executor]
+"""What `extensions.EXECUTORS` holds: from a segment, where its files go, and what there is, to an executor."""
+
+
+def inline_executor(segment: Segment, storage: Storage, resources: ExecutorResources) -> Executor:
+    """One segment at a time, in this process."""
+    return InlineExecutor(segment, storage)
+
+
+def ray_executor(segment: Segment, storage: Storage, resources: ExecutorResources) -> Executor:
+    """Segments as Ray tasks, on a cluster or on this machine.
+
+    Raises:
+        ConfigError: Resources that no segment can have.
+        RunError: Ray is not installed, or there is no cluster, or it is too small.
+    """
+    return RayExecutor(
+        segment,
+        storage,
+        workers=resources.workers,
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        address=resources.address,
+        env_vars=resources.env_vars,
+    )

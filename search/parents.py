@@ -1,4 +1,4 @@
-"""Which leaf a segment goes on from: tournament, least-tried size bin of the front, or best under the byte budget."""
+"""Parent selection: by tournament, from the least-tried size bin of the front, or the best under the byte budget."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def choose_parent(
     population: Population, tries: Sequence[int], settings: SearchSettings, rng: np.random.Generator
 ) -> tuple[Member, ParentRule]:
     """A parent and the rule that chose it; the pool must not be empty. `tries` counts parents taken per size bin."""
-    if settings.selection == "random":
+    if not settings.policy.ranks:
         return population.pool.draw(rng), "random"
     in_bins = settings.size_bin_share
     in_budget = settings.budget_share if settings.byte_budget is not None else 0.0

@@ -1,4 +1,4 @@
-"""The bounded set that parents come from."""
+"""Pool of leaves: the bounded set that parents come from."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from evocompress.search.fitness import Fitness, Survivors, by_dominance, by_sum
+from evocompress.search.fitness import Fitness
 from evocompress.search.objectives import Member, Scale
 from evocompress.search.records import Leaf
-from evocompress.search.settings import SearchSettings, Selection
+from evocompress.search.settings import SearchSettings
 
 __all__ = ["Pool"]
 
-_RULES: dict[Selection, Survivors] = {"dominance": by_dominance, "scalar": by_sum}
-
 
 class Pool:
-    """At most `pool_size` members, or all there ever were where selection is "random" (which ranks nothing)."""
+    """At most `pool_size` members, or all there ever were where the selection policy ranks nothing."""
 
     def __init__(self, settings: SearchSettings) -> None:
         self._settings = settings
-        self._rule = _RULES.get(settings.selection)
+        self._survivors = settings.policy.survivors
         self.members: list[Member] = []
         self._fitness: list[Fitness] = []
         self._ids: set[str] = set()
@@ -37,10 +35,10 @@ class Pool:
     def insert(self, members: Iterable[Member]) -> list[Member]:
         """Take all of `members` in, then drop the worst while there are too many; returns the dropped."""
         self.members.extend(members)
-        if self._rule is None:
+        if self._survivors is None:
             self._ids.update(member.leaf.leaf_id for member in self.members[len(self._ids) :])
             return []
-        kept = self._rule(self.members, self._settings.pool_size, self._settings.reference)
+        kept = self._survivors(self.members, self._settings.pool_size, self._settings.reference)
         dropped = [member for i, member in enumerate(self.members) if i not in kept]
         self._fitness = [kept[i] for i in range(len(self.members)) if i in kept]
         self.members = [member for i, member in enumerate(self.members) if i in kept]
@@ -48,9 +46,9 @@ class Pool:
         return dropped
 
     def draw(self, rng: np.random.Generator) -> Member:
-        """The best of a few random members, or any member where selection is "random"."""
+        """The best of a few random members, or any member where nothing is ranked."""
         n = len(self.members)
-        if self._rule is None:
+        if self._survivors is None:
             return self.members[int(rng.integers(n))]
         drawn = rng.integers(n, size=self._settings.tournament_size)
         return self.members[min((int(i) for i in drawn), key=lambda i: (self._fitness[i], self.members[i].key))]
@@ -58,12 +56,12 @@ class Pool:
     def neighbour(self, member: Member, rng: np.random.Generator) -> Member | None:
         """A member next to `member` in size, on either side; None where there is no other.
 
-        Where selection is "random" it is any other member: to sort all there ever were would cost more than it tells.
+        Where nothing is ranked it is any other member: to sort all there ever were would cost more than it tells.
         """
         others = [other for other in self.members if other.leaf.leaf_id != member.leaf.leaf_id]
         if not others:
             return None
-        if self._rule is None:
+        if self._survivors is None:
             return others[int(rng.integers(len(others)))]
         others.sort(key=lambda other: (other.x, other.key))
         at = bisect_left(others, (member.x, member.key), key=lambda other: (other.x, other.key))

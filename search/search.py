@@ -134,7 +134,7 @@ class Search:
         self._next = task.index + 1
         self._tasks[task.segment_id] = task
         self._held.update(parent.leaf_id for parent in task.parents)
-        if not task.parents or self.settings.selection != "dominance":
+        if not task.parents or not self.settings.policy.counts_tries:
             return
         member = self._population.find(task.parents[0].leaf_id)
         if member is not None:

@@ -1,101 +1,158 @@
-"""Every knob of the search, checked once. What a run was made with is fixed in its `run.json`."""
+"""Search settings: each once, with its type, default, rule and a sentence. `run.json` fixes what a run was made with.
+
+Whoever lets people set them (a configuration file) reads names, types and rules from here: `SETTINGS`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from evocompress.errors import ConfigError
+from evocompress.extensions import SELECTION
 
-__all__ = ["SearchSettings", "Selection"]
+if TYPE_CHECKING:
+    from evocompress.search.selection import Policy
 
-Selection: TypeAlias = Literal["dominance", "scalar", "random"]
+__all__ = ["SETTINGS", "SearchSettings", "Setting"]
 
-_SHARES = ("tournament_share", "size_bin_share", "budget_share", "continue_share", "mutate_share", "crossover_share")
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is known of a setting beside its type and default.
+
+    Args:
+        sentence: What it does.
+        low, high: The least and the largest value; None for no bound.
+        low_open, high_open: The bounds themselves are not allowed.
+        users: Whether people set it; the others follow from what they do set.
+        configured: Its default where people set it, if that is another one.
+        unit: "bytes" for sizes, which people may write as "16kB".
+        why: The reason for the rule, for its message.
+    """
+
+    sentence: str
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+    users: bool = True
+    configured: Any = None
+    unit: str = ""
+    why: str = ""
+
+    @property
+    def rule(self) -> str:
+        """What a value must be, in words.
+
+        >>> Setting("", low=0, high=1, low_open=True).rule
+        'above 0 and at most 1'
+        """
+        low = "" if self.low is None else f"{'above' if self.low_open else 'at least'} {self.low:g}"
+        high = "" if self.high is None else f"{'below' if self.high_open else 'at most'} {self.high:g}"
+        return " and ".join(filter(None, (low, high)))
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with a value (not None), in words; nothing if nothing is."""
+        if self.low is None and self.high is None:
+            return ""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return "must be a number"
+        above = self.low is None or (value > self.low if self.low_open else value >= self.low)
+        below = self.high is None or (value < self.high if self.high_open else value <= self.high)
+        if above and below and math.isfinite(value):
+            return ""
+        rule = self.rule if math.isfinite(value) else f"{self.rule} and finite"
+        return f"must be {rule}{f', as {self.why}' if self.why else ''}"
+
+
+def _setting(default: Any, sentence: str, **rule: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"setting": Setting(sentence, **rule)})
+
+
+def _count(default: int | None, sentence: str, **rule: Any) -> Any:
+    return _setting(default, sentence, low=1, **rule)
+
+
+def _share(default: float, sentence: str, **rule: Any) -> Any:
+    return _setting(default, sentence, low=0, **rule)
+
+
+def _open_share(default: float, sentence: str, **rule: Any) -> Any:
+    return _setting(default, sentence, low=0, high=1, low_open=True, **rule)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """Settings of one search; `ConfigError` names the one that breaks a rule.
+    """Settings of one search, described in `SETTINGS`; `ConfigError` names the one that breaks a rule.
 
-    `segments` and `minutes` bound the run (None: no bound). `probes` is the largest K, `probe_share` the share of a
-    segment that encode + decode + evaluate of all 1 + K recipes may take. `lag` is deterministic mode's L: decision i
-    sees results up to i - L; None until `resolve`. `bytes_range` and `error_range` scale the objectives to [0, 1] and
-    `reference` is the hypervolume's reference point on that scale. `selection`: "random" draws uniform parents from
-    everything ever produced, "scalar" ranks by the sum of the scaled objectives; both are there for comparison.
-    Shares are relative weights; `budget_share` counts only with a `byte_budget`, `size_bin_share` not with "random".
+    Shares are relative weights. `bytes_range` and `error_range` scale the objectives to [0, 1].
 
     >>> SearchSettings(deterministic=True).resolve(workers=3).lag
     6
+    >>> SETTINGS["pool_size"].sentence
+    'How many leaves parents come from, at most.'
     """
 
-    seed: int = 0
-    segments: int | None = None
-    minutes: float | None = None
-    initial: int = 16
-    pool_size: int = 32
-    probes: int = 4
-    probe_share: float = 0.2
-    deterministic: bool = False
-    lag: int | None = None
-    selection: Selection = "dominance"
-    byte_budget: int | None = None
-    bytes_range: tuple[float, float] = (256.0, 1048576.0)
-    error_range: tuple[float, float] = (0.0, 1.0)
-    reference: tuple[float, float] = (1.1, 1.1)
-    tournament_size: int = 2
-    size_bins: int = 8
-    tournament_share: float = 0.70
-    size_bin_share: float = 0.15
-    budget_share: float = 0.15
-    continue_share: float = 0.30
-    mutate_share: float = 0.60
-    crossover_share: float = 0.10
-    mutation_rate: float = 0.3
-    mutation_sigma: float = 0.15
+    seed: int = _setting(0, "What every draw follows from.", low=0, users=False)
+    segments: int | None = _count(None, "How many segments end the run; left out: no bound.", configured=200)
+    minutes: float | None = _setting(None, "How many minutes end the run; left out: no bound.", low=0, low_open=True)
+    initial: int = _count(16, "How many segments start afresh, from genomes spread over the whole space.")
+    pool_size: int = _count(32, "How many leaves parents come from, at most.")
+    probes: int = _setting(4, "The most further recipes tried beside a segment's own; 0: none.", low=0)
+    probe_share: float = _open_share(
+        0.2, "The share of a segment's time that all its recipes together may take.", high_open=True
+    )
+    deterministic: bool = _setting(False, "Whether decisions depend neither on speed nor on faults.")
+    lag: int | None = _count(
+        None, "Deterministic: decision i sees results up to i - lag; left out: it follows from the workers."
+    )
+    selection: str = _setting("dominance", "How parents are selected: a name in `extensions.SELECTION`.")
+    byte_budget: int | None = _count(
+        None,
+        "A size under which some parents are the best, in bytes or as in 16kB; left out: no such parents.",
+        unit="bytes",
+    )
+    bytes_range: tuple[float, float] = _setting(
+        (256.0, 1048576.0), "The sizes that are 0 and 1 on the scale of the objectives.", users=False
+    )
+    error_range: tuple[float, float] = _setting(
+        (0.0, 1.0), "The errors that are 0 and 1 on the scale of the objectives.", configured=(0.0, 0.5)
+    )
+    reference: tuple[float, float] = _setting((1.1, 1.1), "The hypervolume's reference point, on that scale.")
+    tournament_size: int = _count(2, "Of how many random leaves of the pool the best becomes a parent.")
+    size_bins: int = _count(8, "Into how many bins the front is cut by size.")
+    tournament_share: float = _setting(
+        0.70,
+        "The share of parents by tournament.",
+        low=0,
+        low_open=True,
+        why="the other rules fall back on it",
+    )
+    size_bin_share: float = _share(0.15, "The share of parents from the front's least tried bin.")
+    budget_share: float = _share(0.15, "The share of parents that are the best under byte_budget.")
+    continue_share: float = _share(0.30, "The share of segments that go on with their parent's genome.")
+    mutate_share: float = _share(0.60, "The share of segments that change it.")
+    crossover_share: float = _share(0.10, "The share of segments that mix in a neighbour's recipe.")
+    mutation_rate: float = _open_share(0.3, "The probability with which a gene changes.")
+    mutation_sigma: float = _open_share(0.15, "How far it then moves, as a share of its range.")
 
     def __post_init__(self) -> None:
         for name in ("bytes_range", "error_range", "reference"):
             low, high = (float(value) for value in getattr(self, name))
             object.__setattr__(self, name, (low, high))
-        self._check_counts()
-        self._check_shares()
-        self._check_scale()
-
-    def _check_counts(self) -> None:
-        for name in ("initial", "pool_size", "tournament_size", "size_bins"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}; it must be at least 1")
-        for name in ("segments", "lag", "byte_budget"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}; it must be at least 1, or left out")
-        if self.seed < 0:
-            raise ConfigError(f"seed = {self.seed}; it must be 0 or more")
-        if self.probes < 0:
-            raise ConfigError(f"probes = {self.probes}; it must be 0 (off) or more")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ConfigError(f"minutes = {self.minutes}; it must be above 0, or left out")
-        if self.selection not in ("dominance", "scalar", "random"):
-            raise ConfigError(f"selection = {self.selection!r}; it must be 'dominance', 'scalar' or 'random'")
-
-    def _check_shares(self) -> None:
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} = {getattr(self, name)}; it must be 0 or more and finite")
-        if self.tournament_share <= 0:
-            raise ConfigError(
-                f"tournament_share = {self.tournament_share}; it must be above 0, the other rules fall back on it"
-            )
+        for name, setting in SETTINGS.items():
+            value = getattr(self, name)
+            optional = name in _OPTIONAL
+            if problem := "" if value is None and optional else setting.problem(value):
+                raise ConfigError(f"{name} = {value}; it {problem}{', or left out' if optional else ''}")
+        SELECTION.find(self.selection)
         if self.continue_share + self.mutate_share + self.crossover_share <= 0:
             raise ConfigError("continue_share, mutate_share and crossover_share are all 0; raise at least one")
-        if not 0 < self.probe_share < 1:
-            raise ConfigError(f"probe_share = {self.probe_share}; it must be between 0 and 1")
-        if not 0 < self.mutation_rate <= 1 or not 0 < self.mutation_sigma <= 1:
-            raise ConfigError(
-                f"mutation_rate = {self.mutation_rate}, mutation_sigma = {self.mutation_sigma}; both must be in (0, 1]"
-            )
+        self._check_scale()
 
     def _check_scale(self) -> None:
         for name, floor in (("bytes_range", 1.0), ("error_range", 0.0)):
@@ -104,6 +161,20 @@ class SearchSettings:
                 raise ConfigError(f"{name} = ({low}, {high}); give low < high, both finite, low at least {floor:g}")
         if not all(0 < value < math.inf for value in self.reference):
             raise ConfigError(f"reference = {self.reference}; both coordinates must be above 0 and finite")
+
+    @property
+    def policy(self) -> Policy:
+        """How parents are selected.
+
+        Raises:
+            ConfigError: No installed package adds this policy any more, or it is none.
+        """
+        from evocompress.search.selection import Policy
+
+        policy = SELECTION.find(self.selection)
+        if not isinstance(policy, Policy):
+            raise ConfigError(f"selection {self.selection!r} is a {type(policy).__name__}; it must be a Policy")
+        return policy
 
     def resolve(self, workers: int) -> SearchSettings:
         """These settings with `lag` filled in (2 * workers keeps 99 % of them busy), so that it can be fixed."""
@@ -117,10 +188,18 @@ class SearchSettings:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SearchSettings:
         """The inverse of `to_json`; an unknown key is an error."""
-        unknown = sorted(set(data) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ConfigError(f"search settings have unknown keys {unknown}")
+        for key in data:
+            if key not in SETTINGS:
+                near = difflib.get_close_matches(key, SETTINGS, n=1)
+                raise ConfigError(f"search settings have no {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
         return cls(**fields)
+
+
+#: What is known of each setting, by name.
+SETTINGS: Mapping[str, Setting] = {
+    field.name: field.metadata["setting"] for field in dataclasses.fields(SearchSettings)
+}
+_OPTIONAL = {field.name for field in dataclasses.fields(SearchSettings) if field.default is None}

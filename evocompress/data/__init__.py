@@ -1,31 +1,22 @@
-"""The data sets that are known by name. Another one is one file beside this and one row in `DATASETS`.
+"""Data sets by name, from `extensions.DATA_SETS` or a user's own code; their splits and where they lie.
 
-A row's loader takes (root, seed) and keyword-only options and returns `Splits`.
+A loader takes (root, seed) and keyword-only options and returns `Splits`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from evocompress.data.cifar10 import cifar10
-from evocompress.data.digits import digits
 from evocompress.data.examples import Augmentation, Examples, Splits
 from evocompress.data.location import data_root
-from evocompress.data.mnist import fashion_mnist, mnist
 from evocompress.data.user import as_splits
 from evocompress.errors import DataError, EvocompressError
-from evocompress.support.user_objects import check_options, is_reference, one_of, resolve
+from evocompress.extensions import DATA_SETS
+from evocompress.support.user_objects import check_options, is_reference, resolve
 
-__all__ = ["DATASETS", "Augmentation", "Examples", "Splits", "data_root", "load"]
-
-DATASETS: dict[str, Callable[..., Splits]] = {
-    "cifar10": cifar10,
-    "digits": digits,
-    "fashion_mnist": fashion_mnist,
-    "mnist": mnist,
-}
+__all__ = ["DATA_SETS", "Augmentation", "Examples", "Splits", "data_root", "load"]
 
 
 def load(
@@ -35,7 +26,7 @@ def load(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Splits:
-    """A data set's splits, fixed by `seed`: one of `DATASETS`, or a user's `package.module:loader`.
+    """A data set's splits, fixed by `seed`: one of `DATA_SETS`, or a user's `package.module:loader`.
 
     A user's loader is called as `loader(seed, **options)`; `as_splits` says what it may return. Raises DataError for an
     unknown name or option, a data set that is missing or damaged, and a loader that fails.
@@ -43,11 +34,10 @@ def load(
     options = dict(options or {})
     if is_reference(name):
         return as_splits(name, _call(name, seed, options))
-    if name not in DATASETS:
-        hint = "Data of your own is written 'package.module:loader'."
-        raise DataError(f"data set {name!r} is unknown. {one_of(DATASETS, name)} {hint}")
-    check_options(DATASETS[name], options, what=f"data set {name!r}", error=DataError)
-    return DATASETS[name](data_root(root), seed, **options)
+    loader = DATA_SETS.find(name, error=DataError, hint="Data of your own is written 'package.module:loader'.")
+    check_options(loader, options, what=f"data set {name!r}", error=DataError)
+    splits: Splits = loader(data_root(root), seed, **options)
+    return splits
 
 
 def _call(name: str, seed: int, options: Mapping[str, Any]) -> Any:

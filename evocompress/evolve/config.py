@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
 import functools
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Self, TypeAlias, Union, get_type_hints
 
 import pydantic
 
 from evocompress.codecs import parse_codec
 from evocompress.errors import CodecError, ConfigError
 from evocompress.evolve.layer_groups import GROUPS
+from evocompress.extensions import EXECUTORS, SELECTION
 from evocompress.protocols import GeneSpec
+from evocompress.search.settings import SETTINGS, SearchSettings
+from evocompress.support.quantities import parse_bytes
 from evocompress.training.genes import gene_specs
 
 __all__ = ["Config", "Genes", "Resources", "Search", "genes_model", "load_config", "override_values", "parse_config"]
 
 Positive: TypeAlias = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 NotNegative: TypeAlias = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
-Range: TypeAlias = tuple[NotNegative, NotNegative]
 PositiveRange: TypeAlias = tuple[Positive, Positive]
 
 
@@ -34,21 +37,72 @@ class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-class Search(_Section):
-    """How the population is searched; `segments` or `minutes` ends it (None: no bound)."""
+class _SearchBase(_Section):
+    """How the population is searched; `segments` or `minutes` ends it.
 
-    segments: pydantic.PositiveInt | None = 200
-    minutes: Positive | None = None
-    initial: pydantic.PositiveInt = 16
-    pool_size: pydantic.PositiveInt = 32
-    probes: pydantic.NonNegativeInt = 4
-    probe_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
-    deterministic: bool = False
-    lag: pydantic.PositiveInt | None = None
-    selection: Literal["dominance", "scalar", "random"] = "dominance"
-    byte_budget: str | pydantic.PositiveInt | None = None
+    The fields are those of `SearchSettings` that people set. `ratio_range`: how many times smaller than in float32 the
+    files are at the ends of the scale on which sizes are compared.
+    """
+
     ratio_range: PositiveRange = (4.0, 512.0)
-    error_range: Range = (0.0, 0.5)
+
+    @pydantic.field_validator("ratio_range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError("the first number must be below the second")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _together(self) -> Self:
+        self.settings(seed=0, float32_bytes=1 << 20)
+        return self
+
+    def settings(self, *, seed: int, float32_bytes: int) -> SearchSettings:
+        """What the search is told, for a network that takes so many bytes in float32."""
+        low, high = self.ratio_range
+        values = {name: getattr(self, name) for name, setting in SETTINGS.items() if setting.users}
+        for name, value in values.items():
+            values[name] = parse_bytes(value) if SETTINGS[name].unit == "bytes" and value is not None else value
+        bytes_range = (max(1.0, float32_bytes / high), max(2.0, float32_bytes / low))
+        return SearchSettings(seed=seed, bytes_range=bytes_range, **values)
+
+
+def _search_fields() -> dict[str, Any]:
+    """Pydantic's fields for the settings that people set: type, rule, default and sentence come from the settings."""
+    kinds = get_type_hints(SearchSettings)
+    defaults = {field.name: field.default for field in dataclasses.fields(SearchSettings)}
+    fields: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        if setting.users:
+            kind: Any = (str | kinds[name]) if setting.unit == "bytes" else kinds[name]
+            default = defaults[name] if setting.configured is None else setting.configured
+            checked: Any = Annotated[kind, pydantic.AfterValidator(functools.partial(_checked, name))]
+            fields[name] = (checked, pydantic.Field(default, description=setting.sentence))
+    return fields
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A setting's value as it is; ValueError where it breaks its rule."""
+    number = parse_bytes(value) if SETTINGS[name].unit == "bytes" and value is not None else value
+    if problem := "" if number is None else SETTINGS[name].problem(number):
+        raise ValueError(problem)
+    if name == "selection":
+        SELECTION.find(value)
+    return value
+
+
+if TYPE_CHECKING:
+
+    class Search(_SearchBase):
+        """How the population is searched."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Search = pydantic.create_model(
+        "Search", __base__=_SearchBase, __module__=__name__, __doc__=_SearchBase.__doc__, **_search_fields()
+    )
 
 
 class Genes(_Section):
@@ -127,15 +181,21 @@ class Resources(_Section):
     """What a segment gets: CPUs and (fractions of) GPUs, and how many segments run at once (0: as many as fit).
 
     `gpus` "auto" is a quarter of a GPU where there is one, else none; 0 keeps to the CPUs.
-    `precision`: what networks are trained in; evaluation is in float32.
+    `precision`: what networks are trained in; evaluation is in float32. `executor`: a name in `extensions.EXECUTORS`.
     """
 
     cpus: Positive = 1.0
     gpus: NotNegative | Literal["auto"] = "auto"
     workers: pydantic.NonNegativeInt = 0
     threads: pydantic.PositiveInt = 1
-    executor: Literal["ray", "inline"] = "ray"
+    executor: str = "ray"
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @pydantic.field_validator("executor")
+    @classmethod
+    def _known_executor(cls, value: str) -> str:
+        EXECUTORS.find(value)
+        return value
 
 
 class Config(_Section):

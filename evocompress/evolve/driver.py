@@ -22,15 +22,16 @@ from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.weight_files import read_weights
 from evocompress.data.examples import SPLITS
-from evocompress.errors import ConfigError, DataError, RunError
+from evocompress.errors import DataError, RunError
 from evocompress.evolve.audit import AuditJob, ReferenceJob
 from evocompress.evolve.config import Config, override_values, parse_config
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
 from evocompress.evolve.segment import Experiment, Segment, load_weights
+from evocompress.extensions import EXECUTORS
 from evocompress.runs.display import RunDisplay
 from evocompress.runs.export import Export, export_run
-from evocompress.search.executors import Executor, InlineExecutor, RayExecutor
+from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
 from evocompress.search.history import read_history
 from evocompress.search.records import Leaf
 from evocompress.search.run import Run, open_run
@@ -139,47 +140,25 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
 
 
 def _settings(config: Config, float32_bytes: int) -> SearchSettings:
-    from evocompress.support.quantities import parse_bytes
-
-    search = config.search
-    low, high = search.ratio_range
-    if not low < high:
-        raise ConfigError(f"search.ratio_range = [{low}, {high}]: the first number must be below the second.")
-    shared = (
-        "segments",
-        "minutes",
-        "initial",
-        "pool_size",
-        "probes",
-        "probe_share",
-        "deterministic",
-        "selection",
-    )
-    return SearchSettings(
-        seed=config.seed,
-        **{name: getattr(search, name) for name in shared},
-        lag=search.lag or (_LAG if search.deterministic else None),
-        byte_budget=None if search.byte_budget is None else parse_bytes(search.byte_budget),
-        bytes_range=(max(1.0, float32_bytes / high), max(2.0, float32_bytes / low)),
-        error_range=search.error_range,
-    )
+    settings = config.search.settings(seed=config.seed, float32_bytes=float32_bytes)
+    return dataclasses.replace(settings, lag=_LAG) if settings.deterministic and settings.lag is None else settings
 
 
 def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Executor:
     resources = prepared.config.resources
-    if resources.executor == "inline":
-        return InlineExecutor(prepared.segment, storage)
     threads = str(resources.threads)
-    # Read by the libraries when a worker starts; without them two workers on two cores fight over both.
-    variables = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    return RayExecutor(
+    make: MakeExecutor = EXECUTORS.find(resources.executor)
+    return make(
         prepared.segment,
         storage,
-        workers=resources.workers or None,
-        cpus=resources.cpus,
-        gpus=None if resources.gpus == "auto" else resources.gpus,
-        address=address,
-        env_vars=variables,
+        ExecutorResources(
+            workers=resources.workers or None,
+            cpus=resources.cpus,
+            gpus=None if resources.gpus == "auto" else resources.gpus,
+            address=address,
+            # Read by the libraries when a worker starts; without them two workers on two cores fight over both.
+            env_vars={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+        ),
     )
 
 

@@ -1,11 +1,12 @@
-"""The networks that are known by name. Another one is one file beside this and one row in `NETWORKS`.
+"""Networks by name, from `extensions.NETWORKS` or a user's own code, and the options that any of them may have.
 
-A factory takes keyword options only and returns a module that maps images (n, c, h, w) to logits (n, classes).
+A factory takes keyword options only and returns a module that maps inputs, such as images (n, c, h, w), to what a task
+expects, such as logits (n, classes).
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,63 +14,78 @@ import torch
 from torch import nn
 
 from evocompress.errors import EvocompressError, ModelError
-from evocompress.ideas.connections.connected_cnn import ConnectedCNN
-from evocompress.ideas.saccades.networks import SaccadeCNN, saccade_sequence
-from evocompress.networks.base_cnn import base_cnn
-from evocompress.networks.digits_cnn import DigitsCNN
-from evocompress.networks.lenet5_caffe import LeNet5Caffe
-from evocompress.networks.resnet_cifar import ResNetCIFAR
-from evocompress.networks.vgg11 import vgg11
-from evocompress.support.user_objects import check_options, is_reference, one_of, resolve
+from evocompress.extensions import NETWORK_OPTIONS, NETWORKS
+from evocompress.support.user_objects import is_reference, keyword_options, one_of, resolve
 
 __all__ = ["NETWORKS", "build"]
-
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "base_cnn": base_cnn,
-    "connected_cnn": ConnectedCNN,
-    "digits_cnn": DigitsCNN,
-    "lenet5_caffe": LeNet5Caffe,
-    "resnet20": functools.partial(ResNetCIFAR, depth=20),
-    "resnet32": functools.partial(ResNetCIFAR, depth=32),
-    "resnet44": functools.partial(ResNetCIFAR, depth=44),
-    "resnet56": functools.partial(ResNetCIFAR, depth=56),
-    "saccade_cnn": SaccadeCNN,
-    "saccade_sequence": saccade_sequence,
-    "vgg11": vgg11,
-}
 
 
 def build(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> nn.Module:
     """A freshly initialised network, on the CPU: one of `NETWORKS`, or a user's `package.module:factory`.
 
-    The same seed gives the same weights, and the caller's random state is left as it was. Raises ModelError for an
-    unknown name or option, a factory that fails, and one that returns anything but a network.
+    The same seed gives the same weights, and the caller's random state is left as it was. Options that the factory does
+    not take go to the functions in `extensions.NETWORK_OPTIONS`, which change what it has made, in their order.
+
+    Raises:
+        ModelError: An unknown name or option, a factory that fails, or one that returns anything but a network.
 
     >>> sum(p.numel() for p in build("lenet5_caffe").parameters())
     431080
     """
     options = dict(options or {})
-    factory = _factory(name, options)
+    factory = _factory(name)
+    further = _further_options(name, factory, options)
+    given = {option: value for option, value in options.items() if not any(option in taken for _, taken in further)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            network = factory(**options)
-        except EvocompressError:
-            raise
-        except Exception as failure:
-            cause = f"{type(failure).__name__}: {failure}"
-            raise ModelError(f"network {name!r}: its factory failed for options {options}: {cause}") from failure
-    if not isinstance(network, nn.Module):
-        kind = type(network).__name__
-        raise ModelError(f"network {name!r}: its factory returned a {kind}; it must return a torch.nn.Module")
+        network = _call(name, "its factory", factory, (), given)
+        for function, taken in further:
+            asked = ", ".join(f"{option} = {taken[option]!r}" for option in taken)
+            network = _call(name, f"what makes it a network of {asked}", function, (network,), taken)
     return network
 
 
-def _factory(name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+def _call(name: str, what: str, function: Callable[..., Any], before: tuple[Any, ...], options: Any) -> nn.Module:
+    try:
+        network = function(*before, **options)
+    except EvocompressError:
+        raise
+    except Exception as failure:
+        cause = f"{type(failure).__name__}: {failure}"
+        raise ModelError(f"network {name!r}: {what} failed for options {options}: {cause}") from failure
+    if not isinstance(network, nn.Module):
+        kind = type(network).__name__
+        raise ModelError(f"network {name!r}: {what} returned a {kind}; it must return a torch.nn.Module")
+    return network
+
+
+def _factory(name: str) -> Callable[..., Any]:
     if is_reference(name):
         return resolve(name, what="network", error=ModelError)
-    if name not in NETWORKS:
-        hint = "A network of your own is written 'package.module:factory'."
-        raise ModelError(f"network {name!r} is unknown. {one_of(NETWORKS, name)} {hint}")
-    check_options(NETWORKS[name], options, what=f"network {name!r}", error=ModelError)
-    return NETWORKS[name]
+    factory: Callable[..., Any] = NETWORKS.find(
+        name, error=ModelError, hint="A network of your own is written 'package.module:factory'."
+    )
+    return factory
+
+
+def _further_options(
+    name: str, factory: Callable[..., Any], options: Mapping[str, Any]
+) -> list[tuple[Callable[..., nn.Module], dict[str, Any]]]:
+    """The functions of `NETWORK_OPTIONS` that are asked for, each with the options that go to it."""
+    # A user's factory may have its options by position, too, and says itself which ones it misses.
+    own = keyword_options(factory, positional=is_reference(name))
+    if own is None or all(option in own for option in options):
+        return []
+    functions: dict[Callable[..., nn.Module], list[str]] = {}
+    for row in NETWORK_OPTIONS:
+        with contextlib.suppress(ModuleNotFoundError):
+            functions[NETWORK_OPTIONS[row]] = keyword_options(NETWORK_OPTIONS[row]) or []
+    known = {*own, *(option for taken in functions.values() for option in taken)}
+    for option in options:
+        if option not in known and not is_reference(name):
+            raise ModelError(f"network {name!r}: unknown option {option!r}. {one_of(known, option)}")
+    further = []
+    for function, taken in functions.items():
+        asked = {option: options[option] for option in taken if option in options and option not in own}
+        further += [(function, asked)] if asked else []
+    return further

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from evocompress.errors import ModelError
 from evocompress.networks.layout import channels_last
 
-__all__ = ["ResNetCIFAR"]
+__all__ = ["ResNetCIFAR", "resnet20", "resnet32", "resnet44", "resnet56"]
 
 
 class CountlessBatchNorm2d(nn.BatchNorm2d):
@@ -105,3 +106,9 @@ def _group(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight)
+
+
+resnet20 = functools.partial(ResNetCIFAR, depth=20)
+resnet32 = functools.partial(ResNetCIFAR, depth=32)
+resnet44 = functools.partial(ResNetCIFAR, depth=44)
+resnet56 = functools.partial(ResNetCIFAR, depth=56)

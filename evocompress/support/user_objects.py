@@ -14,7 +14,7 @@ from typing import Any
 
 from evocompress.errors import ConfigError, EvocompressError
 
-__all__ = ["check_options", "is_reference", "one_of", "resolve"]
+__all__ = ["check_options", "is_reference", "keyword_options", "one_of", "resolve"]
 
 
 def one_of(known: Iterable[str], name: str) -> str:
@@ -89,15 +89,32 @@ def _module(name: str, reference: str, what: str, error: type[EvocompressError])
         raise error(f"{what} {reference!r}: importing {name} failed: {type(failure).__name__}: {failure}") from failure
 
 
+def keyword_options(function: Callable[..., Any], *, positional: bool = False) -> list[str] | None:
+    """The names of a function's keyword-only parameters, without those that a partial one has bound; None for any name.
+
+    `positional`: also the parameters that may be given by position or by name.
+
+    >>> import functools
+    >>> def make(network, *, depth, width=4): ...
+    >>> keyword_options(functools.partial(make, depth=3))
+    ['width']
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # of some functions that are written in C
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    kinds = [inspect.Parameter.KEYWORD_ONLY, *([inspect.Parameter.POSITIONAL_OR_KEYWORD] if positional else [])]
+    return [p.name for p in parameters if p.kind in kinds and p.name not in bound]
+
+
 def check_options(
     function: Callable[..., Any], options: Mapping[str, Any], *, what: str, error: type[EvocompressError] = ConfigError
 ) -> None:
     """Refuse an option that `function` does not take as a keyword-only argument, naming the nearest that it does."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    bound = function.keywords if isinstance(function, functools.partial) else {}
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in bound]
+    known = keyword_options(function)
     for name in options:
-        if name not in known:
+        if known is not None and name not in known:
             raise error(f"{what}: unknown option {name!r}. {one_of(known, name)}")

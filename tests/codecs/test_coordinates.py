@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pytest
 
 from evocompress.codecs import Cost, Record, Writer, read, try_codec
-from evocompress.codecs import registry as registered
 from evocompress.codecs.codec import Codec, SideReader, Stage, varint
 from evocompress.codecs.coordinates import Coordinates, coordinate_shape
 from evocompress.codecs.deadzone import DeadZone
@@ -21,12 +20,6 @@ from evocompress.errors import CodecError, FormatError
 Floats = npt.NDArray[np.float64]
 
 CODEC, PLAIN = Codec((Coordinates(), DeadZone())), Codec((DeadZone(),))
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registered.STAGES, Coordinates.id, Coordinates)
-    monkeypatch.setitem(registered._BY_NUMBER, Coordinates.number, Coordinates)
 
 
 def laplace(*shape: int, seed: int = 0, scale: float = 0.05) -> Floats:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from evocompress.data import DATASETS, Splits, data_root, load
+from evocompress.data import DATA_SETS, Splits, data_root, load
 from evocompress.data.cifar10 import BATCHES
 from evocompress.data.idx import read_idx
 from evocompress.data.splitting import hold_out
@@ -195,7 +195,7 @@ def test_a_missing_data_set_says_how_to_get_it(name: str, tmp_path: Path) -> Non
 def test_an_unknown_data_set_names_the_nearest() -> None:
     with pytest.raises(DataError, match="Did you mean 'fashion_mnist'"):
         load("fashion-mnist")
-    assert list(DATASETS) == sorted(DATASETS)
+    assert list(DATA_SETS) == sorted(DATA_SETS)
 
 
 def test_the_root_is_the_argument_or_the_variable_or_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

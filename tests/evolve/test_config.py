@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from evocompress.errors import ConfigError
 from evocompress.evolve.config import Config, load_config, override_values, parse_config
+from evocompress.search.settings import SETTINGS, SearchSettings
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 LEAST: dict[str, Any] = {"model": "digits_cnn", "data": "digits"}
@@ -31,7 +33,27 @@ def test_shipped_configurations_load_and_come_back_from_json(path: Path) -> None
         ({**LEAST, "zzzz": 3}, "zzzz: there is no such key. Known: name, model"),
         ({"data": "digits"}, "model: is missing"),
         ({**LEAST, "model": " "}, "model: is empty"),
-        ({**LEAST, "search": {"segments": 0}}, "search.segments"),
+        ({**LEAST, "search": {"segments": 0}}, "search.segments: must be at least 1 (got 0)"),
+        ({**LEAST, "search": {"minutes": float("inf")}}, "search.minutes: must be above 0 and finite (got inf)"),
+        ({**LEAST, "search": {"probe_share": 1}}, "search.probe_share: must be above 0 and below 1 (got 1"),
+        ({**LEAST, "search": {"tournament_share": 0}}, "must be above 0, as the other rules fall back on it"),
+        ({**LEAST, "search": {"tournamnet_size": 3}}, "Did you mean 'search.tournament_size'"),
+        (
+            {**LEAST, "search": {"selection": "dominence"}},
+            "search.selection: selection 'dominence' is unknown. Did you",
+        ),
+        ({**LEAST, "search": {"byte_budget": "16 potatoes"}}, "search.byte_budget: size='16 potatoes' is not a number"),
+        ({**LEAST, "search": {"ratio_range": [8, 4]}}, "search.ratio_range: the first number must be below the second"),
+        ({**LEAST, "search": {"error_range": [0.5, 0.5]}}, "search: error_range = (0.5, 0.5); give low < high"),
+        (
+            {**LEAST, "search": {"continue_share": 0, "mutate_share": 0, "crossover_share": 0}},
+            "continue_share, mutate_share and crossover_share are all 0; raise at least one",
+        ),
+        ({**LEAST, "search": {"bytes_range": [1, 2]}}, "search.bytes_range: there is no such key"),
+        (
+            {**LEAST, "resources": {"executor": "rya"}},
+            "resources.executor: executor 'rya' is unknown. Did you mean 'ray'",
+        ),
         ({**LEAST, "search": {"segments": "many"}}, "search.segments"),
         ({**LEAST, "search": 3}, "search"),
         ({**LEAST, "genes": {"epochs": [3, 3]}}, "epochs = [3, 3]: the first number must be below the second"),
@@ -92,3 +114,24 @@ def test_a_configuration_is_immutable() -> None:
     with pytest.raises(Exception, match="frozen"):
         config.seed = 3
     assert isinstance(config, Config)
+
+
+def test_every_setting_of_the_search_that_people_set_reaches_it() -> None:
+    changed: dict[str, Any] = {
+        "segments": 7, "minutes": 1.5, "initial": 3, "pool_size": 5, "probes": 1, "probe_share": 0.3, "lag": 4,
+        "deterministic": True, "selection": "scalar", "byte_budget": "16kB", "error_range": [0.1, 0.9],
+        "reference": [1.2, 1.3], "tournament_size": 3, "size_bins": 4, "tournament_share": 0.5, "size_bin_share": 0.2,
+        "budget_share": 0.25, "continue_share": 0.2, "mutate_share": 0.7, "crossover_share": 0.3, "mutation_rate": 0.4,
+        "mutation_sigma": 0.2,
+    }  # fmt: skip
+    assert set(changed) == {name for name, setting in SETTINGS.items() if setting.users}
+    search = parse_config({**LEAST, "search": {**changed, "ratio_range": [2, 100]}}).search
+    settings = search.settings(seed=9, float32_bytes=10_000).to_json()
+    assert settings == {**changed, "byte_budget": 16_000, "seed": 9, "bytes_range": [100.0, 5000.0]}
+    assert all(field.description for name, field in type(search).model_fields.items() if name in SETTINGS)
+
+
+def test_settings_that_nobody_sets_have_the_defaults_of_the_search() -> None:
+    settings = parse_config(LEAST).search.settings(seed=0, float32_bytes=1 << 20)
+    other = {"segments": 200, "error_range": (0.0, 0.5), "bytes_range": (2048.0, 262144.0)}
+    assert settings == dataclasses.replace(SearchSettings(), **other)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from evocompress.data import Splits
 from evocompress.errors import ModelError
+from evocompress.extensions import NETWORK_OPTIONS
 from evocompress.networks import NETWORKS, build
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d, ResNetCIFAR
 from evocompress.tasks.classification import evaluate
@@ -179,3 +180,51 @@ def test_resnet20_reproduces_its_published_accuracy(cifar10: Splits) -> None:
     # 91.73 % is 9173 images; another machine's sums may turn an image or two that lie on a border.
     assert abs(evaluation.correct - 9173) <= 2
     assert evaluation.loss == pytest.approx(0.373, abs=0.001)
+
+
+def spread(network: nn.Module, *, factor: float = 1.0, shift: float = 0.0) -> nn.Module:
+    """An option that a package might add."""
+    if factor < 0:
+        raise ModelError(f"factor is {factor}; it must be 0 or more")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(factor).add_(shift)
+    return network
+
+
+@pytest.fixture
+def _spreading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORK_OPTIONS._builtin, "spread", "test_networks:spread")
+    monkeypatch.setitem(NETWORK_OPTIONS._loaded, "spread", spread)
+
+
+@pytest.mark.usefixtures("_spreading")
+def test_options_that_any_network_may_have() -> None:
+    plain, spreaded = build("digits_cnn", seed=3), build("digits_cnn", {"factor": 2, "width": 16}, seed=3)
+    for one, other in zip(plain.parameters(), build("digits_cnn", {"factor": 2}, seed=3).parameters(), strict=True):
+        assert torch.equal(2 * one, other)
+    assert len(list(spreaded.parameters())) == len(list(plain.parameters()))
+    own = build("torch.nn:Linear", {"in_features": 3, "out_features": 2, "shift": 5.0, "factor": 0.0})
+    assert torch.equal(own.state_dict()["weight"], torch.full((2, 3), 5.0))
+
+
+@pytest.mark.usefixtures("_spreading")
+def test_a_factorys_own_option_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*, factor: int = 1) -> nn.Module:
+        return nn.Linear(factor, 1)
+
+    monkeypatch.setitem(NETWORKS._builtin, "made", "test_networks:made")
+    monkeypatch.setitem(NETWORKS._loaded, "made", make)
+    assert build("made", {"factor": 7}).state_dict()["weight"].shape == (1, 7)
+
+
+@pytest.mark.usefixtures("_spreading")
+def test_options_that_no_network_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="unknown option 'facter'. Did you mean 'factor'"):
+        build("digits_cnn", {"facter": 2})
+    with pytest.raises(ModelError, match="factor is -1"):
+        build("digits_cnn", {"factor": -1})
+    with pytest.raises(ModelError, match="what makes it a network of factor = 'x' failed"):
+        build("digits_cnn", {"factor": "x"})
+    with pytest.raises(ModelError, match=r"factory failed.*nonsense"):
+        build("torch.nn:Linear", {"in_features": 3, "out_features": 2, "nonsense": 1})

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evocompress.errors import ConfigError
+from evocompress.extensions import SELECTION
 from evocompress.search.executors import SimulatedExecutor
+from evocompress.search.fitness import Fitness
 from evocompress.search.loop import Loop
+from evocompress.search.objectives import Member
 from evocompress.search.records import Leaf, Outcome
 from evocompress.search.search import Search
+from evocompress.search.selection import Policy
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import open_storage
 from evocompress.search.toy import ToySegment, toy_settings, toy_space
@@ -98,6 +103,22 @@ def test_size_bins_are_tried_in_turn() -> None:
 def test_settings_name_what_is_wrong(change: dict[str, object], name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         SearchSettings.from_json(change)
+
+
+def test_a_policy_of_ones_own_decides_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def smallest(members: Sequence[Member], size: int, reference: tuple[float, float]) -> dict[int, Fitness]:
+        order = sorted(range(len(members)), key=lambda i: members[i].key)
+        return {i: (members[i].x, 0.0) for i in sorted(order, key=lambda i: members[i].x)[:size]}
+
+    monkeypatch.setitem(SELECTION._builtin, "smallest", "test_selection:smallest")
+    monkeypatch.setitem(SELECTION._loaded, "smallest", Policy(smallest))
+    search = Search(toy_space(), toy_settings(selection="smallest", pool_size=3))
+    for n in range(10):
+        tell(search, 100 + n, 0.5 + n / 100)
+    assert [leaf.nbytes for leaf in search.pool] == [100, 101, 102]
+    monkeypatch.setitem(SELECTION._loaded, "smallest", smallest)
+    with pytest.raises(ConfigError, match="selection 'smallest' is a function; it must be a Policy"):
+        Search(toy_space(), toy_settings(selection="smallest"))
 
 
 def test_settings_round_trip() -> None:

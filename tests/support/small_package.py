@@ -1,0 +1,55 @@
+"""A package as pip would have installed it, written into a folder: modules, and a .dist-info with its entry points."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from evocompress import extensions
+from evocompress.extensions import Extensions
+
+__all__ = ["installed", "write_package"]
+
+
+def write_package(folder: Path, name: str, modules: Mapping[str, str], points: Mapping[str, Mapping[str, str]]) -> None:
+    """Write a distribution: `modules` from name to source, `points` from group to {name: "module:attribute"}."""
+    for module, source in modules.items():
+        path = folder / f"{module.replace('.', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    groups = (
+        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in rows.items()) for group, rows in points.items()
+    )
+    (info / "entry_points.txt").write_text("\n".join(groups))
+
+
+def _all() -> list[Extensions]:
+    return [value for value in vars(extensions).values() if isinstance(value, Extensions)]
+
+
+def _forget() -> None:
+    importlib.invalidate_caches()
+    for kind in _all():
+        kind.__dict__.pop("_added", None)
+        for name in set(kind._loaded) - set(kind.builtin):
+            del kind._loaded[name]
+
+
+@contextmanager
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With what lies in a folder installed in this process."""
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        _forget()
+        try:
+            yield
+        finally:
+            patch.undo()
+            _forget()
