@@ -16,7 +16,7 @@ from evocompress.errors import ModelError
 from evocompress.extensions import FORMS
 from evocompress.protocols import Form, Genes
 
-__all__ = ["changed", "forms", "formed", "gathered", "load_weights", "loaded", "stands_for"]
+__all__ = ["changed", "formed", "forms", "gathered", "load_weights", "loaded", "stands_for"]
 
 
 @functools.cache

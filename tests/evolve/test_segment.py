@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from evocompress.checkpoint.packing import unpack
 from evocompress.errors import ModelError
-from evocompress.evolve.config import Genes, parse_config
+from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import Prepared, prepare
 from evocompress.evolve.segment import load_weights, state_hash
 from evocompress.search.records import Genome, Leaf, Parent, Task
@@ -98,8 +99,8 @@ def test_divergence_is_a_result(prepared: Prepared, genome: Genome, tmp_path: Pa
     assert outcome.status == "diverged" and outcome.leaves == () and list(tmp_path.iterdir()) == []
 
 
-def _wild(prepared: Prepared) -> Genes:
-    return prepared.segment.reader.genes.model_copy(update={"learning_rate": (1.0, 1e31)})
+def _wild(prepared: Prepared) -> dict[str, Any]:
+    return {**prepared.segment.reader.genes, "learning_rate": (1.0, 1e31)}
 
 
 def test_weights_that_do_not_fit_are_listed_on_both_sides(prepared: Prepared) -> None:
