@@ -204,7 +204,7 @@ NETWORK_OPTIONS = Extensions(
     "evocompress.network_options",
     {
         "linearconv": "evocompress.ideas.linearconv.network_option:with_linear_conv",
-        "symmetry": "evocompress.ideas.symmetry.layers:constrained",
+        "symmetry": "evocompress.ideas.symmetry.network_option:with_kernels",
     },
 )
 

@@ -59,6 +59,8 @@ class GeneSpec:
         role: What it changes: the recipe of a file (probes may change these without training anew), training, or the
             architecture.
         options: What a choice may be of.
+        plain: What it is where nobody says anything, as in `training.genes.TrainingGenes()`: for numbers mostly 0,
+            which switches off what the gene stands for.
     """
 
     name: str
@@ -72,6 +74,7 @@ class GeneSpec:
     log: bool = True
     role: Literal["recipe", "training", "architecture"] = "training"
     options: tuple[str, ...] = ()
+    plain: Scalar | None = 0.0
 
 
 class Measured(NamedTuple):
@@ -180,8 +183,8 @@ class TrainingStep:
 class Term(Protocol):
     """What training adds to the loss, with state and parameters of its own if it has any.
 
-    A class whose constructor takes its genes by name. It is made for a segment where one of its numbers is not 0, or
-    where it has no genes. `training.terms.base.TermBase` has all methods, doing nothing.
+    A class whose constructor takes its genes by name. It is made for a segment in which one of them is not at its plain
+    value, or where it has none. `training.terms.base.TermBase` has all methods, doing nothing.
 
     >>> import torch
     >>> from evocompress.extensions import TERMS
@@ -234,19 +237,14 @@ class Form(Protocol):
 
     The plain network is the one that its factory makes. A file says by its tensors' names, shapes and values which form
     it holds, so that whoever loads it needs the plain network only.
-
-    >>> from torch import nn
-    >>> from evocompress.extensions import FORMS
-    >>> plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
-    >>> half = FORMS["linearconv"]().replace(plain, plain, {"alpha": 0.5})
-    >>> sorted(name for name in half.state_dict() if name not in plain.state_dict())
-    ['1.coefficients', '1.is_primary', '1.primary']
     """
 
     genes: Sequence[GeneSpec]
+    #: Whether gathering back keeps what a network computes, so that its file may be loaded into the plain network.
+    gathers_exactly: bool
 
-    def check(self, plain: nn.Module, genes: Genes) -> None:
-        """Refuse genes that the plain network has nothing for, or that do not fit it.
+    def check(self, plain: nn.Module, low: Genes, high: Genes) -> None:
+        """Refuse genes, the lowest and the highest that are configured, for which the plain network has nothing.
 
         Raises:
             ModelError: Says which, and why.

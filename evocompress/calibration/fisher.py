@@ -1,4 +1,4 @@
-"""How much the loss minds an error in each tensor, from a few training images."""
+"""Diagonal Fisher information of each tensor: first-order sensitivities from a few training examples."""
 
 from __future__ import annotations
 
@@ -9,34 +9,43 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from evocompress.calibration.running_statistics import statistics_gradients
 from evocompress.data.examples import Examples
+from evocompress.protocols import Task
 from evocompress.support.diagnosis import check_gradient
-from evocompress.support.modules import evaluation_mode
+from evocompress.support.modules import evaluation_mode, first_tensor
+from evocompress.tasks import build
 
 __all__ = ["sensitivities"]
 
 _GROUPS = 16
 _FLOOR = 1e-6  # of the largest scale: a dead tensor is cheap to damage, not free
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def sensitivities(
-    model: nn.Module, examples: Examples, *, samples: int = 256, seed: int, device: torch.device | str = "cpu"
+    model: nn.Module,
+    examples: Examples,
+    *,
+    samples: int = 256,
+    seed: int,
+    device: torch.device | str = "cpu",
+    task: Task | None = None,
 ) -> dict[str, float]:
     """A positive scale for every floating tensor of the state dict: its mean diagonal of the Fisher information.
 
-    The squared gradient of the loss at a label drawn from the network's own prediction, averaged over the tensor's
-    elements and over `samples` images (Martens, 2014, section 5). Such gradients have mean zero for each image, so the
-    squared gradient of a group's summed loss estimates the sum of the squared gradients of its members without bias;
-    16 groups cost a fraction of an epoch and leave a relative error of about a tenth. The scales are normalised so
-    that their geometric mean, weighted by the number of elements, is 1: the rate weight λ then means what it means
-    without data.
+    The squared gradient of the loss at a target drawn from the network's own prediction (`task.draw`), averaged over
+    the tensor's elements and over `samples` images (Martens, 2014, section 5). Such gradients have mean zero for each
+    image, so the squared gradient of a group's summed loss estimates the sum of the squared gradients of its members
+    without bias; 16 groups cost a fraction of an epoch and leave a relative error of about a tenth. The scales are
+    normalised so that their geometric mean, weighted by the number of elements, is 1: the rate weight λ then means
+    what it means without data.
 
     Batch normalisation's running statistics have no gradient in torch; theirs follows exactly from those of its weight
     and bias. Any other float buffer gets the neutral 1, a tensor without gradient a small floor. `model` is moved to
     `device`, its weights, gradients and mode are left as they were. Raises ModelError where no output depends on a
     parameter by a gradient.
     """
+    task = build("classification") if task is None else task
     model.to(device)
     examples = examples.to(device)
     parameters = {name: parameter.detach().requires_grad_() for name, parameter in model.named_parameters()}
@@ -46,7 +55,7 @@ def sensitivities(
     sums: dict[str, Tensor] = {}
     with evaluation_mode(model):
         for index in groups:
-            gradients = _gradients(model, parameters, examples.batch(index)[0], generator)
+            gradients = _gradients(model, task, parameters, examples.batch(index)[0], generator)
             for name, square in _mean_squares(model, gradients):
                 sums[name] = sums[name] + square if name in sums else square
     found = torch.stack([*sums.values()]).tolist() if sums else []  # one wait for the device, not one a tensor
@@ -54,16 +63,13 @@ def sensitivities(
 
 
 def _gradients(
-    model: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, generator: torch.Generator
+    model: nn.Module, task: Task, parameters: Mapping[str, Tensor], inputs: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    logits: Tensor = functional_call(model, dict(parameters), (images,))
+    outputs = functional_call(model, dict(parameters), (inputs,))
     if parameters:
-        check_gradient(model, images, logits)
-    chances = (
-        logits.detach().float().softmax(1).nan_to_num(0.0) + 1e-12
-    )  # a draw needs some chance, even after overflow
-    labels = torch.multinomial(chances.cpu(), 1, generator=generator)[:, 0].to(logits.device)
-    loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        check_gradient(model, inputs, first_tensor(outputs))
+    targets = task.draw(outputs, generator)
+    loss = task.loss(outputs, targets, {}, reduction="sum")
     found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
@@ -71,14 +77,8 @@ def _gradients(
 def _mean_squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for name, gradient in gradients.items():
         yield name, gradient.square().mean().float()
-    for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        weight, bias = gradients.get(f"{prefix}weight"), gradients.get(f"{prefix}bias")
-        if isinstance(module, _NORMS) and module.running_var is not None and weight is not None and bias is not None:
-            # y = weight · (x - mean) / sqrt(var + eps) + bias, so these are the chain rule and nothing else.
-            spread, slope = module.running_var + module.eps, module.weight.detach()
-            yield f"{prefix}running_mean", (bias * slope * spread.rsqrt()).square().mean().float()
-            yield f"{prefix}running_var", (weight * slope / (2 * spread)).square().mean().float()
+    for name, gradient in statistics_gradients(model, gradients):
+        yield name, gradient.square().mean().float()
 
 
 def _normalised(model: nn.Module, sums: Mapping[str, float]) -> dict[str, float]:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evocompress.calibration.convolution_inputs import Call
-from evocompress.calibration.layer_inputs import observer
+from evocompress.calibration.layer_views import view_of
 from evocompress.codecs import Sensitivity
+from evocompress.protocols import Call
 from evocompress.support.modules import first_tensor
 
 __all__ = ["Moments"]
@@ -44,12 +44,12 @@ class _Use:
 class Moments:
     """Adds up H and g of every layer that has them, while it is entered.
 
-    A layer is watched by hooks; what they see is in layer_inputs.py.
+    A layer is watched by hooks; what they see is in layer_views/.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._modules = [(path, module) for path, module in model.named_modules() if observer(module) is not None]
+        self._modules = [(path, module) for path, module in model.named_modules() if view_of(module) is not None]
         self._uses: dict[str, dict[str, _Use]] = {}
         self._rows: dict[str, Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -68,12 +68,12 @@ class Moments:
 
     def _hook(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
         def forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            look = observer(module)
-            if self._busy or look is None or not first_tensor(output).requires_grad:
+            view = view_of(module)
+            if self._busy or view is None or not first_tensor(output).requires_grad:
                 return
-            self._busy = True  # some observers call the module again
+            self._busy = True  # some views call the module again
             try:
-                look(module, Call(args, kwargs, output), functools.partial(self._add, path))
+                view.observe(module, Call(args, kwargs, output), functools.partial(self._add, path))
             finally:
                 self._busy = False
 

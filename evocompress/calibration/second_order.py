@@ -4,7 +4,7 @@ Labels are not used. For each example one random direction of the outputs is dra
 sample of what errors cost in squared outputs (a Gauss-Newton matrix: Martens, 2014). On a network that is nearly always
 right on what it was trained on, this says more than the Fisher information, which is nearly zero there.
 
-What gates of saccades decide is an output too: it is the network's work, which its other outputs hardly show.
+Where a layer's view says so (`LayerView.is_output`), what that layer returns counts as an output too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from evocompress.calibration.layer_views import view_of
 from evocompress.calibration.moments import Moments
+from evocompress.calibration.running_statistics import statistics_gradients
 from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
-from evocompress.ideas.saccades.maps import gate_logits
 from evocompress.support.diagnosis import check_gradient, failure, overflow
 from evocompress.support.modules import evaluation_mode, first_tensor
 
@@ -29,7 +30,6 @@ __all__ = ["second_order_sensitivities"]
 _BATCH = 64
 _OUTPUTS = 1 << 24  # numbers that the network may return at a time
 _FLOOR = 1e-6  # of the largest scale: a dead tensor is cheap to damage, not free
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def second_order_sensitivities(
@@ -41,14 +41,14 @@ def second_order_sensitivities(
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, float | Sensitivity]:
-    """A `Sensitivity` for the weight matrices of layers that layer_inputs.py knows, a scale for other float tensors.
+    """A `Sensitivity` for the weight matrices of layers that have a view, a scale for other float tensors.
 
-    These are convolutions (also `LinearConv2d` and the shared kernels of `OverProvisionedConv2d`), linear, recurrent
-    and attention layers and embeddings. H is the second moment of the layer's inputs (of an embedding: a multiple of
-    the identity), g that of its output gradients (of an embedding: by token), and their product is scaled so that its
-    trace is that of the Gauss-Newton matrix, which the Kronecker product misses by a factor of 0.2 to 3. All are
-    normalised together so that the geometric mean of the scales, weighted by the number of elements, is 1. A tensor
-    that goes by several names has the same under each.
+    These are convolutions, linear, recurrent and attention layers, embeddings, and layers of ideas (layer_views/). H
+    is the second moment of the layer's inputs (of an embedding: a multiple of the identity), g that of its output
+    gradients (of an embedding: by token), and their product is scaled so that its trace is that of the Gauss-Newton
+    matrix, which the Kronecker product misses by a factor of 0.2 to 3. All are normalised together so that the
+    geometric mean of the scales, weighted by the number of elements, is 1. A tensor that goes by several names has
+    the same under each.
 
     Args:
         model: The network; moved to `device`; weights, gradients and mode are left as they were. It may return a tensor
@@ -134,17 +134,34 @@ def _gradients(
 ) -> dict[str, Tensor]:
     if not parameters:
         return {}
-    with gate_logits(model) as gates:
+    with _further_outputs(model) as further:
         outputs = _outputs(model, inputs)
     check_gradient(model, inputs, outputs)
     total = _along(outputs, generator)
-    # All gates together count as much as the outputs do, however many blocks an image has.
-    share = math.sqrt(outputs.numel() / max(sum(logits.numel() for logits in gates), 1))
-    for logits in gates:
-        total = total + share * _along(logits.movedim(1, -1), generator)
+    # All of them together count as much as the outputs do, however large they are.
+    share = math.sqrt(outputs.numel() / max(sum(output.numel() for output in further), 1))
+    for output in further:
+        total = total + share * _along(output.movedim(1, -1), generator)
     found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     pairs = zip(parameters, found, strict=True)
     return {name: gradient.to_dense() for name, gradient in pairs if gradient is not None}
+
+
+@contextlib.contextmanager
+def _further_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what layers that count as outputs (n, channels, …) return while the network runs."""
+    outputs: list[Tensor] = []
+
+    def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        outputs.append(output)
+
+    modules = [module for module in model.modules() if (view := view_of(module)) is not None and view.is_output]
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _along(outputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -159,14 +176,8 @@ def _squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator[tupl
     """Sums of squared gradients. Directions of a batch's examples are independent, so the sum's square is fair."""
     for name, gradient in gradients.items():
         yield name, gradient.double().square().sum().cpu()
-    for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        weight, bias = gradients.get(f"{prefix}weight"), gradients.get(f"{prefix}bias")
-        if isinstance(module, _NORMS) and module.running_var is not None and weight is not None and bias is not None:
-            # y = weight · (x - mean) / sqrt(var + eps) + bias, so these are the chain rule and nothing else.
-            spread, slope = module.running_var + module.eps, module.weight.detach()
-            yield f"{prefix}running_mean", (bias * slope * spread.rsqrt()).double().square().sum().cpu()
-            yield f"{prefix}running_var", (weight * slope / (2 * spread)).double().square().sum().cpu()
+    for name, gradient in statistics_gradients(model, gradients):
+        yield name, gradient.double().square().sum().cpu()
 
 
 def _normalised(

@@ -31,9 +31,9 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     normalisation's counters, which torch does not ask of old checkpoints either.
 
     The tensors of a file that was packed without names get those of the module's state dict (`names_for`). Where the
-    file holds LinearConv factors of what are plain convolutions in the module (a run with the gene alpha writes such),
-    these get the weights that the factors make; all of the file must then fit. `evocompress.checkpoint.forms.loaded`
-    keeps the factors instead.
+    file holds layers in another form than the module's, such as factors of its weights, and that form can be gathered
+    exactly, the module gets the weights that it stands for; all of the file must then fit. `load_formed` and
+    `evocompress.checkpoint.forms.loaded` keep the form instead.
 
     Args:
         path: The file.
@@ -52,10 +52,8 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     >>> bool((model(torch.ones(3)) - 2.5).abs().max() < 0.01)
     True
     """
-    own = _tensors(model)
-    state = read_weights(path, functools.partial(names_for, model))
-    if _holds_factors(state, own):
-        state = _folded(state, model, os.fspath(path))
+    _tensors(model)  # refuses what is no module
+    state = _gathered(read_weights(path, functools.partial(names_for, model)), model, os.fspath(path))
     try:
         _fill(model, state, os.fspath(path), strict)
     except ModelError as error:
@@ -66,7 +64,7 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
 
 
 def load_formed(path: str | os.PathLike[str], model: torch.nn.Module) -> torch.nn.Module:
-    """A copy of a module with a file's weights, and with LinearConv layers and plans of connections where the file has.
+    """A copy of a module with a file's weights, its layers in the form that the file has.
 
     Otherwise as `load`: the module is the plain network, and what it lacks of the file's form the copy gets.
 
@@ -139,9 +137,8 @@ def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
 def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
     """The names of a file's tensors, its own or by `names_for`, if they and the shapes are those of this module.
 
-    Names that the file has itself may be those of LinearConv factors of the module's convolutions. What an
-    over-provisioned layer holds depends on its plan, a tensor's values, which are not known here: of tensors of such a
-    layer only the names count.
+    Names that the file has itself may be those of another form. Of layers that say `shapes_follow_values`, because
+    what they hold depends on a tensor's values, which are not known here, only the names count.
 
     Raises:
         ModelError: They are not, as `load` says it.
@@ -149,10 +146,9 @@ def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
     import torch
 
     from evocompress.checkpoint.forms import formed
-    from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
 
     _tensors(model)  # refuses what is no module
-    planned = {name for name, module in model.named_modules() if isinstance(module, OverProvisioned)}
+    unknown = {name for name, module in model.named_modules() if getattr(module, "shapes_follow_values", False)}
     names = [e.name for e in contents.tensors] if contents.lost_names is None else names_for(model, contents)
     held = {
         name: _Kind(entry.shape, entry.dtype, is_float(entry.dtype))
@@ -164,7 +160,7 @@ def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
     own = _tensors(formed(model, shapes))
     kinds = _kinds(own)
     for name in kinds.keys() & held.keys():
-        if name.rpartition(".")[0] in planned:
+        if name.rpartition(".")[0] in unknown:
             held[name] = kinds[name]
     difference = _compare(held, kinds, own)
     if any(difference):
@@ -226,17 +222,18 @@ def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, _Kind]:
     }
 
 
-def _holds_factors(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the file has LinearConv factors where the model has plain weights."""
-    paths = [name.removesuffix("primary") for name in state if name.rpartition(".")[2] == "primary"]
-    return any(f"{path}weight" in own and f"{path}primary" not in own for path in paths)
+def _gathered(state: dict[str, torch.Tensor], model: torch.nn.Module, source: str) -> dict[str, torch.Tensor]:
+    """The state dict of the plain network from one of a form that can be gathered exactly; another as it is."""
+    from evocompress.checkpoint.forms import formed, gathered, load_weights
 
-
-def _folded(state: Mapping[str, torch.Tensor], model: torch.nn.Module, source: str) -> dict[str, torch.Tensor]:
-    """The state dict of the plain network from one with LinearConv factors."""
-    from evocompress.checkpoint.forms import PLAIN, changed, loaded
-
-    return changed(loaded(model, state, source), model, PLAIN).state_dict()
+    own = model.state_dict().keys()
+    if own >= state.keys():
+        return state
+    network = formed(model, state)
+    if network.state_dict().keys() == own:
+        return state
+    load_weights(network, state, source)
+    return gathered(network, model).state_dict()
 
 
 def _compare(state: Mapping[str, _Kind], own: Mapping[str, _Kind], tensors: Mapping[str, torch.Tensor]) -> _Difference:

@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Self, TypeAlias, Union, get_type_hints
 
 import pydantic
 
@@ -18,29 +18,19 @@ from evocompress.codecs import parse_codec
 from evocompress.errors import CodecError, ConfigError
 from evocompress.evolve.layer_groups import GROUPS
 from evocompress.extensions import EXECUTORS, SELECTION
+from evocompress.protocols import GeneSpec
 from evocompress.search.settings import SETTINGS, SearchSettings
 from evocompress.support.quantities import parse_bytes
+from evocompress.training.genes import gene_specs
 
-__all__ = ["Config", "Genes", "Resources", "Search", "load_config", "override_values", "parse_config"]
+__all__ = ["Config", "Genes", "Resources", "Search", "genes_model", "load_config", "override_values", "parse_config"]
 
 Positive: TypeAlias = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 NotNegative: TypeAlias = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 PositiveRange: TypeAlias = tuple[Positive, Positive]
-CountRange: TypeAlias = tuple[pydantic.PositiveInt, pydantic.PositiveInt]
-#: A gene is fixed to one number, or drawn between two.
-FloatGene: TypeAlias = Positive | PositiveRange
-#: Such a gene may also be 0, which switches off what it stands for; a range is then drawn on a log axis.
-OptionalGene: TypeAlias = NotNegative | PositiveRange
-Share: TypeAlias = Annotated[float, pydantic.Field(gt=0, le=1)]
-ShareGene: TypeAlias = Share | tuple[Share, Share]
-#: A share that may be 0; a range is drawn evenly.
-AnyShare: TypeAlias = Annotated[float, pydantic.Field(ge=0, le=1)]
-AnyShareGene: TypeAlias = AnyShare | tuple[AnyShare, AnyShare]
-#: The same, but a range is drawn on a log axis.
-RareGene: TypeAlias = AnyShare | tuple[Share, Share]
-Part: TypeAlias = Annotated[float, pydantic.Field(ge=0, lt=1)]
-PartGene: TypeAlias = Part | tuple[Annotated[Part, pydantic.Field(gt=0)], Annotated[Part, pydantic.Field(gt=0)]]
-CountGene: TypeAlias = pydantic.PositiveInt | CountRange
+
+
+_DEFAULT_TASK = "classification"
 
 
 class _Section(pydantic.BaseModel):
@@ -116,47 +106,13 @@ else:
 
 
 class Genes(_Section):
-    """What a genome can say. A number fixes a gene, [low, high] lets it evolve, a list of words gives its options.
+    """What a genome can say; `genes_model` adds a field for every gene of `training.genes.gene_specs`.
 
-    Recipe genes: `rate_weight` is λ; `rate_factor` multiplies it per layer group; `step_scale` the quantiser's step;
-    `codecs` the options for each layer group (one option may try several codecs: "deadzone | dct"); `sensitivity`
-    whether distortion is weighed by gradients. Training genes: see `evocompress.training.trainer.TrainingGenes`.
-    Architecture genes: `alpha` and `rank` of LinearConv in place of convolutions (docs/linearconv.md;
-    alpha = 1: plain ones), and `near`, `decay`, `far`, `kernel`, `period` of plans of connections (docs/connections.md;
-    left out: as the network's factory has them).
+    A number fixes a gene, [low, high] lets it evolve, a list of words gives its options. `codecs` are the options for
+    each layer group; one option may try several codecs: "deadzone | dct".
     """
 
-    rate_weight: FloatGene = (1e-5, 1e-1)
-    rate_factor: FloatGene = (0.1, 10.0)
-    vector_rate_factor: FloatGene = (0.001, 1.0)
-    step_scale: FloatGene = (0.6, 1.5)
-    sensitivity: list[Literal["gradient", "none"]] = ["gradient", "none"]
     codecs: dict[str, list[str]] = {}
-
-    alpha: ShareGene = 1.0
-    rank: ShareGene = 1.0
-    near: AnyShareGene | None = None
-    decay: AnyShareGene | None = None
-    far: RareGene | None = None
-    kernel: CountGene | None = None
-    period: CountGene | None = None
-
-    learning_rate: FloatGene = (3e-4, 5e-3)
-    epochs: CountGene = (1, 4)
-    weight_decay: OptionalGene = (1e-4, 1e-1)
-    l1: OptionalGene = (1e-4, 3e-1)
-    noise: OptionalGene = (0.01, 1.0)
-    label_smoothing: OptionalGene = 0.0
-    correlation: OptionalGene = 0.0
-    symmetry: OptionalGene = 0.0
-    entropy: OptionalGene = 0.0
-    distinct: OptionalGene = 0.0
-    projection: list[Literal["free", "keep-zeros"]] = ["free", "keep-zeros"]
-    snap: AnyShareGene = 0.0
-    thin: PartGene = 0.0
-    batch_size: pydantic.PositiveInt = 64
-    optimiser: list[Literal["adam", "sgd"]] = ["adam"]
-    schedule: list[Literal["constant", "cosine"]] = ["cosine"]
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
@@ -187,9 +143,38 @@ class Genes(_Section):
                 raise ValueError(f"{name} = [{value[0]}, {value[1]}]: the first number must be below the second")
             if isinstance(value, list) and (not value or len(set(value)) != len(value)):
                 raise ValueError(f"{name} = {value}: give at least one option, each once")
-        if self.alpha == 1 and self.rank != 1:
-            raise ValueError("rank has no effect with alpha = 1; let alpha be below 1, such as alpha = [0.25, 1.0]")
         return self
+
+
+@functools.cache
+def genes_model(task: str) -> type[Genes]:
+    """The section `genes` for a task: a field for every gene.
+
+    Raises:
+        ConfigError: There is no such task.
+    """
+    fields: dict[str, Any] = {
+        name: (_type_of(spec), tuple(spec.default) if isinstance(spec.default, tuple) else spec.default)
+        for name, spec in gene_specs(task).items()
+    }
+    model: type[Genes] = pydantic.create_model("Genes", __base__=Genes, **fields)
+    return model
+
+
+def _type_of(spec: GeneSpec) -> Any:
+    """What a gene may be configured to: a number or a range of them, or a list of options."""
+    if spec.kind == "choice":
+        return list[Literal[spec.options]]  # type: ignore[name-defined]
+    whole = spec.kind == "whole"
+    bounds: dict[str, Any] = {} if whole else {"allow_inf_nan": False}
+    bounds["gt" if spec.low_open else "ge"] = spec.low
+    if spec.high is not None:
+        bounds["lt" if spec.high_open else "le"] = spec.high
+    number: Any = Annotated[int if whole else float, pydantic.Field(**bounds)]
+    # Of a log axis there is no 0, even where 0 itself switches the gene off.
+    end: Any = Annotated[number, pydantic.Field(gt=0)] if spec.log else number
+    either: Any = Union[number, tuple[end, end]]  # noqa: UP007 - made of values, not of types
+    return Optional[either] if spec.default is None else either  # noqa: UP045
 
 
 class Resources(_Section):
@@ -217,7 +202,8 @@ class Config(_Section):
     """A whole experiment. `model` and `data` are names, or "package.module:function" of one's own.
 
     `reference_epochs`: how long the uncompressed network is trained that the front is compared with (0: none).
-    `storage`: a folder or fsspec URI for the segments' files, if not the run folder.
+    `storage`: a folder or fsspec URI for the segments' files, if not the run folder. `genes` has all genes by name, as
+    `genes_model` checked them: a number, a range (low, high), a list of options, or None.
     """
 
     name: str = ""
@@ -230,7 +216,7 @@ class Config(_Section):
     model_options: dict[str, Any] = {}
     data_options: dict[str, Any] = {}
     search: Search = Search()
-    genes: Genes = Genes()
+    genes: Mapping[str, Any] = {}
     resources: Resources = Resources()
 
     @pydantic.field_validator("model", "data")
@@ -245,6 +231,9 @@ def _model_at(path: Sequence[str | int]) -> type[pydantic.BaseModel] | None:
     """The section's model at a path of keys, or None below one that takes any key."""
     model: type[pydantic.BaseModel] = Config
     for key in path:
+        if model is Config and key == "genes":
+            model = genes_model(_DEFAULT_TASK)
+            continue
         field = model.model_fields.get(str(key))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, _Section)):
             return None
@@ -277,10 +266,11 @@ def _unknown(path: Sequence[str | int]) -> str:
     return f"{name}: there is no such key." + (f" Did you mean {hint!r}?" if hint else f" Known: {', '.join(known)}.")
 
 
-def _explain(error: pydantic.ValidationError, source: str) -> ConfigError:
+def _explained(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> list[str]:
+    """A line for each problem, below a path of keys."""
     lines: dict[str, str] = {}
     for problem in error.errors(include_url=False):
-        path = [key for key in problem["loc"] if not _is_union_tag(key)]
+        path = [*prefix, *(key for key in problem["loc"] if not _is_union_tag(key))]
         name = ".".join(map(str, path)) or "(the whole)"
         if problem["type"] == "extra_forbidden":
             lines[name] = _unknown(path)
@@ -291,7 +281,7 @@ def _explain(error: pydantic.ValidationError, source: str) -> ConfigError:
             given = repr(problem["input"])
             got = "" if message.startswith(name) or len(given) > 60 else f" (got {given})"
             lines.setdefault(name, f"{name}: {message}{got}")
-    return ConfigError(f"{source}:\n  " + "\n  ".join(lines.values()))
+    return list(lines.values())
 
 
 def _is_union_tag(key: str | int) -> bool:
@@ -307,10 +297,25 @@ def parse_config(data: Mapping[str, Any], source: str = "configuration") -> Conf
     Raises:
         ConfigError: One line for each problem: the key, what is wrong, and the nearest known key for an unknown one.
     """
+    lines: list[str] = []
+    configured, table = dict(data), data.get("genes", {})
+    task = data.get("task", _DEFAULT_TASK)
     try:
-        return Config.model_validate(data)
+        model = genes_model(task if isinstance(task, str) else _DEFAULT_TASK)
+        configured["genes"] = dict(model.model_validate(table))
+    except ConfigError as error:  # there is no such task
+        lines.append(f"task: {error}")
+        configured["genes"] = {}
     except pydantic.ValidationError as error:
-        raise _explain(error, source) from None
+        lines += _explained(error, ("genes",))
+        configured["genes"] = {}
+    try:
+        config = Config.model_validate(configured)
+    except pydantic.ValidationError as error:
+        lines = [*_explained(error), *lines]
+    if lines:
+        raise ConfigError(f"{source}:\n  " + "\n  ".join(lines))
+    return config
 
 
 def _parse_override(text: str) -> tuple[list[str], Any]:

@@ -123,8 +123,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
     reader = GenomeReader(config.genes, layer_groups(shapes))
     reader.check(model)
-    lowest = {name: value[0] for name, value in config.genes if isinstance(value, tuple)}
-    check_fit(changed(model, model, reader.architecture(lowest)), splits.train, splits.classes)
+    check_fit(changed(model, model, reader.architecture(reader.ends[0])), splits.train, splits.classes)
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
     network = {"name": config.model, "parameters": parameters, "float32_bytes": 4 * parameters}
     settings = _settings(config, 4 * parameters)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-from evocompress.checkpoint.forms import PLAN_GENES, Architecture, changed, check_plans, check_replaces
+from torch import nn
+
+from evocompress.checkpoint.forms import changed, forms
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.codecs import codec_spec, parse_codec
 from evocompress.codecs.codec import Codec
-from evocompress.codecs.deadzone import DeadZone
-from evocompress.errors import ModelError
-from evocompress.evolve.config import Genes
 from evocompress.evolve.layer_groups import groups_of
-from evocompress.ideas.linearconv.linear_conv import LinearConv2d
-from evocompress.ideas.symmetry.penalties import trained_kernels
+from evocompress.protocols import Genes, GeneSpec
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
-from evocompress.training.trainer import PENALTIES
+from evocompress.training.genes import TrainingGenes, gene_specs, terms_of
 
-if TYPE_CHECKING:
-    from torch import nn
+__all__ = ["DEFAULT_CODECS", "GenomeReader"]
 
-__all__ = ["ARCHITECTURE_GENES", "DEFAULT_CODECS", "GenomeReader", "TRAINING_GENES"]
+_PER_GROUP = ("rate_factor", "vector_rate_factor")  # genes of which there is one for each layer group
 
 #: Options of the codec gene where the configuration gives none.
 DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
@@ -45,16 +43,6 @@ DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
     "vector": ("deadzone",),
 }
 
-TRAINING_GENES = (
-    "learning_rate", "weight_decay", "l1", "noise", "label_smoothing", *PENALTIES, "projection", "snap", "thin",
-    "batch_size", "optimiser", "schedule",
-)  # fmt: skip
-
-#: A probe changes neither these nor the training genes: its network is the one that was trained.
-ARCHITECTURE_GENES = ("alpha", "rank", *PLAN_GENES)
-_LINEAR = ("alpha", "near", "decay", "snap")  # ranges that are drawn evenly, not on a log axis
-_OF_KERNELS = ("symmetry", "distinct", "snap")
-
 
 def _gene(value: Any, log: bool = True) -> Gene | Scalar:
     """A configured gene: something to evolve, or a fixed value."""
@@ -69,27 +57,37 @@ def _gene(value: Any, log: bool = True) -> Gene | Scalar:
 
 @dataclasses.dataclass(frozen=True)
 class GenomeReader:
-    """Knows the configured genes and the network's layer groups (tensor name → group); a plain, picklable value."""
+    """What a genome means: knows the configured genes and the network's layer groups; a plain, picklable value.
 
-    genes: Genes
+    Args:
+        genes: Every gene by name as configured (`evolve.config.Config.genes`), and the options of `codecs`.
+        groups: The group of each tensor of the plain network.
+        task: Whose genes count.
+    """
+
+    genes: Mapping[str, Any]
     groups: Mapping[str, str]
+    task: str = "classification"
+
+    def _named(self, role: str) -> list[GeneSpec]:
+        return [spec for spec in gene_specs(self.task).values() if spec.role == role]
 
     def _configured(self) -> dict[str, Gene | Scalar]:
         """Every gene by its full name; those with one option or a number are fixed."""
-        present = sorted(set(self.groups.values()))
-        found: dict[str, Gene | Scalar] = {
-            name: _gene(getattr(self.genes, name)) for name in ("rate_weight", "step_scale")
-        }
-        found["sensitivity"] = _gene(list(self.genes.sensitivity))
-        for group in present:
-            factor = self.genes.vector_rate_factor if group == "vector" else self.genes.rate_factor
-            found[f"rate_factor.{group}"] = _gene(factor)
-            found[f"codec.{group}"] = _gene(list(self.genes.codecs.get(group, DEFAULT_CODECS[group])))
-        for name in (*ARCHITECTURE_GENES, *TRAINING_GENES, "epochs"):
-            value = getattr(self.genes, name)
-            if value is not None:  # what the configuration leaves to the network's factory
-                found[name] = _gene(value, log=name not in _LINEAR)
-        return found
+        genes: dict[str, Gene | Scalar] = {}
+        for spec in gene_specs(self.task).values():
+            value = self.genes.get(spec.name, spec.default)
+            if spec.name not in _PER_GROUP and value is not None:  # None is left to the network's factory
+                genes[spec.name] = _gene(value, log=spec.log)
+        codecs = self.genes.get("codecs", {})
+        for group in sorted(set(self.groups.values())):
+            factor = self._default("vector_rate_factor" if group == "vector" else "rate_factor")
+            genes[f"rate_factor.{group}"] = _gene(factor)
+            genes[f"codec.{group}"] = _gene(list(codecs.get(group, DEFAULT_CODECS[group])))
+        return genes
+
+    def _default(self, name: str) -> Any:
+        return self.genes.get(name, gene_specs(self.task)[name].default)
 
     def space(self) -> Space:
         """The space of genomes; recipe genes are those that a probe may change."""
@@ -98,7 +96,8 @@ class GenomeReader:
         }
         if not evolving:  # everything is fixed: one gene that changes nothing keeps the search well defined
             evolving = {"replicate": Integer(0, 1_000_000)}
-        kept = {*ARCHITECTURE_GENES, *TRAINING_GENES, "epochs", "replicate"}
+        # A probe's network is the one that was trained, so it changes neither training nor the form of layers.
+        kept = {spec.name for role in ("training", "architecture") for spec in self._named(role)} | {"replicate"}
         return Space(evolving, [name for name in evolving if name not in kept])
 
     def resolve(self, genome: Genome) -> dict[str, Scalar]:
@@ -106,41 +105,36 @@ class GenomeReader:
         fixed = {name: gene for name, gene in self._configured().items() if isinstance(gene, bool | int | float | str)}
         return {**fixed, **genome}
 
-    def architecture(self, genome: Genome) -> Architecture:
+    def architecture(self, genome: Genome) -> dict[str, Scalar]:
         """The form of the network's layers: genes that evolve are rounded to coarse steps, fixed ones are as given."""
-        values: dict[str, Any] = self.resolve(genome)
-        exact = Architecture(**{name: values[name] for name in ARCHITECTURE_GENES if name in values})
-        coarse = exact.snapped()
-        return dataclasses.replace(
-            exact, **{name: getattr(coarse, name) for name in ARCHITECTURE_GENES if name in genome}
-        )
+        values = self.resolve(genome)
+        names = [spec.name for spec in self._named("architecture") if spec.name in values]
+        exact: Genes = {name: values[name] for name in names}
+        coarse = exact
+        for form in forms():
+            coarse = form.coarse(coarse)
+        return {name: coarse[name] if name in genome else exact[name] for name in names}
+
+    @property
+    def ends(self) -> tuple[Genome, Genome]:
+        """The genomes in which every number that evolves is lowest, and highest."""
+        evolving = {name: value for name, value in self.genes.items() if isinstance(value, tuple)}
+        low, high = ({name: value[end] for name, value in evolving.items()} for end in (0, -1))
+        return low, high
 
     def check(self, plain: nn.Module) -> None:
-        """Refuse genes of layers, kernels and thinning that a network has nothing for, or that do not fit its layers.
-
-        Ranges are tried at both ends.
+        """Refuse genes that a network has nothing for, or that do not fit its layers; ranges are tried at both ends.
 
         Raises:
             ModelError: Says which genes, and why.
         """
-        ends = [{n: value[end] for n, value in self.genes if isinstance(value, tuple)} for end in (0, -1)]
-        check_replaces(plain, float(self.resolve(ends[0])["alpha"]))
-        for genome in ends:
-            check_plans(plain, self.architecture(genome), float(self.resolve(genome)["thin"]))
-        low, high = (self.resolve(end) for end in ends)
-        if high["correlation"] and low["alpha"] == 1 and not any(isinstance(m, LinearConv2d) for m in plain.modules()):
-            raise ModelError(
-                "gene correlation: no convolution has primary filters, on which it acts; take it out, or let alpha be "
-                "below 1, such as alpha = [0.25, 1.0]"
-            )
-        asked = [name for name in _OF_KERNELS if high[name]]
-        # Plans may bring kernels; LinearConv, whose conversion takes time, neither brings nor takes any.
-        forms = (dataclasses.replace(self.architecture(genome), alpha=1.0) for genome in ends)
-        if asked and not any(True for form in forms for _ in trained_kernels(changed(plain, plain, form))):
-            raise ModelError(
-                f"genes {', '.join(asked)}: the network trains no kernels of more than one place, on which they act; "
-                "take them out, or choose a network with such convolutions"
-            )
+        forms_of = [self.architecture(end) for end in self.ends]
+        for form in forms():
+            form.check(plain, *forms_of)
+        most = self.training(self.ends[1])
+        networks = _Lazily(lambda: [changed(plain, plain, genes) for genes in forms_of])
+        for term in terms_of(most):
+            term.check(networks)
 
     def recipe(self, genome: Genome, names: Iterable[str] | None = None) -> Recipe:
         """The recipe genes as a recipe: one rule per tensor of `names`; None: those of the plain network.
@@ -163,19 +157,30 @@ class GenomeReader:
         """How many epochs a segment trains."""
         return int(self.resolve(genome)["epochs"])
 
-    def training(self, genome: Genome) -> dict[str, Scalar]:
-        """The training genes, as keywords of `TrainingGenes`."""
+    def training(self, genome: Genome) -> TrainingGenes:
+        """The training genes."""
         values = self.resolve(genome)
-        return {name: values[name] for name in TRAINING_GENES}
+        names = [spec.name for spec in self._named("training") if spec.name in values and spec.name != "epochs"]
+        return TrainingGenes(self.task, **{name: values[name] for name in names})
+
+
+class _Lazily(Iterable[nn.Module]):
+    """Networks that are made once, when they are first asked for."""
+
+    def __init__(self, make: Callable[[], list[nn.Module]]) -> None:
+        self._networks = functools.cache(make)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self._networks())
 
 
 def _with_step(specs: Iterable[str], step: float) -> tuple[str, ...]:
     """Codecs with the step gene put into their quantiser, where it is one that has a step."""
-    out = []
+    scaled = []
     for spec in specs:
         codec = parse_codec(spec.strip())
-        last = codec.stages[-1]
-        if isinstance(last, DeadZone):
+        last: Any = codec.stages[-1]
+        if hasattr(last, "step_scale"):
             codec = Codec((*codec.stages[:-1], dataclasses.replace(last, step_scale=last.step_scale * step)))
-        out.append(codec_spec(codec))
-    return tuple(out)
+        scaled.append(codec_spec(codec))
+    return tuple(scaled)

@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["FACTORS", "GROUPS", "groups_of", "layer_groups"]
+from evocompress.checkpoint.forms import stands_for
+
+__all__ = ["GROUPS", "groups_of", "layer_groups"]
 
 #: All groups: the first and the last layer, convolutions and dense layers between them, biases and norms.
 GROUPS = ("first", "conv", "dense", "last", "vector")
-
-#: What a convolution's weight can be held as (layers/linear_conv.py).
-FACTORS = ("primary", "coefficients", "coefficients_left", "coefficients_right")
-
-#: Whose group a tensor has that the plain network lacks: factors their weight's; and a plan of connections may have a
-#: kernel, links, or both (layers/overprovisioned_base.py).
-_OTHERS = dict.fromkeys(FACTORS, "weight") | {"kernel": "links", "links": "kernel"}
 
 
 def layer_groups(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
@@ -39,17 +34,17 @@ def layer_groups(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
 def groups_of(names: Iterable[str], groups: Mapping[str, str]) -> dict[str, str]:
     """The groups of those tensors that have one, in a network whose layers may have another form.
 
-    `groups` is of the plain network. A layer's factors are in the group of its weight, new links in that of its kernel;
-    other names, such as those of masks and counters, which no recipe codes, are left out.
+    `groups` is of the plain network. A tensor that only a form has is in the group of the one that it stands for; other
+    names, such as those of masks and counters, which no recipe codes, are left out.
 
-    >>> groups_of(["c.primary", "c.coefficients", "c.is_primary", "c.bias"], {"c.weight": "conv", "c.bias": "vector"})
-    {'c.primary': 'conv', 'c.coefficients': 'conv', 'c.bias': 'vector'}
+    >>> groups_of(["c.weight", "c.counter", "c.bias"], {"c.weight": "conv", "c.bias": "vector"})
+    {'c.weight': 'conv', 'c.bias': 'vector'}
     """
-    found = {}
+    grouped = {}
     for name in names:
-        path, _, last = name.rpartition(".")
-        other = _OTHERS.get(last, last)
-        group = groups.get(name, groups.get(f"{path}.{other}" if path else other))
+        path, _, leaf = name.rpartition(".")
+        others = (f"{path}.{other}" if path else other for other in stands_for(leaf))
+        group = next((groups[place] for place in (name, *others) if place in groups), None)
         if group is not None:
-            found[name] = group
-    return found
+            grouped[name] = group
+    return grouped

@@ -29,7 +29,7 @@ from evocompress.search.pareto import is_nondominated
 from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.threads import limit_threads
 from evocompress.tasks.classification import evaluate
-from evocompress.training.trainer import Curves, Precision, TrainingGenes, train
+from evocompress.training.trainer import Curves, Precision, train
 
 __all__ = ["Experiment", "Segment", "load_weights", "state_hash"]
 
@@ -143,7 +143,7 @@ class Segment:
         return changed(network, plain, self.reader.architecture(task.genome))
 
     def _train(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> Curves:
-        genes = TrainingGenes(**self.reader.training(task.genome))  # type: ignore[arg-type]
+        genes = self.reader.training(task.genome)
         epochs = self.reader.epochs(task.genome)
         precision = self.experiment.precision
         return train(model, splits.train, genes, epochs=epochs, seed=task.seed, device=device, precision=precision)

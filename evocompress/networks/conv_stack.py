@@ -1,4 +1,4 @@
-"""Stacks of 3×3 convolutions and poolings with one linear layer, plain or with LinearConv."""
+"""Stacks of 3×3 convolutions and poolings with one linear layer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.ideas.linearconv.linear_conv import LinearConv2d
-from evocompress.ideas.symmetry.layers import Kernels, constrained
 from evocompress.networks.layout import channels_last
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d
 
@@ -23,51 +21,24 @@ class ConvStack(nn.Module):
     """Convolution, batch normalisation and ReLU for each number of filters in a plan, pooling for each `POOL`.
 
     Takes images (n, in_channels, h, w) of at most 32×32 pixels, smaller ones with zeros around them, and gives logits
-    (n, classes). With `alpha` every convolution is a `LinearConv2d` with it, the first too; `rank` and `sparsity` are
-    then that layer's. Convolutions have no bias: the normalisation behind them has one. `kernels` gives them symmetries
-    (`evocompress.ideas.symmetry.layers.constrained`).
+    (n, classes). Convolutions have no bias: the normalisation behind them has one.
 
     Raises:
-        ModelError: `rank` or `sparsity` without `alpha`, `kernels` with it, a share out of range, unknown `kernels`, or
-            larger images.
+        ModelError: Larger images.
     """
 
-    def __init__(
-        self,
-        plan: Sequence[int],
-        *,
-        classes: int,
-        in_channels: int,
-        alpha: float | None,
-        rank: float | None,
-        sparsity: float | None,
-        kernels: Kernels,
-    ) -> None:
+    def __init__(self, plan: Sequence[int], *, classes: int, in_channels: int) -> None:
         super().__init__()
-        if alpha is None and (rank is not None or sparsity is not None):
-            raise ModelError(
-                f"rank is {rank} and sparsity is {sparsity}, but alpha is not given: there is nothing to combine"
-            )
-        if alpha is not None and kernels != "free":
-            raise ModelError(
-                f"kernels is {kernels!r} and alpha is {alpha}, but filters that are combined of others cannot be "
-                "constrained: leave one of them out"
-            )
         layers: list[nn.Module] = []
         inputs = in_channels
         for filters in plan:
             if filters == POOL:
                 layers.append(nn.MaxPool2d(2))
                 continue
-            layers.append(
-                nn.Conv2d(inputs, filters, 3, padding=1, bias=False)
-                if alpha is None
-                else LinearConv2d(inputs, filters, 3, padding=1, bias=False, alpha=alpha, rank=rank, sparsity=sparsity)
-            )
+            layers.append(nn.Conv2d(inputs, filters, 3, padding=1, bias=False))
             layers += [CountlessBatchNorm2d(filters), nn.ReLU(inplace=True)]
             inputs = filters
         self.features = nn.Sequential(*layers)
-        constrained(self, kernels)
         side = _SIDE >> list(plan).count(POOL)
         self.linear = nn.Linear(inputs * side * side, classes)
 

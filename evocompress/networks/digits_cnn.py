@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from evocompress.ideas.symmetry.layers import Kernels, constrained
 from evocompress.networks.layout import channels_last
 
 __all__ = ["DigitsCNN"]
@@ -15,19 +14,14 @@ class DigitsCNN(nn.Module):
 
     `width` is the first layer's number of filters; 16 makes 38 282 parameters, more than the task needs, which is what
     a compressor wants to show. There is no batch normalisation, so a file holds weights and biases only.
-    `kernels` gives the convolutions symmetries (`evocompress.ideas.symmetry.layers.constrained`).
-
-    Raises:
-        ModelError: Unknown `kernels`, or a list of other than two.
     """
 
-    def __init__(self, *, classes: int = 10, in_channels: int = 1, width: int = 16, kernels: Kernels = "free") -> None:
+    def __init__(self, *, classes: int = 10, in_channels: int = 1, width: int = 16) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.fc1 = nn.Linear(2 * width * 4 * 4, 4 * width)
         self.fc2 = nn.Linear(4 * width, classes)
-        constrained(self, kernels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of images (n, in_channels, 8, 8)."""

@@ -18,13 +18,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from evocompress.calibration.layer_inputs import input_rows
+from evocompress.calibration.layer_views import view_of
 from evocompress.checkpoint.packing import encode_tensor, to_numpy, to_torch
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs import Record, Sensitivity
 from evocompress.codecs.dtypes import to_dtype
 from evocompress.data.examples import Examples
 from evocompress.packer.lockstep import forward_in_steps
+from evocompress.protocols import LayerView
 from evocompress.support.modules import evaluation_mode
 
 __all__ = ["Target", "layerwise_records"]
@@ -34,8 +35,6 @@ _RIDGE = 0.01  # of the mean of H's diagonal
 _RIDGE_PER_COLUMN = 0.1  # times columns over rows: few examples cannot say much of many weights
 _ROWS_PER_COLUMN = 256  # are enough for second moments
 _SHRINK = 1e-3  # of the channels' mean variance: dead channels keep their scale
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Target(NamedTuple):
@@ -129,29 +128,37 @@ class _Job:
     def visit(self, path: str, before: Sequence[Any], after: Sequence[Any]) -> None:
         """Code what a module holds, given the inputs of both networks."""
         original, quantised = self._original[path], self._quantised[path]
-        late = []
+        view, late = view_of(quantised), []
         for leaf, name, tensor in self._own(path):
-            if tensor.ndim >= 2 and isinstance(quantised, nn.Conv1d | nn.Conv2d | nn.Linear) and leaf == "weight":
-                self._matrix(name, original, quantised, before, after)
+            if tensor.ndim >= 2 and view is not None and leaf == "weight":
+                self._matrix(name, view, original, quantised, before, after)
             elif leaf in ("weight", "bias") and tensor.ndim == 1:
                 late.append((name, tensor))
             else:
                 self._encode(name, tensor)
-        if late and all(isinstance(x, Tensor) for x in (*before, *after)):
-            self._fit(original, quantised, before, after)
+        if late and view is not None and all(isinstance(x, Tensor) for x in (*before, *after)):
+            self._fit(view, original, quantised, before, after)
         for name, tensor in late:
             self._encode(name, tensor)
 
     def _matrix(
-        self, name: str, original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]
+        self,
+        name: str,
+        view: LayerView,
+        original: nn.Module,
+        quantised: nn.Module,
+        before: Sequence[Tensor],
+        after: Sequence[Tensor],
     ) -> None:
         weight = quantised.weight
         assert isinstance(weight, Tensor)
         sensitivity = self._sensitivities.get(name, 1.0)
-        if not isinstance(sensitivity, Sensitivity) or id(weight) in self._done:
+        moments = None
+        if isinstance(sensitivity, Sensitivity) and id(weight) not in self._done and isinstance(after[0], Tensor):
+            moments = _moments(view, original, quantised, before, after)
+        if moments is None or not isinstance(sensitivity, Sensitivity):
             self._encode(name, weight)
             return
-        moments = _moments(original, quantised, before, after)
         target = _target(weight, moments)
         H = moments.H.cpu().numpy()
         own = Sensitivity(H, sensitivity.g)
@@ -160,18 +167,22 @@ class _Job:
         self._encode(name, weight, target, sensitivity)
 
     def _fit(
-        self, original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]
+        self,
+        view: LayerView,
+        original: nn.Module,
+        quantised: nn.Module,
+        before: Sequence[Tensor],
+        after: Sequence[Tensor],
     ) -> None:
         """Fit scale and bias of a normalisation, or a layer's bias, to the network's own outputs."""
         bias, weight = getattr(quantised, "bias", None), getattr(quantised, "weight", None)
         if not isinstance(bias, Tensor) or id(bias) in self._done or not isinstance(weight, Tensor):
             return
-        norm = isinstance(quantised, _NORMS)
-        if not norm and not isinstance(quantised, nn.Conv1d | nn.Conv2d | nn.Linear):
+        fitted = _regression(view, original, quantised, before, after)
+        if fitted is None:
             return
-        last = isinstance(quantised, nn.Linear | nn.LayerNorm)
-        slope, offset = _regression(original, quantised, before, after, len(bias), last, free=norm)
-        if norm:
+        slope, offset = fitted
+        if view.scales:
             weight.mul_(slope.to(weight))
             bias.mul_(slope.to(bias)).add_(offset.to(bias))
         else:
@@ -209,14 +220,20 @@ class _Moments(NamedTuple):
     rows: int
 
 
-def _moments(original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]) -> _Moments:
+def _moments(
+    view: LayerView, original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]
+) -> _Moments | None:
+    """None for a layer that is not fitted to its inputs."""
     H: Any = 0.0
     C: Any = 0.0
-    first = input_rows(quantised, after[0])
+    first = view.rows(quantised, after[0])
+    if first is None:
+        return None
     count, columns = 0, first.shape[2]
     every = len(after) * first.shape[1] // (_ROWS_PER_COLUMN * columns) | 1  # odd, so as not to keep to a few columns
     for x, own in zip(before, after, strict=True):
-        rows, own_rows = input_rows(original, x, every), input_rows(quantised, own, every)
+        rows, own_rows = view.rows(original, x, every), view.rows(quantised, own, every)
+        assert rows is not None and own_rows is not None
         H = H + (own_rows.mT @ own_rows).double()
         C = C + (rows.mT @ own_rows).double()
         count += rows.shape[1]
@@ -236,30 +253,22 @@ def _target(weight: Tensor, moments: _Moments) -> Tensor:
 
 
 def _regression(
-    original: nn.Module,
-    quantised: nn.Module,
-    before: Sequence[Tensor],
-    after: Sequence[Tensor],
-    channels: int,
-    last: bool,
-    free: bool,
-) -> tuple[Tensor, Tensor]:
-    """Slope (1 where it is not free) and offset (channels,) that take the copy's outputs best to the network's."""
+    view: LayerView, original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]
+) -> tuple[Tensor, Tensor] | None:
+    """Slope (1 but for a layer that scales) and offset (channels,) that take the copy's outputs best to the network's.
+
+    None for a layer whose bias is not fitted.
+    """
     sums: Any = 0.0
     count = 0
     for x, own in zip(before, after, strict=True):
-        y, y_own = (_by_channel(m.forward(z), channels, last) for m, z in ((original, x), (quantised, own)))
+        y, y_own = (view.channels(m, m.forward(z)) for m, z in ((original, x), (quantised, own)))
+        if y is None or y_own is None:
+            return None
         sums = sums + torch.stack([y_own.sum(1), y.sum(1), (y_own * y_own).sum(1), (y_own * y).sum(1)]).double()
         count += y.shape[1]
     mean_own, mean, square, product = sums / count
     variance, covariance = square - mean_own**2, product - mean_own * mean
     shrink = _SHRINK * variance.mean() + 1e-30
-    slope = (covariance + shrink) / (variance + shrink) if free else torch.ones_like(mean)
+    slope = (covariance + shrink) / (variance + shrink) if view.scales else torch.ones_like(mean)
     return slope, mean - slope * mean_own
-
-
-def _by_channel(outputs: Tensor, channels: int, last: bool) -> Tensor:
-    """Outputs (n, channels, …), or (…, channels), as (channels, n)."""
-    if last:
-        return outputs.float().reshape(-1, channels).T
-    return outputs.float().reshape(len(outputs), channels, -1).transpose(0, 1).reshape(channels, -1)

@@ -6,25 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from gauss_newton import check_diagonal, check_packs
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from evocompress import pack, unpack
 from evocompress.calibration.second_order import second_order_sensitivities
-from evocompress.checkpoint.presets import preset
 from evocompress.codecs import Sensitivity
 from evocompress.data import Examples
 from evocompress.errors import ModelError
-from evocompress.ideas.connections import OverProvisionedConv2d
-from evocompress.ideas.connections.plan import ConnectionPlan
-from evocompress.ideas.linearconv import LinearConv2d
 
-Floats = npt.NDArray[np.float64]
 WORDS, WIDTH, LENGTH = 12, 8, 6
 
 
@@ -98,26 +90,6 @@ class Twice(nn.Module):
         return result
 
 
-def combined() -> nn.Module:
-    """Convolutions with combined filters: of low rank, and in groups with primary filters in any places."""
-    low = LinearConv2d(1, 8, 3, alpha=0.5, rank=0.5, bias=False)
-    grouped = LinearConv2d(8, 8, 2, groups=2, alpha=0.5)
-    grouped.is_primary = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1], dtype=torch.bool)
-    return nn.Sequential(nn.Unflatten(1, (1, LENGTH)), low, nn.Tanh(), grouped, nn.Flatten(), nn.Linear(48, 4))
-
-
-def over_provisioned() -> nn.Module:
-    """Shared kernels, one of them in groups and with strides, and links beside them."""
-    first = ConnectionPlan(kernel=3, near=0.3, far=0.1)
-    second = ConnectionPlan(kernel=2, stride=2, groups=2, near=0.1, far=0.1)
-    layers = (
-        OverProvisionedConv2d(1, 6, first, in_size=(LENGTH, 5)),
-        nn.Tanh(),
-        OverProvisionedConv2d(6, 4, second, in_size=(LENGTH, 5)),
-    )
-    return nn.Sequential(nn.Unflatten(1, (1, LENGTH)), *layers, nn.Flatten(), nn.Linear(24, 4))
-
-
 def begin(*shape: int) -> Callable[[int], Tensor]:
     value = torch.randn(shape[0], 1, shape[1], generator=torch.Generator().manual_seed(6))
     return lambda n: value.expand(-1, n, -1).contiguous()
@@ -133,8 +105,6 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "attention": lambda: Attention(8),
     "attention of another width": lambda: Attention(6),
     "twice": Twice,
-    "combined filters": combined,
-    "more connections": over_provisioned,
 }
 
 
@@ -153,58 +123,16 @@ def examples(name: str, n: int = 600) -> Examples:
     return Examples.unlabelled((steps + steps.roll(1, 2) + 0.5 * steps.roll(1, 1)) * torch.tensor([1, 2, 1, 0.5, 1]))
 
 
-def curvature(model: nn.Module, data: Examples) -> dict[str, Floats]:
-    """The diagonal of the Gauss-Newton matrix of centred outputs, in the shape of each parameter."""
-    parameters = dict(model.named_parameters())
-
-    def outputs(some: dict[str, Tensor], x: Tensor) -> Tensor:
-        result = functional_call(model, some, (x[None],))
-        result = (result["logits"] if isinstance(result, dict) else result)[0]
-        centred: Tensor = (result - result.mean(-1, keepdim=True)).flatten()
-        return centred
-
-    found = {name: np.zeros(tuple(p.shape)) for name, p in parameters.items()}
-    with sdpa_kernel(SDPBackend.MATH):  # the others cannot be vectorised
-        for x in data.images:
-            for name, jacobian in jacrev(outputs)({k: v.detach() for k, v in parameters.items()}, x).items():
-                found[name] += jacobian.detach().double().square().sum(0).numpy() / len(data)
-    return found
-
-
 @pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 @pytest.mark.parametrize("name", MODELS)
 def test_the_diagonal_is_about_that_of_the_gauss_newton_matrix(name: str) -> None:
-    model, data = build(name), examples(name, 200)
-    exact = curvature(model, data)
-    more = Examples.unlabelled(data.images.repeat(20, *[1] * (data.images.ndim - 1)))  # many directions for each
-    found = second_order_sensitivities(model, more, samples=len(more), seed=0)
-    ratios = []
-    for tensor, diagonal in exact.items():
-        sensitivity, factor = found[tensor], diagonal.mean() / 2
-        if diagonal.ndim == 1 or "weight_hr" in tensor or "links" in tensor:
-            assert isinstance(sensitivity, float)
-            ratios.append(factor / sensitivity)
-            continue
-        assert isinstance(sensitivity, Sensitivity), tensor
-        diagonals = np.repeat(np.einsum("gkk->gk", sensitivity.H), len(diagonal) // len(sensitivity.H), axis=0)
-        mine = sensitivity.g[:, None] * diagonals / 2
-        ratios.append(factor / mine.mean())
-        diagonal = diagonal.reshape(mine.shape)
-        for axis in (0, 1) if tensor != "embedding.weight" else (0,):  # rows of words are evened out
-            one, other = mine.sum(axis) / mine.sum(), diagonal.sum(axis) / diagonal.sum()
-            assert np.abs(one - other).sum() < 0.45, (tensor, axis)  # of 2 at most
-    assert max(ratios) / min(ratios) < 1.6  # one normalisation for all
+    check_diagonal(build(name), examples(name, 200))
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 def test_every_matrix_of_every_kind_is_known_and_packs() -> None:
     for name in MODELS:
-        model = build(name)
-        found = second_order_sensitivities(model, examples(name, 128), samples=128, seed=0)
-        data = pack(model.state_dict(), preset("fast", 1e-3, calibrated=True), sensitivities=found)
-        state = model.state_dict()
-        assert found.keys() == {name for name, tensor in state.items() if tensor.is_floating_point()}
-        assert state.keys() == unpack(data).keys()
+        check_packs(build(name), examples(name, 128))
 
 
 def test_names_of_one_tensor_share_what_is_known_and_unseen_words_cost_something() -> None:

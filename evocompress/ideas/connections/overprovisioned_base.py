@@ -44,6 +44,11 @@ class OverProvisioned(nn.Module):
         ConfigError: `plan` is none, shapes do not go together or do not fit it, or it has far too many connections.
     """
 
+    #: What a layer holds depends on the values of its `plan`: whoever knows only shapes knows nothing of it.
+    shapes_follow_values = True
+    #: It has kernels, as a convolution has.
+    has_kernels = True
+
     kernel: nn.Parameter | None
     links: nn.Parameter | None
     bias: nn.Parameter | None
@@ -128,9 +133,9 @@ class OverProvisioned(nn.Module):
     @property
     def n_alive(self) -> int:
         """How many weights are not dropped."""
-        return sum(int(alive.sum()) for _, alive in self.parts())
+        return sum(int(alive.sum()) for _, alive in self.living_weights())
 
-    def parts(self) -> list[tuple[nn.Parameter, Tensor]]:
+    def living_weights(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Kernel and links where they exist, and what of them is not dropped (bool, of their shapes)."""
         found = []
         for parameter, alive in ((self.kernel, self.kernel_alive), (self.links, self.links_alive)):
@@ -153,7 +158,9 @@ class OverProvisioned(nn.Module):
             raise ModelError(f"keep is {keep!r}; it is a share and must be a number in [0, 1], such as 0.8")
         count = math.ceil(keep * self.n_alive - 1e-9)
         # A dropped weight ranks behind one that happens to be zero.
-        ranks = [torch.where(alive, parameter.abs().float(), -1.0).flatten() for parameter, alive in self.parts()]
+        ranks = [
+            torch.where(alive, parameter.abs().float(), -1.0).flatten() for parameter, alive in self.living_weights()
+        ]
         if ranks:
             flat = torch.cat(ranks)
             alive = torch.zeros_like(flat, dtype=torch.bool)
@@ -164,7 +171,7 @@ class OverProvisioned(nn.Module):
     @torch.no_grad()
     def hold(self) -> int:
         """Take every weight that is zero for dropped (after loading a file, say); returns how many are left."""
-        flat = [(parameter != 0) & alive for parameter, alive in self.parts()]
+        flat = [(parameter != 0) & alive for parameter, alive in self.living_weights()]
         if flat:
             self._mark(torch.cat([part.flatten() for part in flat]))
         return self.n_alive

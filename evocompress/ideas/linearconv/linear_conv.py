@@ -55,6 +55,9 @@ class LinearConv2d(Convolution, nn.Module):
     torch.Size([1, 128, 8, 8])
     """
 
+    #: Its primary filters are kernels, as a convolution has.
+    has_kernels = True
+
     coefficients: nn.Parameter | None
     coefficients_left: nn.Parameter | None
     coefficients_right: nn.Parameter | None

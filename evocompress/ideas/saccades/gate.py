@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from evocompress.errors import ModelError
 
-__all__ = ["Gate", "Reading", "bounded", "finite", "keep_plan", "precise", "whole"]
+__all__ = ["BlockGate", "Gate", "Reading", "bounded", "finite", "keep_plan", "precise", "whole"]
 
 _PLAN_BYTES = 4
 _BOUND = 3.0  # of logits in training: the likeliest of three decisions has a probability of at most 0.995
@@ -87,6 +87,10 @@ class Gate(nn.Module):
         """For one image of so many blocks."""
         pixels = blocks * (self.block // self.reduction) ** 2
         return 9 * self.look.out_channels * (pixels * self.look.in_channels + blocks * self.decide.out_channels)
+
+
+class BlockGate(Gate):
+    """A gate whose decisions are what a layer does in each block, and so count as outputs of the network."""
 
 
 def bounded(logits: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,7 +14,7 @@ from evocompress.ideas.saccades.saccade import SaccadeConv2d
 from evocompress.ideas.saccades.sequence import SaccadeSequence
 from evocompress.support.modules import evaluation_mode
 
-__all__ = ["Deletion", "deletion_test", "gate_logits", "saccade_maps"]
+__all__ = ["Deletion", "deletion_test", "saccade_maps"]
 
 _BATCH = 250
 
@@ -45,23 +43,6 @@ def saccade_maps(model: nn.Module, images: Tensor) -> dict[str, Reading]:
     if not readings:
         raise ModelError(f"the network has saccade layers ({', '.join(layers)}), but ran none of them")
     return readings
-
-
-@contextlib.contextmanager
-def gate_logits(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the logits (n, 3, rows, columns) of each `SaccadeConv2d` that the network runs meanwhile."""
-    found: list[Tensor] = []
-
-    def hook(_gate: nn.Module, _inputs: object, logits: Tensor) -> None:
-        found.append(logits)
-
-    layers = [module for module in model.modules() if isinstance(module, SaccadeConv2d)]
-    handles = [layer.gate.register_forward_hook(hook) for layer in layers]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def deletion_test(model: nn.Module, examples: Examples, seed: int, *, layer: str | None = None) -> Deletion:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.ideas.saccades.gate import Gate, Reading, bounded, finite, precise, whole
+from evocompress.ideas.saccades.gate import BlockGate, Reading, bounded, finite, precise, whole
 
 __all__ = ["KERNELS", "SaccadeConv2d"]
 
@@ -77,7 +77,7 @@ class SaccadeConv2d(nn.Module):
         self.in_channels, self.out_channels, self.block = in_channels, out_channels, block
         self.temperature, self.generator = temperature, generator
         self.samples = True
-        self.gate = Gate(in_channels, block, reduction, hidden, _START)
+        self.gate = BlockGate(in_channels, block, reduction, hidden, _START)
         self.narrow = nn.Conv2d(in_channels, out_channels, KERNELS[1], bias=bias)
         self.wide = nn.Conv2d(in_channels, out_channels, KERNELS[2], bias=bias)
         self.reading: Reading | None = None

@@ -8,20 +8,17 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from evocompress.codecs.symmetry import kernel_shape
-from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
-from evocompress.ideas.linearconv.linear_conv import LinearConv2d
 
 __all__ = ["living_places", "trained_kernels", "trained_weights"]
 
 _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_CONVOLUTIONS = (*_PLAIN, LinearConv2d, OverProvisioned)
 
 
 def trained_kernels(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Parameters that hold kernels of more than one place and are trained, with their names.
 
-    They are those of torch's convolutions and what is derived from them, the primary filters of `LinearConv2d`, and the
-    kernels of over-provisioned layers. Whatever else has three or more dimensions (an embedding of positions, say) is
+    They are those of torch's convolutions and what is derived from them, and of layers that say `has_kernels`, such as
+    those of LinearConv. Whatever else has three or more dimensions (an embedding of positions, say) is
     no kernel. Nor are the free numbers that a parametrisation makes a weight of, and parameters without a shape yet.
 
     >>> class Tokens(nn.Conv1d):
@@ -29,7 +26,7 @@ def trained_kernels(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     >>> [name for name, _ in trained_kernels(nn.Sequential(Tokens(4, 4, 3), nn.Conv2d(4, 4, 1), nn.Bilinear(4, 4, 4)))]
     ['0.weight']
     """
-    layers = (module for module in model.modules() if isinstance(module, _CONVOLUTIONS))
+    layers = (m for m in model.modules() if isinstance(m, _PLAIN) or getattr(m, "has_kernels", False))
     held = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
     for name, parameter in model.named_parameters():
         if id(parameter) in held and parameter.requires_grad and not is_lazy(parameter):
@@ -49,10 +46,11 @@ def trained_weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def living_places(model: nn.Module) -> dict[str, Tensor]:
-    """For trained weights that `OverProvisioned.thin` may drop: bool, of the weight's shape, by its name.
+    """For trained weights of which some may be dropped: which are not, bool, of the weight's shape, by its name.
 
+    Layers that drop weights say so by a method `living_weights()`, which gives pairs of a parameter and such a mask.
     What is dropped is computed with as zero, whatever the parameter holds there.
     """
-    layers = (module for module in model.modules() if isinstance(module, OverProvisioned))
-    alive = {id(parameter): places for layer in layers for parameter, places in layer.parts()}
+    methods = [getattr(module, "living_weights", None) for module in model.modules()]
+    alive = {id(parameter): places for method in methods if callable(method) for parameter, places in method()}
     return {name: alive[id(parameter)] for name, parameter in trained_weights(model) if id(parameter) in alive}

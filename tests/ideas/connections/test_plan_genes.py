@@ -9,30 +9,37 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from configured_genes import configured_genes
 from torch import nn
 
-from evocompress.checkpoint.forms import PLAIN, Architecture, changed, check_plans, loaded
+from evocompress.checkpoint.forms import changed, loaded
 from evocompress.checkpoint.packing import unpack
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError, ModelError
-from evocompress.evolve.config import Genes, load_config, parse_config
+from evocompress.evolve.config import load_config, parse_config
 from evocompress.evolve.driver import prepare, run_experiment
 from evocompress.evolve.genome import GenomeReader
+from evocompress.evolve.layer_groups import groups_of
 from evocompress.evolve.segment import state_hash
 from evocompress.ideas.connections import overprovisioned_base
 from evocompress.ideas.connections import replan as overprovisioned_replan
 from evocompress.ideas.connections.drawn import connect, mask
+from evocompress.ideas.connections.form import PlanForm
 from evocompress.ideas.connections.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, hold
 from evocompress.ideas.connections.plan import ConnectionPlan
 from evocompress.ideas.connections.replan import replanned
 from evocompress.networks import build
+from evocompress.protocols import Genes
 from evocompress.search.history import read_history
-from evocompress.search.records import Task
+from evocompress.search.records import Genome, Task
 from evocompress.training.trainer import TrainingGenes, train
 
 BASE = ConnectionPlan(kernel=3, near=0.3, decay=0.5, far=0.02)
 LOCAL = ConnectionPlan(kernel=3, near=0.2, far=0.01, period=0, shared=False)
-DENSER, SPARSER = Architecture(near=0.5, far=0.04), Architecture(near=0.1, far=0.0)
+PLAIN: Genes = {}
+DENSER: Genes = {"near": 0.5, "far": 0.04}
+SPARSER: Genes = {"near": 0.1, "far": 0.0}
+FORM = PlanForm()
 SHAPE = 4, 6, 7
 
 
@@ -94,8 +101,8 @@ def test_values_that_become_one_are_their_mean() -> None:
         assert not had.any() or values[value] == pytest.approx(had.mean(), rel=1e-5, abs=1e-8)
 
 
-@pytest.mark.parametrize("architecture", [PLAIN, DENSER, SPARSER, Architecture(kernel=5, period=2)], ids=str)
-def test_a_file_says_its_plans(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("architecture", [PLAIN, DENSER, SPARSER, {"kernel": 5, "period": 2}], ids=str)
+def test_a_file_says_its_plans(architecture: Genes, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = network()
     there = changed(plain, plain, architecture)
     assert state_hash(changed(there, plain, architecture).state_dict()) == state_hash(there.state_dict())
@@ -144,24 +151,28 @@ def test_a_plan_of_other_values_is_refused_before_its_connections_are_drawn(
 
 
 def test_genes_are_rounded_to_coarse_plans() -> None:
-    genes = Genes(near=(0.0, 0.5), decay=(0.0, 1.0), far=(1e-5, 0.05), kernel=(1, 5))
+    genes = configured_genes(near=(0.0, 0.5), decay=(0.0, 1.0), far=(1e-5, 0.05), kernel=(1, 5))
     reader = GenomeReader(genes, {"conv1.kernel": "conv"})
-    space, usual = reader.space(), GenomeReader(Genes(), {"conv1.kernel": "conv"}).space()
+    space, usual = reader.space(), GenomeReader(configured_genes(), {"conv1.kernel": "conv"}).space()
     assert set(space.genes) - set(usual.genes) == {"near", "decay", "far", "kernel"} and space.recipe == usual.recipe
     genome = space.sample(np.random.default_rng(0)) | {"near": 0.02, "decay": 0.45, "far": 0.012, "kernel": 4}
-    expected = Architecture(near=0.0, decay=0.5, far=2**-6, kernel=4)
-    assert reader.architecture(genome) == expected
-    assert reader.architecture({**genome, "near": 0.029, "decay": 0.55, "far": 0.015}) == expected
-    fixed = GenomeReader(Genes(near=0.02, far=0.0), {})
-    assert fixed.architecture({}) == Architecture(near=0.02, far=0.0)
-    assert expected.plan(LOCAL).genes() == LOCAL.genes() | {"near": 0.0, "decay": 0.5, "far": 2**-6, "kernel": 4}
+    expected = {"near": 0.0, "decay": 0.5, "far": 2**-6, "kernel": 4}
+
+    def plan_genes(genome: Genome) -> Genes:
+        return {name: value for name, value in reader.architecture(genome).items() if name not in ("alpha", "rank")}
+
+    assert plan_genes(genome) == expected
+    assert plan_genes({**genome, "near": 0.029, "decay": 0.55, "far": 0.015}) == expected
+    fixed = GenomeReader(configured_genes(near=0.02, far=0.0), {})
+    assert {"near": 0.02, "far": 0.0}.items() <= fixed.architecture({}).items()
+    assert FORM.plan(LOCAL, expected).genes() == LOCAL.genes() | {"near": 0.0, "decay": 0.5, "far": 2**-6, "kernel": 4}
 
 
 def test_a_search_over_plans_reaches_the_plain_network() -> None:
     config = load_config("configs/connections_fashion_mnist.toml")
     reader, rng = GenomeReader(config.genes, {"conv1.kernel": "conv"}), np.random.default_rng(0)
     space, own = reader.space(), ConnectionPlan()
-    plans = [reader.architecture(space.sample(rng)).plan(own) for _ in range(1000)]
+    plans = [FORM.plan(own, reader.architecture(space.sample(rng))) for _ in range(1000)]
     assert 0.05 < np.mean([plan.far == 0 for plan in plans]) < 0.3
     assert own in [dataclasses.replace(plan, decay=own.decay) for plan in plans]
 
@@ -170,7 +181,7 @@ def test_a_search_over_plans_reaches_the_plain_network() -> None:
     ("genes", "name", "message"),
     [
         ({"near": (0.1, 0.5)}, "digits_cnn", "genes near: the network has no OverProvisionedConv2d"),
-        ({"far": 0.01, "thin": 0.2}, "digits_cnn", r'genes far, thin: .* such as model = "connected_cnn"'),
+        ({"far": 0.01, "thin": 0.2}, "digits_cnn", r'genes far: .* such as model = "connected_cnn"'),
         ({"thin": (0.1, 0.3)}, "lenet5_caffe", "genes thin: "),
         ({"alpha": 0.5}, "connected_cnn", "alpha is 0.5, but no convolution"),
         (
@@ -182,18 +193,18 @@ def test_a_search_over_plans_reaches_the_plain_network() -> None:
 )
 def test_genes_without_anything_to_act_on_are_refused(genes: dict[str, Any], name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        GenomeReader(Genes(**genes), {}).check(build(name))
-    GenomeReader(Genes(near=(0.0, 0.5), far=(1e-5, 0.01), thin=0.2), {}).check(build("connected_cnn"))
+        GenomeReader(configured_genes(**genes), {}).check(build(name))
+    GenomeReader(configured_genes(near=(0.0, 0.5), far=(1e-5, 0.01), thin=0.2), {}).check(build("connected_cnn"))
 
 
 def test_a_run_without_anything_to_act_on_does_not_begin() -> None:
-    with pytest.raises(ModelError, match="genes near, far, thin: the network has no OverProvisionedConv2d"):
+    with pytest.raises(ModelError, match="genes near, far: the network has no OverProvisionedConv2d"):
         prepare(parse_config({**CONFIG, "model": "digits_cnn", "model_options": {}}))
 
 
 def test_a_plan_that_would_connect_nothing_is_refused() -> None:
     with pytest.raises(ModelError, match="near = 0, far = 0 do not fit layer '2': kernel, near and far are all 0"):
-        check_plans(network(), Architecture(near=0.0, far=0.0))
+        FORM.check(network(), {"near": 0.0, "far": 0.0}, {"near": 0.0, "far": 0.0})
 
 
 def examples() -> Examples:
@@ -266,3 +277,8 @@ def test_a_run_with_plans_as_genes(tmp_path: Path) -> None:
     plain = build("connected_cnn", CONFIG["model_options"])
     for path in (tmp_path / "run" / "export" / "front").iterdir():
         loaded(plain, unpack(path.read_bytes()), path.name)
+
+
+def test_links_are_in_the_group_of_their_kernel() -> None:
+    names = ["c.kernel", "c.links", "c.plan"]
+    assert groups_of(names, {"c.kernel": "conv"}) == {"c.kernel": "conv", "c.links": "conv"}

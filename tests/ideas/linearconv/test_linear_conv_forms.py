@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from evocompress.checkpoint.forms import Architecture, changed, loaded
+from evocompress.checkpoint.forms import changed, loaded
 from evocompress.checkpoint.loading import load_formed
 from evocompress.errors import ModelError
 from evocompress.ideas.linearconv import LinearConv2d, compare, convert, fold
@@ -31,8 +31,8 @@ def network(width: int = 16) -> nn.Sequential:
 @pytest.mark.parametrize(("rank", "new_rank", "lost"), [(1.0, 1.0, 0.0), (0.5, 1.0, 0.0), (0.5, 0.5, 0.07)])
 def test_a_layer_that_grows_is_exact_where_the_new_rank_is_full(rank: float, new_rank: float, lost: float) -> None:
     plain = network(64)
-    half = changed(plain, plain, Architecture(0.5, rank))
-    grown = changed(half, plain, Architecture(0.5625, new_rank))
+    half = changed(plain, plain, {"alpha": 0.5, "rank": rank})
+    grown = changed(half, plain, {"alpha": 0.5625, "rank": new_rank})
     before, after = (found.get_submodule("1").weight for found in (half, grown))
     assert isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)
     assert ((after - before).norm() / before.norm()).item() == pytest.approx(lost, abs=0.01 if lost else 1e-6)
@@ -41,7 +41,7 @@ def test_a_layer_that_grows_is_exact_where_the_new_rank_is_full(rank: float, new
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.int64])
 def test_a_mask_may_be_held_as_numbers_but_only_0_and_1(dtype: torch.dtype) -> None:
     plain = network()
-    state = changed(plain, plain, Architecture(0.5)).state_dict()
+    state = changed(plain, plain, {"alpha": 0.5}).state_dict()
     mask, images = state["1.is_primary"], torch.randn(1, 3, 9, 9)
     expected = loaded(plain, state, "x.evc")(images)
     layer = loaded(plain, {**state, "1.is_primary": mask.to(dtype)}, "x.evc")

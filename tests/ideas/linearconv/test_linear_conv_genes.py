@@ -10,25 +10,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configured_genes import configured_genes
 from torch import nn
 
-from evocompress.checkpoint.forms import PLAIN, Architecture, changed, check_replaces, formed, loaded
+from evocompress.checkpoint.forms import changed, formed, loaded
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.errors import ModelError
 from evocompress.evolve.audit import AuditJob
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import Prepared, prepare, run_experiment
+from evocompress.evolve.genome import GenomeReader
+from evocompress.evolve.layer_groups import groups_of, layer_groups
 from evocompress.evolve.segment import state_hash
 from evocompress.ideas.linearconv import LinearConv2d, convert, fold
+from evocompress.ideas.linearconv.form import LinearConvForm
 from evocompress.networks import build
+from evocompress.protocols import Genes
 from evocompress.search.history import read_history
 from evocompress.search.records import Genome, Leaf, Parent, Task
+from evocompress.search.space import Float
 from evocompress.search.storage import open_storage
 from evocompress.tasks.classification import evaluate
 
-LOW_RANK, WHOLE = Architecture(0.5, 0.25), Architecture(0.5)
-ARCHITECTURES = [PLAIN, WHOLE, LOW_RANK, Architecture(0.25, 1.0), Architecture(0.95), Architecture(0.9, 0.01)]
+PLAIN: Genes = {}
+LOW_RANK: Genes = {"alpha": 0.5, "rank": 0.25}
+WHOLE: Genes = {"alpha": 0.5}
+ARCHITECTURES: list[Genes] = [
+    PLAIN, WHOLE, LOW_RANK, {"alpha": 0.25, "rank": 1.0}, {"alpha": 0.95}, {"alpha": 0.9, "rank": 0.01},
+]  # fmt: skip
 CONFIG = {
     "model": "digits_cnn",
     "data": "digits",
@@ -87,6 +97,10 @@ def task_of(genome: Genome, *probes: Genome, parent: Leaf | None = None, seed: i
     return Task(0, "s", "initial", "none", parents, genome, probes, seed, 0)
 
 
+def check_alpha(network: nn.Module, alpha: float) -> None:
+    LinearConvForm().check(network, {"alpha": alpha}, {"alpha": alpha})
+
+
 def output(network: nn.Module) -> torch.Tensor:
     images = torch.randn(3, 2, 9, 9, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -94,7 +108,7 @@ def output(network: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
-def test_a_state_dict_says_its_own_form(plain: nn.Module, architecture: Architecture) -> None:
+def test_a_state_dict_says_its_own_form(plain: nn.Module, architecture: Genes) -> None:
     network = changed(plain, plain, architecture)
     state = network.state_dict()
     again = formed(plain, state)
@@ -102,11 +116,11 @@ def test_a_state_dict_says_its_own_form(plain: nn.Module, architecture: Architec
     assert {n: t.shape for n, t in again.state_dict().items()} == {n: t.shape for n, t in state.items()}
     assert torch.equal(output(again), output(network))
     assert again.get_submodule("twice") is again.get_submodule("again")
-    assert "own.primary" in state and ("again.primary" in state) == (not architecture.plain)
+    assert "own.primary" in state and ("again.primary" in state) == (architecture != PLAIN)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
-def test_a_network_of_equal_architecture_is_not_touched(plain: nn.Module, architecture: Architecture) -> None:
+def test_a_network_of_equal_architecture_is_not_touched(plain: nn.Module, architecture: Genes) -> None:
     network = changed(plain, plain, architecture)
     with torch.no_grad():
         for parameter in network.parameters():  # no conversion's result any more, as after training
@@ -123,7 +137,7 @@ def test_a_change_is_convert_of_fold(plain: nn.Module) -> None:
     folded.own = plain.get_submodule("own")  # `fold` folds what the factory made LinearConv too
     by_hand = convert(folded, 0.5, 0.25)
     torch.testing.assert_close(output(low), output(by_hand), rtol=0, atol=0)
-    grown = changed(half, plain, Architecture(0.75))  # what half can do, more primary filters can
+    grown = changed(half, plain, {"alpha": 0.75})  # what half can do, more primary filters can
     torch.testing.assert_close(output(grown), output(half), rtol=1e-4, atol=1e-5)
     back = changed(half, plain, PLAIN)
     torch.testing.assert_close(output(back), output(half), rtol=1e-5, atol=1e-6)
@@ -132,10 +146,10 @@ def test_a_change_is_convert_of_fold(plain: nn.Module) -> None:
 
 def test_only_layers_whose_form_differs_are_converted(plain: nn.Module) -> None:
     """The grouped layer has 8 filters in a group: alpha 0.9 and 0.95 make all of them primary; of 16, 15 and 16 are."""
-    before = changed(plain, plain, Architecture(0.9))
+    before = changed(plain, plain, {"alpha": 0.9})
     with torch.no_grad():
         before.get_parameter("grouped.primary").add_(0.01)
-    after = changed(before, plain, Architecture(0.95))
+    after = changed(before, plain, {"alpha": 0.95})
     assert after.get_parameter("again.primary").shape != before.get_parameter("again.primary").shape
     assert torch.equal(after.get_parameter("grouped.primary"), before.get_parameter("grouped.primary"))
 
@@ -241,7 +255,7 @@ def test_a_segment_with_architecture_genes_is_a_function_of_its_arguments(
 def test_without_the_genes_a_segment_is_what_it_was(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:
     """Alpha fixed to 1, and a reader that knows nothing of alpha, give the same file."""
     usual = {name: value for name, value in genome.items() if name not in ("alpha", "rank")} | {"epochs": 1}
-    genes = prepared.segment.reader.genes.model_copy(update={"alpha": 1.0, "rank": 1.0})
+    genes = {**prepared.segment.reader.genes, "alpha": 1.0, "rank": 1.0}
     reader = dataclasses.replace(prepared.segment.reader, genes=genes)
     segment = dataclasses.replace(prepared.segment, reader=reader)
     first = segment(task_of(usual), str(_new(tmp_path / "a")), ())
@@ -270,14 +284,14 @@ def test_a_front_file_is_loaded_as_the_documentation_says(parent: tuple[Leaf, Pa
 
 
 def test_a_network_without_anything_to_replace(plain: nn.Module) -> None:
-    check_replaces(plain, 0.5)
-    check_replaces(nn.Linear(2, 2), 1.0)
+    check_alpha(plain, 0.5)
+    check_alpha(nn.Linear(2, 2), 1.0)
     with pytest.raises(ModelError, match="alpha is 0.5, but no convolution .*it has none"):
-        check_replaces(nn.Linear(2, 2), 0.5)
+        check_alpha(nn.Linear(2, 2), 0.5)
     with pytest.raises(ModelError, match="the network: the first layer"):
-        check_replaces(nn.Conv2d(8, 8, 3), 0.5)
+        check_alpha(nn.Conv2d(8, 8, 3), 0.5)
     with pytest.raises(ModelError, match="1: all filters are primary"):
-        check_replaces(nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)), 0.95)
+        check_alpha(nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)), 0.95)
 
 
 def test_a_run_with_architecture_genes(tmp_path: Path) -> None:
@@ -297,3 +311,73 @@ def test_a_run_with_architecture_genes(tmp_path: Path) -> None:
     assert len({str(loaded(plain, state, "a leaf").get_submodule("conv2")) for state in states}) >= 2
     for path in (tmp_path / "run" / "export" / "front").iterdir():
         loaded(plain, unpack(path.read_bytes()), path.name)
+
+
+SHAPES = {"c1": (8, 1, 3, 3), "c1.b": (8,), "c2[0]": (8, 8, 3, 3), "f1": (16, 8), "f2": (10, 16), "n": ()}
+
+
+def test_architecture_genes() -> None:
+    groups = layer_groups(SHAPES)
+    usual = GenomeReader(configured_genes(), groups)
+    assert not {"alpha", "rank"} & set(usual.space().genes)
+    assert usual.architecture(usual.space().sample(np.random.default_rng(0))) == {"alpha": 1.0, "rank": 1.0}
+    reader = GenomeReader(configured_genes(alpha=(0.25, 1.0), rank=(0.1, 1.0)), groups)
+    space = reader.space()
+    assert set(space.genes) - set(usual.space().genes) == {"alpha", "rank"}
+    assert space.recipe == usual.space().recipe  # no probe changes them
+    assert space.genes["alpha"] == Float(0.25, 1.0) and space.genes["rank"] == Float(0.1, 1.0, log=True)
+    genome = space.sample(np.random.default_rng(0))
+    assert reader.architecture({**genome, "alpha": 0.51, "rank": 0.3}) == {"alpha": 0.5625, "rank": 2**-1.5}
+    assert reader.training(genome) == usual.training({n: v for n, v in genome.items() if n not in ("alpha", "rank")})
+    fixed = GenomeReader(configured_genes(alpha=0.55, rank=0.05), groups)
+    assert fixed.architecture(fixed.space().sample(np.random.default_rng(0))) == {"alpha": 0.55, "rank": 0.05}
+
+
+def test_a_recipe_for_the_names_that_there_are() -> None:
+    shapes = {"c1.weight": (8, 1, 3, 3), "c2.weight": (8, 8, 3, 3), "c2.bias": (8,), "f.weight": (10, 8)}
+    reader = GenomeReader(configured_genes(alpha=(0.25, 1.0), rank=(0.1, 1.0)), layer_groups(shapes))
+    genome = reader.space().sample(np.random.default_rng(0))
+    assert reader.recipe(genome, shapes) == reader.recipe(genome)
+    factors = {"c2.primary": 4, "c2.coefficients_left": 2, "c2.coefficients_right": 2}
+    state = {"c1.weight": 4, **factors, "c2.bias": 1, "c2.is_primary": 1, "f.weight": 2, "f.coefficients": 2}
+    recipe = reader.recipe(genome, state)
+    groups = groups_of(state, reader.groups)
+    assert groups.keys() == state.keys() - {"c2.is_primary"} and groups["f.coefficients"] == "last"
+    assert {groups[name] for name in factors} == {"conv"}
+    recipe.check(state.items())
+    for name, group in groups.items():
+        assert recipe.rule(name, state[name]).rate_factor == genome[f"rate_factor.{group}"]
+    assert len(recipe.rules) == len(groups)
+    assert groups_of(["primary", "coefficients"], {"weight": "conv"}) == {"primary": "conv", "coefficients": "conv"}
+
+
+def test_forms_are_coarse_upwards() -> None:
+    def coarse(alpha: float, rank: float = 1.0) -> Genes:
+        return LinearConvForm().coarse({"alpha": alpha, "rank": rank})
+
+    assert coarse(0.25, 0.5) == {"alpha": 0.25, "rank": 0.5}
+    assert coarse(0.26, 0.36) == {"alpha": 0.3125, "rank": 0.5}
+    assert coarse(0.001, 0.1)["alpha"] == 1 / 16
+    assert coarse(0.95, 0.71) == {"alpha": 1.0, "rank": 1.0}
+    assert len({coarse(a / 1000)["alpha"] for a in range(251, 1001)}) == 12
+
+
+@pytest.mark.parametrize("genes", [{"alpha": 0.0}, {"rank": 1.5}, {"alpha": float("nan")}], ids=str)
+def test_shares_that_are_none(genes: Genes, plain: nn.Module) -> None:
+    with pytest.raises(ModelError, match="it is a share"):
+        changed(plain, plain, genes)
+
+
+@pytest.mark.parametrize("rank", [0.5, (0.5, 1.0)])
+def test_a_rank_without_alpha_has_no_effect(rank: object, plain: nn.Module) -> None:
+    with pytest.raises(ModelError, match="rank has no effect with alpha = 1; let alpha be below 1"):
+        GenomeReader(configured_genes(rank=rank), {}).check(plain)
+
+
+def test_the_gene_of_the_correlation_loss_needs_primary_filters() -> None:
+    plain = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 8, 3))
+    for strength in (0.1, (1e-3, 0.1)):
+        with pytest.raises(ModelError, match="gene correlation: no convolution has primary filters"):
+            GenomeReader(configured_genes(correlation=strength), {}).check(plain)
+        GenomeReader(configured_genes(correlation=strength, alpha=(0.5, 1.0)), {}).check(plain)
+        GenomeReader(configured_genes(correlation=strength), {}).check(convert(plain, 0.5))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from evocompress.checkpoint.forms import PLAIN, Architecture, changed, loaded
+from evocompress.checkpoint.forms import changed, loaded
 from evocompress.errors import ModelError
 from evocompress.ideas.linearconv import LinearConv2d, compare, convert, fold
 
@@ -88,8 +88,8 @@ def test_plain_attributes_go_on_to_the_layer_that_comes() -> None:
     network: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3))
     network[1].tag, network[1].initialised = "second", True
     converted = convert(network, 0.5)
-    smaller = changed(converted, network, Architecture(0.25, 0.5))
-    forms: list[Any] = [converted, fold(converted), smaller, changed(smaller, network, PLAIN)]
+    smaller = changed(converted, network, {"alpha": 0.25, "rank": 0.5})
+    forms: list[Any] = [converted, fold(converted), smaller, changed(smaller, network, {})]
     forms.append(loaded(network, smaller.state_dict(), "x.evc"))
     for form in forms:
         assert (form[1].tag, form[1].initialised) == ("second", True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +11,7 @@ from torch import nn
 
 from evocompress.errors import ModelError
 from evocompress.ideas.linearconv import LinearConv2d, convert, correlation_loss
-from evocompress.networks.base_cnn import base_cnn
-from evocompress.networks.vgg11 import vgg11
+from evocompress.networks import build
 
 
 @pytest.fixture(autouse=True)
@@ -27,25 +26,23 @@ def parameters(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    ("factory", "options", "expected", "published"),
+    ("name", "options", "expected", "published"),
     [
-        (base_cnn, {}, 399_146, "0.40"),
-        (base_cnn, {"alpha": 0.5}, 226_938, "0.23"),
-        (base_cnn, {"alpha": 0.5, "rank": 0.05}, 207_642, "0.21"),
-        (vgg11, {}, 9_228_362, "9.23"),
-        (vgg11, {"alpha": 0.5}, 4_919_530, "4.92"),
-        (vgg11, {"alpha": 0.5, "rank": 0.05}, 4_650_346, "4.65"),
+        ("base_cnn", {}, 399_146, "0.40"),
+        ("base_cnn", {"alpha": 0.5}, 226_938, "0.23"),
+        ("base_cnn", {"alpha": 0.5, "rank": 0.05}, 207_642, "0.21"),
+        ("vgg11", {}, 9_228_362, "9.23"),
+        ("vgg11", {"alpha": 0.5}, 4_919_530, "4.92"),
+        ("vgg11", {"alpha": 0.5, "rank": 0.05}, 4_650_346, "4.65"),
     ],
 )
-def test_the_papers_numbers_of_parameters(
-    factory: Callable[..., nn.Module], options: dict[str, Any], expected: int, published: str
-) -> None:
-    count = parameters(factory(**options))
+def test_the_papers_numbers_of_parameters(name: str, options: dict[str, Any], expected: int, published: str) -> None:
+    count = parameters(build(name, options))
     assert count == expected and f"{count / 1e6:.2f}" == published
 
 
 def test_the_papers_networks_take_images_up_to_32_pixels() -> None:
-    network = base_cnn(alpha=0.5, in_channels=1, classes=7).eval()
+    network = build("base_cnn", {"alpha": 0.5, "in_channels": 1, "classes": 7}).eval()
     images = torch.randn(2, 1, 28, 28)
     padded = nn.functional.pad(images, (2, 2, 2, 2))
     assert network(images).shape == (2, 7)
@@ -54,14 +51,14 @@ def test_the_papers_networks_take_images_up_to_32_pixels() -> None:
     with pytest.raises(ModelError, match="images are 33×32"):
         network(torch.zeros(1, 1, 33, 32))
     with pytest.raises(ModelError, match="alpha is not given"):
-        base_cnn(rank=0.5)
+        build("base_cnn", {"rank": 0.5})
     with pytest.raises(ModelError, match="alpha is 2"):
-        vgg11(alpha=2)
+        build("vgg11", {"alpha": 2})
 
 
 def test_a_plain_base_converts_to_the_shapes_of_a_fresh_linear_one() -> None:
-    converted = convert(base_cnn(), 0.5, rank=0.05, skip_first=False)
-    fresh = base_cnn(alpha=0.5, rank=0.05)
+    converted = convert(build("base_cnn"), 0.5, rank=0.05, skip_first=False)
+    fresh = build("base_cnn", {"alpha": 0.5, "rank": 0.05})
     fresh.load_state_dict(converted.state_dict(), strict=True)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(fresh.eval()(images), converted.eval()(images))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
 from symmetry_network import backward, images, network
 from torch import nn
+from training_problem import net, problem
 
 from evocompress.codecs.symmetry_groups import nearness
 from evocompress.errors import ConfigError, ModelError
@@ -16,6 +18,7 @@ from evocompress.ideas.symmetry.penalties import (
     trained_kernels,
 )
 from evocompress.ideas.symmetry.snap import FrozenKernels, freeze_and_fine_tune, snap
+from evocompress.training.trainer import TrainingGenes, train
 
 
 def test_snapping_freezes_the_fraction_that_loses_least() -> None:
@@ -153,3 +156,34 @@ def test_frozen_kernels_follow_the_networks_parameters() -> None:
     model.first = nn.Conv2d(2, 6, 5)
     with pytest.raises(ModelError, match=r"no parameter 'first.weight' of shape \(6, 2, 3, 3\)"):
         frozen.hold()
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_snapped_kernels_stay_as_they_were_and_the_rest_trains(optimiser: Any, share: float) -> None:
+    model, snapped = net(), net()
+    frozen = snap(snapped, share)
+    genes = TrainingGenes(
+        snap=share, optimiser=optimiser, learning_rate=0.01, noise=0.3, l1=0.1, weight_decay=0.1, symmetry=0.1
+    )
+    assert not train(model, problem(), genes, epochs=2, seed=0).diverged
+    assert frozen.fraction == pytest.approx(share, abs=0.05)
+    for name, parameter in snapped.named_parameters():
+        found, held = model.get_parameter(name), frozen.masks.get(name, torch.zeros(parameter.shape[:2]).bool())
+        assert torch.equal(found[held], parameter[held])
+        assert held.all() or not torch.equal(found, parameter)
+    train(model, problem(), TrainingGenes(snap=share), epochs=0, seed=0)  # a child of the same share finds them again
+    assert all(
+        torch.equal(model.get_parameter(name)[mask], frozen.values[name][mask]) for name, mask in frozen.masks.items()
+    )
+
+
+def test_a_network_without_kernels_cannot_be_snapped() -> None:
+    with pytest.raises(ModelError, match="nothing to snap"):
+        train(nn.Linear(3, 2), problem(), TrainingGenes(snap=0.5), epochs=1, seed=0)
+
+
+@pytest.mark.parametrize("share", [1.5, -0.5])
+def test_shares_that_are_none(share: float) -> None:
+    with pytest.raises(ConfigError, match="snap"):
+        TrainingGenes(snap=share)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from evocompress import pack
-from evocompress.calibration.convolution_inputs import Call, linear_conv
 from evocompress.calibration.output_change import OutputChange
 from evocompress.checkpoint.presets import preset
 from evocompress.codecs import Sensitivity
@@ -19,7 +18,9 @@ from evocompress.data import Examples
 from evocompress.ideas.connections import OverProvisionedConv2d
 from evocompress.ideas.connections.plan import ConnectionPlan
 from evocompress.ideas.linearconv import LinearConv2d
+from evocompress.ideas.linearconv.layer_view import LinearConvView
 from evocompress.packer.calibrated import Calibration, calibrate, pack_calibrated
+from evocompress.protocols import Call
 
 PLAN = ConnectionPlan(kernel=3, near=0.005)
 KINDS: dict[str, Callable[[], list[nn.Module]]] = {
@@ -74,7 +75,7 @@ def test_what_is_known_of_factors_makes_up_their_gradients(shares: dict[str, Any
         made[parameter] = squares.reshape(2, -1, 1) * rows.square()
 
     output = layer(images)
-    linear_conv(layer, Call((images,), {}, output), add)
+    LinearConvView().observe(layer, Call((images,), {}, output), add)
     (output * torch.randn_like(output)).sum().backward()
     factors = {name: parameter for name, parameter in layer.named_parameters() if name != "bias"}
     assert set(made) == set(factors.values())

@@ -1,0 +1,169 @@
+"""Every gene, each said once: name, default, range, scale and sentence; and the training genes of one segment.
+
+Those of the recipe and of the trainer itself are in `CORE` below. A task, a term or a form brings its own; `gene_specs`
+has them all, and configuration, space, help and documentation are made of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from evocompress.errors import ConfigError
+from evocompress.extensions import FORMS, TERMS
+from evocompress.protocols import GeneSpec, Term
+from evocompress.search.records import Scalar
+from evocompress.tasks import build
+
+__all__ = ["CORE", "TrainingGenes", "check_value", "gene_specs", "terms_of"]
+
+#: Genes of the recipe and of the trainer. Further recipe genes are a codec and a rate factor for each layer group.
+CORE: tuple[GeneSpec, ...] = (
+    GeneSpec(
+        "rate_weight", "λ of the recipe: the error that one bit is worth; larger is smaller and rougher", (1e-5, 1e-1),
+        low_open=True, role="recipe",
+    ),
+    GeneSpec("rate_factor", "what λ is multiplied with in a layer group", (0.1, 10.0), low_open=True, role="recipe"),
+    GeneSpec(
+        "vector_rate_factor", "the same for biases and norms", (0.001, 1.0), low_open=True, role="recipe",
+    ),
+    GeneSpec(
+        "step_scale", "what the quantiser's step is multiplied with", (0.6, 1.5), low_open=True, role="recipe",
+        plain=1.0,
+    ),
+    GeneSpec(
+        "sensitivity", "whether distortion is weighed by gradients", ["gradient", "none"], kind="choice", role="recipe",
+        options=("gradient", "none"), plain="none",
+    ),
+    GeneSpec("learning_rate", "the optimiser's learning rate", (3e-4, 5e-3), low_open=True, plain=1e-3),
+    GeneSpec("epochs", "how long a segment trains", (1, 4), kind="whole", low=1, log=False, plain=1),
+    GeneSpec(
+        "weight_decay", "share of themselves by which weights shrink in a step, over the learning rate, decoupled from "
+        "the gradient (Loshchilov and Hutter, 2019)", (1e-4, 1e-1),
+    ),
+    GeneSpec(
+        "projection", "keep-zeros holds weights at zero that are zero when training starts", ["free", "keep-zeros"],
+        kind="choice", options=("free", "keep-zeros"), plain="free",
+    ),
+    GeneSpec("batch_size", "examples in a step", 64, kind="whole", low=1, log=False, plain=64),
+    GeneSpec("optimiser", "the optimiser", ["adam"], kind="choice", options=("adam", "sgd"), plain="adam"),
+    GeneSpec(
+        "schedule", "the learning rate stays, or falls to zero along half a cosine", ["cosine"], kind="choice",
+        options=("constant", "cosine"), plain="cosine",
+    ),
+)  # fmt: skip
+
+
+@functools.cache
+def gene_specs(task: str = "classification") -> Mapping[str, GeneSpec]:
+    """All genes by name, in the order: recipe, architecture, training.
+
+    Raises:
+        ConfigError: There is no such task, or two parts bring a gene of one name.
+
+    >>> gene_specs()["l1"].role, gene_specs()["rate_weight"].role
+    ('training', 'recipe')
+    """
+    everything: list[GeneSpec] = [*CORE, *build(task).genes]
+    for kind in (*FORMS.values(), *TERMS.values()):
+        everything += kind.genes
+    ranked = sorted(everything, key=lambda spec: ("recipe", "architecture", "training").index(spec.role))
+    specs: dict[str, GeneSpec] = {}
+    for spec in ranked:
+        if spec.name in specs:
+            raise ConfigError(f"Two parts bring a gene {spec.name!r} ({specs[spec.name].sentence}; {spec.sentence}).")
+        specs[spec.name] = spec
+    return MappingProxyType(specs)
+
+
+def check_value(spec: GeneSpec, value: Any) -> None:
+    """Refuse a value that is none of a gene's.
+
+    Raises:
+        ConfigError: Names the gene, the value and the rule.
+
+    >>> check_value(gene_specs()["l1"], 0.1)
+    """
+    if spec.kind == "choice":
+        if value not in spec.options:
+            raise ConfigError(f"{spec.name} {value!r}: must be one of {', '.join(spec.options)}")
+        return
+    number = isinstance(value, int if spec.kind == "whole" else int | float) and not isinstance(value, bool)
+    below = number and (value < spec.low or (spec.low_open and value == spec.low))
+    above = number and spec.high is not None and (value > spec.high or (spec.high_open and value == spec.high))
+    if not number or not math.isfinite(value) or below or above:
+        raise ConfigError(f"{spec.name} {value}: must be {_rule(spec)}")
+
+
+def _rule(spec: GeneSpec) -> str:
+    what = "a whole number" if spec.kind == "whole" else "a finite number"
+    low = f"{'above' if spec.low_open else 'of at least'} {spec.low:g}"
+    return f"{what} {low}" + (
+        "" if spec.high is None else f" and {'below' if spec.high_open else 'at most'} {spec.high:g}"
+    )
+
+
+class TrainingGenes(Mapping[str, Scalar]):
+    """How a segment trains: values of the training genes by name, the others at their plain values; immutable.
+
+    "Weights" are the parameters of two or more dimensions; biases and norms are left alone. What each gene does is said
+    in `gene_specs()`; terms say it at length (`evocompress.extensions.TERMS`).
+
+    Args:
+        task: Whose genes count besides those of the trainer and the terms.
+        values: Genes by name.
+
+    Raises:
+        ConfigError: An unknown gene (the message has the nearest), or a value out of its range.
+
+    >>> genes = TrainingGenes(learning_rate=0.01, l1=0.1)
+    >>> genes.learning_rate, genes["batch_size"]
+    (0.01, 64)
+    """
+
+    def __init__(self, task: str = "classification", /, **values: Any) -> None:
+        specs = {name: spec for name, spec in gene_specs(task).items() if spec.role == "training" and name != "epochs"}
+        for name in values:
+            if name not in specs:
+                near = difflib.get_close_matches(name, specs, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"There is no training gene {name!r}.{hint} Known: {', '.join(specs)}.")
+            check_value(specs[name], values[name])
+        self._values: dict[str, Any] = {name: values.get(name, spec.plain) for name, spec in specs.items()}
+
+    def __getitem__(self, name: str) -> Scalar:
+        value: Scalar = self._values[name]
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._values.items()))
+
+    def __repr__(self) -> str:
+        specs = gene_specs()
+        changed = [f"{k}={v!r}" for k, v in self._values.items() if k not in specs or v != specs[k].plain]
+        return f"TrainingGenes({', '.join(changed)})"
+
+
+def terms_of(genes: Mapping[str, Scalar]) -> list[Term]:
+    """The terms that these genes switch on, and those that have no genes, in the order in which they act."""
+    terms: list[Term] = []
+    for kind in TERMS.values():
+        values = {spec.name: genes.get(spec.name, spec.plain) for spec in kind.genes}
+        if not kind.genes or any(values[spec.name] != spec.plain for spec in kind.genes):
+            terms.append(kind(**values))
+    return terms
