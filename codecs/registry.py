@@ -196,7 +196,8 @@ def stage_header(stage: Stage) -> bytes:
     >>> stage_header(LOSSLESS.stages[0])
     b'\\x06'
     """
-    if type(stage) is _built_in().get(stage.number):
+    built_in = _built_in().get(stage.number)
+    if built_in is not None and built_in.id == stage.id:  # of its class, or another one that writes the same
         return varint(stage.number)
     if stage.id not in STAGES or stage_type(stage.id) is not type(stage):
         raise CodecError(

@@ -97,6 +97,21 @@ class Extensions(Mapping[str, Any]):
             )
         return self[name]
 
+    def load_all(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """All that can be imported by name, and why the rest cannot; what is built in is imported or raises."""
+        things: dict[str, Any] = {name: self[name] for name in self.builtin}
+        problems: dict[str, str] = {}
+        try:
+            added = list(self._added)
+        except ConfigError as failure:
+            return things, {self.kind: str(failure)}
+        for name in added:
+            try:
+                things[name] = self[name]
+            except ConfigError as failure:
+                problems[name] = str(failure)
+        return things, problems
+
     @functools.cached_property
     def _added(self) -> dict[str, importlib.metadata.EntryPoint]:
         """The entry points of installed packages, by name; a built-in name is not theirs to take."""
@@ -255,10 +270,19 @@ LAYER_VIEWS = Extensions(
     },
 )
 
-#: Functions (history, folder, read_leaf) that write a run's export and give the paths.
-EXPORTERS = Extensions("exporter", "evocompress.exporters", {})
+#: Functions (history, folder, read_leaf) that write files into a run's `export/` and give their paths: `runs.export`.
+EXPORTERS = Extensions(
+    "exporter",
+    "evocompress.exporters",
+    {
+        "front": "evocompress.runs.export:export_front",
+        "segments": "evocompress.runs.export:export_segments",
+        "picture": "evocompress.runs.export:export_picture",
+        "report": "evocompress.runs.export:export_report",
+    },
+)
 
-#: Functions (history) that give a further section of a run's report, or None.
+#: Functions (history) that give a `runs.report.ReportSection`, or None.
 REPORT_SECTIONS = Extensions(
     "report section",
     "evocompress.report_sections",
@@ -286,7 +310,7 @@ SELECTION = Extensions(
     },
 )
 
-#: Functions (app) that add a command to the command line.
+#: Functions (app) that add the command of the row's name to a Typer application.
 COMMANDS = Extensions(
     "command",
     "evocompress.commands",

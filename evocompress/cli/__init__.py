@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.text import Text
 
 from evocompress.cli import analyse, curve, data, files, pack, run
+from evocompress.cli.command_group import CommandGroup
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.ideas.kernels import command as kernels
-from evocompress.ideas.saccades import command as saccades
 from evocompress.search.interrupts import is_interrupt
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="evocompress",
+    cls=CommandGroup,
     help="Train, compress and evolve neural networks; make one checkpoint tiny; look at what came out.",
     no_args_is_help=True,
     add_completion=False,
@@ -44,7 +44,7 @@ def _root(
         raise typer.Exit
 
 
-for module in (run, analyse, pack, files, curve, kernels, saccades, data):
+for module in (run, analyse, pack, files, curve, data):
     module.register(app)
 
 

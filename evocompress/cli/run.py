@@ -74,8 +74,11 @@ def run(
     if audited > shown:
         note += f"; {audited - shown} of {audited} audited files are dominated there and left out"
     console.print(note, markup=False, highlight=False)
-    for path in (summary.export.front_csv, summary.export.front_png, summary.export.report_html):
+    export = summary.export
+    for path in (export.front_csv, export.front_png, export.report_html, *export.further):
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+    for problem in export.problems:
+        typer.echo(f"note: {problem}", err=True)
 
 
 def _why_nothing(history: History) -> str:

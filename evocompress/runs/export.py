@@ -1,4 +1,4 @@
-"""What a run leaves for others: the files of its front, tables, a picture, a report, an Optuna study.
+"""Export of a run: the files of its front, tables, a picture, a report, an Optuna study.
 
 Every file is written whole or not at all. Front files are copied first, so that `front.csv` never names a missing one.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evocompress.errors import RunError
+from evocompress.extensions import EXPORTERS
 from evocompress.runs.front import FrontPoint, front
 from evocompress.runs.optuna_study import to_optuna
 from evocompress.runs.segment_table import canonical_json, segment_rows, write_segments_parquet
@@ -28,7 +29,11 @@ __all__ = [
     "Export",
     "FRONT_COLUMNS",
     "ReadLeaf",
+    "export_front",
+    "export_picture",
+    "export_report",
     "export_run",
+    "export_segments",
     "front_rows",
     "segment_rows",
     "to_optuna",
@@ -63,7 +68,7 @@ FRONT_COLUMNS: tuple[str, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """The paths that `export_run` wrote."""
+    """The paths that `export_run` wrote; `further` are those of packages, `problems` says what failed in packages."""
 
     folder: Path
     front_csv: Path
@@ -71,34 +76,78 @@ class Export:
     front_png: Path
     report_html: Path
     front_files: tuple[Path, ...]
+    further: tuple[Path, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) -> Export:
     """Write `export/` below the run folder: front/*.evc, front.csv, segments.parquet, front.png, report.html.
 
-    Paths in front.csv are relative to the run folder. Raises `RunError` if a file's bytes are not those that were
-    evaluated, and `EvocompressError` where the libraries of `evocompress[report]` are missing.
+    These are followed by what installed packages export (`extensions.EXPORTERS`), which may fail without harm. Paths in
+    front.csv are relative to the run folder.
+
+    Raises:
+        RunError: A file's bytes are not those that were evaluated.
+        EvocompressError: The libraries of `evocompress[report]` are missing.
     """
-    with wants("report"):
-        from evocompress.runs.front_figure import write_front_png
-        from evocompress.runs.report import write_report
     folder = Path(run_folder) / "export"
+    with wants("report"):  # before anything is written
+        import evocompress.runs.front_figure
+        import evocompress.runs.report  # noqa: F401
+    exporters, failed = EXPORTERS.load_all()
+    problems = list(failed.values())
+    written: dict[str, tuple[Path, ...]] = {}
+    for name, exporter in exporters.items():
+        try:
+            written[name] = tuple(map(Path, exporter(history, folder, read_leaf)))
+        except Exception as failure:
+            if name in EXPORTERS.builtin:
+                raise
+            problems.append(f"The exporter {name!r} failed: {type(failure).__name__}: {failure}")
+    front_csv, *front_files = written["front"]
+    return Export(
+        folder,
+        front_csv,
+        *(written[name][0] for name in ("segments", "picture", "report")),
+        front_files=tuple(front_files),
+        further=tuple(path for name in written if name not in EXPORTERS.builtin for path in written[name]),
+        problems=tuple(problems),
+    )
+
+
+def export_front(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Path]:
+    """front.csv, and front/*.evc before it, so that it never names a missing file.
+
+    Raises:
+        RunError: A file's bytes are not those that were evaluated.
+    """
     points = front(history)
     files = write_front_files(history, points, folder / "front", read_leaf)
-    export = Export(
-        folder=folder,
-        front_csv=folder / "front.csv",
-        segments_parquet=folder / "segments.parquet",
-        front_png=folder / "front.png",
-        report_html=folder / "report.html",
-        front_files=files,
-    )
-    write_front_csv(points, export.front_csv, prefix="export/front/")
-    write_segments_parquet(history, export.segments_parquet)
-    write_front_png(history, export.front_png)
-    write_report(history, export.report_html)
+    write_front_csv(points, folder / "front.csv", prefix="export/front/")
     _remove_stale(folder / "front", files)
-    return export
+    return [folder / "front.csv", *files]
+
+
+def export_segments(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Path]:
+    """segments.parquet."""
+    write_segments_parquet(history, folder / "segments.parquet")
+    return [folder / "segments.parquet"]
+
+
+def export_picture(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Path]:
+    """front.png."""
+    from evocompress.runs.front_figure import write_front_png
+
+    write_front_png(history, folder / "front.png")
+    return [folder / "front.png"]
+
+
+def export_report(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Path]:
+    """report.html."""
+    from evocompress.runs.report import write_report
+
+    write_report(history, folder / "report.html")
+    return [folder / "report.html"]
 
 
 def write_front_files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -157,9 +158,11 @@ def test_two_packages_may_use_one_number(tmp_path: Path, monkeypatch: pytest.Mon
         assert parse(data).tensors[1].codec == parse_codec("halved+other+deadzone")
 
 
-def test_what_nobody_could_read_is_not_written(halved: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "new_number"), [("lone", 1), ("lone", 50), ("halved", 50), ("deadzone", 5)])
+def test_what_nobody_could_read_is_not_written(halved: None, name: str, new_number: int) -> None:
     class Lone(DeadZone):
-        pass
+        id: ClassVar[str] = name
+        number: ClassVar[int] = new_number
 
     with pytest.raises(CodecError, match="no file with it could be read"):
         file(Codec((Lone(),)))

@@ -12,7 +12,7 @@ import pytest
 from evocompress import extensions
 from evocompress.extensions import Extensions
 
-__all__ = ["installed", "write_package"]
+__all__ = ["every_list", "installed", "write_package"]
 
 
 def write_package(folder: Path, name: str, modules: Mapping[str, str], points: Mapping[str, Mapping[str, str]]) -> None:
@@ -30,13 +30,14 @@ def write_package(folder: Path, name: str, modules: Mapping[str, str], points: M
     (info / "entry_points.txt").write_text("\n".join(groups))
 
 
-def _all() -> list[Extensions]:
+def every_list() -> list[Extensions]:
+    """All lists of names."""
     return [value for value in vars(extensions).values() if isinstance(value, Extensions)]
 
 
 def _forget() -> None:
     importlib.invalidate_caches()
-    for kind in _all():
+    for kind in every_list():
         kind.__dict__.pop("_added", None)
         for name in set(kind._loaded) - set(kind.builtin):
             del kind._loaded[name]

@@ -1,14 +1,14 @@
-"""Where the gates of a run's best file look: maps over some audit images, and whether they can be believed."""
+"""Report section on saccades: where the gates of a run's best file look, and whether the maps can be believed."""
 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import math
 from typing import TYPE_CHECKING
 
 from evocompress.errors import ConfigError, ModelError
 from evocompress.runs.front import FrontPoint, front
+from evocompress.runs.report import ReportSection
 from evocompress.support.user_objects import is_reference
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evocompress.ideas.saccades.maps import Deletion
     from evocompress.search.history import History
 
-__all__ = ["SaccadeSection", "saccade_section", "verdict"]
+__all__ = ["saccade_section", "verdict"]
 
 #: Ends of the names of tensors that only the gates of saccade layers have. Without one there is no need to load torch.
 _GATES = ("gate.look.weight", "scorer.look.weight")
@@ -28,16 +28,7 @@ _DPI = 100
 _SURE = 1.96  # standard errors
 
 
-@dataclasses.dataclass(frozen=True)
-class SaccadeSection:
-    """Pictures as data URIs, and what is said of them. Without pictures the words say why there are none."""
-
-    file: str
-    pictures: tuple[str, ...]
-    words: str
-
-
-def saccade_section(history: History) -> SaccadeSection | None:
+def saccade_section(history: History) -> ReportSection | None:
     """Maps of the front's most accurate file; None where its network has no saccade layers.
 
     What is missing here (the data, the file) is said in the section and raises nothing. A network or data set of the
@@ -49,10 +40,15 @@ def saccade_section(history: History) -> SaccadeSection | None:
     try:
         return _section(history, points[-1])
     except Exception as failure:  # a report is of use without maps, and files may lack anything
-        return SaccadeSection(points[-1].file, (), f"The maps cannot be drawn here: {failure}")
+        return _titled(points[-1], f"The maps cannot be drawn here: {failure}")
 
 
-def verdict(found: Deletion, count: int, layer: str) -> str:
+def _titled(point: FrontPoint, words: str, pictures: tuple[str, ...] = ()) -> ReportSection:
+    note = f"What the gates of {point.file}, the front's most accurate file, choose in each image."
+    return ReportSection("Where it looks", note, words, pictures)
+
+
+def verdict(deletion: Deletion, count: int, layer: str) -> str:
     """What a deletion test on so many images says of the map of a layer, in words.
 
     Differences below 1.96 standard errors, as if both accuracies were of different images, leave the question open.
@@ -61,11 +57,11 @@ def verdict(found: Deletion, count: int, layer: str) -> str:
     >>> print(verdict(Deletion(chosen=0.5, others=0.9), 1000, "look").rpartition(": ")[2])
     the map is faithful.
     """
-    both = (found.chosen, found.others)
+    both = (deletion.chosen, deletion.others)
     error = math.sqrt(sum(accuracy * (1 - accuracy) for accuracy in both) / count)
-    if abs(found.others - found.chosen) <= _SURE * error:
+    if abs(deletion.others - deletion.chosen) <= _SURE * error:
         end = "The difference may be chance: whether the map is faithful is open."
-    elif found.chosen < found.others:
+    elif deletion.chosen < deletion.others:
         end = "What was chosen matters more: the map is faithful."
     else:
         end = "What was left out matters more: the map is not faithful."
@@ -81,7 +77,7 @@ def _has_gates(history: History, point: FrontPoint) -> bool:
     return any(str(row.get("name", "")).endswith(_GATES) for row in rows)
 
 
-def _section(history: History, point: FrontPoint) -> SaccadeSection:
+def _section(history: History, point: FrontPoint) -> ReportSection:
     import torch
 
     from evocompress.checkpoint.forms import loaded
@@ -99,7 +95,7 @@ def _section(history: History, point: FrontPoint) -> SaccadeSection:
     plain = build(config.model, config.model_options, seed=config.seed)
     network = loaded(plain, unpack(history.storage.read(point.path)), point.path)
     tested = examples.take(torch.arange(min(len(examples), _TESTED)))
-    return SaccadeSection(point.file, _pictures(network, tested), _words(network, tested, config.seed))
+    return _titled(point, _words(network, tested, config.seed), _pictures(network, tested))
 
 
 def _pictures(network: nn.Module, examples: Examples) -> tuple[str, ...]:
@@ -109,14 +105,14 @@ def _pictures(network: nn.Module, examples: Examples) -> tuple[str, ...]:
     from evocompress.ideas.saccades.maps import saccade_maps
     from evocompress.support.modules import evaluation_mode
 
-    found = []
+    pictures = []
     for number in range(min(len(examples), _SHOWN)):
         images, labels = examples.batch(slice(number, number + 1))
         with evaluation_mode(network), torch.no_grad():
             answer = int(network(images).argmax(1))
         title = f"audit image {number}, of class {int(labels[0])}: answer {answer}"
-        found.append(_data_uri(saccade_png(images[0], saccade_maps(network, images), title, dpi=_DPI)))
-    return tuple(found)
+        pictures.append(_data_uri(saccade_png(images[0], saccade_maps(network, images), title, dpi=_DPI)))
+    return tuple(pictures)
 
 
 def _words(network: nn.Module, examples: Examples, seed: int) -> str:

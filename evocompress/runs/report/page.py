@@ -1,4 +1,4 @@
-"""Puts a run's payload, the style, the script and plotly into one HTML file that asks nothing of any network.
+"""The report page: a run's payload, the style, the script and plotly in one HTML file that asks nothing of any network.
 
 Nobody's text can become markup or code: data travels as JSON in which `<`, `>` and `&` are written as escapes, the
 script sets text only as text, and the page's own policy allows just the two scripts whose hashes it names.
@@ -13,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evocompress.ideas.saccades.report_section import saccade_section
 from evocompress.runs.report.payload import payload
+from evocompress.runs.report.section import further_sections
 from evocompress.support.atomic_files import write_bytes
 from evocompress.support.optional_libraries import wants
 
@@ -29,7 +29,8 @@ _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 def write_report(history: History, path: str | Path) -> None:
     """Write the report of a run, going on or finished, to `path`, whole or not at all.
 
-    Raises `EvocompressError` where the libraries of `evocompress[report]` are missing.
+    Raises:
+        EvocompressError: The libraries of `evocompress[report]` are missing.
     """
     write_bytes(path, render_report(history).encode())
 
@@ -43,15 +44,15 @@ def render_report(history: History) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evocompress.runs.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    plotly, script = get_plotlyjs(), _own("script.html.j2")
+    plotly, script = get_plotlyjs(), _template("script.html.j2")
     run = history.run
     return environment.get_template("page.html.j2").render(
         title=f"{run.get('network', {}).get('name', 'network')} on {run.get('data', {}).get('name', 'data')}",
         run=run,
         config=json.dumps(run.get("config", {}), indent=2, ensure_ascii=False),
         data=Markup(script_json(payload(history))),
-        style=Markup(_own("style.html.j2")),
-        looks=saccade_section(history),
+        style=Markup(_template("style.html.j2")),
+        sections=further_sections(history),
         script=Markup(script),
         plotly=Markup(plotly),
         hashes=[_hash(plotly), _hash(script)],
@@ -70,7 +71,7 @@ def script_json(value: Any) -> str:
     return text
 
 
-def _own(name: str) -> str:
+def _template(name: str) -> str:
     return resources.files("evocompress.runs.report").joinpath(name).read_text(encoding="utf-8").strip("\n")
 
 

@@ -43,7 +43,7 @@ def saccade_run(folder: Path, decision: int | None, **config: object) -> History
 
 
 def section(history: History) -> str:
-    found = re.search(r'<section class="card" id="looks">.*?</section>', render_report(history), re.DOTALL)
+    found = re.search(r'<section class="card" id="section-saccades">.*?</section>', render_report(history), re.DOTALL)
     assert found is not None
     return found[0]
 
@@ -84,7 +84,7 @@ def test_what_is_missing_is_said_and_fails_no_report(
 
 
 def test_a_report_of_other_networks_has_no_such_section() -> None:
-    assert 'id="looks"' not in render_report(synthetic_run(5))
+    assert 'id="section-saccades"' not in render_report(synthetic_run(5))
 
 
 @pytest.mark.parametrize(
