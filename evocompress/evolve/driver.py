@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed
 from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe, Rule
@@ -125,8 +126,8 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     lowest = {name: value[0] for name, value in config.genes if isinstance(value, tuple)}
     check_fit(changed(model, model, reader.architecture(lowest)), splits.train, splits.classes)
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
-    network = {"name": config.model, "parameters": parameters, "float32_bytes": 4 * parameters}
-    settings = _settings(config, 4 * parameters)
+    network = {"name": config.model, "parameters": parameters, "float32_bytes": float32_bytes(state)}
+    settings = _settings(config, float32_bytes(state))
     initial = pack(state, Recipe(rules=(Rule(codecs=("lossless",)),)))
     header = {
         "config": config.model_dump(mode="json"),
@@ -139,7 +140,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     return Prepared(config, Segment(experiment, reader, initial), settings, header)
 
 
-def _settings(config: Config, float32_bytes: int) -> SearchSettings:
+def _settings(config: Config, whole: int) -> SearchSettings:
     from evocompress.support.quantities import parse_bytes
 
     search = config.search
@@ -161,7 +162,7 @@ def _settings(config: Config, float32_bytes: int) -> SearchSettings:
         **{name: getattr(search, name) for name in shared},
         lag=search.lag or (_LAG if search.deterministic else None),
         byte_budget=None if search.byte_budget is None else parse_bytes(search.byte_budget),
-        bytes_range=(max(1.0, float32_bytes / high), max(2.0, float32_bytes / low)),
+        bytes_range=(max(1.0, whole / high), max(2.0, whole / low)),
         error_range=search.error_range,
     )
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from evocompress.calibration.fisher import sensitivities
+from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed, load_weights, loaded
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.codecs import inspect
@@ -131,7 +132,7 @@ class Segment:
         candidates = self._compress(model, splits, task, scales, device)
         metrics["encode_seconds"] = time.perf_counter() - clock
         # What a file is compared with is the network as its factory makes it, whatever form the file holds.
-        common = {"float32_bytes": _float32_bytes(plain)}
+        common = {"float32_bytes": float32_bytes(plain.state_dict())}
         history = _depth(task), self._epochs(task), _seconds(task, started)
         leaves = _write(candidates, task, Path(folder), history, common)
         return self._finish(task, "ok", leaves, metrics, started)
@@ -225,11 +226,6 @@ def _describe(started: float, device: torch.device) -> dict[str, Any]:
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-
-
-def _float32_bytes(model: nn.Module) -> int:
-    state = model.state_dict().values()
-    return sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in state)
 
 
 def _depth(task: Task) -> int:

@@ -13,7 +13,7 @@ from torch import nn
 
 import evocompress
 from evocompress.checkpoint.forms import Architecture, changed, loaded
-from evocompress.checkpoint.loading import fitting_names
+from evocompress.checkpoint.loading import fitting_names, load_state
 from evocompress.checkpoint.weight_files import unpack_file
 from evocompress.errors import EvocompressError, FormatError, ModelError
 from evocompress.networks import build
@@ -221,3 +221,26 @@ def test_files_of_another_plan_are_known_by_their_names(tmp_path: Path, names: b
     assert state["conv1.links"].shape != plain.state_dict()["conv1.links"].shape
     with pytest.raises(ModelError, match="does not fit the model|were not those of this model"):
         unpack_file(path, output, functools.partial(fitting_names, build("digits_cnn")))
+
+
+class Picky(nn.Linear):
+    """A layer of somebody's own that takes no negative biases, or has no way to be asked."""
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        if (state[f"{prefix}bias"] < 0).any():
+            rest[-1].append(f"{prefix}bias is negative")
+        if (state[f"{prefix}bias"] > 9).any():
+            raise OverflowError("bias is large")
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+@pytest.mark.parametrize(("bias", "message"), [(-1.0, "1.bias is negative"), (10.0, "1: OverflowError: bias is large")])
+def test_any_layer_that_loads_in_a_way_of_its_own_is_asked_before_anything_is_loaded(bias: float, message: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), Picky(2, 2), nn.BatchNorm1d(2))
+    before = values(model)
+    state = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
+    with pytest.raises(ModelError, match=f"^w.evc does not fit the model: {message}"):
+        load_state(model, state | {"1.bias": torch.full((2,), bias)}, "w.evc")
+    assert same(values(model), before)
+    load_state(model, state, "w.evc")
+    assert same(values(model), state)
