@@ -226,12 +226,23 @@ def test_files_of_another_plan_are_known_by_their_names(tmp_path: Path, names: b
 class Picky(nn.Linear):
     """A layer of somebody's own that takes no negative biases, or has no way to be asked."""
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
-        if (state[f"{prefix}bias"] < 0).any():
-            rest[-1].append(f"{prefix}bias is negative")
-        if (state[f"{prefix}bias"] > 9).any():
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: Any,
+        missing_keys: Any,
+        unexpected_keys: Any,
+        error_msgs: Any,
+    ) -> None:
+        if (state_dict[f"{prefix}bias"] < 0).any():
+            error_msgs.append(f"{prefix}bias is negative")
+        if (state_dict[f"{prefix}bias"] > 9).any():
             raise OverflowError("bias is large")
-        super()._load_from_state_dict(state, prefix, *rest)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
 
 @pytest.mark.parametrize(("bias", "message"), [(-1.0, "1.bias is negative"), (10.0, "1: OverflowError: bias is large")])

@@ -186,8 +186,8 @@ def test_where_no_file_meets_the_target_the_nearest_is_written(trained: Path, tm
     done = invoke("pack", trained, "-o", output, "--max-bytes", 5)
     assert done.exit_code == 3
     warning = re.search(
-        r"^warning: No file meets the target, at most 5 bytes: the smallest of the \d+ that were tried has (\d+) bytes, "
-        r"(\d+) more, at λ = \S+\. This nearest file is written all the same\. --max-bytes (\d+) can be met\.$",
+        r"^warning: No file meets the target, at most 5 bytes: the smallest of the \d+ that were tried has (\d+) "
+        r"bytes, (\d+) more, at λ = \S+\. This nearest file is written all the same\. --max-bytes (\d+) can be met\.$",
         done.stderr,
         re.MULTILINE,
     )
@@ -199,10 +199,8 @@ def test_where_no_file_meets_the_target_the_nearest_is_written(trained: Path, tm
 def test_a_loss_limit_that_is_missed_names_its_option() -> None:
     target = LossLimit(lambda _: 0.75, "held-out loss", 0.5, 0.125)
     missed = missed_warning(TargetMissed(target, target.judged(Try(1e-4, b"12", False)), 3))
-    assert missed.endswith(
-        "an increase of 0.25 where 0.125 is allowed, at λ = 0.0001. This nearest file is written all "
-        "the same. --max-loss-increase 0.25 can be met."
-    )
+    assert "an increase of 0.25 where 0.125 is allowed, at λ = 0.0001. This nearest file is written all" in missed
+    assert missed.endswith(" --max-loss-increase 0.25 can be met.")
 
 
 def test_a_tensor_that_cannot_be_coded_names_the_option_that_keeps_it(
