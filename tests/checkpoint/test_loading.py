@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import evocompress
+from evocompress.checkpoint.loading import load_state
 from evocompress.errors import EvocompressError, FormatError, ModelError
 
 
@@ -179,3 +180,37 @@ def test_long_names_are_cut(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="a…a*b") as caught:
         evocompress.load(tmp_path / "w.evc", nn.Linear(2, 2))
     assert len(str(caught.value).replace(str(tmp_path), "")) < 300
+
+
+class Picky(nn.Linear):
+    """A layer of somebody's own that takes no negative biases, or has no way to be asked."""
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: Any,
+        missing_keys: Any,
+        unexpected_keys: Any,
+        error_msgs: Any,
+    ) -> None:
+        if (state_dict[f"{prefix}bias"] < 0).any():
+            error_msgs.append(f"{prefix}bias is negative")
+        if (state_dict[f"{prefix}bias"] > 9).any():
+            raise OverflowError("bias is large")
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+
+@pytest.mark.parametrize(("bias", "message"), [(-1.0, "1.bias is negative"), (10.0, "1: OverflowError: bias is large")])
+def test_any_layer_that_loads_in_a_way_of_its_own_is_asked_before_anything_is_loaded(bias: float, message: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), Picky(2, 2), nn.BatchNorm1d(2))
+    before = values(model)
+    state = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
+    with pytest.raises(ModelError, match=f"^w.evc does not fit the model: {message}"):
+        load_state(model, state | {"1.bias": torch.full((2,), bias)}, "w.evc")
+    assert same(values(model), before)
+    load_state(model, state, "w.evc")
+    assert same(values(model), state)

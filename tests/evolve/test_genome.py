@@ -75,7 +75,9 @@ def test_a_name_with_glob_characters_meets_only_itself(reader: GenomeReader) -> 
 def test_the_step_gene_reaches_the_quantiser() -> None:
     genes = configured_genes(step_scale=1.25, codecs={"dense": ["deadzone(step_scale=2) | dct-matrix | codebook"]})
     reader = GenomeReader(genes, {"w": "dense"})
-    codecs = reader.recipe(reader.space().sample(np.random.default_rng(0))).rule("w", 2).codecs
+    codecs = [
+        str(codec) for codec in reader.recipe(reader.space().sample(np.random.default_rng(0))).rule("w", 2).codecs
+    ]
     assert codecs[0] == "deadzone(step_scale=2.5)"
     assert codecs[1].startswith("dct(axes=matrix)+") and codecs[1].endswith("deadzone(step_scale=1.25)")
     assert codecs[2].startswith("codebook")
