@@ -1,0 +1,151 @@
+"""A package with one of everything, installed by pip into a folder of its own, and a search that uses all of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_package import every_list, installed
+
+from evocompress import protocols
+from evocompress.evolve.config import Config
+from evocompress.extensions import FORMS, LAYER_VIEWS, TASKS, TERMS, Extensions
+
+ROOT = Path(__file__).parents[1]
+SOURCE = Path(__file__).parent / "example_package"
+KINDS = {kind.group.removeprefix("evocompress.") for kind in every_list()}
+CONFIG = """
+model = "scaled_mlp"
+data = "quadrants"
+reference_epochs = 1
+TASK
+[model_options]
+hidden = 6
+first_scale = 1.5
+
+[data_options]
+examples = 128
+
+[search]
+segments = 5
+initial = 3
+probes = 1
+deterministic = true
+lag = 2
+selection = "smallest"
+pool_size = 4
+
+[genes]
+epochs = 2
+centre = 0.01
+squeeze = [0.0, 1.0]
+rate_weight = [1e-5, 1e-3]
+sensitivity = ["gradient"]
+codecs = { first = ["negated+deadzone"], dense = ["negated + trellis"], last = ["negated+deadzone"] }
+
+[resources]
+executor = "counting"
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which pip has installed the package, from a copy of its source; no network is needed."""
+    folder = tmp_path_factory.mktemp("environment")
+    source = shutil.copytree(SOURCE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder / "site"), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert list((folder / "site").glob("*.dist-info/entry_points.txt"))
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def log(environment: Path) -> Path:
+    return environment.parent / "used.txt"
+
+
+def evocompress(*words: str | Path, path: list[Path], log: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "evocompress", *map(str, words)]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT])), "COLUMNS": "150"}
+    if log is not None:
+        variables["EVOCOMPRESS_EXAMPLE_LOG"] = str(log)
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, env=variables, cwd=ROOT / "tests")
+
+
+@pytest.fixture(scope="module")
+def run(environment: Path, log: Path) -> Path:
+    """A finished run."""
+    config, folder = environment.parent / "example.toml", environment.parent / "run"
+    config.write_text(CONFIG.replace("TASK", 'task = "agreement"' if "task" in Config.model_fields else ""))
+    done = evocompress("run", config, "--out", folder, path=[environment], log=log)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "protocol"),
+    [
+        (TASKS, "agreement", protocols.Task),
+        (TERMS, "centred", protocols.Term),
+        (FORMS, "frozen_scale", protocols.Form),
+        (LAYER_VIEWS, "scaled_linear", protocols.LayerView),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Extensions) else "",
+)
+def test_parts_have_what_their_protocols_ask_for(
+    environment: Path, kind: Extensions, name: str, protocol: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with installed(environment, monkeypatch):
+        part = kind.find(name)
+        needed = {key for key in (*vars(protocol), *protocol.__annotations__) if not key.startswith("_")}
+        assert needed and not [key for key in needed if not hasattr(part, key)]
+
+
+def test_a_search_uses_every_part(run: Path, environment: Path, log: Path) -> None:
+    done = evocompress("sizes", run, path=[environment], log=log)
+    assert done.returncode == 0, done.stderr
+    sizes = sorted(path.stat().st_size for path in (run / "export" / "front").glob("*.evc"))
+    assert sizes and set(sizes) <= {int(line) for line in done.stdout.split()}
+    idle = set() if "task" in Config.model_fields else {"tasks"}
+    assert set(log.read_text().split()) == KINDS - idle
+
+
+def test_the_run_is_shown_with_the_package(run: Path, environment: Path) -> None:
+    shown = evocompress("front", run, path=[environment])
+    assert shown.returncode == 0, shown.stderr
+    written = evocompress("report", run, path=[environment])
+    assert written.returncode == 0 and str(run / "export" / "sizes.txt") in written.stdout
+    page = (run / "export" / "report.html").read_text(encoding="utf-8")
+    assert re.search(r'id="section-smallest">\s*<h2>Smallest file</h2>\s*<p class="note"> It has \d+ bytes.', page)
+    file = next((run / "export" / "front").glob("*.evc"))
+    inspected = evocompress("inspect", file, path=[environment])
+    assert inspected.returncode == 0 and "negated+deadzone" in inspected.stdout
+    listed = evocompress("codecs", path=[environment])
+    assert re.search(r"negated +transform +\(no parameters\)", listed.stdout)
+    helped = evocompress("--help", path=[environment])
+    assert "Print what the exporter of sizes has written" in helped.stdout
+
+
+def test_the_run_and_its_files_without_the_package(run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    file = next((copied / "export" / "front").glob("*.evc"))
+    for command in (["unpack", file, "--out", tmp_path / "w.safetensors"], ["inspect", file]):
+        done = evocompress(*command, path=[])
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        text = " ".join(done.stderr.split())
+        assert re.search(r"Tensor '[\w.]+' needs codec stage 'negated' \(number 63, of the range for private use", text)
+        assert "install the package that adds it" in text
+    shown = evocompress("front", copied, path=[])
+    assert shown.returncode == 0, shown.stderr
+    written = evocompress("report", copied, path=[])
+    assert written.returncode == 0 and "Smallest file" not in (copied / "export" / "report.html").read_text("utf-8")
+    again = evocompress("run", "--resume", "--out", copied, path=[])
+    assert again.returncode == 2 and "Traceback" not in again.stderr
+    assert "unknown" in again.stderr and "counting" in again.stderr
