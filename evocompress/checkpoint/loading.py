@@ -94,6 +94,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
         ModelError: Names or shapes differ, or a layer refuses its values, such as those of another plan.
     """
     tensors = _tensors(model)
+    state = {name: _as_whole(value, tensors.get(name)) for name, value in state.items()}
     difference = _compare(_kinds(state), _kinds(tensors), tensors)
     if strict and any(difference):
         raise ModelError(f"{source} does not fit the model: {_described(difference)}.")
@@ -107,6 +108,13 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
         model.load_state_dict(fitting, strict=False)  # the check above is the strict one; this copies into each tensor
     except RuntimeError as problem:  # names and shapes agree, so a layer that could not be asked refused the values
         raise ModelError(f"{source} does not fit the model: {' '.join(str(problem).split())}") from problem
+
+
+def _as_whole(value: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    """Floats that are whole numbers as those, where the model holds whole numbers or truth values (a mask, say)."""
+    if target is None or target.is_floating_point() or not value.is_floating_point():
+        return value
+    return value.long() if bool((value == value.round()).all()) else value
 
 
 def _refusals(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> list[str]:

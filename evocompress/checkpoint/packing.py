@@ -304,9 +304,9 @@ def _bytes(data: object) -> bytes:
 
 
 def _names(names: object) -> list[str]:
-    given = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-    text = [name for name in given if isinstance(name, str)]
-    if len(text) < len(given):
-        odd = next(name for name in given if not isinstance(name, str))
+    items = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    text = [item for item in items if isinstance(item, str)]
+    if len(text) < len(items):
+        odd = next(item for item in items if not isinstance(item, str))
         raise CodecError(f"names holds {shortened(repr(odd))}; names of tensors are text: list(model.state_dict()).")
     return text

@@ -1,4 +1,4 @@
-"""A recipe: which codecs are candidates for which tensors, and at which rate weight λ."""
+"""Recipes and rules: which codecs are candidates for which tensors, and at which rate weight λ."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Rule:
         if not _positive(self.rate_factor):
             raise CodecError(f"Rule {self.match!r}: rate_factor is {self.rate_factor!r}; it must be positive.")
         if self.dims not in get_args(Dims):
-            known = ", ".join(get_args(Dims))
-            raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {known}.")
+            choices = ", ".join(get_args(Dims))
+            raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {choices}.")
         if LOSSLESS in candidates and len(candidates) > 1:
             raise CodecError(
                 f"Rule {self.match!r} names lossless beside other codecs; it never wins on a score: let it stand alone."

@@ -99,7 +99,7 @@ def test_a_space_without_freedom_still_is_one() -> None:
 def test_the_step_gene_reaches_every_quantiser_that_has_a_step() -> None:
     genes = configured_genes(step_scale=1.5, codecs={"dense": ["trellis(states=16) | dct-trellis"]})
     reader = GenomeReader(genes, {"w": "dense"})
-    codecs = reader.recipe(reader.space().sample(np.random.default_rng(0))).rule("w", 2).candidates()
+    codecs = reader.recipe(reader.space().sample(np.random.default_rng(0))).rule("w", 2).candidates
     assert [codec.stages[-1].step_scale for codec in codecs] == [1.5, 1.5]  # type: ignore[attr-defined]
 
 
