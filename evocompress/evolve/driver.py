@@ -31,12 +31,11 @@ from evocompress.evolve.segment import Experiment, Segment, load_weights
 from evocompress.runs.display import RunDisplay
 from evocompress.runs.export import Export, export_run
 from evocompress.search.executors import Executor, InlineExecutor, RayExecutor
-from evocompress.search.history import read_history
+from evocompress.search.history import read_history, read_run_json
 from evocompress.search.records import Leaf
 from evocompress.search.run import Run, open_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
-from evocompress.tasks.classification import check_fit
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +44,7 @@ __all__ = ["Prepared", "RunSummary", "config_of_run", "prepare", "run_experiment
 
 # Deterministic mode's lag where none is given: the same for any number of workers, and enough for eight of them.
 _LAG = 16
+_FREE = ("config.name", "config.resources.workers", "config.resources.cpus", "config.resources.executor")
 _VERSIONED = ("evocompress", "torch", "numpy", "scipy", "constriction", "PyWavelets", "ray")
 
 
@@ -93,10 +93,11 @@ def _initial_state(config: Config, model: torch.nn.Module) -> dict[str, torch.Te
 
 
 def prepare(config: Config, config_text: str = "") -> Prepared:
-    """Load data and network, check that they fit, and lay out the space of genomes.
+    """Load task, data and network, check that they fit, and lay out the space of genomes.
 
     Raises:
-        DataError, ModelError: The data set is missing, or the network does not take its images.
+        ConfigError: There is no such task.
+        DataError, ModelError: The data set is missing or has nothing to learn from; the network does not take it.
     """
     gpu = config.resources.gpus != 0
     # A driver started as a script or by -c has its folder first in sys.path; the workers need the same one.
@@ -111,19 +112,19 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         gpu,
         path,
         config.resources.precision,
+        config.task,
     )
     experiment.prepare()
-    splits, model = experiment.splits(), experiment.network()
-    check_fit(model, splits.train, splits.classes)
+    task, splits, model = experiment.task(), experiment.splits(), experiment.network()
     for name in SPLITS:
-        if not getattr(splits, name).is_labelled:
-            raise DataError(f"{config.data}: {name} has no labels (all are -100); training and accuracy need them")
+        with _about_split(config.data, name):
+            task.check(model, getattr(splits, name), splits.classes)
     state = _initial_state(config, model)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
     reader = GenomeReader(config.genes, layer_groups(shapes))
     reader.check(model)
     lowest = {name: value[0] for name, value in config.genes if isinstance(value, tuple)}
-    check_fit(changed(model, model, reader.architecture(lowest)), splits.train, splits.classes)
+    task.check(changed(model, model, reader.architecture(lowest)), splits.train, splits.classes)
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
     network = {"name": config.model, "parameters": parameters, "float32_bytes": 4 * parameters}
     settings = _settings(config, 4 * parameters)
@@ -135,8 +136,18 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         "git_revision": _git_revision(),
         "network": network | {"groups": reader.groups, "initial_sha256": hashlib.sha256(initial).hexdigest()},
         "data": splits.describe(),
+        "quality": task.quality.to_json(),
     }
     return Prepared(config, Segment(experiment, reader, initial), settings, header)
+
+
+@contextlib.contextmanager
+def _about_split(data: str, split: str) -> Iterator[None]:
+    """Begin the message of a DataError with the data set and the split."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{data}, {split}: {error}") from error
 
 
 def _settings(config: Config, float32_bytes: int) -> SearchSettings:
@@ -268,11 +279,15 @@ def run_experiment(
                 resume=resume,
                 override=override,
                 workers=executor.workers,
-                free=("config.name", "config.resources.workers", "config.resources.cpus", "config.resources.executor"),
+                free=(*_FREE, *(_added_since(folder, prepared.header["config"]) if resume else ())),
             )
         )
         shown = display or RunDisplay(
-            config.name, total=settings.segments, workers=executor.workers, front=run.search.front()
+            config.name,
+            total=settings.segments,
+            workers=executor.workers,
+            front=run.search.front(),
+            quality=run.history().quality,
         )
         stack.enter_context(_sigterm_interrupts())
         stack.enter_context(shown)
@@ -285,6 +300,24 @@ def run_experiment(
         history = run.history()
         export = export_run(history, run.folder, lambda leaf: run.storage.read(leaf.path))
         return RunSummary(run.folder, True, segments, export)
+
+
+def _added_since(folder: str | os.PathLike[str], config: dict[str, Any]) -> list[str]:
+    """Keys that an older run's configuration lacks, and which now have what stands for their absence: the default."""
+    stored = read_run_json(folder).get("config", {})
+    with contextlib.suppress(ConfigError):
+        return _absent(stored, parse_config(stored).model_dump(mode="json"), config, "config")
+    return []
+
+
+def _absent(old: dict[str, Any], filled: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
+    found = []
+    for key, value in filled.items():
+        if key not in old and new.get(key) == value:
+            found.append(f"{prefix}.{key}")
+        elif isinstance(value, dict) and isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
+            found += _absent(old[key], value, new[key], f"{prefix}.{key}")
+    return found
 
 
 def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:

@@ -1,18 +1,109 @@
-"""How well a network does on examples."""
+"""Classification: cross-entropy of logits, and the share of labels that are right."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from evocompress.data.examples import IGNORED, Examples
-from evocompress.errors import ModelError
+from evocompress.errors import DataError, ModelError
+from evocompress.protocols import Genes, GeneSpec, Measured
+from evocompress.search.quality import ACCURACY, Quality
 from evocompress.support.diagnosis import failure
+from evocompress.support.intervals import wilson_interval
 from evocompress.support.modules import evaluation_mode, find_tensor, first_tensor
+from evocompress.tasks.measure import measure
 
-__all__ = ["Evaluation", "calibration_examples", "check_fit", "evaluate"]
+__all__ = ["Classification", "Evaluation", "calibration_examples", "check_fit", "evaluate"]
+
+_LABEL_SMOOTHING = GeneSpec(
+    "label_smoothing",
+    "Share of the target that is spread evenly over all classes.",
+    default=0.0,
+    high=1.0,
+    high_open=True,
+)
+
+
+class Classification:
+    """Labels (n,) of logits (n, classes), or labels (n, L) of logits (n, L, classes); -100 asks for nothing.
+
+    The quality is the accuracy in [0, 1], with its Wilson interval; the error is 1 - accuracy. The loss is the
+    cross-entropy in nats, of labels smoothed as `label_smoothing` says.
+    """
+
+    quality: Quality = ACCURACY
+    genes: Sequence[GeneSpec] = (_LABEL_SMOOTHING,)
+
+    def loss(
+        self, outputs: Any, targets: Tensor, genes: Genes, *, reduction: Literal["mean", "sum"] = "mean"
+    ) -> Tensor:
+        """Cross-entropy over the labels that are not -100, in float32 at least; NaN for a mean over none.
+
+        >>> Classification().loss(torch.zeros(2, 4), torch.tensor([3, -100]), {}).item()  # log 4
+        1.386294...
+        """
+        logits = _logits(outputs, targets)
+        return nn.functional.cross_entropy(
+            (logits.float() if logits.dtype == torch.bfloat16 else logits).flatten(0, -2),
+            targets.flatten(),
+            ignore_index=IGNORED,
+            reduction=reduction,
+            label_smoothing=float(genes.get("label_smoothing", 0.0)),
+        )
+
+    def draw(self, outputs: Any, generator: torch.Generator) -> Tensor:
+        """Labels drawn from the network's softmax."""
+        logits = first_tensor(outputs).detach()
+        # A draw needs some chance, even after overflow.
+        chances = logits.float().softmax(-1).nan_to_num(0.0) + 1e-12
+        labels = torch.multinomial(chances.flatten(0, -2).cpu(), 1, generator=generator)[:, 0]
+        return labels.view(logits.shape[:-1]).to(logits.device)
+
+    def meter(self) -> _Meter:
+        """Counts right labels; a label is wrong where a logit is not finite."""
+        return _Meter()
+
+    def check(self, model: nn.Module, examples: Examples, classes: int) -> None:
+        """Refuse examples without labels, and a network without logits for them.
+
+        Raises:
+            DataError: All labels are -100.
+            ModelError: The network fails on the examples, or gives something else than at least `classes` logits.
+        """
+        if not examples.is_labelled:
+            raise DataError("there are no labels (all are -100); training and accuracy need them")
+        check_fit(model, examples, classes)
+
+
+class _Meter:
+    """Sums on the device of the outputs; int64 counts, the loss in float64."""
+
+    def __init__(self) -> None:
+        self._correct: Tensor | int = 0
+        self._total: Tensor | int = 0
+        self._loss: Tensor | float = 0.0
+
+    def add(self, outputs: Any, targets: Tensor) -> None:
+        logits = _logits(outputs, targets).detach()
+        hits = (logits.argmax(-1) == targets) & logits.isfinite().all(-1)
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, -2).float(), targets.flatten(), reduction="sum", ignore_index=IGNORED
+        )
+        self._correct = self._correct + hits.sum()
+        self._total = self._total + (targets != IGNORED).sum()
+        self._loss = self._loss + loss.double()
+
+    def measured(self) -> Measured:
+        correct, total = int(self._correct), int(self._total)
+        accuracy = correct / max(total, 1)
+        low, high = wilson_interval(correct, total)
+        loss = float(self._loss) / max(total, 1)
+        return Measured(accuracy, low, high, 1.0 - accuracy, loss, total, {"correct": correct, "total": total})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +128,8 @@ def evaluate(
     Labels (n,) belong to logits (n, classes), labels (n, L) to logits (n, L, classes), and each of the n·L counts.
     Where a logit is not finite the example counts as wrong. Raises ModelError where the logits have another shape.
     """
-    model.to(device)
-    examples = examples.to(device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    batch_size = max(batch_size // (examples.labels[0].numel() or 1), 1)
-    with evaluation_mode(model), torch.inference_mode():
-        for start in range(0, len(examples), batch_size):
-            inputs, labels = examples.batch(slice(start, start + batch_size))
-            logits = _logits(model(inputs), labels)
-            hits = (logits.argmax(-1) == labels) & logits.isfinite().all(-1)
-            correct += hits.sum()
-            loss += nn.functional.cross_entropy(
-                logits.flatten(0, -2).float(), labels.flatten(), reduction="sum", ignore_index=IGNORED
-            )
-    total = int((examples.labels != IGNORED).sum())
-    return Evaluation(int(correct), total, float(loss) / max(total, 1))
+    found = measure(Classification(), model, examples, device, batch_size)
+    return Evaluation(int(found.details["correct"]), found.total, found.loss)
 
 
 def check_fit(model: nn.Module, examples: Examples, classes: int) -> None:

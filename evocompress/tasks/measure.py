@@ -1,0 +1,45 @@
+"""How good a network is on examples, as its task has it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from evocompress.data.examples import Examples
+from evocompress.errors import ModelError
+from evocompress.protocols import Measured, Task
+from evocompress.support.modules import evaluation_mode
+
+__all__ = ["measure"]
+
+
+def measure(
+    task: Task, model: nn.Module, examples: Examples, device: torch.device | str = "cpu", batch_size: int = 500
+) -> Measured:
+    """Run `model` over the examples in evaluation mode; it is moved to `device` and keeps its training mode.
+
+    Args:
+        task: Says what is measured.
+        model: The network.
+        examples: What it is measured on.
+        device: Where.
+        batch_size: How many labels a batch has; of sequences (n, L) a batch has fewer examples, at least one.
+
+    Raises:
+        ModelError: The network's outputs do not fit the task, or the task gives an error that cannot be minimised.
+    """
+    model.to(device)
+    examples = examples.to(device)
+    batch_size = max(batch_size // (examples.labels[0].numel() or 1), 1)
+    meter = task.meter()
+    with evaluation_mode(model), torch.inference_mode():
+        for start in range(0, len(examples), batch_size):
+            inputs, targets = examples.batch(slice(start, start + batch_size))
+            meter.add(model(inputs), targets)
+        found = meter.measured()
+    if math.isfinite(found.value) and not (math.isfinite(found.error) and found.error >= 0):
+        name = type(task).__name__
+        raise ModelError(f"{name} measured {found.value} with error {found.error}, which must be finite and at least 0")
+    return found
