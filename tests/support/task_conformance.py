@@ -26,7 +26,7 @@ def assert_conforms(task: Task, outputs: Tensor, targets: Tensor) -> None:
 def _loss_has_both_reductions(task: Task, outputs: Tensor, targets: Tensor) -> None:
     genes: dict[str, Any] = {gene.name: gene.default for gene in task.genes if isinstance(gene.default, float)}
     leaf = outputs.clone().requires_grad_()
-    mean, total = (task.loss(leaf, targets, genes, reduction=how) for how in ("mean", "sum"))  # type: ignore[arg-type]
+    mean, total = (task.loss(leaf, targets, genes, reduction=how) for how in ("mean", "sum"))
     assert mean.ndim == total.ndim == 0 and total.item() > mean.item() > 0
     assert torch.equal(mean, task.loss(leaf, targets, {}))
     gradients = [torch.autograd.grad(loss, leaf, retain_graph=True)[0] for loss in (mean, total)]
