@@ -69,7 +69,7 @@ class Archive:
         return gain
 
     def within(self, x: float) -> Member | None:
-        """The most accurate member of at most `x`, None where every one is larger."""
+        """The member of least error of at most `x`, None where every one is larger."""
         at = bisect_right(self._xs, x)
         return self.members[at - 1] if at else None
 

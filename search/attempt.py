@@ -140,8 +140,10 @@ def _checked(leaf: Leaf, task: Task, number: int, scratch: str) -> Leaf:
     """The leaf with id and hash filled in; what it claims must be true of the file."""
     if Path(leaf.path).name != leaf.path or leaf.path in ("", ".", "..", "metrics.json"):
         raise _Refused(f"leaf path {leaf.path!r} is not a file name in the segment's folder")
-    if not (math.isfinite(leaf.accuracy) and 0.0 <= leaf.accuracy <= 1.0):
-        raise _Refused(f"leaf {leaf.path!r} has accuracy {leaf.accuracy}; it must be in [0, 1]")
+    if not math.isfinite(leaf.quality):
+        raise _Refused(f"leaf {leaf.path!r} has quality {leaf.quality}; it must be finite")
+    if not (math.isfinite(leaf.error) and leaf.error >= 0.0):
+        raise _Refused(f"leaf {leaf.path!r} has error {leaf.error}; it must be finite and not negative")
     try:
         data = Path(scratch, leaf.path).read_bytes()
     except FileNotFoundError:

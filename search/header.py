@@ -9,16 +9,17 @@ from typing import Any
 
 from evocompress.errors import RunError
 from evocompress.search.history import FORMAT
+from evocompress.search.quality import Quality
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 
-__all__ = ["check_json", "compare", "describe", "identity", "locked", "make_run_json"]
+__all__ = ["check_json", "compare", "describe", "identity", "locked", "make_run_json", "measured_as"]
 
 # Parts of a header that decide what a segment computes; the rest (versions, revision, text) is only recorded.
 _FIXED = ("config", "network", "data")
 
 # What even an override must leave: results of before and after would not be comparable, or the journal not replay.
-_LOCKED = ("network", "data", "space", "storage")
+_LOCKED = ("quality", "network", "data", "space", "storage")
 _LOCKED_SETTINGS = ("seed", "deterministic", "lag", "bytes_range", "error_range", "reference")
 
 
@@ -42,9 +43,16 @@ def make_run_json(
 def identity(header: Mapping[str, Any], space: Space, settings: SearchSettings, storage_uri: str) -> dict[str, Any]:
     """What must not change between a run and its resume, as it comes back from JSON."""
     parts = {key: header.get(key) for key in _FIXED}
+    parts["quality"] = measured_as(header)
     whole = {**parts, "space": space.to_json(), "search": settings.to_json(), "storage": storage_uri}
     result: dict[str, Any] = json.loads(json.dumps(whole))
     return result
+
+
+def measured_as(header: Mapping[str, Any]) -> dict[str, str]:
+    """Which quality a run measures; its unit and digits may change, as they only show it."""
+    quality = Quality.from_json(header.get("quality"))
+    return {"name": quality.name, "direction": quality.direction}
 
 
 def compare(old: Any, new: Any, free: Collection[str] = (), prefix: str = "") -> dict[str, list[Any]]:

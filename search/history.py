@@ -12,6 +12,7 @@ from evocompress.errors import RunError
 from evocompress.search.archive import Archive
 from evocompress.search.journal import Record, read_journal
 from evocompress.search.objectives import Scale
+from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
@@ -51,6 +52,11 @@ class History:
     def storage(self) -> Storage:
         """Where the leaves' files lie."""
         return open_storage(self.run.get("storage") or self.folder)
+
+    @property
+    def quality(self) -> Quality:
+        """What the run calls good; accuracy in runs of before there were tasks."""
+        return Quality.from_json(self.run.get("quality"))
 
     @property
     def settings(self) -> SearchSettings:

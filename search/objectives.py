@@ -26,9 +26,9 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """(log2 file bytes, 1 - accuracy), each mapped from its range to [0, 1]; values outside are kept, finite.
+    """(log2 file bytes, error), each mapped from its range to [0, 1]; values outside are kept, finite.
 
-    >>> Scale((256, 65536), (0, 0.5)).point(4096, 0.75)
+    >>> Scale((256, 65536), (0, 0.5)).point(4096, 0.25)
     (0.5, 0.5)
     """
 
@@ -40,16 +40,16 @@ class Scale:
         """The scale that a run's settings fix."""
         return cls(settings.bytes_range, settings.error_range)
 
-    def point(self, nbytes: int, accuracy: float) -> tuple[float, float]:
-        """The scaled objectives of a file of `nbytes` with `accuracy` in [0, 1]."""
+    def point(self, nbytes: int, error: float) -> tuple[float, float]:
+        """The scaled objectives of a file of `nbytes` whose network has this error."""
         low, high = math.log2(self.bytes_range[0]), math.log2(self.bytes_range[1])
         x = (math.log2(max(nbytes, 1)) - low) / (high - low)
-        y = (1.0 - accuracy - self.error_range[0]) / (self.error_range[1] - self.error_range[0])
+        y = (error - self.error_range[0]) / (self.error_range[1] - self.error_range[0])
         return _clip(x), _clip(y)
 
     def member(self, leaf: Leaf, key: tuple[int, int]) -> Member:
         """A leaf with its place in objective space."""
-        return Member(leaf, key, *self.point(leaf.nbytes, leaf.accuracy))
+        return Member(leaf, key, *self.point(leaf.nbytes, leaf.error))
 
 
 def _clip(value: float) -> float:

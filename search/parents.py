@@ -52,6 +52,6 @@ def _least_tried(population: Population, tries: Sequence[int], rng: np.random.Ge
 
 
 def _under_budget(population: Population, settings: SearchSettings, budget: int) -> Member:
-    """The most accurate front member within the budget; the smallest of all where none fits."""
+    """The front member of least error within the budget; the smallest of all where none fits."""
     within = population.archive.within(Scale.of(settings).point(budget, 1.0)[0])
     return within if within is not None else population.archive.members[0]

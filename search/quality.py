@@ -45,6 +45,11 @@ class Quality:
         """Whether larger values are better."""
         return self.direction == "maximise"
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share in [0, 1], shown in per cent, of which more is better."""
+        return self.is_maximised and self.unit == "%" and self.scale == 100.0
+
     def merit(self, value: float) -> float:
         """The value with the sign that makes larger better: for comparisons and for curves that rise."""
         return value if self.is_maximised else -value

@@ -83,16 +83,17 @@ class Task:
 class Leaf:
     """One compressed file. `path` is relative to the run's storage root once committed, to the attempt folder before.
 
-    `nbytes` is `os.path.getsize` of the file, `accuracy` the validation accuracy of the network decoded from it, in
-    [0, 1]. `measurements` holds whatever else the segment measured (seconds, bytes per layer, correct/total), JSON
-    only.
+    `nbytes` is `os.path.getsize` of the file, `quality` that of the network decoded from it, on validation data (see
+    `quality.Quality`), `error` what the search minimises of it, finite and not negative. `measurements` holds whatever
+    else the segment measured (seconds, bytes per layer, interval and loss), JSON only.
     """
 
     leaf_id: str
     path: str
     sha256: str
     nbytes: int
-    accuracy: float
+    quality: float
+    error: float
     genome: Genome
     depth: int = 0
     epochs: int = 0
@@ -100,18 +101,17 @@ class Leaf:
     weights_sha256: str = ""
     measurements: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
-    def error(self) -> float:
-        """1 - accuracy, the minimised objective."""
-        return 1.0 - self.accuracy
-
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready data."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Leaf:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; reads records of before there were tasks, too, which have an accuracy in [0, 1]."""
+        if "accuracy" in data:
+            accuracy = data["accuracy"]
+            data = {key: value for key, value in data.items() if key != "accuracy"}
+            data |= {"quality": accuracy, "error": 1.0 - accuracy}
         return cls(**data)
 
 

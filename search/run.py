@@ -17,7 +17,7 @@ from evocompress.errors import RunError
 from evocompress.search.commit import attempt_folder, read_commit
 from evocompress.search.events import Observer, Reason
 from evocompress.search.executors import Executor
-from evocompress.search.header import check_json, compare, describe, identity, locked, make_run_json
+from evocompress.search.header import check_json, compare, describe, identity, locked, make_run_json, measured_as
 from evocompress.search.history import History, read_history, read_run_json
 from evocompress.search.journal import Journal
 from evocompress.search.lease import Lease
@@ -191,10 +191,11 @@ def open_run(
     """Take the lease of `folder` and create the run there, or resume it; use the result in a `with` statement.
 
     `header` is what run.json holds beside the search's own settings (config, config_text, versions, git_revision,
-    network, data). Leave `settings.lag` None: it is resolved for `workers` at creation, and the stored one counts at a
-    resume. A resume whose config, network, data, space or settings differ is a `RunError`. `override` journals changes
-    of config and settings and goes on with the new ones, but not of what makes results comparable (seed, mode, scale,
-    network, data, space). Dotted keys in `free` (such as "config.resources") may differ anyway.
+    network, data, quality). Leave `settings.lag` None: it is resolved for `workers` at creation, and the stored one
+    counts at a resume. A resume whose config, network, data, quality, space or settings differ is a `RunError`.
+    `override` journals changes of config and settings and goes on with the new ones, but not of what makes results
+    comparable (seed, mode, scale, network, data, quality, space). Dotted keys in `free` (such as "config.resources")
+    may differ anyway.
     """
     check_json(header)
     path = Path(folder).absolute()
@@ -282,6 +283,7 @@ def _effective(history: History) -> dict[str, Any]:
     """What the run is made with by now: run.json, and over it the last override."""
     run = history.run
     parts = {key: run.get(key) for key in ("config", "network", "data", "space", "search", "storage")}
+    parts["quality"] = measured_as(run)
     for event in history.events("override"):
         parts.update({key: event[key] for key in parts if key in event})
     return parts

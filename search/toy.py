@@ -72,11 +72,11 @@ class ToySegment:
         made = [(recipe, *_encode(weights, recipe)) for recipe in (genome, *task.probes)]
         depth = task.parents[0].depth + 1 if task.parents else 0
         leaves: list[Leaf] = []
-        for n, (recipe, data, accuracy) in enumerate(made):
-            if n and any(len(d) <= len(data) and a >= accuracy for i, (_, d, a) in enumerate(made) if i != n):
+        for n, (recipe, data, quality) in enumerate(made):
+            if n and any(len(d) <= len(data) and q >= quality for i, (_, d, q) in enumerate(made) if i != n):
                 continue
             Path(folder, f"{n}.evc").write_bytes(data)
-            leaves.append(Leaf("", f"{n}.evc", "", len(data), accuracy, recipe, depth=depth))
+            leaves.append(Leaf("", f"{n}.evc", "", len(data), quality, 1.0 - quality, recipe, depth=depth))
         return Outcome(
             task.segment_id, task.index, "ok", tuple(leaves), encode_fraction=0.1, metrics={"pid": os.getpid()}
         )
@@ -105,7 +105,7 @@ def _train(weights: npt.NDArray[np.float64], genome: Genome, rng: np.random.Gene
 
 
 def _encode(weights: npt.NDArray[np.float64], genome: Genome) -> tuple[bytes, float]:
-    """The file and the accuracy of what it decodes to."""
+    """The file and the quality of what it decodes to: 1 at the target, towards 0 far from it."""
     step = float(genome["step"])
     scaled = weights / step
     symbols = np.clip(np.trunc(scaled) if genome["rounding"] == "down" else np.rint(scaled), -30000, 30000)

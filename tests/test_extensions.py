@@ -136,7 +136,8 @@ def test_the_run_is_shown_with_the_package(run: Path, environment: Path) -> None
 def test_the_run_and_its_files_without_the_package(run: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(run, tmp_path / "run")
     file = next((copied / "export" / "front").glob("*.evc"))
-    for command in (["unpack", file, "--out", tmp_path / "w.safetensors"], ["inspect", file]):
+    commands: list[list[str | Path]] = [["unpack", file, "--out", tmp_path / "w.safetensors"], ["inspect", file]]
+    for command in commands:
         done = evocompress(*command, path=[])
         assert done.returncode == 2 and "Traceback" not in done.stderr
         text = " ".join(done.stderr.split())

@@ -82,7 +82,7 @@ def one_run(idea: str, seed: int, segments: int, train: int, folder: str) -> dic
     run_experiment(config, run, display=RunDisplay(console=Console(file=io.StringIO())))
     history = read_history(run)
     scale = Scale(BYTES, ERRORS)
-    files = [(point.nbytes, point.accuracy) for point in front(history, audited=True)]
+    files = [(point.nbytes, point.quality) for point in front(history, audited=True)]
     row = {
         "idea": idea,
         "seed": seed,

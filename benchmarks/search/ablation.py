@@ -29,7 +29,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "digits.toml"
 
 
 def one_run(variant: str, seed: int, segments: int, folder: str, extra: list[str]) -> dict[str, object]:
-    """One search to its end: hypervolume of its audited front, and by validation accuracy."""
+    """One search to its end: hypervolume of its audited front, and by what selection saw."""
     from rich.console import Console
 
     from evocompress.evolve.config import load_config
@@ -47,7 +47,7 @@ def one_run(variant: str, seed: int, segments: int, folder: str, extra: list[str
     run_experiment(config, run, display=RunDisplay(console=Console(file=io.StringIO())))
     history = read_history(run)
     scale = Scale.of(history.settings)
-    points = [scale.point(point.nbytes, point.accuracy) for point in front(history)]
+    points = [scale.point(point.nbytes, point.error) for point in front(history)]
     return {
         "variant": variant,
         "seed": seed,

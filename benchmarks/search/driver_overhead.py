@@ -43,7 +43,8 @@ class Writer:
         Path(folder, "0.evc").write_bytes(data)
         while time.time() < started + self.burn:
             sum(range(1000))
-        leaf = Leaf("", "0.evc", "", len(data), 0.5 - 1e-4 * task.index, task.genome)
+        quality = 0.5 - 1e-4 * task.index
+        leaf = Leaf("", "0.evc", "", len(data), quality, 1.0 - quality, task.genome)
         metrics = {"started": started, "finished": time.time(), "pid": os.getpid()}
         return Outcome(task.segment_id, task.index, "ok", (leaf,), encode_fraction=0.1, metrics=metrics)
 

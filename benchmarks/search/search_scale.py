@@ -41,7 +41,9 @@ def surrogate(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome
         if n and any(b <= nbytes and a >= accuracy for i, (_, b, a) in enumerate(made) if i != n):
             continue
         leaf_id = f"{task.segment_id}-{n}"
-        leaves.append(Leaf(leaf_id, leaf_id, leaf_id, nbytes, accuracy, genome, depth=depth, epochs=epochs))
+        leaves.append(
+            Leaf(leaf_id, leaf_id, leaf_id, nbytes, accuracy, 1.0 - accuracy, genome, depth=depth, epochs=epochs)
+        )
     return Outcome(task.segment_id, task.index, "ok", tuple(leaves), encode_fraction=0.15)
 
 

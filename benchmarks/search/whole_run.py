@@ -64,7 +64,7 @@ def measure(config: str, settings: list[str], folder: Path) -> dict[str, Any]:
     begin, end = history.finished_at[0], history.finished_at[-1]
     first = min(outcome.metrics["started"] for outcome in history.outcomes)
     points, whole = front(history), reference(history)
-    within = [p for p in points if whole is not None and p.accuracy >= whole.accuracy - 0.01]
+    within = [p for p in points if whole is not None and p.quality >= whole.quality - 0.01]
     best = min(within, key=lambda point: point.nbytes, default=None)
     samples = [busy for when, busy in watch.samples if begin <= when <= end]
     return {
@@ -76,9 +76,9 @@ def measure(config: str, settings: list[str], folder: Path) -> dict[str, Any]:
         "statuses": sorted({outcome.status for outcome in history.outcomes}),
         "front_points": len(points),
         "front_factor_in_bytes": round(points[-1].nbytes / points[0].nbytes, 2),
-        "points_above_half_accuracy": sum(point.accuracy > 0.5 for point in points),
-        "uncompressed_accuracy": whole.accuracy if whole else None,
-        "within_one_point": None if best is None else [best.nbytes, round(best.accuracy, 4), round(best.ratio, 1)],
+        "points_above_half_accuracy": sum(point.quality > 0.5 for point in points),
+        "uncompressed_accuracy": whole.quality if whole else None,
+        "within_one_point": None if best is None else [best.nbytes, round(best.quality, 4), round(best.ratio, 1)],
         "cores_busy": round(statistics.mean(samples), 4) if samples else None,
         "workers_busy": round(busy_workers(history, begin, end, psutil.cpu_count() or 1), 4),
         "encode_share": round(statistics.median(o.encode_fraction for o in history.outcomes), 4),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.errors import EvocompressError
+from evocompress.errors import ConfigError, EvocompressError
 from evocompress.support.command_line import about, check_output
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from evocompress.runs.front import FrontPoint
     from evocompress.search.history import History
+    from evocompress.search.quality import Quality
 
 __all__ = ["register"]
 
@@ -29,7 +31,12 @@ def register(app: typer.Typer) -> None:
 def front(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are compared.")],
     under: Annotated[str | None, typer.Option(help="Only files of at most so many bytes: 16kB, 64KiB, 900.")] = None,
-    above: Annotated[str | None, typer.Option(help="Only files of at least this accuracy: 0.95 or 95%.")] = None,
+    above: Annotated[
+        str | None, typer.Option(help="Only files at least this good: 0.95 or 95% of an accuracy, 0.3 of an error.")
+    ] = None,
+    below: Annotated[
+        str | None, typer.Option(help="The same, for runs whose quality is minimised, such as an error: 0.3.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     png: Annotated[Path | None, typer.Option(help="Draw the fronts, several in one picture, to this file.")] = None,
 ) -> None:
@@ -40,56 +47,86 @@ def front(
     from evocompress.search.history import read_history
     from evocompress.support.command_line import output_console
 
-    limits = _Limits(under, above)
     if png is not None:
         check_output(png, [], "--png")
     histories = {str(run): read_history(run) for run in runs}
+    quality = _common_quality(histories)
+    limits = _Limits(quality, under, above, below)
     fronts = {label: limits.apply(front_of(history)) for label, history in histories.items()}
     if png is not None:
         _draw(histories, png)
     if as_json:
-        typer.echo(json.dumps({label: front_rows(points) for label, points in fronts.items()}, indent=1))
+        typer.echo(json.dumps({label: front_rows(points, quality) for label, points in fronts.items()}, indent=1))
         return
     console = output_console()
     for label, points in fronts.items():
-        console.print(front_table(points, title=label))
+        console.print(front_table(points, quality, title=label))
         console.print()
-    if under or above:
+    if under or above or below:
         for label, points in fronts.items():
             console.print(limits.answer(label, points), markup=False, highlight=False, soft_wrap=True)
     if len(runs) > 1:
-        _compare(console, histories, fronts)
+        _compare(console, histories, fronts, quality)
+
+
+def _common_quality(histories: dict[str, History]) -> Quality:
+    """What all runs measure.
+
+    Raises:
+        ConfigError: They measure different things, which no table or picture can show together.
+    """
+    (label, first), *others = histories.items()
+    for other, history in others:
+        measures, also = (dataclasses.replace(found, digits=0) for found in (first.quality, history.quality))
+        if measures != also:
+            what = f"{label} measures {measures.name} and {other} {also.name}"
+            if measures.name == also.name:
+                what += f", but not in the same units or direction ({_unit(measures)}; {_unit(also)})"
+            raise ConfigError(f"{what}: they cannot be compared; look at them one by one.")
+    return first.quality
+
+
+def _unit(quality: Quality) -> str:
+    return f"{quality.direction}d, shown × {quality.scale:g} {quality.unit}".rstrip()
 
 
 class _Limits:
-    """What `--under` and `--above` ask for."""
+    """What `--under`, `--above` and `--below` ask for; `level` is in the units in which the quality was measured."""
 
-    def __init__(self, under: str | None, above: str | None) -> None:
-        from evocompress.support.quantities import parse_bytes, parse_fraction
+    def __init__(self, quality: Quality, under: str | None, above: str | None, below: str | None) -> None:
+        from evocompress.runs.front import parse_level
+        from evocompress.support.quantities import parse_bytes
 
+        self.quality = quality
         with about("--under", under or ""):
             self.under = None if under is None else parse_bytes(under)
-        with about("--above", above or ""):
-            self.above = None if above is None else parse_fraction(above)
+        if below is not None and quality.is_maximised:
+            raise ConfigError(f"--below {below}: {quality.name} is better where it is larger; use --above.")
+        if above is not None and below is not None:
+            raise ConfigError(f"--above {above} and --below {below} ask for the same here; give one of them.")
+        option, level = ("--above", above) if below is None else ("--below", below)
+        with about(option, level or ""):
+            self.level = None if level is None else parse_level(level, quality)
 
     def apply(self, points: list[FrontPoint]) -> list[FrontPoint]:
         return [
             point
             for point in points
             if (self.under is None or point.nbytes <= self.under)
-            and (self.above is None or point.accuracy >= self.above)
+            and (self.level is None or self.quality.merit(point.quality) >= self.quality.merit(self.level))
         ]
 
     def answer(self, label: str, points: list[FrontPoint]) -> str:
-        from evocompress.runs.front import best_under, smallest_above
+        from evocompress.runs.front import best_under, smallest_meeting
         from evocompress.support.quantities import format_bytes
 
         if not points:
             return f"{label}: no file of the front meets this."
-        pick = smallest_above(points, self.above) if self.above is not None else best_under(points, self.under or 0)
+        quality, level = self.quality, self.level
+        pick = best_under(points, self.under or 0) if level is None else smallest_meeting(points, level, quality)
         assert pick is not None
-        kind = "smallest" if self.above is not None else "most accurate"
-        return f"{label}: {kind}: {pick.file}, {format_bytes(pick.nbytes)}, accuracy {pick.accuracy:.4f}"
+        kind = "best" if level is None else "smallest"
+        return f"{label}: {kind}: {pick.file}, {format_bytes(pick.nbytes)}, {quality.name} {quality.show(pick.quality)}"
 
 
 def _draw(histories: dict[str, History], png: Path) -> None:
@@ -103,8 +140,10 @@ def _draw(histories: dict[str, History], png: Path) -> None:
         compare_figure(histories).savefig(temporary, dpi=160, format="png")
 
 
-def _compare(console: Console, histories: dict[str, History], fronts: dict[str, list[FrontPoint]]) -> None:
-    """Hypervolume of each run, and the size of each front against the first one's at equal accuracy."""
+def _compare(
+    console: Console, histories: dict[str, History], fronts: dict[str, list[FrontPoint]], quality: Quality
+) -> None:
+    """Hypervolume of each run, and the size of each front against the first one's at equal quality."""
     from rich.table import Table
     from rich.text import Text
 
@@ -112,20 +151,21 @@ def _compare(console: Console, histories: dict[str, History], fronts: dict[str, 
     from evocompress.runs.front import hypervolume_curve
 
     table = Table(box=None, pad_edge=False, header_style="bold", title="Compared", title_justify="left")
-    for title in ("run", "points", "smallest B", "best accuracy", "hypervolume (validation)", "BD-rate vs the first"):
-        table.add_column(title, justify="left" if title == "run" else "right")
+    best = f"best {quality.name}"
+    for title in ("run", "points", "smallest B", best, "hypervolume (validation)", "BD-rate vs the first"):
+        table.add_column(Text(title), justify="left" if title == "run" else "right")
     first = next(iter(fronts.values()))
     for label, points in fronts.items():
         curve = hypervolume_curve(histories[label])
         try:
-            rate = f"{bd_rate(steps(first), steps(points)):+.1f} %" if points is not first else "—"
+            rate = f"{bd_rate(steps(first, quality), steps(points, quality)):+.1f} %" if points is not first else "—"
         except EvocompressError:
             rate = "no common range"
         table.add_row(
             Text(label),
             str(len(points)),
             str(min((p.nbytes for p in points), default=0)),
-            f"{max((p.accuracy for p in points), default=0.0):.4f}",
+            Text(quality.show(min(points, key=lambda point: point.error).quality) if points else "—"),
             f"{curve[-1].hypervolume:.4f}" if curve else "—",
             rate,
         )

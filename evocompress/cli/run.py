@@ -34,7 +34,7 @@ def run(
         bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")
     ] = False,
 ) -> None:
-    """Train, compress and evolve a population, and show the front of size against accuracy."""
+    """Train, compress and evolve a population, and show the front of size against quality."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import config_of_run, run_experiment
     from evocompress.runs.display import front_table
@@ -68,9 +68,9 @@ def run(
     if not front(history):
         console.print(_why_nothing(history), soft_wrap=True, markup=False)
         raise typer.Exit(1)
-    console.print(front_table(front(history), title=f"Front of {loaded.name}, audited"))
+    console.print(front_table(front(history), history.quality, title=f"Front of {loaded.name}, audited"))
     shown, audited = len(front(history)), len(history.archive)
-    note = "* the knee; accuracy is on data that selection never saw"
+    note = f"* the knee; {history.quality.name} is on data that selection never saw"
     if audited > shown:
         note += f"; {audited - shown} of {audited} audited files are dominated there and left out"
     console.print(note, markup=False, highlight=False)

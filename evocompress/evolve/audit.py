@@ -15,12 +15,20 @@ from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import loaded
 from evocompress.checkpoint.packing import unpack
 from evocompress.errors import RunError
-from evocompress.evolve.segment import Experiment
+from evocompress.evolve.segment import Experiment, finite
+from evocompress.protocols import Measured
 from evocompress.search.storage import Storage
-from evocompress.tasks.classification import evaluate
+from evocompress.tasks.measure import measure
 from evocompress.training.trainer import TrainingGenes, train
 
-__all__ = ["AuditJob", "ReferenceJob"]
+__all__ = ["AuditJob", "ReferenceJob", "audited"]
+
+
+def audited(found: Measured) -> dict[str, Any]:
+    """What the journal holds of a measurement: quality, low, high, error, loss, total, details; None: not finite."""
+    numbers = {"quality": found.value, "low": found.low, "high": found.high, "error": found.error, "loss": found.loss}
+    details = {name: finite(value) for name, value in found.details.items()}
+    return {name: finite(value) for name, value in numbers.items()} | {"total": found.total, "details": details}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +39,13 @@ class AuditJob:
     storage: Storage
 
     def __call__(self, files: Sequence[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
-        """Files as (leaf id, path, sha256) to leaf id → accuracy, correct, total, nbytes, sha256.
+        """Files as (leaf id, path, sha256) to leaf id → what `audited` gives, nbytes, sha256.
 
         Raises:
             RunError: A file's bytes are not those that the journal recorded.
         """
         self.experiment.prepare()
-        splits, plain = self.experiment.splits(), self.experiment.network()
+        splits, plain, task = self.experiment.splits(), self.experiment.network(), self.experiment.task()
         judged = {}
         for leaf_id, path, sha256 in files:
             data = self.storage.read(path)
@@ -45,14 +53,8 @@ class AuditJob:
             if digest != sha256:
                 raise RunError(f"{path} is not the file that was evaluated: its sha256 is {digest}, recorded {sha256}.")
             model = loaded(plain, unpack(data), path)
-            result = evaluate(model, splits.audit, self.experiment.device())
-            judged[leaf_id] = {
-                "accuracy": result.accuracy,
-                "correct": result.correct,
-                "total": result.total,
-                "nbytes": len(data),
-                "sha256": digest,
-            }
+            result = measure(task, model, splits.audit, self.experiment.device())
+            judged[leaf_id] = audited(result) | {"nbytes": len(data), "sha256": digest}
         return judged
 
 
@@ -64,23 +66,28 @@ class ReferenceJob:
     initial: bytes
 
     def __call__(self, epochs: int) -> dict[str, Any]:
-        """Accuracy on the audit and on the validation split after so many epochs of Adam with a cosine schedule.
+        """Quality on the audit and on the validation split after so many epochs of Adam with a cosine schedule.
 
         With 0 epochs the initial weights are judged as they are, which is right where they come from a trained network.
         """
         self.experiment.prepare()
-        splits, device = self.experiment.splits(), self.experiment.device()
+        splits, device, task = self.experiment.splits(), self.experiment.device(), self.experiment.task()
         model = loaded(self.experiment.network(), unpack(self.initial), "the initial weights")
         started = time.perf_counter()
-        seed, precision = self.experiment.seed, self.experiment.precision
-        train(model, splits.train, TrainingGenes(), epochs=epochs, seed=seed, device=device, precision=precision)
+        train(
+            model,
+            splits.train,
+            TrainingGenes(self.experiment.task_name),
+            epochs=epochs,
+            seed=self.experiment.seed,
+            device=device,
+            precision=self.experiment.precision,
+            task=task,
+        )
         seconds = time.perf_counter() - started
-        audited, validated = evaluate(model, splits.audit, device), evaluate(model, splits.validation, device)
-        return {
-            "accuracy": audited.accuracy,
-            "correct": audited.correct,
-            "total": audited.total,
-            "validation_accuracy": validated.accuracy,
+        measured, validated = (measure(task, model, part, device) for part in (splits.audit, splits.validation))
+        return audited(measured) | {
+            "validation_quality": finite(validated.value),
             "epochs": epochs,
             "seconds": seconds,
             "float32_bytes": float32_bytes(model.state_dict()),

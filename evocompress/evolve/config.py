@@ -201,6 +201,8 @@ class Resources(_Section):
 class Config(_Section):
     """A whole experiment. `model` and `data` are names, or "package.module:function" of one's own.
 
+    `task`: what the network is for, a name or "package.module:Class" of one's own.
+
     `reference_epochs`: how long the uncompressed network is trained that the front is compared with (0: none).
     `storage`: a folder or fsspec URI for the segments' files, if not the run folder. `genes` has all genes by name, as
     `genes_model` checked them: a number, a range (low, high), a list of options, or None.
@@ -209,6 +211,7 @@ class Config(_Section):
     name: str = ""
     model: str
     data: str
+    task: str = "classification"
     seed: pydantic.NonNegativeInt = 0
     reference_epochs: pydantic.NonNegativeInt = 30
     initial_weights: str = ""
@@ -219,11 +222,12 @@ class Config(_Section):
     genes: Mapping[str, Any] = {}
     resources: Resources = Resources()
 
-    @pydantic.field_validator("model", "data")
+    @pydantic.field_validator("model", "data", "task")
     @classmethod
-    def _not_empty(cls, value: str) -> str:
+    def _not_empty(cls, value: str, field: pydantic.ValidationInfo) -> str:
         if not value.strip():
-            raise ValueError("is empty; give a name, or 'package.module:function'")
+            own = "package.module:Class" if field.field_name == "task" else "package.module:function"
+            raise ValueError(f"is empty; give a name, or '{own}'")
         return value
 
 

@@ -24,7 +24,7 @@ from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.weight_files import read_weights
 from evocompress.data.examples import SPLITS
-from evocompress.errors import DataError, RunError
+from evocompress.errors import ConfigError, DataError, RunError
 from evocompress.evolve.audit import AuditJob, ReferenceJob
 from evocompress.evolve.config import Config, override_values, parse_config
 from evocompress.evolve.genome import GenomeReader
@@ -34,12 +34,11 @@ from evocompress.extensions import EXECUTORS
 from evocompress.runs.display import RunDisplay
 from evocompress.runs.export import Export, export_run
 from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
-from evocompress.search.history import read_history
+from evocompress.search.history import read_history, read_run_json
 from evocompress.search.records import Leaf
 from evocompress.search.run import Run, open_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
-from evocompress.tasks.classification import check_fit
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +47,7 @@ __all__ = ["Prepared", "RunSummary", "config_of_run", "prepare", "run_experiment
 
 # Deterministic mode's lag where none is given: the same for any number of workers, and enough for eight of them.
 _LAG = 16
+_FREE = ("config.name", "config.resources.workers", "config.resources.cpus", "config.resources.executor")
 _VERSIONED = ("evocompress", "torch", "numpy", "scipy", "constriction", "PyWavelets", "ray")
 
 
@@ -96,10 +96,11 @@ def _initial_state(config: Config, model: torch.nn.Module) -> dict[str, torch.Te
 
 
 def prepare(config: Config, config_text: str = "") -> Prepared:
-    """Load data and network, check that they fit, and lay out the space of genomes.
+    """Load task, data and network, check that they fit, and lay out the space of genomes.
 
     Raises:
-        DataError, ModelError: The data set is missing, or the network does not take its images.
+        ConfigError: There is no such task.
+        DataError, ModelError: The data set is missing or has nothing to learn from; the network does not take it.
     """
     gpu = config.resources.gpus != 0
     # A driver started as a script or by -c has its folder first in sys.path; the workers need the same one.
@@ -114,18 +115,18 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         gpu,
         path,
         config.resources.precision,
+        config.task,
     )
     experiment.prepare()
-    splits, model = experiment.splits(), experiment.network()
-    check_fit(model, splits.train, splits.classes)
+    task, splits, model = experiment.task(), experiment.splits(), experiment.network()
     for name in SPLITS:
-        if not getattr(splits, name).is_labelled:
-            raise DataError(f"{config.data}: {name} has no labels (all are -100); training and accuracy need them")
+        with _about_split(config.data, name):
+            task.check(model, getattr(splits, name), splits.classes)
     state = _initial_state(config, model)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
-    reader = GenomeReader(config.genes, layer_groups(shapes))
+    reader = GenomeReader(config.genes, layer_groups(shapes), config.task)
     reader.check(model)
-    check_fit(changed(model, model, reader.architecture(reader.ends[0])), splits.train, splits.classes)
+    task.check(changed(model, model, reader.architecture(reader.ends[0])), splits.train, splits.classes)
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
     network = {"name": config.model, "parameters": parameters, "float32_bytes": float32_bytes(state)}
     settings = _settings(config, float32_bytes(state))
@@ -137,6 +138,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         "git_revision": _git_revision(),
         "network": network | {"groups": reader.groups, "initial_sha256": hashlib.sha256(initial).hexdigest()},
         "data": splits.describe(),
+        "quality": task.quality.to_json(),
     }
     return Prepared(config, Segment(experiment, reader, initial), settings, header)
 
@@ -144,6 +146,15 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
 def _settings(config: Config, whole: int) -> SearchSettings:
     settings = config.search.settings(seed=config.seed, float32_bytes=whole)
     return dataclasses.replace(settings, lag=_LAG) if settings.deterministic and settings.lag is None else settings
+
+
+@contextlib.contextmanager
+def _about_split(data: str, split: str) -> Iterator[None]:
+    """Begin the message of a DataError with the data set and the split."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{data}, {split}: {error}") from error
 
 
 def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Executor:
@@ -248,11 +259,15 @@ def run_experiment(
                 resume=resume,
                 override=override,
                 workers=executor.workers,
-                free=("config.name", "config.resources.workers", "config.resources.cpus", "config.resources.executor"),
+                free=(*_FREE, *(_added_since(folder, prepared.header["config"]) if resume else ())),
             )
         )
         shown = display or RunDisplay(
-            config.name, total=settings.segments, workers=executor.workers, front=run.search.front()
+            config.name,
+            total=settings.segments,
+            workers=executor.workers,
+            front=run.search.front(),
+            quality=run.history().quality,
         )
         stack.enter_context(_sigterm_interrupts())
         stack.enter_context(shown)
@@ -265,6 +280,24 @@ def run_experiment(
         history = run.history()
         export = export_run(history, run.folder, lambda leaf: run.storage.read(leaf.path))
         return RunSummary(run.folder, True, segments, export)
+
+
+def _added_since(folder: str | os.PathLike[str], config: dict[str, Any]) -> list[str]:
+    """Keys that an older run's configuration lacks, and which now have what stands for their absence: the default."""
+    stored = read_run_json(folder).get("config", {})
+    with contextlib.suppress(ConfigError):
+        return _absent(stored, parse_config(stored).model_dump(mode="json"), config, "config")
+    return []
+
+
+def _absent(old: dict[str, Any], filled: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
+    found = []
+    for key, value in filled.items():
+        if key not in old and new.get(key) == value:
+            found.append(f"{prefix}.{key}")
+        elif isinstance(value, dict) and isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
+            found += _absent(old[key], value, new[key], f"{prefix}.{key}")
+    return found
 
 
 def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import math
 import platform
 import resource
 import sys
@@ -27,13 +28,15 @@ from evocompress.codecs import inspect
 from evocompress.data import Splits, load
 from evocompress.evolve.genome import GenomeReader
 from evocompress.networks import build
+from evocompress.protocols import Task as NetworkTask
 from evocompress.search.pareto import is_nondominated
 from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.threads import limit_threads
-from evocompress.tasks.classification import evaluate
+from evocompress.tasks import build as build_task
+from evocompress.tasks.measure import measure
 from evocompress.training.trainer import Curves, Precision, train
 
-__all__ = ["Experiment", "Segment", "state_hash"]
+__all__ = ["Experiment", "Segment", "finite", "state_hash"]
 
 _CALIBRATION_SAMPLES = 128
 
@@ -54,6 +57,7 @@ class Experiment:
     gpu: bool
     path: tuple[str, ...] = ()
     precision: Precision = "float32"
+    task_name: str = "classification"
 
     def device(self) -> torch.device:
         """The GPU, if segments are given one and there is one."""
@@ -67,6 +71,10 @@ class Experiment:
         """A network with the run's initial weights."""
         return build(self.model, self.model_options, seed=self.seed)
 
+    def task(self) -> NetworkTask:
+        """What the network is for."""
+        return build_task(self.task_name)
+
     def prepare(self) -> None:
         """Set threads and search path of this process."""
         limit_threads(self.threads)
@@ -76,6 +84,11 @@ class Experiment:
 @functools.lru_cache(maxsize=2)
 def _splits(name: str, options: tuple[tuple[str, Any], ...], seed: int) -> Splits:
     return load(name, seed=seed, options=dict(options))
+
+
+def finite(value: float) -> float | None:
+    """A number as records hold it: None where it is NaN or infinite, which JSON has no word for."""
+    return value if math.isfinite(value) else None
 
 
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:
@@ -94,7 +107,8 @@ class _Candidate:
 
     genome: Genome
     data: bytes
-    accuracy: float
+    quality: float
+    error: float
     weights_sha256: str
     measurements: dict[str, Any]
 
@@ -125,13 +139,17 @@ class Segment:
             reached = len(curves.train_loss) + 1
             text = f"the loss or a weight became NaN or infinite in epoch {reached}; lower learning_rate"
             return self._finish(task, "diverged", (), metrics, started, text)
-        metrics["float_accuracy"] = evaluate(model, splits.validation, device).accuracy
+        purpose = self.experiment.task()
+        metrics["float_quality"] = finite(measure(purpose, model, splits.validation, device).value)
         clock = time.perf_counter()
         scales = self._scales(model, splits, task, device)
         metrics["calibrate_seconds"] = time.perf_counter() - clock
         clock = time.perf_counter()
         candidates = self._compress(model, splits, task, scales, device)
         metrics["encode_seconds"] = time.perf_counter() - clock
+        if not candidates:
+            text = f"no file has a finite {purpose.quality.name}; lower rate_weight or learning_rate"
+            return self._finish(task, "diverged", (), metrics, started, text)
         # What a file is compared with is the network as its factory makes it, whatever form the file holds.
         common = {"float32_bytes": float32_bytes(plain.state_dict())}
         history = _depth(task), self._epochs(task), _seconds(task, started)
@@ -145,10 +163,16 @@ class Segment:
         return changed(network, plain, self.reader.architecture(task.genome))
 
     def _train(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> Curves:
-        genes = self.reader.training(task.genome)
-        epochs = self.reader.epochs(task.genome)
-        precision = self.experiment.precision
-        return train(model, splits.train, genes, epochs=epochs, seed=task.seed, device=device, precision=precision)
+        return train(
+            model,
+            splits.train,
+            self.reader.training(task.genome),
+            epochs=self.reader.epochs(task.genome),
+            seed=task.seed,
+            device=device,
+            precision=self.experiment.precision,
+            task=self.experiment.task(),
+        )
 
     def _epochs(self, task: Task) -> int:
         return self.reader.epochs(task.genome) + (task.parents[0].epochs if task.parents else 0)
@@ -157,18 +181,22 @@ class Segment:
         """Sensitivities for the recipes that want them: once, since they are of the weights and not of a recipe."""
         if not any(map(self.reader.uses_gradients, (task.genome, *task.probes))):
             return None
-        return sensitivities(model, splits.train, samples=_CALIBRATION_SAMPLES, seed=task.seed, device=device)
+        samples, purpose = _CALIBRATION_SAMPLES, self.experiment.task()
+        return sensitivities(model, splits.train, samples=samples, seed=task.seed, device=device, task=purpose)
 
     def _compress(
         self, model: nn.Module, splits: Splits, task: Task, scales: Mapping[str, float] | None, device: torch.device
     ) -> list[_Candidate]:
-        """Every recipe on the same trained weights, each decoded from its bytes and evaluated."""
+        """Every recipe on the same trained weights, each decoded from its bytes and evaluated.
+
+        A file whose quality is not finite is of no use, and left out.
+        """
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         found = []
         for genome in (task.genome, *task.probes):
             used = scales if self.reader.uses_gradients(genome) else None
             found.append(self._candidate(genome, state, used, model, splits, device))
-        return found
+        return [candidate for candidate in found if math.isfinite(candidate.quality)]
 
     def _candidate(
         self,
@@ -185,19 +213,21 @@ class Segment:
         decoded = unpack(data)
         clock.append(time.perf_counter())
         load_state(model, decoded, "the decoded file")
-        result = evaluate(model, splits.validation, device)
+        result = measure(self.experiment.task(), model, splits.validation, device)
         clock.append(time.perf_counter())
         encode, decode, judge = (later - earlier for earlier, later in zip(clock, clock[1:], strict=False))
         measurements = {
-            "correct": result.correct,
+            "quality_low": finite(result.low),
+            "quality_high": finite(result.high),
+            "loss": finite(result.loss),
             "total": result.total,
-            "loss": result.loss if np.isfinite(result.loss) else -1.0,
+            "details": {name: finite(value) for name, value in result.details.items()},
             "parameters": sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point()),
             "encode_seconds": encode,
             "decode_seconds": decode,
             "evaluate_seconds": judge,
         }
-        return _Candidate(genome, data, result.accuracy, state_hash(decoded), measurements)
+        return _Candidate(genome, data, result.value, result.error, state_hash(decoded), measurements)
 
     def _finish(
         self,
@@ -266,7 +296,7 @@ def _write(
     `history` is the leaves' depth, epochs and seconds, `common` the measurements that all have alike.
     """
     depth, epochs, seconds = history
-    points: npt.NDArray[np.float64] = np.array([(len(c.data), 1 - c.accuracy) for c in candidates], np.float64)
+    points: npt.NDArray[np.float64] = np.array([(len(c.data), c.error) for c in candidates], np.float64)
     keep = is_nondominated(points)
     leaves: list[Leaf] = []
     for place, candidate in enumerate(candidates):
@@ -281,7 +311,8 @@ def _write(
                 path=name,
                 sha256=digest,
                 nbytes=(folder / name).stat().st_size,
-                accuracy=candidate.accuracy,
+                quality=candidate.quality,
+                error=candidate.error,
                 genome=candidate.genome,
                 depth=depth,
                 epochs=epochs,

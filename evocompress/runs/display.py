@@ -24,6 +24,7 @@ from rich.text import Text
 from evocompress.runs.front import FrontPoint, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Event, Finished, Submitted
+from evocompress.search.quality import ACCURACY, Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.support.quantities import format_bytes
 
@@ -49,6 +50,7 @@ class Progress:
     finishes: collections.deque[float] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=_RECENT))
     events: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=4))
     front: tuple[Leaf, ...] = ()
+    quality: Quality = ACCURACY
 
     def seconds_left(self, now: float) -> float | None:
         """From the pace of the last results, so that a resumed run or a slow start does not distort it."""
@@ -62,7 +64,8 @@ class RunDisplay:
     """Observer of a run and context manager: `with RunDisplay(total=200) as display: run.drive(e, observer=display)`.
 
     On a terminal it draws a live board; elsewhere it prints a line at most every `interval` seconds, and at once for
-    failures, messages and the last segment, without control codes. `front` is the archive that a resume begins with.
+    failures, messages and the last segment, without control codes. `front` is the archive that a resume begins with,
+    `quality` how the run's quality is named and shown.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class RunDisplay:
         total: int | None = None,
         workers: int | None = None,
         front: Sequence[Leaf] = (),
+        quality: Quality = ACCURACY,
         console: Console | None = None,
         interval: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
@@ -81,7 +85,7 @@ class RunDisplay:
         self._lock = threading.Lock()
         self._last_line = -math.inf
         self._live: Live | None = None
-        self.progress = Progress(title, total, workers, began=clock(), front=tuple(front))
+        self.progress = Progress(title, total, workers, began=clock(), front=tuple(front), quality=quality)
 
     def __enter__(self) -> Self:
         self.progress.began = self._clock()
@@ -158,7 +162,7 @@ def board(progress: Progress, now: float) -> RenderableType:
     rows: list[RenderableType] = [_bar(progress), _facts(progress, now), _volume(progress)]
     if progress.front:
         side = Table.grid(padding=(0, 3))
-        side.add_row(_leaf_table(progress.front), _scatter(progress.front))
+        side.add_row(_leaf_table(progress.front, progress.quality), _scatter(progress.front, progress.quality))
         rows += [Text(), side]
     if progress.events:
         rows += [
@@ -168,26 +172,27 @@ def board(progress: Progress, now: float) -> RenderableType:
     return Panel(Group(*rows), title=Text(progress.title, style="bold"), title_align="left", border_style="dim")
 
 
-def front_table(points: Sequence[FrontPoint], *, title: str = "") -> Table:
-    """The front as a table, smallest first; `*` marks the knee, `±` is half the 95 % interval in percentage points."""
+def front_table(points: Sequence[FrontPoint], quality: Quality, *, title: str = "") -> Table:
+    """The front as a table, smallest first; `*` marks the knee, `±` is half the 95 % interval in the quality's unit."""
     audited = bool(points) and points[0].audited
     table = Table(
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
     )
     table.add_column("", style="yellow")
-    names = ["bytes", "accuracy" if audited else "accuracy (validation)", "±", "validation", "ratio", "depth", "epochs"]
+    name = quality.name if audited else f"{quality.name} (validation)"
+    names = ["bytes", name, "±", "validation", "ratio", "depth", "epochs"]
     for name in names if audited else [name for name in names if name != "validation"]:
-        table.add_column(name, justify="right", no_wrap=True, style="dim" if name == "validation" else "")
+        table.add_column(Text(name), justify="right", no_wrap=True, style="dim" if name == "validation" else "")
     # Where the terminal is narrow, it is the id that is cut.
     table.add_column("leaf", style="dim", min_width=6)
     bend = knee(points)
     for point in points:
-        validation = [f"{100 * point.validation_accuracy:.2f} %"] if audited else []
+        validation = [Text(quality.show(point.validation_quality))] if audited else []
         table.add_row(
             "*" if point is bend else "",
             str(point.nbytes),
-            f"{100 * point.accuracy:.2f} %",
-            f"{50 * (point.high - point.low):.2f}",
+            Text(quality.show(point.quality)),
+            f"{quality.scale * (point.high - point.low) / 2:.{quality.digits}f}",
             *validation,
             _ratio(point.ratio),
             str(point.depth),
@@ -207,11 +212,11 @@ def _line(progress: Progress, now: float) -> str:
     ]
     if progress.front:
         best, least = (
-            max(progress.front, key=lambda leaf: leaf.accuracy),
+            min(progress.front, key=lambda leaf: leaf.error),
             min(progress.front, key=lambda leaf: leaf.nbytes),
         )
-        parts += [f"best {100 * best.accuracy:.2f} % in {format_bytes(best.nbytes)}"]
-        parts += [f"smallest {format_bytes(least.nbytes)} at {100 * least.accuracy:.2f} %"]
+        parts += [f"best {progress.quality.show(best.quality)} in {format_bytes(best.nbytes)}"]
+        parts += [f"smallest {format_bytes(least.nbytes)} at {progress.quality.show(least.quality)}"]
     parts += [f"failed {progress.failed}"] if progress.failed else []
     left = progress.seconds_left(now)
     return ", ".join([*parts, *([] if left is None else [f"{_duration(left)} left"])])
@@ -246,33 +251,36 @@ def _volume(progress: Progress) -> Text:
     return text.append(sparkline(progress.volumes), style="cyan")
 
 
-def _leaf_table(front: Sequence[Leaf]) -> Table:
+def _leaf_table(front: Sequence[Leaf], quality: Quality) -> Table:
     """At most `_SHOWN_ROWS` leaves, evenly over the front, its ends always among them."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("size", "accuracy", "ratio", "depth", "epochs"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("size", quality.name, "ratio", "depth", "epochs"):
+        table.add_column(Text(name), justify="right", no_wrap=True)
     count = min(_SHOWN_ROWS, len(front))
     places = [round(number * (len(front) - 1) / max(1, count - 1)) for number in range(count)]
     for leaf in (front[place] for place in places):
         whole = leaf.measurements.get("float32_bytes")
         ratio = _ratio(whole / leaf.nbytes) if whole else ""
         table.add_row(
-            format_bytes(leaf.nbytes), f"{100 * leaf.accuracy:.2f} %", ratio, str(leaf.depth), str(leaf.epochs)
+            format_bytes(leaf.nbytes), Text(quality.show(leaf.quality)), ratio, str(leaf.depth), str(leaf.epochs)
         )
     table.caption = Text(f"{len(front)} on the front, by validation", style="dim")
     table.caption_justify = "left"
     return table
 
 
-def _scatter(front: Sequence[Leaf]) -> Text:
-    rows = braille_scatter([(math.log2(leaf.nbytes), leaf.accuracy) for leaf in front], 34, 8)
-    low, high = min(leaf.accuracy for leaf in front), max(leaf.accuracy for leaf in front)
-    labels = [f"{100 * high:6.1f} %", *[""] * (len(rows) - 2), f"{100 * low:6.1f} %"]
+def _scatter(front: Sequence[Leaf], quality: Quality) -> Text:
+    rows = braille_scatter([(math.log2(leaf.nbytes), leaf.quality) for leaf in front], 34, 8)
+    low, high = (quality.show(pick(leaf.quality for leaf in front)) for pick in (min, max))
+    labels = [high, *[""] * (len(rows) - 2), low]
+    width = max(8, len(low), len(high))
     text = Text()
     for label, row in zip(labels, rows, strict=True):
-        text.append(f"{label:>8} ", style="dim").append("│", style="dim").append(f"{row}\n", style="cyan")
+        text.append(f"{label:>{width}} ", style="dim").append("│", style="dim").append(f"{row}\n", style="cyan")
     ends = format_bytes(min(leaf.nbytes for leaf in front)), format_bytes(max(leaf.nbytes for leaf in front))
-    return text.append(f"{'':9}└ {ends[0]} {'─' * max(1, 30 - len(ends[0]) - len(ends[1]))} {ends[1]}", style="dim")
+    return text.append(
+        f"{'':{width + 1}}└ {ends[0]} {'─' * max(1, 30 - len(ends[0]) - len(ends[1]))} {ends[1]}", style="dim"
+    )
 
 
 def _ratio(ratio: float) -> str:

@@ -18,6 +18,7 @@ from evocompress.extensions import EXPORTERS
 from evocompress.runs.front import FrontPoint, front
 from evocompress.runs.optuna_study import to_optuna
 from evocompress.runs.segment_table import canonical_json, segment_rows, write_segments_parquet
+from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf
 from evocompress.support.atomic_files import write_bytes
 from evocompress.support.optional_libraries import wants
@@ -48,14 +49,16 @@ ReadLeaf: TypeAlias = Callable[[Leaf], bytes]
 FRONT_COLUMNS: tuple[str, ...] = (
     "file",
     "bytes",
-    "accuracy",
-    "validation_accuracy",
+    "quality",
+    "validation_quality",
     "ratio",
     "audited",
-    "correct",
+    "quality_name",
+    "quality_low",
+    "quality_high",
+    "error",
     "total",
-    "accuracy_low",
-    "accuracy_high",
+    "details",
     "depth",
     "epochs",
     "seconds",
@@ -106,9 +109,11 @@ def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) ->
             problems.append(f"The exporter {name!r} failed: {type(failure).__name__}: {failure}")
     front_csv, *front_files = written["front"]
     return Export(
-        folder,
-        front_csv,
-        *(written[name][0] for name in ("segments", "picture", "report")),
+        folder=folder,
+        front_csv=front_csv,
+        segments_parquet=written["segments"][0],
+        front_png=written["picture"][0],
+        report_html=written["report"][0],
         front_files=tuple(front_files),
         further=tuple(path for name in written if name not in EXPORTERS.builtin for path in written[name]),
         problems=tuple(problems),
@@ -123,7 +128,7 @@ def export_front(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Pa
     """
     points = front(history)
     files = write_front_files(history, points, folder / "front", read_leaf)
-    write_front_csv(points, folder / "front.csv", prefix="export/front/")
+    write_front_csv(points, folder / "front.csv", history.quality, prefix="export/front/")
     _remove_stale(folder / "front", files)
     return [folder / "front.csv", *files]
 
@@ -169,20 +174,25 @@ def write_front_files(
     return paths
 
 
-def front_rows(points: Sequence[FrontPoint], *, prefix: str = "") -> list[dict[str, Any]]:
-    """The front as rows with `FRONT_COLUMNS`; `prefix` stands before each file's name, the genome is canonical JSON."""
+def front_rows(points: Sequence[FrontPoint], quality: Quality, *, prefix: str = "") -> list[dict[str, Any]]:
+    """The front as rows with `FRONT_COLUMNS`; `prefix` stands before each file's name.
+
+    Qualities and errors are as they were measured, not as they are shown; details and genome are canonical JSON.
+    """
     return [
         {
             "file": prefix + point.file,
             "bytes": point.nbytes,
-            "accuracy": round(point.accuracy, 6),
-            "validation_accuracy": round(point.validation_accuracy, 6),
+            "quality": _rounded(point.quality),
+            "validation_quality": _rounded(point.validation_quality),
             "ratio": round(point.ratio, 3),
             "audited": point.audited,
-            "correct": point.correct,
+            "quality_name": quality.name,
+            "quality_low": _rounded(point.low),
+            "quality_high": _rounded(point.high),
+            "error": _rounded(point.error),
             "total": point.total,
-            "accuracy_low": round(point.low, 6),
-            "accuracy_high": round(point.high, 6),
+            "details": canonical_json(point.details),
             "depth": point.depth,
             "epochs": point.epochs,
             "seconds": round(point.seconds, 3),
@@ -195,13 +205,18 @@ def front_rows(points: Sequence[FrontPoint], *, prefix: str = "") -> list[dict[s
     ]
 
 
-def write_front_csv(points: Sequence[FrontPoint], path: str | Path, *, prefix: str = "") -> None:
+def write_front_csv(points: Sequence[FrontPoint], path: str | Path, quality: Quality, *, prefix: str = "") -> None:
     """Write the front as CSV, smallest file first; with no points it has its header only."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, FRONT_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(front_rows(points, prefix=prefix))
+    writer.writerows(front_rows(points, quality, prefix=prefix))
     write_bytes(path, text.getvalue().encode())
+
+
+def _rounded(value: float) -> float:
+    """To eight digits: more than any measurement has, and no tail of a binary fraction."""
+    return float(f"{value:.8g}")
 
 
 def _remove_stale(folder: Path, current: Sequence[Path]) -> None:

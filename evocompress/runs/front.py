@@ -7,16 +7,18 @@ one. A size is always that of a file which was decoded and evaluated. How fronts
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
-from evocompress.errors import EvocompressError
+from evocompress.errors import ConfigError, EvocompressError
+from evocompress.runs.recorded import Recorded, of_event, of_leaf
+from evocompress.search.quality import ACCURACY, Quality
 from evocompress.search.records import Genome, Leaf
+from evocompress.support.quantities import parse_fraction
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
@@ -31,30 +33,34 @@ __all__ = [
     "float32_bytes",
     "front",
     "hypervolume_curve",
+    "in_view",
     "knee",
+    "parse_level",
     "reference",
-    "smallest_above",
-    "wilson_interval",
+    "smallest_meeting",
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class FrontPoint:
-    """One file of the front: its size, its accuracy in [0, 1] with the 95 % Wilson interval `low..high`, its origin.
+    """One file of the front: its size, its quality with the 95 % interval `low..high`, its origin.
 
-    `accuracy` is the audited one where `audited`, else the (optimistic) validation accuracy that selection saw. `ratio`
-    is the network's float32 bytes over `nbytes`; `file` is the name that `export` gives the file; `depth`, `epochs` and
-    `seconds` are cumulative over the lineage.
+    What the quality is says `History.quality`; `error` is what the search minimises. Both are the audited ones where
+    `audited`, else the (optimistic) ones on validation data that selection saw. `total` is over how many things the
+    quality was measured, `details` are further numbers of the task. `ratio` is the network's float32 bytes over
+    `nbytes`; `file` is the name that `export` gives the file; `depth`, `epochs` and `seconds` are cumulative over the
+    lineage.
     """
 
     file: str
     nbytes: int
-    accuracy: float
-    validation_accuracy: float
+    quality: float
+    error: float
+    validation_quality: float
     ratio: float
     audited: bool
-    correct: int | None
     total: int | None
+    details: Mapping[str, float | int | None]
     low: float
     high: float
     leaf_id: str
@@ -69,9 +75,9 @@ class FrontPoint:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The uncompressed network, trained plainly: `accuracy` in [0, 1] on the audit split, `nbytes` of float32."""
+    """The uncompressed network, trained plainly: its quality on the audit split, `nbytes` of float32."""
 
-    accuracy: float
+    quality: float
     nbytes: int
     low: float
     high: float
@@ -88,13 +94,13 @@ class HypervolumePoint:
 
 
 def front(history: History, *, audited: bool | None = None) -> list[FrontPoint]:
-    """The non-dominated files, smallest first; bytes and accuracy both rise strictly along it.
+    """The non-dominated files, smallest first; along it bytes rise strictly and the error falls strictly.
 
     Where the whole archive is audited (or with `audited=True`) the points are its audited leaves, ranked by audited
-    accuracy, because selection is optimistic about the validation accuracy; else (a run that is going on, or
-    `audited=False`) they are the whole archive by validation accuracy, and each point's `audited` says so. Leaves
-    outside the archive never count: their files may be gone. Of equal points the first leaf id stays. Raises
-    `EvocompressError` where `audited=True` finds no audit.
+    error, because selection is optimistic about what it saw of the validation data; else (a run that is going on, or
+    `audited=False`) they are the whole archive by validation, and each point's `audited` says so. Leaves outside the
+    archive never count: their files may be gone; nor do those whose audited quality is not finite. Of equal points the
+    first leaf id stays. Raises `EvocompressError` where `audited=True` finds no audit.
     """
     found = audits(history) if audited is not False else {}
     leaves = [leaf for leaf in history.archive if leaf.leaf_id in found] or history.archive
@@ -102,26 +108,26 @@ def front(history: History, *, audited: bool | None = None) -> list[FrontPoint]:
         leaves, found = history.archive, {}
     if audited and leaves[:1] and leaves[0].leaf_id not in found:
         raise EvocompressError("audited=True, but this run has no audit yet: let it finish, or use audited=None.")
-    return _non_dominated(_point(history, leaf, found.get(leaf.leaf_id)) for leaf in leaves)
+    points = (_point(history, leaf, found.get(leaf.leaf_id)) for leaf in leaves)
+    return _non_dominated(point for point in points if point is not None)
 
 
-def audits(history: History) -> dict[str, dict[str, Any]]:
+def audits(history: History) -> dict[str, Recorded]:
     """Audit results by leaf id; of several audits of a leaf the last one counts."""
-    merged: dict[str, dict[str, Any]] = {}
+    merged: dict[str, Recorded] = {}
     for event in history.events("audited"):
-        merged.update(event["leaves"])
+        merged |= {leaf_id: of_event(entry) for leaf_id, entry in event["leaves"].items()}
     return merged
 
 
 def reference(history: History) -> Reference | None:
-    """The last recorded plain training of the uncompressed network, or None."""
+    """The last recorded plain training of the uncompressed network, or None, also where its quality is not finite."""
     events = history.events("reference")
-    if not events:
+    found = of_event(events[-1]) if events else None
+    if found is None or found.quality is None:
         return None
-    event = events[-1]
-    accuracy = float(event["accuracy"])
-    low, high = _interval(accuracy, event.get("correct"), event.get("total"))
-    return Reference(accuracy, int(event["float32_bytes"]), low, high, int(event.get("epochs", 0)))
+    low, high = (found.quality if end is None else end for end in (found.low, found.high))
+    return Reference(found.quality, int(events[-1]["float32_bytes"]), low, high, int(events[-1].get("epochs", 0)))
 
 
 def float32_bytes(history: History, leaf: Leaf | None = None) -> int:
@@ -131,45 +137,89 @@ def float32_bytes(history: History, leaf: Leaf | None = None) -> int:
     return int(measured or network.get("float32_bytes", 0))
 
 
-def file_name(nbytes: int, accuracy: float) -> str:
-    """Readable name of a front's file; sorting by name sorts by size.
+def file_name(nbytes: int, value: float, quality: Quality = ACCURACY) -> str:
+    """Readable name of a front's file, with as many digits of the quality as are shown; names sort by size.
 
     >>> file_name(3412, 0.9722)
     '003412B_0.9722.evc'
     """
-    return f"{nbytes:06d}B_{accuracy:.4f}.evc"
+    decimals = max(0, quality.digits + round(math.log10(quality.scale)))
+    return f"{nbytes:06d}B_{value:.{decimals}f}.evc"
 
 
 def best_under(points: Iterable[FrontPoint], nbytes: int) -> FrontPoint | None:
-    """The most accurate point of at most `nbytes` bytes (the smaller of equals), or None."""
+    """The point of least error of at most `nbytes` bytes (the smaller of equals), or None."""
     fitting = [point for point in points if point.nbytes <= nbytes]
-    return max(fitting, key=lambda point: (point.accuracy, -point.nbytes), default=None)
+    return min(fitting, key=lambda point: (point.error, point.nbytes), default=None)
 
 
-def smallest_above(points: Iterable[FrontPoint], accuracy: float) -> FrontPoint | None:
-    """The smallest point of at least `accuracy` in [0, 1] (the more accurate of equals), or None."""
-    fitting = [point for point in points if point.accuracy >= accuracy]
-    return min(fitting, key=lambda point: (point.nbytes, -point.accuracy), default=None)
+def smallest_meeting(points: Iterable[FrontPoint], level: float, quality: Quality) -> FrontPoint | None:
+    """The smallest point whose quality is at least as good as `level` (the better of equals), or None."""
+    fitting = [point for point in points if quality.merit(point.quality) >= quality.merit(level)]
+    return min(fitting, key=lambda point: (point.nbytes, point.error), default=None)
+
+
+def parse_level(text: str, quality: Quality) -> float:
+    """A value of a quality as people write it: as it is shown, with or without the unit; of a share also as a fraction.
+
+    Raises:
+        ConfigError: It is no number, has another unit, or is no share where it must be.
+
+    >>> parse_level("95%", ACCURACY), parse_level("0.95", ACCURACY)
+    (0.95, 0.95)
+    >>> parse_level("250 mm", Quality("RMSE", unit="mm", direction="minimise", scale=1000.0))
+    0.25
+    """
+    if quality.is_share:
+        return parse_fraction(text, what=quality.name)
+    try:
+        value = float(text.strip().removesuffix(quality.unit)) / quality.scale
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        unit = f", with or without the unit {quality.unit}" if quality.unit else ""
+        raise ConfigError(f"{quality.name}={text!r} is not a number{unit}: write for example {quality.show(0.5)}.")
+    return value
+
+
+def in_view(points: Sequence[FrontPoint], quality: Quality) -> list[FrontPoint]:
+    """The points that pictures show at first: at least half the best quality, or at most three times a minimised one.
+
+    Files of a few bytes that guess are always on a front; in view, they would take most of both axes. Where the best is
+    0 or near it, or negative, that says nothing: then at least the better half is shown.
+    """
+    if not points:
+        return []
+    best = quality.merit(min(points, key=_error).quality)
+    merits = [quality.merit(point.quality) for point in points]
+    least = 0.5 * best if quality.is_maximised else 3.0 * best
+    if not (quality.is_maximised and best > 0):
+        least = min(least, statistics.median(merits))
+    return [point for point, merit in zip(points, merits, strict=True) if merit >= least]
 
 
 def knee(points: Sequence[FrontPoint]) -> FrontPoint | None:
-    """The point farthest above the chord that joins the front's ends, over (log2 bytes, accuracy) scaled to [0, 1].
+    """The point farthest below the chord that joins the front's ends, over (log2 bytes, error) scaled to [0, 1].
 
     This is the bend of Das (1999, "On characterizing the knee of the Pareto curve"), on the axes of the search. None if
-    no point lies above the chord: fewer than three points, or a front that bends the other way.
+    no point lies below the chord: fewer than three points, or a front that bends the other way.
     """
     ordered = sorted(points, key=_size_order)
     if len(ordered) < 3:
         return None
     size = _unit_scale([math.log2(point.nbytes) for point in ordered])
-    above = _unit_scale([point.accuracy for point in ordered]) - size
-    best = int(np.argmax(above))
-    return ordered[best] if above[best] > 1e-9 else None
+    below = _unit_scale([-point.error for point in ordered]) - size
+    best = int(np.argmax(below))
+    return ordered[best] if below[best] > 1e-9 else None
 
 
 def _size_order(point: FrontPoint) -> tuple[int, float]:
     """Sort key of a front: smallest first."""
-    return point.nbytes, -point.accuracy
+    return point.nbytes, point.error
+
+
+def _error(point: FrontPoint) -> float:
+    return point.error
 
 
 def hypervolume_curve(history: History) -> list[HypervolumePoint]:
@@ -190,35 +240,22 @@ def hypervolume_curve(history: History) -> list[HypervolumePoint]:
     return curve
 
 
-@functools.lru_cache(maxsize=65536)
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a proportion seen as `correct` of `total` (Wilson, 1927).
-
-    >>> low, high = wilson_interval(95, 100)
-    >>> round(low, 4), round(high, 4)
-    (0.8882, 0.9785)
-    """
-    interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def _point(history: History, leaf: Leaf, audit: Mapping[str, Any] | None) -> FrontPoint:
-    measured: Mapping[str, Any] = leaf.measurements if audit is None else audit
-    accuracy = leaf.accuracy if audit is None else float(audit["accuracy"])
-    nbytes = leaf.nbytes if audit is None else int(audit["nbytes"])
-    correct, total = measured.get("correct"), measured.get("total")
-    low, high = _interval(accuracy, correct, total)
+def _point(history: History, leaf: Leaf, audit: Recorded | None) -> FrontPoint | None:
+    found = of_leaf(leaf) if audit is None else audit
+    if found.quality is None or found.error is None:
+        return None
     return FrontPoint(
-        file=file_name(nbytes, accuracy),
-        nbytes=nbytes,
-        accuracy=accuracy,
-        validation_accuracy=leaf.accuracy,
-        ratio=float32_bytes(history, leaf) / nbytes,
+        file=file_name(leaf.nbytes, found.quality, history.quality),
+        nbytes=leaf.nbytes,
+        quality=found.quality,
+        error=found.error,
+        validation_quality=leaf.quality,
+        ratio=float32_bytes(history, leaf) / leaf.nbytes,
         audited=audit is not None,
-        correct=correct,
-        total=total,
-        low=low,
-        high=high,
+        total=found.total,
+        details=found.details,
+        low=found.quality if found.low is None else found.low,
+        high=found.quality if found.high is None else found.high,
         leaf_id=leaf.leaf_id,
         segment_id=history.segment_of[leaf.leaf_id],
         depth=leaf.depth,
@@ -230,15 +267,10 @@ def _point(history: History, leaf: Leaf, audit: Mapping[str, Any] | None) -> Fro
     )
 
 
-def _interval(accuracy: float, correct: int | None, total: int | None) -> tuple[float, float]:
-    """Wilson's interval where the counts are known, else no width at all rather than a guessed one."""
-    return wilson_interval(int(correct), int(total)) if correct is not None and total else (accuracy, accuracy)
-
-
 def _non_dominated(points: Iterable[FrontPoint]) -> list[FrontPoint]:
     kept: list[FrontPoint] = []
     for point in sorted(points, key=lambda point: (*_size_order(point), point.leaf_id)):
-        if not kept or point.accuracy > kept[-1].accuracy:
+        if not kept or point.error < kept[-1].error:
             kept.append(point)
     return kept
 

@@ -1,7 +1,8 @@
-"""The front as a picture for papers and README files: size against accuracy, one run or several."""
+"""The front as a picture for papers and README files: size against quality, one run or several."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import matplotlib.ticker as ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evocompress.runs.front import FrontPoint, Reference, front, knee, reference
+from evocompress.runs.front import FrontPoint, Reference, front, in_view, knee, reference
+from evocompress.search.quality import ACCURACY, Quality
 from evocompress.support.figure_style import COLOURS, FAINT, INK, new_figure, style_axes
 from evocompress.support.quantities import format_bytes
 
@@ -24,31 +26,41 @@ _DOT_LIMIT = 20_000
 
 
 def front_figure(history: History) -> Figure:
-    """One run: its front with 95 % Wilson error bars and knee, the rest faint, the uncompressed network as a line."""
+    """One run: its front with 95 % error bars and knee, the rest faint, the uncompressed network as a line."""
     figure, axes = new_figure(_heading(history))
-    points = front(history)
+    points, quality = front(history), history.quality
     _dominated(axes, history, {point.leaf_id for point in points})
-    label = "front, audited" if points and points[0].audited else "front, validation accuracy (no audit yet)"
-    _front(axes, points, COLOURS[0], label)
-    _reference(axes, reference(history), FAINT, "uncompressed")
-    _dress(axes, points)
-    _knee(axes, points)
+    label = "front, audited" if points and points[0].audited else f"front, validation {quality.name} (no audit yet)"
+    _front(axes, points, quality, COLOURS[0], label)
+    _reference(axes, reference(history), quality, FAINT, "uncompressed")
+    _dress(axes, points, quality)
+    _knee(axes, points, quality)
     return figure
 
 
 def compare_figure(runs: Mapping[str, History]) -> Figure:
-    """Several runs by label, each front in its colour with error bars, reference lines where they differ."""
+    """Several runs by label, each front in its colour with error bars, reference lines where they differ.
+
+    The runs must measure the same quality, or the axis has no meaning; the first one's is shown.
+    """
+    quality = next((history.quality for history in runs.values()), ACCURACY)
     figure, axes = new_figure("Fronts compared", f"{len(runs)} runs")
     fronts = {label: front(history) for label, history in runs.items()}
     drawn: set[tuple[float, int]] = set()
     for number, (label, points) in enumerate(fronts.items()):
         colour = COLOURS[number % len(COLOURS)]
-        _front(axes, points, colour, label if not points or points[0].audited else f"{label} (validation, not audited)")
+        _front(
+            axes,
+            points,
+            quality,
+            colour,
+            label if not points or points[0].audited else f"{label} (validation, not audited)",
+        )
         line = reference(runs[label])
-        if line is not None and (line.accuracy, line.nbytes) not in drawn:
-            drawn.add((line.accuracy, line.nbytes))
-            _reference(axes, line, FAINT, "uncompressed")
-    _dress(axes, [point for points in fronts.values() for point in points])
+        if line is not None and (line.quality, line.nbytes) not in drawn:
+            drawn.add((line.quality, line.nbytes))
+            _reference(axes, line, quality, FAINT, "uncompressed")
+    _dress(axes, [point for points in fronts.values() for point in points], quality)
     return figure
 
 
@@ -67,7 +79,7 @@ def _heading(history: History) -> str:
     detail = [f"{done} segments", f"{leaves} files", f"seed {history.run.get('seed')}"]
     if parameters := network.get("parameters"):
         detail.insert(0, f"{parameters:,} parameters".replace(",", "\u202f"))
-    return f"{title}: size against accuracy\n" + "  ·  ".join(detail)
+    return f"{title}: size against {history.quality.name}\n" + "  ·  ".join(detail)
 
 
 def _dominated(axes: Axes, history: History, on_front: set[str]) -> None:
@@ -78,7 +90,7 @@ def _dominated(axes: Axes, history: History, on_front: set[str]) -> None:
     alpha = 0.45 if len(shown) < 1000 else 0.25
     axes.scatter(
         [leaf.nbytes for leaf in shown],
-        [100 * leaf.accuracy for leaf in shown],
+        [history.quality.scale * leaf.quality for leaf in shown],
         s=9,
         color="#9aa6b5",
         alpha=alpha,
@@ -89,17 +101,17 @@ def _dominated(axes: Axes, history: History, on_front: set[str]) -> None:
     )
 
 
-def _front(axes: Axes, points: Sequence[FrontPoint], colour: str, label: str) -> None:
+def _front(axes: Axes, points: Sequence[FrontPoint], quality: Quality, colour: str, label: str) -> None:
     if not points:
         return
     sizes = [point.nbytes for point in points]
-    accuracies = [100 * point.accuracy for point in points]
-    below = [max(0.0, 100 * (point.accuracy - point.low)) for point in points]
-    above = [max(0.0, 100 * (point.high - point.accuracy)) for point in points]
-    axes.step(sizes, accuracies, where="post", color=colour, linewidth=1.1, alpha=0.55, zorder=3)
+    values = [quality.scale * point.quality for point in points]
+    below = [max(0.0, quality.scale * (point.quality - point.low)) for point in points]
+    above = [max(0.0, quality.scale * (point.high - point.quality)) for point in points]
+    axes.step(sizes, values, where="post", color=colour, linewidth=1.1, alpha=0.55, zorder=3)
     axes.errorbar(
         sizes,
-        accuracies,
+        values,
         yerr=[below, above],
         fmt="none",
         ecolor=colour,
@@ -109,24 +121,24 @@ def _front(axes: Axes, points: Sequence[FrontPoint], colour: str, label: str) ->
         zorder=2,
     )
     axes.plot(
-        sizes, accuracies, "o", color=colour, markersize=5.2, markeredgecolor="white", markeredgewidth=0.7, zorder=4,
+        sizes, values, "o", color=colour, markersize=5.2, markeredgecolor="white", markeredgewidth=0.7, zorder=4,
         label=label,
     )  # fmt: skip
 
 
-def _knee(axes: Axes, points: Sequence[FrontPoint]) -> None:
+def _knee(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
     bend = knee(points)
     if bend is None:
         return
-    spot = (bend.nbytes, 100 * bend.accuracy)
+    spot = (bend.nbytes, quality.scale * bend.quality)
     axes.plot(*spot, "o", ms=11, mfc="none", mec="#c77700", mew=1.6, zorder=5)
-    # Above and left of a front there is room; where there is not, below and right of it.
+    # Above and left of a front that rises there is room, and below and left of one that falls; else on its other side.
     low, high = axes.get_xlim()
     right = math.log(bend.nbytes / low) > 0.5 * math.log(high / low)
     axes.annotate(
-        f"knee: {format_bytes(bend.nbytes)}, {100 * bend.accuracy:.1f} %, {bend.ratio:.0f}× smaller",
+        f"knee: {format_bytes(bend.nbytes)}, {_short(quality, bend.quality)}, {bend.ratio:.0f}× smaller",
         spot,
-        xytext=(-14, 9) if right else (14, -16),
+        xytext=(-14 if right else 14, 9 if right == quality.is_maximised else -16),
         ha="right" if right else "left",
         textcoords="offset points",
         fontsize=9,
@@ -136,13 +148,13 @@ def _knee(axes: Axes, points: Sequence[FrontPoint]) -> None:
     )
 
 
-def _reference(axes: Axes, line: Reference | None, colour: str, label: str) -> None:
+def _reference(axes: Axes, line: Reference | None, quality: Quality, colour: str, label: str) -> None:
     if line is None:
         return
-    axes.axhline(100 * line.accuracy, color=colour, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
+    axes.axhline(quality.scale * line.quality, color=colour, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
     words = axes.annotate(
-        f"{label}: {100 * line.accuracy:.2f} % in {format_bytes(line.nbytes)}",
-        (0.008, 100 * line.accuracy),
+        f"{label}: {quality.show(line.quality)} in {format_bytes(line.nbytes)}",
+        (0.008, quality.scale * line.quality),
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),
         textcoords="offset points",
@@ -154,39 +166,48 @@ def _reference(axes: Axes, line: Reference | None, colour: str, label: str) -> N
     words.set_in_layout(False)
 
 
-def _dress(axes: Axes, points: Sequence[FrontPoint]) -> None:
+def _dress(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
     """Axes, ticks and legend."""
     axes.set_xscale("log", base=10)
-    _view(axes, points)
+    _view(axes, points, quality)
     axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1, 2, 5), numticks=14))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g} {quality.unit}".rstrip()))
     axes.set_xlabel("size of the file on disk", color=INK)
-    axes.set_ylabel("accuracy, 95 % interval", color=INK)
+    axes.set_ylabel(f"{quality.name}, 95 % interval".replace("$", r"\$"), color=INK)
     style_axes(axes)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
+        axes.legend(
+            loc="lower right" if quality.is_maximised else "upper right", frameon=False, fontsize=9, labelcolor=INK
+        )
 
 
-def _view(axes: Axes, points: Sequence[FrontPoint]) -> None:
-    """Limits that show the part of the front at half its best accuracy or more; a note counts the files below that.
-
-    Files of a few bytes that guess are always on a front; were they in view, they would take most of both axes.
-    """
+def _view(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
+    """Limits that show the useful part of the front (`front.in_view`); a note counts the other files."""
     if not points:
         axes.set_xlim(256, 65536)
-        axes.set_ylim(0, 100)
+        axes.set_ylim(0, 100 if quality.is_share else 1)
         axes.text(0.5, 0.5, "no files yet", transform=axes.transAxes, ha="center", fontsize=12, color=FAINT)
         return
-    useful = [point for point in points if point.accuracy >= 0.5 * max(point.accuracy for point in points)]
-    (_, right), (_, top) = axes.get_xlim(), axes.get_ylim()
-    low = min(100 * point.low for point in useful)
+    useful = in_view(points, quality)
+    (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    low, high = (quality.scale * end for end in (min(p.low for p in useful), max(p.high for p in useful)))
     axes.set_xlim(0.85 * min(point.nbytes for point in useful), right)
-    axes.set_ylim(low - 0.08 * (100 - low), min(101.0, top))
+    if quality.is_maximised:
+        ceiling = 100.0 if quality.is_share else top
+        axes.set_ylim(low - 0.08 * (ceiling - low), min(101.0, top) if quality.is_share else top)
+    else:
+        axes.set_ylim(bottom, high + 0.08 * (high - bottom))
     if hidden := len(points) - len(useful):
-        note = f"{hidden} smaller {'file' if hidden == 1 else 'files'} below this view"
+        side = "below" if quality.is_maximised else "above"
+        note = f"{hidden} smaller {'file' if hidden == 1 else 'files'} {side} this view"
         axes.text(0.008, 0.015, note, transform=axes.transAxes, fontsize=8.5, color=FAINT)
+
+
+def _short(quality: Quality, value: float) -> str:
+    """With one digit fewer than elsewhere."""
+    return dataclasses.replace(quality, digits=max(0, quality.digits - 1)).show(value)
 
 
 def _tick(nbytes: float) -> str:

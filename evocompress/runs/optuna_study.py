@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import audits
+from evocompress.runs.recorded import Recorded
 from evocompress.search.records import Genome, Leaf, Outcome, Scalar
 from evocompress.support.optional_libraries import wants
 
@@ -18,7 +19,7 @@ __all__ = ["to_optuna"]
 
 
 def to_optuna(history: History, *, study_name: str | None = None) -> optuna.study.Study:
-    """An in-memory study that minimises bytes and maximises validation accuracy: a trial per leaf, failures as FAIL.
+    """An in-memory study that minimises bytes and betters the validation quality: a trial per leaf, failures as FAIL.
 
     Genes are the parameters, with distributions that span the values seen; ids and audit are user attributes. Raises
     `EvocompressError` where Optuna is not installed.
@@ -32,12 +33,14 @@ def to_optuna(history: History, *, study_name: str | None = None) -> optuna.stud
         for leaf in (outcome.leaves or (None,))
     ]
     spans = _distributions(genome for _, _, genome in trials)
-    study = optuna.create_study(directions=["minimize", "maximize"], study_name=study_name)
+    direction = "maximize" if history.quality.is_maximised else "minimize"
+    study = optuna.create_study(directions=["minimize", direction], study_name=study_name)
+    study.set_user_attr("quality", history.quality.to_json())
     for outcome, leaf, genome in trials:
         study.add_trial(
             optuna.trial.create_trial(
                 state=optuna.trial.TrialState.COMPLETE if leaf else optuna.trial.TrialState.FAIL,
-                values=[float(leaf.nbytes), leaf.accuracy] if leaf else None,
+                values=[float(leaf.nbytes), leaf.quality] if leaf else None,
                 params=dict(genome),
                 distributions={name: spans[name] for name in genome},
                 user_attrs=_attributes(outcome, leaf, audited),
@@ -46,11 +49,12 @@ def to_optuna(history: History, *, study_name: str | None = None) -> optuna.stud
     return study
 
 
-def _attributes(outcome: Outcome, leaf: Leaf | None, audited: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _attributes(outcome: Outcome, leaf: Leaf | None, audited: dict[str, Recorded]) -> dict[str, Any]:
     attributes: dict[str, Any] = {"segment_id": outcome.segment_id, "status": outcome.status, "error": outcome.error}
     if leaf is not None:
         attributes |= {"leaf_id": leaf.leaf_id, "sha256": leaf.sha256, "depth": leaf.depth, "epochs": leaf.epochs}
-        attributes |= {f"audited_{key}": value for key, value in audited.get(leaf.leaf_id, {}).items()}
+        audit = audited.get(leaf.leaf_id)
+        attributes |= {f"audited_{key}": value for key, value in audit._asdict().items()} if audit else {}
     return attributes
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import audits, float32_bytes
+from evocompress.runs.recorded import Recorded, of_leaf
 from evocompress.search.records import Leaf, Outcome, Task, genome_hash
 from evocompress.support.atomic_files import replacing
 from evocompress.support.optional_libraries import wants
@@ -18,27 +19,27 @@ if TYPE_CHECKING:
 __all__ = ["canonical_json", "segment_rows", "write_segments_parquet"]
 
 _FIELDS = {
-    "int": "index completion seen segment_seed probes peak_memory_bytes seed bytes correct total audited_correct "
-    "audited_total depth epochs header_bytes",
-    "float": "float_accuracy segment_seconds train_seconds compress_seconds encode_fraction started finished told_at "
-    "hypervolume_before hypervolume_after validation_accuracy loss ratio audited_accuracy seconds encode_seconds "
-    "decode_seconds evaluate_seconds",
+    "int": "index completion seen segment_seed probes peak_memory_bytes seed bytes total audited_total depth "
+    "epochs header_bytes",
+    "float": "float_quality segment_seconds train_seconds compress_seconds encode_fraction started finished told_at "
+    "hypervolume_before hypervolume_after quality quality_low quality_high quality_error loss ratio "
+    "audited_quality audited_low audited_high audited_error seconds encode_seconds decode_seconds evaluate_seconds",
     "str": "segment_id attempt status error operator rule parent_ids parent_sha256 parent_weights_sha256 "
     "segment_genome segment_genome_hash node device segment_versions git_revision data_sha256 versions leaf_id path "
-    "sha256 weights_sha256 genome genome_hash",
+    "sha256 weights_sha256 genome genome_hash quality_name details audited_details",
     "bool": "diverged accepted in_archive",
-    "floats": "train_loss train_accuracy validation_accuracy_curve",
+    "floats": "train_loss train_quality validation_quality_curve",
     "layers": "layers",
 }
-_METRICS = ("train_seconds", "float_accuracy", "peak_memory_bytes", "node", "device", "started", "finished")
-_MEASUREMENTS = ("correct", "total", "loss", "encode_seconds", "decode_seconds", "evaluate_seconds", "header_bytes")
+_METRICS = ("train_seconds", "peak_memory_bytes", "node", "device", "started", "finished")
+_MEASUREMENTS = ("encode_seconds", "decode_seconds", "evaluate_seconds", "header_bytes")
 
 
 def segment_rows(history: History) -> list[dict[str, Any]]:
     """One row per leaf, in told order, with all that was recorded about it and its segment; sizes in bytes."""
     audited, archive = audits(history), {leaf.leaf_id for leaf in history.archive}
     completion = {event["outcome"]["segment_id"]: event["completion"] for event in history.events("finished")}
-    run = _run_columns(history.run)
+    run = _run_columns(history.run) | {"quality_name": history.quality.name}
     rows: list[dict[str, Any]] = []
     told_results = zip(history.outcomes, history.told, history.finished_at, strict=True)
     for position, (outcome, told, told_at) in enumerate(told_results):
@@ -109,8 +110,9 @@ def _segment_columns(task: Task, outcome: Outcome) -> dict[str, Any]:
         "segment_genome_hash": genome_hash(task.genome),
         "probes": len(task.probes),
         "train_loss": curves.get("train_loss"),
-        "train_accuracy": curves.get("train_accuracy"),
-        "validation_accuracy_curve": curves.get("validation_accuracy"),
+        "train_quality": _either(curves, "train_quality", "train_accuracy"),
+        "validation_quality_curve": _either(curves, "validation_quality", "validation_accuracy"),
+        "float_quality": _either(metrics, "float_quality", "float_accuracy"),
         "segment_seconds": outcome.seconds,
         "compress_seconds": metrics.get("encode_seconds"),
         "encode_fraction": outcome.encode_fraction,
@@ -119,14 +121,26 @@ def _segment_columns(task: Task, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _either(record: Mapping[str, Any], name: str, old_name: str) -> Any:
+    """A value by its name, or by the one that it had in runs of before there were tasks."""
+    return record.get(name, record.get(old_name))
+
+
 def _leaf_columns(history: History, leaf: Leaf) -> dict[str, Any]:
+    found = of_leaf(leaf)
     return {
         "leaf_id": leaf.leaf_id,
         "path": leaf.path,
         "sha256": leaf.sha256,
         "weights_sha256": leaf.weights_sha256,
         "bytes": leaf.nbytes,
-        "validation_accuracy": leaf.accuracy,
+        "quality": leaf.quality,
+        "quality_low": found.low,
+        "quality_high": found.high,
+        "quality_error": leaf.error,  # `error` is what a segment says that failed
+        "loss": found.loss,
+        "total": found.total,
+        "details": canonical_json(found.details),
         "ratio": float32_bytes(history, leaf) / leaf.nbytes,
         "genome": canonical_json(leaf.genome),
         "genome_hash": genome_hash(leaf.genome),
@@ -138,5 +152,8 @@ def _leaf_columns(history: History, leaf: Leaf) -> dict[str, Any]:
     }
 
 
-def _audit_columns(audit: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {f"audited_{key}": audit[key] for key in ("accuracy", "correct", "total")} if audit else {}
+def _audit_columns(audit: Recorded | None) -> dict[str, Any]:
+    if audit is None:
+        return {}
+    numbers = {f"audited_{name}": getattr(audit, name) for name in ("quality", "low", "high", "error", "total")}
+    return numbers | {"audited_details": canonical_json(audit.details)}

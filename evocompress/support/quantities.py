@@ -1,4 +1,4 @@
-"""Parsing and printing of sizes and accuracies, as people write and read them."""
+"""Parsing and printing of sizes and shares, as people write and read them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def parse_bytes(text: str | int) -> int:
     return nbytes
 
 
-def parse_fraction(text: str | float) -> float:
-    """An accuracy in [0, 1] from `0.95` or `95%`.
+def parse_fraction(text: str | float, *, what: str = "share") -> float:
+    """A share in [0, 1] from `0.95` or `95%`; `what` it is of is said where it is none.
 
     >>> parse_fraction("95%"), parse_fraction("0.5")
     (0.95, 0.5)
@@ -43,7 +43,7 @@ def parse_fraction(text: str | float) -> float:
     except ValueError:
         value = float("nan")
     if not 0.0 <= value <= 1.0:
-        raise ConfigError(f"accuracy={text!r} is not within 0 to 1: write for example 0.95 or 95%.")
+        raise ConfigError(f"{what}={text!r} is not within 0 to 1: write for example 0.95 or 95%.")
     return value
 
 

@@ -41,9 +41,13 @@ def build(name: str) -> Task:
 
 
 def _checked(made: Any, name: str) -> Task:
-    if isinstance(made, type) or (missing := [part for part in _METHODS if not callable(getattr(made, part, None))]):
-        lacks = "is a class, not made yet" if isinstance(made, type) else f"has no method {missing[0]!r}"
-        raise ConfigError(f"task {name!r}: {kind_of(made)} {lacks}; see evocompress.protocols.Task")
+    if isinstance(made, type):
+        raise ConfigError(f"task {name!r} gives the class {made.__name__}; name the class itself")
+    for method in _METHODS:
+        if not callable(getattr(made, method, None)):
+            raise ConfigError(
+                f"task {name!r}: {kind_of(made)} has no method {method!r}; see evocompress.protocols.Task"
+            )
     quality, genes = getattr(made, "quality", None), getattr(made, "genes", None)
     if not isinstance(quality, Quality):
         raise ConfigError(f"task {name!r}: quality is {quality!r}; it must be an evocompress.search.quality.Quality")

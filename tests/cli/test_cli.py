@@ -163,11 +163,9 @@ def test_front_and_report(run: Path, tmp_path: Path) -> None:
     middle = whole[len(whole) // 2]
     under = json.loads(invoke("front", run, "--under", f"{middle['bytes']}", "--json").output)[str(run)]
     assert under == [row for row in whole if row["bytes"] <= middle["bytes"]]
-    above = json.loads(invoke("front", run, "--above", str(middle["accuracy"]), "--json").output)[str(run)]
-    assert above == [row for row in whole if row["accuracy"] >= middle["accuracy"]]
-    assert (
-        f"smallest: {middle['file'].rpartition('/')[2]}" in invoke("front", run, "--above", middle["accuracy"]).output
-    )
+    above = json.loads(invoke("front", run, "--above", str(middle["quality"]), "--json").output)[str(run)]
+    assert above == [row for row in whole if row["quality"] >= middle["quality"]]
+    assert f"smallest: {middle['file'].rpartition('/')[2]}" in invoke("front", run, "--above", middle["quality"]).output
     assert "no file of the front meets this" in invoke("front", run, "--under", "1").output
     invoke("front", run, "--png", tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
@@ -181,7 +179,7 @@ def test_runs_are_compared(run: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_get_one_line(
-    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, weights: Path, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "junk.evc").write_bytes(b"junk")
@@ -216,8 +214,9 @@ def test_mistakes_get_one_line(
         (("run",), "--resume with --out"),
         (("run", "--resume", "--out", "none"), "no run"),
         (("front", "none"), "no run"),
-        (("front", "none", "--under", "lots"), "--under: size='lots'"),
-        (("front", "none", "--above", "7"), "--above: accuracy='7'"),
+        (("front", run, "--under", "lots"), "--under: size='lots'"),
+        (("front", run, "--above", "7"), "--above: accuracy='7'"),
+        (("front", run, "--below", "0.5"), "accuracy is better where it is larger; use --above"),
         (("front", "none", "--png", "none/x.png"), "--png none/x.png: its folder does not exist"),
         (("front", "none", "--bogus"), "--bogus"),
         (("report", "none"), "no run"),

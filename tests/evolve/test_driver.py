@@ -46,23 +46,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def archive_of(folder: Path) -> list[tuple[str, int, float]]:
-    return [(leaf.sha256, leaf.nbytes, leaf.accuracy) for leaf in read_history(folder).archive]
+    return [(leaf.sha256, leaf.nbytes, leaf.quality) for leaf in read_history(folder).archive]
 
 
-def test_front_csv_holds_sizes_and_accuracies_of_real_files(finished: Path) -> None:
+def test_front_csv_holds_sizes_and_qualities_of_real_files(finished: Path) -> None:
     from evocompress.data import load
     from evocompress.networks import build
 
     splits, model = load("digits"), build("digits_cnn")
     with open(finished / "export" / "front.csv", newline="") as table:
         rows = list(csv.DictReader(table))
-    assert rows and {"file", "bytes", "accuracy", "validation_accuracy", "ratio"} <= set(rows[0])
+    assert rows and {"file", "bytes", "quality", "validation_quality", "ratio"} <= set(rows[0])
     for row in rows:
         file = finished / row["file"]
         assert os.path.getsize(file) == int(row["bytes"])
         model.load_state_dict(unpack(file.read_bytes()))
-        assert evaluate(model, splits.audit).accuracy == pytest.approx(float(row["accuracy"]), abs=1e-6)
-        assert evaluate(model, splits.validation).accuracy == pytest.approx(float(row["validation_accuracy"]), abs=1e-6)
+        assert evaluate(model, splits.audit).accuracy == pytest.approx(float(row["quality"]), abs=1e-6)
+        assert evaluate(model, splits.validation).accuracy == pytest.approx(float(row["validation_quality"]), abs=1e-6)
         assert float(row["ratio"]) == pytest.approx(4 * 38282 / int(row["bytes"]), rel=1e-3)
 
 
@@ -74,7 +74,7 @@ def test_precision_is_what_segments_and_reference_train_in(tmp_path: Path) -> No
         run_experiment(small(search=search, resources=resources), tmp_path / precision)
         history = read_history(tmp_path / precision)
         curves = history.outcomes[0].metrics["curves"]
-        losses[precision] = [*curves["train_loss"], history.events("reference")[0]["validation_accuracy"]]
+        losses[precision] = [*curves["train_loss"], history.events("reference")[0]["validation_quality"]]
     assert losses["bfloat16"][0] != losses["float32"][0]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
 
@@ -137,7 +137,7 @@ def test_trained_initial_weights_are_the_reference_as_they_are(finished: Path, t
     )
     run_experiment(config, tmp_path / "run")
     event = read_history(tmp_path / "run").events("reference")[0]
-    assert event["epochs"] == 0 and event["accuracy"] == pytest.approx(float(best["accuracy"]), abs=1e-6)
+    assert event["epochs"] == 0 and event["quality"] == pytest.approx(float(best["quality"]), abs=1e-6)
 
 
 @pytest.mark.ray

@@ -48,7 +48,8 @@ def test_leaves_are_the_files_that_were_evaluated(prepared: Prepared, genome: Ge
         assert (len(data), hashlib.sha256(data).hexdigest()) == (leaf.nbytes, leaf.sha256)
         load_state(model, unpack(data), leaf.path)
         result = evaluate(model, splits.validation)
-        assert (result.correct, result.total) == (leaf.measurements["correct"], leaf.measurements["total"])
+        assert leaf.measurements["details"] == {"correct": result.correct, "total": result.total}
+        assert leaf.quality == result.accuracy and leaf.error == 1 - result.accuracy
         assert state_hash(unpack(data)) == leaf.weights_sha256
         layers = leaf.measurements["layers"]
         taken = sum(row["payload_bytes"] + row["side_bytes"] for row in layers) + leaf.measurements["header_bytes"]
@@ -56,14 +57,14 @@ def test_leaves_are_the_files_that_were_evaluated(prepared: Prepared, genome: Ge
         assert leaf.measurements["float32_bytes"] == 4 * 38282
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(leaf.path for leaf in outcome.leaves)
     assert_not_dominated(outcome.leaves)
-    assert 0 < outcome.encode_fraction < 1 and outcome.metrics["float_accuracy"] > 0.5
+    assert 0 < outcome.encode_fraction < 1 and outcome.metrics["float_quality"] > 0.5
 
 
 def assert_not_dominated(leaves: tuple[Leaf, ...]) -> None:
     for leaf in leaves[1:]:  # the first is kept whatever it is like
         assert not any(
-            other.nbytes <= leaf.nbytes and other.accuracy >= leaf.accuracy
-            and (other.nbytes, other.accuracy) != (leaf.nbytes, leaf.accuracy)
+            other.nbytes <= leaf.nbytes and other.error <= leaf.error
+            and (other.nbytes, other.error) != (leaf.nbytes, leaf.error)
             for other in leaves
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Finished, Submitted
 from evocompress.search.history import History
+from evocompress.search.quality import ACCURACY
 from evocompress.search.search import Told
 
 
@@ -113,21 +114,21 @@ def test_resumed_display_begins_with_the_archive() -> None:
 def test_front_table_has_a_row_per_point() -> None:
     points = front(synthetic_run(80))
     made, written = console(terminal=False)
-    made.print(front_table(points, title="run [1]"))
+    made.print(front_table(points, ACCURACY, title="run [1]"))
     text = written()
     assert text.startswith("run [1]")
     for point in points:
-        assert point.leaf_id in text and f" {point.nbytes} " in text and f"{100 * point.accuracy:.2f} %" in text
+        assert point.leaf_id in text and f" {point.nbytes} " in text and f"{100 * point.quality:.2f} %" in text
     assert text.count("*") == 1 and "validation" in text
     narrow = Console(file=io.StringIO(), width=72)
     with narrow.capture() as capture:
-        narrow.print(front_table(points))
+        narrow.print(front_table(points, ACCURACY))
     assert len(capture.get().splitlines()) == len(points) + 1  # nothing wraps
-    assert all(f"{100 * point.accuracy:.2f} %" in capture.get() for point in points)
+    assert all(f"{100 * point.quality:.2f} %" in capture.get() for point in points)
     unaudited = front(synthetic_run(20, audited=False))
     made, written = console(terminal=False)
-    made.print(front_table(unaudited))
-    made.print(front_table([]))
+    made.print(front_table(unaudited, ACCURACY))
+    made.print(front_table([], ACCURACY))
     assert "accuracy (validation)" in written()
 
 

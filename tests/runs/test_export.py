@@ -31,13 +31,14 @@ def test_export_of_a_run_folder(tmp_path: Path) -> None:
     points = front(history)
     with export.front_csv.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[:5] == ["file", "bytes", "accuracy", "validation_accuracy", "ratio"]
+    assert list(rows[0])[:5] == ["file", "bytes", "quality", "validation_quality", "ratio"]
     assert tuple(rows[0]) == FRONT_COLUMNS and len(rows) == len(points) >= 5
     for row, point in zip(rows, points, strict=True):
         data = (folder / row["file"]).read_bytes()
         assert len(data) == int(row["bytes"]) == point.nbytes
         assert hashlib.sha256(data).hexdigest() == row["sha256"]
-        assert float(row["accuracy"]) == pytest.approx(point.accuracy, abs=1e-6)
+        assert float(row["quality"]) == pytest.approx(point.quality, abs=1e-6)
+        assert row["quality_name"] == "accuracy" and float(row["error"]) == pytest.approx(1 - point.quality, abs=1e-6)
         assert json.loads(row["genome"]) == point.genome
     assert {path.name for path in (folder / "export").iterdir()} == {
         "front", "front.csv", "front.png", "report.html", "segments.parquet"
@@ -98,7 +99,7 @@ def test_segment_rows_have_everything(tmp_path: Path) -> None:
             "header_bytes"
         ] == pytest.approx(leaf.nbytes)
         assert len(row["train_loss"]) == task.genome["epochs"]
-        assert row["in_archive"] == (leaf in history.archive) == (row["audited_accuracy"] is not None)
+        assert row["in_archive"] == (leaf in history.archive) == (row["audited_quality"] is not None)
     for row in rows:
         assert row["git_revision"] == history.run["git_revision"] and row["data_sha256"] == "ab" * 32
         assert (row["status"] == "ok") == (row["leaf_id"] is not None) == (not row["diverged"])
@@ -129,8 +130,8 @@ def test_optuna_study() -> None:
     assert {leaf.leaf_id for leaf in history.archive} <= best
     trial = next(trial for trial in study.trials if trial.user_attrs.get("leaf_id") == history.archive[0].leaf_id)
     assert trial.params == history.archive[0].genome
-    assert trial.values == [history.archive[0].nbytes, history.archive[0].accuracy]
-    assert trial.user_attrs["audited_correct"] is not None
+    assert trial.values == [history.archive[0].nbytes, history.archive[0].quality]
+    assert trial.user_attrs["audited_quality"] is not None
     learning_rate = trial.distributions["learning_rate"]
     assert isinstance(learning_rate, optuna.distributions.FloatDistribution) and learning_rate.log
 
@@ -154,18 +155,18 @@ def test_front_figure_shows_what_is_there() -> None:
     texts = [text.get_text() for text in axes.texts]
     assert any("knee" in text for text in texts) and any("uncompressed: 98.06 %" in text for text in texts)
     (left, _), (low, _) = axes.get_xlim(), axes.get_ylim()
-    useful = [point for point in points if point.accuracy >= 0.5 * points[-1].accuracy]
+    useful = [point for point in points if point.quality >= 0.5 * points[-1].quality]
     assert all(left <= point.nbytes and low <= 100 * point.low for point in useful)
 
 
 def test_files_that_guess_are_out_of_view_and_counted() -> None:
     history = synthetic_run(120, audited=False)
-    guessing = dataclasses.replace(history.archive[0], nbytes=20, accuracy=0.1)
+    guessing = dataclasses.replace(history.archive[0], nbytes=20, quality=0.1, error=0.9)
     history.leaves[guessing.leaf_id] = guessing
     history.archive[0] = guessing
     points, axes = front(history), front_figure(history).axes[0]
     assert axes.get_xlim()[0] > 20 and axes.get_ylim()[0] > 10
-    hidden = sum(point.accuracy < 0.5 * points[-1].accuracy for point in points)
+    hidden = sum(point.quality < 0.5 * points[-1].quality for point in points)
     assert any(text.get_text().startswith(f"{hidden} smaller file") for text in axes.texts)
 
 
@@ -197,4 +198,4 @@ def test_leaf_without_measurements_is_exported(tmp_path: Path) -> None:
     ]
     export = export_run(history, tmp_path, content)
     row = next(csv.DictReader(export.front_csv.read_text().splitlines()))
-    assert row["correct"] == "" and row["accuracy_low"] == row["accuracy_high"] == row["accuracy"]
+    assert row["total"] == "" and row["quality_low"] == row["quality_high"] == row["quality"]

@@ -18,32 +18,41 @@ from evocompress.runs.front import (
     hypervolume_curve,
     knee,
     reference,
-    smallest_above,
-    wilson_interval,
+    smallest_meeting,
 )
+from evocompress.runs.recorded import Recorded
+from evocompress.search.quality import ACCURACY
+from evocompress.support.intervals import wilson_interval
 
 FRONTS = st.lists(
     st.tuples(st.integers(100, 4000), st.integers(0, 1000).map(lambda n: n / 1000)), min_size=1, max_size=8
 )
 
 
-def point(nbytes: int, accuracy: float) -> FrontPoint:
+def point(nbytes: int, quality: float) -> FrontPoint:
     history = synthetic_run(1, 1)
-    return dataclasses.replace(front(history)[0], nbytes=nbytes, accuracy=accuracy)
+    return dataclasses.replace(front(history)[0], nbytes=nbytes, quality=quality, error=1 - quality)
 
 
-def test_front_is_ranked_by_audited_accuracy() -> None:
+def error_of(audit: Recorded) -> float:
+    assert audit.error is not None
+    return audit.error
+
+
+def test_front_is_ranked_by_audited_error() -> None:
     history = synthetic_run(120)
     found, points = audits(history), front(history)
     assert len(points) >= 5
-    assert all(item.audited and item.accuracy == found[item.leaf_id]["accuracy"] for item in points)
+    assert all(item.audited and item.quality == found[item.leaf_id].quality for item in points)
     for item in points:
         assert not any(
-            audit["nbytes"] <= item.nbytes and audit["accuracy"] > item.accuracy for audit in found.values()
+            history.leaves[leaf_id].nbytes <= item.nbytes and error_of(audit) < item.error
+            for leaf_id, audit in found.items()
         ), item
     kept = {item.leaf_id for item in points}
     for leaf_id, audit in found.items():
-        covered = any(item.nbytes <= audit["nbytes"] and item.accuracy >= audit["accuracy"] for item in points)
+        nbytes = history.leaves[leaf_id].nbytes
+        covered = any(item.nbytes <= nbytes and item.error <= error_of(audit) for item in points)
         assert leaf_id in kept or covered
 
 
@@ -52,7 +61,7 @@ def test_front_without_audit_is_the_archive_and_says_so() -> None:
     points = front(history)
     assert [item.leaf_id for item in points] == [leaf.leaf_id for leaf in history.archive]
     assert not any(item.audited for item in points)
-    assert all(item.accuracy == item.validation_accuracy for item in points)
+    assert all(item.quality == item.validation_quality for item in points)
     with pytest.raises(EvocompressError, match="audited=True"):
         front(history, audited=True)
 
@@ -70,25 +79,25 @@ def test_front_points_carry_the_record() -> None:
         leaf = history.leaves[item.leaf_id]
         assert item.ratio == pytest.approx(leaf.measurements["float32_bytes"] / leaf.nbytes)
         assert item.segment_id == history.segment_of[leaf.leaf_id]
-        assert item.low < item.accuracy < item.high
-        assert item.file == f"{leaf.nbytes:06d}B_{item.accuracy:.4f}.evc"
-        assert item.total == 360 and item.correct == round(360 * item.accuracy)
+        assert item.low < item.quality < item.high
+        assert item.file == f"{leaf.nbytes:06d}B_{item.quality:.4f}.evc"
+        assert item.total == 360 and item.details["correct"] == round(360 * item.quality)
 
 
 def test_empty_run_has_empty_answers() -> None:
     history = synthetic_run(0, reference=False)
     assert front(history) == [] and hypervolume_curve(history) == [] and reference(history) is None
-    assert best_under([], 100) is None and smallest_above([], 0.5) is None and knee([]) is None
+    assert best_under([], 100) is None and smallest_meeting([], 0.5, ACCURACY) is None and knee([]) is None
 
 
-def test_best_under_and_smallest_above() -> None:
+def test_best_under_and_smallest_meeting() -> None:
     points = front(synthetic_run(120))
     for item in points:
         assert best_under(points, item.nbytes) == item
-        assert smallest_above(points, item.accuracy) == item
+        assert smallest_meeting(points, item.quality, ACCURACY) == item
     assert best_under(points, points[0].nbytes - 1) is None
     assert best_under(points, 10**9) == points[-1]
-    assert smallest_above(points, points[-1].accuracy + 1e-6) is None
+    assert smallest_meeting(points, points[-1].quality + 1e-6, ACCURACY) is None
 
 
 def test_knee_is_the_farthest_above_the_chord() -> None:
@@ -140,7 +149,7 @@ def test_bd_rate_counts_the_common_range_only() -> None:
 
 
 def test_bd_rate_refuses_what_cannot_be_compared() -> None:
-    with pytest.raises(EvocompressError, match="no accuracy range in common"):
+    with pytest.raises(EvocompressError, match="no range of quality in common"):
         bd_rate([(1, 0.1), (2, 0.2)], [(1, 0.3), (2, 0.4)])
     with pytest.raises(EvocompressError, match="test has 1 non-dominated"):
         bd_rate([(1, 0.1), (2, 0.2)], [(1, 0.3), (2, 0.2)])
@@ -158,7 +167,7 @@ def test_attainment_agrees_with_moocore(fronts: list[list[tuple[int, float]]], r
 
 
 def test_attainment_of_runs() -> None:
-    fronts = [steps(front(synthetic_run(80, seed=seed))) for seed in range(3)]
+    fronts = [steps(front(synthetic_run(80, seed=seed)), ACCURACY) for seed in range(3)]
     best, median, worst = (attainment(fronts, level) for level in (0.01, 0.5, 1.0))
     assert best[0][0] <= median[0][0] <= worst[0][0]
     assert best[-1][1] >= median[-1][1] >= worst[-1][1]

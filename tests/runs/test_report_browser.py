@@ -103,12 +103,12 @@ class Page:
 def lonely_point(history: History) -> str:
     """The front point farthest from every other leaf, so that the pointer can mean only it."""
     points = front(history)
-    audited = {point.leaf_id: point.accuracy for point in points}
+    audited = {point.leaf_id: point.quality for point in points}
 
     def clearance(index: int) -> float:
         own = points[index]
         return min(
-            abs(leaf.nbytes / own.nbytes - 1) + 5 * abs(audited.get(leaf.leaf_id, leaf.accuracy) - own.accuracy)
+            abs(leaf.nbytes / own.nbytes - 1) + 5 * abs(audited.get(leaf.leaf_id, leaf.quality) - own.quality)
             for leaf in history.leaves.values()
             if leaf.leaf_id != own.leaf_id
         )
@@ -123,13 +123,13 @@ def test_front_in_the_browser(browser: webdriver.Chrome, tmp_path: Path) -> None
     traces = page.traces()
     shown = traces["front (audited)"]
     assert shown["x"] == [point.nbytes for point in points]
-    assert shown["y"] == pytest.approx([100 * point.accuracy for point in points], abs=1e-4)
-    assert shown["error"]["array"] == pytest.approx([100 * (p.high - p.accuracy) for p in points], abs=1e-3)
-    assert shown["error"]["arrayminus"] == pytest.approx([100 * (p.accuracy - p.low) for p in points], abs=1e-3)
+    assert shown["y"] == pytest.approx([100 * point.quality for point in points], abs=1e-4)
+    assert shown["error"]["array"] == pytest.approx([100 * (p.high - p.quality) for p in points], abs=1e-3)
+    assert shown["error"]["arrayminus"] == pytest.approx([100 * (p.quality - p.low) for p in points], abs=1e-3)
     assert len(traces["other files"]["x"]) == len(history.leaves) - len(points)
     assert len(traces["knee"]["x"]) == 1
     assert len(browser.find_elements(By.CSS_SELECTOR, "#table-front tbody tr")) == len(points)
-    assert line is not None and f"{100 * line.accuracy:.2f} %" in page.text("tiles")
+    assert line is not None and f"{100 * line.quality:.2f} %" in page.text("tiles")
     assert "loss is nan after epoch 1" in page.text("segments")
     for plot in ("plot-layers", "plot-codecs", "plot-hypervolume"):
         assert page.run("return document.getElementById(arguments[0]).data.length", plot) > 0
@@ -175,7 +175,7 @@ def test_questions_and_sorting(browser: webdriver.Chrome, tmp_path: Path) -> Non
     middle = points[len(points) // 2]
     browser.find_element(By.ID, "under").send_keys(f"{middle.nbytes / 1000} kB")
     assert middle.file in page.text("answer")
-    browser.find_element(By.ID, "above").send_keys(f"{100 * points[0].accuracy:.4f}%")
+    browser.find_element(By.ID, "above").send_keys(f"{100 * points[0].quality:.4f}%")
     assert points[0].file in page.text("answer")
     box = browser.find_element(By.ID, "under")
     box.clear()

@@ -27,9 +27,9 @@ def evaluate(task: Task, folder: str = "", parent_files: Sequence[bytes] = ()) -
     leaves = []
     for n, genome in enumerate((task.genome, *task.probes)):
         step = float(genome["step"])
-        accuracy = round(math.exp(-step / 3 - 0.5 / (1 + depth) - 0.1 * float(rng.random())), 3)
+        quality = round(math.exp(-step / 3 - 0.5 / (1 + depth) - 0.1 * float(rng.random())), 3)
         leaf_id = f"{task.segment_id}-{n}"
-        leaves.append(Leaf(leaf_id, leaf_id, leaf_id, int(40 + 60 / step), accuracy, genome, depth=depth))
+        leaves.append(Leaf(leaf_id, leaf_id, leaf_id, int(40 + 60 / step), quality, 1.0 - quality, genome, depth=depth))
     return Outcome(task.segment_id, task.index, "ok", tuple(leaves), encode_fraction=0.1)
 
 
@@ -41,7 +41,7 @@ def drive(settings: SearchSettings, workers: int = 1, seed: int = 0, **faults: f
 
 
 def result(search: Search) -> list[tuple[str, int, float]]:
-    return [(leaf.leaf_id, leaf.nbytes, leaf.accuracy) for leaf in search.front()]
+    return [(leaf.leaf_id, leaf.nbytes, leaf.quality) for leaf in search.front()]
 
 
 def step(search: Search) -> Task:

@@ -167,8 +167,9 @@ def broken(**changes: object) -> Callable[[Task, str, Sequence[bytes]], Outcome]
     ("changes", "text"),
     [
         ({"nbytes": 3}, "says 3 bytes"),
-        ({"accuracy": float("nan")}, "accuracy nan"),
-        ({"accuracy": 93.0}, "accuracy 93.0"),
+        ({"quality": float("nan")}, "quality nan"),
+        ({"error": float("inf")}, "error inf"),
+        ({"error": -0.1}, "error -0.1"),
         ({"sha256": "00"}, "sha256"),
         ({"path": "../x.evc"}, "not a file name"),
         ({"path": "none.evc"}, "not written"),

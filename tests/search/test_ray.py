@@ -82,7 +82,7 @@ def test_a_run_on_two_workers_equals_the_inline_run(two_cpus: None, tmp_path: Pa
             executor.close()
         history = read_history(tmp_path / kind)
         assert all(outcome.status == "ok" for outcome in history.outcomes)
-        fronts.append([(leaf.leaf_id, leaf.nbytes, leaf.accuracy, leaf.sha256) for leaf in history.archive])
+        fronts.append([(leaf.leaf_id, leaf.nbytes, leaf.quality, leaf.sha256) for leaf in history.archive])
         pids = {outcome.metrics["pid"] for outcome in history.outcomes}
         assert len(pids) == (2 if kind == "ray" else 1) and (os.getpid() in pids) == (kind == "inline")
     assert fronts[0] == fronts[1]

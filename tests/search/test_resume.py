@@ -50,7 +50,7 @@ def result(folder: Path) -> list[tuple[str, int, float, str]]:
     assert len(history.outcomes) == len(history.tasks)
     for leaf in history.archive:
         assert len(history.storage.read(leaf.path)) == leaf.nbytes
-    return [(leaf.leaf_id, leaf.nbytes, leaf.accuracy, leaf.sha256) for leaf in history.archive]
+    return [(leaf.leaf_id, leaf.nbytes, leaf.quality, leaf.sha256) for leaf in history.archive]
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_a_run_from_beginning_to_end(tmp_path: Path) -> None:
     events: list[Event] = []
     with open_toy(tmp_path / "run") as run:
         assert run.drive(InlineExecutor(ToySegment(), run.storage), observer=events.append) == "finished"
-        run.record("audited", leaves={"x": {"accuracy": 0.5}})
+        run.record("audited", leaves={"x": {"quality": 0.5}})
         front = run.search.front()
         needed = {leaf.path for leaf in (*front, *run.search.pool)}
         assert files(run) == needed
@@ -50,7 +50,7 @@ def test_a_run_from_beginning_to_end(tmp_path: Path) -> None:
     assert history.archive == front
     assert history.run["reference_point"] == [1.1, 1.1] and history.run["seed"] == 0
     assert history.run["ranges"] == {"bytes": [24.0, 512.0], "error": [0.0, 1.0]}
-    assert history.events("audited")[0]["leaves"] == {"x": {"accuracy": 0.5}}
+    assert history.events("audited")[0]["leaves"] == {"x": {"quality": 0.5}}
     assert history.events("closed")[0]["reason"] == "finished"
     assert history.told[-1]["hypervolume_after"] == pytest.approx(run.search.hypervolume)
     assert not (tmp_path / "run" / "lease.json").exists()
@@ -67,7 +67,7 @@ def test_the_journal_s_hypervolume_is_that_of_the_front(tmp_path: Path) -> None:
     with open_toy(tmp_path) as run:
         run.drive(InlineExecutor(ToySegment(), run.storage))
         scale = Scale.of(run.settings)
-        points = [scale.point(leaf.nbytes, leaf.accuracy) for leaf in run.search.front()]
+        points = [scale.point(leaf.nbytes, leaf.error) for leaf in run.search.front()]
         assert run.search.hypervolume == pytest.approx(hypervolume(points, run.settings.reference), abs=1e-12)
 
 

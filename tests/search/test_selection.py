@@ -37,10 +37,10 @@ def test_dominance_beats_random_and_probes_beat_none(tmp_path: Path) -> None:
     assert np.mean(full) > np.mean(hypervolumes(tmp_path, probes=0))
 
 
-def tell(search: Search, nbytes: int, accuracy: float) -> str:
+def tell(search: Search, nbytes: int, quality: float) -> str:
     task = search.ask()
     assert task is not None
-    leaf = Leaf(f"{task.segment_id}-0", "p", "s", nbytes, accuracy, task.genome)
+    leaf = Leaf(f"{task.segment_id}-0", "p", "s", nbytes, quality, 1.0 - quality, task.genome)
     search.tell(Outcome(task.segment_id, task.index, "ok", (leaf,)))
     return leaf.leaf_id
 
@@ -50,8 +50,8 @@ def test_scalar_keeps_one_end_and_dominance_the_whole_front() -> None:
     kept = {}
     for selection in ("dominance", "scalar"):
         search = Search(toy_space(), toy_settings(selection=selection, pool_size=5))
-        for nbytes, accuracy in sizes:
-            tell(search, int(nbytes), 0.5 * accuracy)
+        for nbytes, quality in sizes:
+            tell(search, int(nbytes), 0.5 * quality)
         kept[selection] = sorted(leaf.nbytes for leaf in search.pool)
     spread = {name: math.log2(values[-1] / values[0]) for name, values in kept.items()}
     assert spread["dominance"] > 2 * spread["scalar"]
@@ -78,7 +78,7 @@ def test_the_budget_rule_takes_the_best_that_fits() -> None:
 
 def test_size_bins_are_tried_in_turn() -> None:
     search = Search(toy_space(), toy_settings(size_bin_share=1e9, initial=3, size_bins=4, crossover_share=0))
-    leaves = {tell(search, nbytes, accuracy) for nbytes, accuracy in ((25, 0.1), (120, 0.5), (500, 0.9))}
+    leaves = {tell(search, nbytes, quality) for nbytes, quality in ((25, 0.1), (120, 0.5), (500, 0.9))}
     for _ in range(3):
         tasks = [search.ask() for _ in range(3)]
         assert {task.parents[0].leaf_id for task in tasks if task} == leaves

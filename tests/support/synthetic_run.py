@@ -1,6 +1,6 @@
 """A made-up run with all the fields that a real one records: what the tests of export, plots and report read.
 
-Sizes and accuracies follow a plausible law (accuracy falls off below a size that shrinks with training), every leaf has
+Sizes and qualities follow a plausible law (quality falls off below a size that shrinks with training), every leaf has
 bytes whose sha256 and length are true, and lineages, failures, audit and reference are there. No network is trained.
 """
 
@@ -17,8 +17,10 @@ import numpy as np
 
 from evocompress.search.history import History
 from evocompress.search.journal import Journal
+from evocompress.search.quality import ACCURACY, Quality
 from evocompress.search.records import Genome, Leaf, Outcome, Parent, Task
 from evocompress.search.settings import SearchSettings
+from evocompress.support.intervals import wilson_interval
 
 LAYERS = (
     ("conv1.weight", (16, 1, 3, 3)),
@@ -48,17 +50,21 @@ def synthetic_run(
     reference: bool = True,
     failures: bool = True,
     hostile: str = "",
+    quality: Quality = ACCURACY,
 ) -> History:
-    """A run of `segments` segments; `hostile` is put into every place that holds somebody's text."""
+    """A run of `segments` segments; `hostile` is put into every place that holds somebody's text.
+
+    A `quality` that is minimised is three times the share of wrong answers.
+    """
     rng = np.random.default_rng(seed)
-    history = History(Path("synthetic"), _run_json(seed, hostile), {}, [], [], [], {}, [], [], {})
+    history = History(Path("synthetic"), _run_json(seed, hostile, quality), {}, [], [], [], {}, [], [], {})
     for index in range(segments):
         _segment(history, index, leaves_per_segment, rng, failures=failures, hostile=hostile)
     if reference:
-        event = {"accuracy": 0.9806, "validation_accuracy": 0.9833, "correct": 353, "total": 360, "epochs": 40}
+        event = {**_measured(353, quality), "validation_quality": _value(354, quality), "epochs": 40}
         _record(history, "reference", START, {**event, "float32_bytes": 4 * PARAMETERS})
     if audited and history.archive:
-        leaves = {leaf.leaf_id: _audit(leaf, rng) for leaf in history.archive}
+        leaves = {leaf.leaf_id: _audit(leaf, rng, quality) for leaf in history.archive}
         _record(history, "audited", START + 2.0 * segments, {"leaves": leaves})
     return history
 
@@ -80,7 +86,7 @@ def _record(history: History, kind: str, time: float, payload: dict[str, Any]) -
     history.records.append({"seq": len(history.records), "type": kind, "time": time, **payload})
 
 
-def _run_json(seed: int, hostile: str) -> dict[str, Any]:
+def _run_json(seed: int, hostile: str, quality: Quality) -> dict[str, Any]:
     network = {"name": "digits_cnn" + hostile, "parameters": PARAMETERS, "float32_bytes": 4 * PARAMETERS}
     return {
         "format": 1,
@@ -97,6 +103,7 @@ def _run_json(seed: int, hostile: str) -> dict[str, Any]:
         "data": {"name": "digits", "sha256": "ab" * 32, "train": 1077, "validation": 360, "audit": 360},
         "created": "2026-01-02T03:04:05+00:00",
         "storage": "",
+        "quality": quality.to_json(),
     }
 
 
@@ -120,7 +127,11 @@ def _segment(
         seen=index,
     )
     failed = failures and index % 13 == 7
-    leaves = () if failed else tuple(_leaf(task, n, g, parent, rng) for n, g in enumerate((genome, *probes)))
+    leaves = (
+        ()
+        if failed
+        else tuple(_leaf(task, n, g, parent, rng, history.quality) for n, g in enumerate((genome, *probes)))
+    )
     outcome = _outcome(task, leaves, failed, hostile)
     before = {leaf.leaf_id for leaf in history.archive}
     history.tasks[segment_id] = task
@@ -158,7 +169,29 @@ def _genome(rng: np.random.Generator, hostile: str) -> Genome:
     }
 
 
-def _leaf(task: Task, number: int, genome: Genome, parent: Leaf | None, rng: np.random.Generator) -> Leaf:
+def _value(correct: int, quality: Quality) -> float:
+    return correct / 360 if quality.is_maximised else 3.0 * (1.0 - correct / 360)
+
+
+def _measured(correct: int, quality: Quality) -> dict[str, Any]:
+    """What an audit records of so many right of 360."""
+    ends = [_value(count, quality) for count in (max(correct - 8, 0), min(correct + 8, 360))]
+    value = _value(correct, quality)
+    low, high = wilson_interval(correct, 360) if quality.is_maximised else (min(ends), max(ends))
+    return {
+        "quality": value,
+        "low": low,
+        "high": high,
+        "error": 1.0 - value if quality.is_maximised else value,
+        "loss": 2.3 * (1 - correct / 361),
+        "total": 360,
+        "details": {"correct": correct},
+    }
+
+
+def _leaf(
+    task: Task, number: int, genome: Genome, parent: Leaf | None, rng: np.random.Generator, quality: Quality
+) -> Leaf:
     leaf_id = f"{task.segment_id}-{number}"
     depth, epochs = (parent.depth + 1, parent.epochs) if parent else (0, 0)
     epochs += int(genome["epochs"])
@@ -166,25 +199,27 @@ def _leaf(task: Task, number: int, genome: Genome, parent: Leaf | None, rng: np.
     nbytes = max(400, nbytes)
     half = 11.5 - 0.45 * math.log2(1 + epochs)
     top = 0.985 - 0.3 / (1 + epochs)
-    accuracy = 0.1 + (top - 0.1) / (1 + math.exp(-1.6 * (math.log2(nbytes) - half)))
-    correct = int(np.clip(round(360 * accuracy + rng.normal(0, 3)), 20, 360))
+    share = 0.1 + (top - 0.1) / (1 + math.exp(-1.6 * (math.log2(nbytes) - half)))
+    correct = int(np.clip(round(360 * share + rng.normal(0, 3)), 20, 360))
+    found = _measured(correct, quality)
     leaf = Leaf(
         leaf_id=leaf_id,
         path=f"seg/{task.segment_id}/a0/{number}.evc",
         sha256="",
         nbytes=nbytes,
-        accuracy=correct / 360,
+        quality=found["quality"],
+        error=found["error"],
         genome=genome,
         depth=depth,
         epochs=epochs,
         seconds=1.9 + (parent.seconds if parent else 0.0),
         weights_sha256=hashlib.sha256(b"w" + leaf_id.encode()).hexdigest(),
-        measurements=_measurements(nbytes, correct, genome),
+        measurements=_measurements(nbytes, found, genome),
     )
     return dataclasses.replace(leaf, sha256=hashlib.sha256(content(leaf)).hexdigest())
 
 
-def _measurements(nbytes: int, correct: int, genome: Genome) -> dict[str, Any]:
+def _measurements(nbytes: int, found: dict[str, Any], genome: Genome) -> dict[str, Any]:
     header = 96
     coded = nbytes - header
     layers = []
@@ -203,9 +238,9 @@ def _measurements(nbytes: int, correct: int, genome: Genome) -> dict[str, Any]:
             }
         )
     return {
-        "correct": correct,
-        "total": 360,
-        "loss": 2.3 * (1 - correct / 361),
+        "quality_low": found["low"],
+        "quality_high": found["high"],
+        **{name: found[name] for name in ("loss", "total", "details")},
         "parameters": PARAMETERS,
         "float32_bytes": 4 * PARAMETERS,
         "encode_seconds": 0.11,
@@ -217,13 +252,12 @@ def _measurements(nbytes: int, correct: int, genome: Genome) -> dict[str, Any]:
 
 
 def _outcome(task: Task, leaves: tuple[Leaf, ...], failed: bool, hostile: str) -> Outcome:
-    accuracies = [leaf.accuracy for leaf in leaves]
     epochs = int(task.genome["epochs"])
     metrics = {
         "curves": {
             "train_loss": [2.0 / (epoch + 1) for epoch in range(epochs)],
-            "train_accuracy": [0.9 - 0.5 / (epoch + 1) for epoch in range(epochs)],
-            "validation_accuracy": [0.9 - 0.6 / (epoch + 1) for epoch in range(epochs)],
+            "train_quality": [0.9 - 0.5 / (epoch + 1) for epoch in range(epochs)],
+            "validation_quality": [0.9 - 0.6 / (epoch + 1) for epoch in range(epochs)],
         },
         "node": "node-a",
         "device": "cpu",
@@ -232,7 +266,7 @@ def _outcome(task: Task, leaves: tuple[Leaf, ...], failed: bool, hostile: str) -
         "train_seconds": 1.6,
         "encode_seconds": 0.3,
         "peak_memory_bytes": 300_000_000,
-        "float_accuracy": max(accuracies, default=0.0),
+        "float_quality": min(leaves, key=lambda leaf: leaf.error).quality if leaves else None,
         "versions": {"torch": "2.13.0"},
     }
     return Outcome(
@@ -251,7 +285,7 @@ def _outcome(task: Task, leaves: tuple[Leaf, ...], failed: bool, hostile: str) -
 def _archive(leaves: list[Leaf]) -> list[Leaf]:
     kept: list[Leaf] = []
     for leaf in sorted(leaves, key=lambda leaf: (leaf.nbytes, leaf.error, leaf.leaf_id)):
-        if not kept or leaf.accuracy > kept[-1].accuracy:
+        if not kept or leaf.error < kept[-1].error:
             kept.append(leaf)
     return kept
 
@@ -266,12 +300,7 @@ def _volume(archive: list[Leaf]) -> float:
     return area
 
 
-def _audit(leaf: Leaf, rng: np.random.Generator) -> dict[str, Any]:
-    correct = int(np.clip(round(360 * (leaf.accuracy - 0.006) + rng.normal(0, 2)), 0, 360))
-    return {
-        "accuracy": correct / 360,
-        "correct": correct,
-        "total": 360,
-        "nbytes": leaf.nbytes,
-        "sha256": leaf.sha256,
-    }
+def _audit(leaf: Leaf, rng: np.random.Generator, quality: Quality) -> dict[str, Any]:
+    share = leaf.measurements["details"]["correct"] / 360
+    correct = int(np.clip(round(360 * (share - 0.006) + rng.normal(0, 2)), 0, 360))
+    return {**_measured(correct, quality), "nbytes": leaf.nbytes, "sha256": leaf.sha256}

@@ -1,4 +1,4 @@
-"""Sizes and accuracies as people write and read them."""
+"""Sizes and shares as people write and read them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_parse_bytes_refuses(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "1.01", "101%", "-0.1", "nan", "x"])
 def test_parse_fraction_refuses(text: str) -> None:
-    with pytest.raises(ConfigError, match="accuracy="):
+    with pytest.raises(ConfigError, match="share="):
         parse_fraction(text)
 
 

@@ -49,6 +49,7 @@ def render_report(history: History) -> str:
     return environment.get_template("page.html.j2").render(
         title=f"{run.get('network', {}).get('name', 'network')} on {run.get('data', {}).get('name', 'data')}",
         run=run,
+        quality=history.quality,
         config=json.dumps(run.get("config", {}), indent=2, ensure_ascii=False),
         data=Markup(script_json(payload(history))),
         style=Markup(_template("style.html.j2")),

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evocompress.runs.front import FrontPoint, float32_bytes, front, hypervolume_curve, knee, reference
+from evocompress.runs.front import FrontPoint, float32_bytes, front, hypervolume_curve, in_view, knee, reference
 from evocompress.search.records import Leaf
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ _MAX_FAILURES = 40
 
 
 def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: int = MAX_LAYER_ROWS) -> dict[str, Any]:
-    """Everything that the page shows, made of JSON scalars, lists and dicts; accuracies in [0, 1], sizes in bytes."""
-    points = front(history)
+    """Everything that the page shows, made of JSON scalars, lists and dicts; qualities as measured, sizes in bytes."""
+    points, quality = front(history), history.quality
+    shown = {point.leaf_id for point in in_view(points, quality)}
     leaves = _chosen(history, points, max_leaves)
     number = {leaf.leaf_id: place for place, leaf in enumerate(leaves)}
     line = reference(history)
@@ -34,13 +35,17 @@ def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: i
         "run": {
             key: history.run.get(key) for key in ("network", "data", "seed", "created", "git_revision", "versions")
         },
+        "quality": quality.to_json() | {"rises": quality.is_maximised, "isShare": quality.is_share},
         "float32Bytes": float32_bytes(history),
         "audited": bool(points) and points[0].audited,
         "reference": dataclasses.asdict(line) if line else None,
         "leafCount": len(history.leaves),
         "leaves": _leaf_columns(history, leaves, number),
         "genes": _gene_columns(leaves),
-        "front": [_front_entry(point, number[point.leaf_id], knee(points)) for point in points],
+        "front": [
+            _front_entry(point, number[point.leaf_id], knee(points)) | {"inView": point.leaf_id in shown}
+            for point in points
+        ],
         "layers": _layer_tables(_by_interest(history, points, leaves), number, max_layer_rows),
         "hypervolume": _hypervolume(history),
         "segments": _segments(history),
@@ -75,7 +80,7 @@ def _leaf_columns(history: History, leaves: Sequence[Leaf], number: Mapping[str,
     return {
         "id": [leaf.leaf_id for leaf in leaves],
         "bytes": [leaf.nbytes for leaf in leaves],
-        "accuracy": [round(leaf.accuracy, 6) for leaf in leaves],
+        "quality": [_rounded(leaf.quality) for leaf in leaves],
         "depth": [leaf.depth for leaf in leaves],
         "epochs": [leaf.epochs for leaf in leaves],
         "seconds": [round(leaf.seconds, 1) for leaf in leaves],
@@ -101,9 +106,13 @@ def _gene_columns(leaves: Sequence[Leaf]) -> dict[str, dict[str, list[Any]]]:
 
 
 def _front_entry(point: FrontPoint, leaf: int, bend: FrontPoint | None) -> dict[str, Any]:
-    entry = {key: getattr(point, key) for key in ("file", "correct", "total")}
-    entry |= {key: round(getattr(point, key), 6) for key in ("accuracy", "low", "high", "ratio")}
+    entry: dict[str, Any] = {"file": point.file, "total": point.total, "ratio": round(point.ratio, 6)}
+    entry |= {key: _rounded(getattr(point, key)) for key in ("quality", "error", "low", "high")}
     return entry | {"leaf": leaf, "bytes": point.nbytes, "knee": point is bend}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.8g}")
 
 
 def _layer_tables(leaves: Iterable[Leaf], number: Mapping[str, int], max_rows: int) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def test_a_segment_trains_and_packs_factors(prepared: Prepared, parent: tuple[Le
     assert "conv2.coefficients" in state and "conv2.weight" not in state and "conv1.weight" in state
     plain = prepared.segment.experiment.network()
     network = loaded(plain, state, "x.evc")
-    assert evaluate(network, prepared.segment.experiment.splits().validation).accuracy == leaf.accuracy > 0.8
+    assert evaluate(network, prepared.segment.experiment.splits().validation).accuracy == leaf.quality > 0.8
     assert leaf.measurements["float32_bytes"] == 4 * 38282  # of the plain network, which the file is compared with
     assert leaf.measurements["parameters"] == sum(t.numel() for t in state.values() if t.is_floating_point()) < 38282
     layer = network.get_submodule("conv2")
@@ -271,7 +271,7 @@ def test_an_audit_reads_files_of_any_form(prepared: Prepared, parent: tuple[Leaf
     plain_hash = hashlib.sha256((folder / "plain.evc").read_bytes()).hexdigest()
     job = AuditJob(prepared.segment.experiment, storage)
     judged = job([("a", leaf.path, leaf.sha256), ("b", "plain.evc", plain_hash), ("c", leaf.path, leaf.sha256)])
-    assert judged["a"] == judged["c"] and judged["a"]["accuracy"] > 0.8 > 0.5 > judged["b"]["accuracy"]
+    assert judged["a"] == judged["c"] and judged["a"]["quality"] > 0.8 > 0.5 > judged["b"]["quality"]
 
 
 def test_a_front_file_is_loaded_as_the_documentation_says(parent: tuple[Leaf, Path]) -> None:

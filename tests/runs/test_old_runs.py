@@ -1,0 +1,74 @@
+"""Runs of before there were tasks, which know an accuracy only: `old_run/` is one, made by that version."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evocompress.evolve.driver import config_of_run, prepare, run_experiment
+from evocompress.runs.export import export_run, segment_rows
+from evocompress.runs.front import audits, front, reference
+from evocompress.runs.recorded import of_leaf
+from evocompress.search.history import read_history
+from evocompress.search.quality import ACCURACY
+from evocompress.search.records import Leaf
+from evocompress.support.intervals import wilson_interval
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(Path(__file__).parent / "old_run", tmp_path / "old_run"))
+
+
+def test_an_old_run_has_its_front(folder: Path) -> None:
+    history = read_history(folder)
+    assert history.quality == ACCURACY and "quality" not in history.run
+    points = front(history)
+    assert [point.file for point in points] == ["004654B_0.9304.evc", "004661B_0.9471.evc"]
+    for point, correct in zip(points, (334, 340), strict=True):
+        assert point.audited and point.details == {"correct": correct, "total": 359} and point.total == 359
+        assert point.quality == correct / 359 and point.error == 1.0 - correct / 359
+        assert (point.low, point.high) == wilson_interval(correct, 359)
+        assert of_leaf(history.leaves[point.leaf_id]).total == 359
+    line = reference(history)
+    assert line is not None and line.quality == 230 / 359 and line.low < line.quality < line.high
+    assert len(audits(history)) == 2
+
+
+def test_an_old_run_is_exported(folder: Path) -> None:
+    history = read_history(folder)
+    export = export_run(history, folder, lambda leaf: history.storage.read(leaf.path))
+    assert [path.name for path in export.front_files] == ["004654B_0.9304.evc", "004661B_0.9471.evc"]
+    assert "accuracy" in export.report_html.read_text()
+    row = next(row for row in segment_rows(history) if row["leaf_id"] == front(history)[-1].leaf_id)
+    assert row["audited_quality"] == 340 / 359 and row["quality_name"] == "accuracy"
+    assert row["float_quality"] > 0.5 and len(row["train_quality"]) == 6
+
+
+def test_an_old_run_goes_on(folder: Path) -> None:
+    config = config_of_run(folder)
+    assert config.task == "classification"
+    # Another version of torch may begin with other weights; that is not what this test is about.
+    run = json.loads((folder / "run.json").read_text())
+    run["network"] = json.loads(json.dumps(prepare(config).header["network"]))
+    (folder / "run.json").write_text(json.dumps(run))
+    assert run_experiment(config, folder, resume=True).finished
+    more = config_of_run(folder, ["search.segments=4"])
+    assert run_experiment(more, folder, resume=True, override=True).segments == 4
+    history = read_history(folder)
+    assert len(history.leaves) > 2 and all(math.isfinite(leaf.error) for leaf in history.leaves.values())
+    assert {leaf.leaf_id for leaf in history.archive} <= set(audits(history))
+
+
+def test_old_records_are_read_once_and_written_new() -> None:
+    old = {"leaf_id": "a", "path": "a.evc", "sha256": "", "nbytes": 9, "accuracy": 0.75, "genome": {}}
+    old["measurements"] = {"correct": 3, "total": 4, "loss": -1.0}
+    leaf = Leaf.from_json(old)
+    assert (leaf.quality, leaf.error) == (0.75, 0.25) and Leaf.from_json(leaf.to_json()) == leaf
+    found = of_leaf(leaf)
+    assert found.loss is None and found.details == {"correct": 3, "total": 4}
+    assert (found.low, found.high) == wilson_interval(3, 4)
