@@ -184,6 +184,18 @@ def test_the_links_are_never_imported_by_their_bare_names(folder: Path) -> None:
         assert not {name for name in imported(path) if name.split(".")[0] in ("codecs", "search")}, path
 
 
+def test_only_the_command_line_parses_options() -> None:
+    library = [path for path in files(PACKAGE) if path.parts[-2] != "cli" and path.name != "command.py"]
+    with_typer = [path.name for path in library if any(name.split(".")[0] == "typer" for name in imported(path))]
+    assert with_typer == ["command_line.py"]
+
+
+def test_the_pack_job_prints_nothing() -> None:
+    for path in files(PACKAGE / "packer"):
+        assert not {name.split(".")[0] for name in imported(path)} & {"rich", "typer"}, path
+        assert not {name for name in imported(path) if name.startswith("evocompress.cli")}, path
+
+
 def module_of(path: Path) -> str:
     relative = path.relative_to(ROOT).with_suffix("")
     parts = relative.parts if relative.parts[0] == "evocompress" else ("evocompress", *relative.parts)

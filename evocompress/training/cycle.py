@@ -45,8 +45,9 @@ class Cycle:
 
     Args:
         model: The module; its whole state dict is coded.
-        recipes: Candidates for each compression: recipes, or just rate weights λ, which `pack` takes as it does alone:
-            with the default preset, and `size_prior` where there are no sensitivities.
+        recipes: Candidates for each compression: recipes, or just rate weights λ, which mean what they mean to `pack`:
+            the default preset, and `size_prior` where there are no sensitivities. Where numba is not installed that
+            takes many times as long, and `Recipe(λ)` is quicker.
         evaluate: Called with the module once it holds decoded weights; returns a number, also as a tensor. Of NaN, a
             network that has diverged, another candidate's number wins.
         size_weight: Quality that halving the file is worth; ≥ 0.
