@@ -36,7 +36,7 @@ def test_built_in_things_come_first_in_their_order(basket: None) -> None:
     assert list(fruits()) == ["pear", "apple", "fig", "plum"] or list(fruits()) == ["pear", "apple", "plum", "fig"]
     assert fruits()["plum"] == 7 and fruits()["pear"] == pytest.approx(3.14159, abs=1e-5)
     assert fruits().builtin == ("pear", "apple") and len(fruits()) == 4
-    assert "plum" in fruits() and "pear" in fruits() and "kiwi" not in fruits() and 3 not in fruits()
+    assert "plum" in fruits() and "pear" in fruits() and "kiwi" not in fruits()
     with pytest.raises(KeyError):
         fruits()["kiwi"]
 

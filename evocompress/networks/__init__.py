@@ -6,7 +6,6 @@ expects, such as logits (n, classes).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,8 +77,7 @@ def _further_options(
         return []
     functions: dict[Callable[..., nn.Module], list[str]] = {}
     for row in NETWORK_OPTIONS:
-        with contextlib.suppress(ModuleNotFoundError):
-            functions[NETWORK_OPTIONS[row]] = keyword_options(NETWORK_OPTIONS[row]) or []
+        functions[NETWORK_OPTIONS[row]] = keyword_options(NETWORK_OPTIONS[row]) or []
     known = {*own, *(option for taken in functions.values() for option in taken)}
     for option in options:
         if option not in known and not is_reference(name):

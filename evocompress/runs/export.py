@@ -106,9 +106,11 @@ def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) ->
             problems.append(f"The exporter {name!r} failed: {type(failure).__name__}: {failure}")
     front_csv, *front_files = written["front"]
     return Export(
-        folder,
-        front_csv,
-        *(written[name][0] for name in ("segments", "picture", "report")),
+        folder=folder,
+        front_csv=front_csv,
+        segments_parquet=written["segments"][0],
+        front_png=written["picture"][0],
+        report_html=written["report"][0],
         front_files=tuple(front_files),
         further=tuple(path for name in written if name not in EXPORTERS.builtin for path in written[name]),
         problems=tuple(problems),
