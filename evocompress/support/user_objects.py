@@ -45,28 +45,28 @@ def resolve(reference: str, *, what: str = "object", error: type[EvocompressErro
     module_name, colon, attribute = reference.partition(":")
     if not colon or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise error(f"{what} {reference!r}: write it as 'package.module:attribute', the module as in an import")
-    found: Any = _module(module_name, reference, what, error)
-    file = getattr(found, "__file__", None)
+    thing: Any = _module(module_name, reference, what, error)
+    file = getattr(thing, "__file__", None)
     home = f"{module_name} ({file})" if file else module_name  # which may not be the one that was meant
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise error(f"{what} {reference!r}: {home} has no {part!r}. {one_of(_own(found, module_name), part)}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise error(f"{what} {reference!r}: it is a {type(found).__name__}; it must be callable")
-    return found  # type: ignore[no-any-return]
+        if not hasattr(thing, part):
+            raise error(f"{what} {reference!r}: {home} has no {part!r}. {one_of(_own(thing, module_name), part)}")
+        thing = getattr(thing, part)
+    if not callable(thing):
+        raise error(f"{what} {reference!r}: it is a {type(thing).__name__}; it must be callable")
+    return thing  # type: ignore[no-any-return]
 
 
 def _own(place: object, module_name: str) -> list[str]:
     """Public names of what can be called in a module or class and was made there: none of what it imports."""
-    found = []
+    names = []
     for name in vars(place) if hasattr(place, "__dict__") else ():
         value = getattr(place, name, None)
         # Classes and functions say where they are from; other callables, such as partial ones, are taken for its own.
         home = getattr(value, "__module__", None) if hasattr(value, "__name__") else module_name
         if callable(value) and not name.startswith("_") and f"{home}.".startswith(f"{module_name}."):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _module(name: str, reference: str, what: str, error: type[EvocompressError]) -> Any:
@@ -114,7 +114,7 @@ def check_options(
     function: Callable[..., Any], options: Mapping[str, Any], *, what: str, error: type[EvocompressError] = ConfigError
 ) -> None:
     """Refuse an option that `function` does not take as a keyword-only argument, naming the nearest that it does."""
-    known = keyword_options(function)
+    names = keyword_options(function)
     for name in options:
-        if known is not None and name not in known:
-            raise error(f"{what}: unknown option {name!r}. {one_of(known, name)}")
+        if names is not None and name not in names:
+            raise error(f"{what}: unknown option {name!r}. {one_of(names, name)}")
