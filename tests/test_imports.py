@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -37,44 +38,140 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def outside(path: Path, allowed: set[str]) -> set[str]:
-    """What a file imports that is neither standard library nor under one of the allowed modules."""
+#: The packages in their order: each may import itself, those above it, and nothing beside or below it.
+ORDER = (
+    ("errors",),
+    ("extensions",),
+    ("support", "codecs", "search"),
+    ("protocols",),
+    ("checkpoint", "data"),
+    ("tasks", "networks", "runs"),
+    ("calibration", "training"),
+    ("packer", "evolve"),
+    ("ideas",),
+    ("cli",),
+)
+LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
+#: What is at the top: the public names, and the command.
+TOP = {"evocompress": "evocompress.__init__", "evocompress.__main__": "evocompress.__main__"}
+LIBRARIES = {
+    "codecs": {"numpy", "scipy", "pywt", "constriction", "numba", "ml_dtypes"},
+    "search": {"numpy", "scipy", "fsspec", "moocore", "ray"},
+}
+
+
+def package_of(name: str) -> str:
+    """The package, or the module at the top, that a dotted name below evocompress is in."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def against_the_order(module: str, names: set[str]) -> set[str]:
+    """Which of the names that a module imports are not above it."""
+    own = package_of(module)
     return {
         name
-        for name in imported(path)
-        if name.split(".")[0] not in STANDARD and not any(name == a or name.startswith(a + ".") for a in allowed)
+        for name in names
+        if name.startswith("evocompress.")
+        and (other := package_of(name)) in LEVEL
+        and other != own
+        and LEVEL[other] >= LEVEL[own]
     }
 
 
-@pytest.mark.parametrize("path", files(CODECS), ids=lambda path: path.name)
-def test_codecs_import_nothing_but_arrays_and_the_coder(path: Path) -> None:
-    allowed = {
-        "numpy",
-        "scipy",
-        "pywt",
-        "constriction",
-        "numba",
-        "ml_dtypes",
-        "evocompress.codecs",
-        "evocompress.errors",
-        "evocompress.extensions",
-    }
-    assert not outside(path, allowed)
+def test_every_package_has_its_place() -> None:
+    there = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    there |= {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert there == set(LEVEL)
+    assert len(list(PACKAGE.glob("*.py"))) <= 6
 
 
-@pytest.mark.parametrize("path", files(SEARCH), ids=lambda path: path.name)
-def test_search_imports_no_network_and_no_codec(path: Path) -> None:
-    allowed = {
-        "numpy",
-        "scipy",
-        "fsspec",
-        "moocore",
-        "ray",
-        "evocompress.search",
-        "evocompress.errors",
-        "evocompress.extensions",
-    }
-    assert not outside(path, allowed)
+@pytest.mark.parametrize("folder", [CODECS, SEARCH, PACKAGE], ids=lambda path: path.name)
+def test_packages_have_one_direction(folder: Path) -> None:
+    for path in files(folder):
+        module = module_of(path)
+        if module not in TOP:
+            assert not against_the_order(module, imported(path)), module
+
+
+def test_an_import_against_the_order_is_seen() -> None:
+    assert against_the_order("evocompress.checkpoint.recipe", {"evocompress.training.genes", "evocompress.errors"})
+    assert against_the_order("evocompress.tasks.measure", {"evocompress.runs.front"})
+    assert not against_the_order("evocompress.tasks.measure", {"evocompress.tasks.classification", "torch"})
+
+
+@pytest.mark.parametrize("folder", [CODECS, SEARCH], ids=lambda path: path.name)
+def test_codecs_and_search_need_few_libraries(folder: Path) -> None:
+    for path in files(folder):
+        names = {name.split(".")[0] for name in imported(path)} - STANDARD - {"evocompress"}
+        assert names <= LIBRARIES[folder.name], path
+
+
+def ideas() -> dict[str, set[str]]:
+    """The public names that each idea brings, by its folder."""
+    brought: dict[str, set[str]] = {}
+    for path in files(PACKAGE / "ideas"):
+        folder = path.relative_to(PACKAGE / "ideas").parts[0]
+        if folder != "__init__.py":
+            brought.setdefault(folder, set()).update(public_names(path))
+    return brought
+
+
+def public_names(path: Path) -> set[str]:
+    """Classes that a module defines and does not keep to itself; functions are named by importing them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")}
+
+
+def ideas_named(source: str, brought: Mapping[str, set[str]]) -> set[str]:
+    """Ideas that a module names: by an import, or by a name in its code that only they define."""
+    named: set[str] = set()
+    everywhere = {name: folder for folder, names in brought.items() for name in names}
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            names = [node.value.replace(":", ".")]
+        elif isinstance(node, ast.Name):
+            named |= {everywhere[node.id]} if node.id in everywhere else set()
+        elif isinstance(node, ast.Attribute):
+            named |= {everywhere[node.attr]} if node.attr in everywhere else set()
+        named |= {name.split(".")[2] for name in names if name.startswith("evocompress.ideas.")}
+    return named
+
+
+def test_the_core_names_no_idea() -> None:
+    brought = ideas()
+    assert set(brought) == {"connections", "kernels", "linearconv", "saccades", "symmetry"}
+    core = [*files(CODECS), *files(SEARCH), *(path for path in files(PACKAGE) if "ideas" not in path.parts)]
+    shared = {name for path in core for name in public_names(path)}  # words that the core has a thing of its own for
+    own = {folder: names - shared for folder, names in brought.items()}
+    for path in core:
+        if path.stem != "extensions":
+            assert not ideas_named(path.read_text(encoding="utf-8"), own), path
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from evocompress.ideas.linearconv import fold",
+        "import evocompress.ideas.linearconv.form",
+        "find('evocompress.ideas.linearconv.form:LinearConvForm')",
+        "isinstance(layer, LinearConv2d)",
+        "layers.LinearConv2d(3, 3, 3)",
+    ],
+)
+def test_a_named_idea_is_seen(source: str) -> None:
+    assert ideas_named(source, ideas()) == {"linearconv"}
+
+
+def test_ideas_do_not_name_each_other() -> None:
+    for path in files(PACKAGE / "ideas"):
+        folder = path.relative_to(PACKAGE / "ideas").parts[0]
+        others = {name.split(".")[2] for name in imported(path) if name.startswith("evocompress.ideas.")} - {folder}
+        assert not others, path
 
 
 def test_ray_is_in_one_file_of_the_search() -> None:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks.ideas.settings import IDEAS, WITHOUT
 
-CONFIG = Path(__file__).parents[1] / "configs" / "fashion_mnist.toml"
+CONFIG = Path(__file__).parents[2] / "configs" / "fashion_mnist.toml"
 BYTES, ERRORS, REFERENCE = (400.0, 20_000.0), (0.08, 0.50), (1.0, 1.0)
 LEVELS = (0.70, 0.75, 0.78, 0.80, 0.82, 0.84, 0.85, 0.86, 0.87)
 

@@ -1,4 +1,4 @@
-"""Images a network has seen, altered until it finds them as hard as new ones: to judge by where no others are left.
+"""Altered training images, as hard for a network as new ones: to judge by where no others are left.
 
 A network is nearly always right about its training images, and sure of it, so that held-out ones among them say little
 of how sure it should be. Turned, zoomed, sheared, shifted and recoloured a little they are new to it.
@@ -11,13 +11,19 @@ accuracy that is published for it on new images, 91.7 %.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+import evocompress
+from benchmarks.pack.cifar10 import WEIGHTS, held_out_images
 from evocompress.data import Examples
+from evocompress.networks import build
+from evocompress.tasks.classification import evaluate
 
 __all__ = ["STRENGTH", "altered"]
 
@@ -49,17 +55,14 @@ def altered(examples: Examples, strength: float, seed: int) -> Examples:
 
 def main() -> None:
     """Print accuracies by strength."""
-    import evocompress
-    from benchmarks.pack.data import held_out_images
-    from benchmarks.pack.resnet20 import WEIGHTS
-    from evocompress.networks import build
-    from evocompress.tasks.classification import evaluate
-
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    weights = parser.parse_args().weights
     torch.set_num_threads(1)
-    model, images = evocompress.load(WEIGHTS, build("resnet20")), held_out_images()
+    model, images = evocompress.load(weights, build("resnet20")), held_out_images()
     for strength in (0.0, 0.2, 0.3, 0.4, 0.42, 0.44, 0.5):
-        found = evaluate(model, altered(images, strength, seed=0), batch_size=100)
-        print(f"{strength:.2f}: accuracy {found.accuracy:.4f}, cross-entropy {found.loss:.4f}", flush=True)
+        judged = evaluate(model, altered(images, strength, seed=0), batch_size=100)
+        print(f"{strength:.2f}: accuracy {judged.accuracy:.4f}, cross-entropy {judged.loss:.4f}", flush=True)
 
 
 if __name__ == "__main__":

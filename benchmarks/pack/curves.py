@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from evocompress.errors import EvocompressError
 from evocompress.runs.comparison import bd_rate
+from evocompress.search.pareto import is_nondominated
 
 __all__ = ["Curve", "Point", "bytes_at", "clipped", "compare", "envelope", "pooled"]
 
@@ -27,11 +28,9 @@ def envelope(points: Iterable[Point]) -> Curve:
     >>> envelope([(100, 0.5), (120, 0.4), (200, 0.9)])
     [(100, 0.5), (200, 0.9)]
     """
-    kept: Curve = []
-    for nbytes, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not kept or quality > kept[-1][1]:
-            kept.append((nbytes, quality))
-    return kept
+    ordered = sorted({point for point in points if math.isfinite(point[1])})
+    kept = is_nondominated([(nbytes, -quality) for nbytes, quality in ordered]) if ordered else ()
+    return [point for point, keep in zip(ordered, kept, strict=True) if keep]
 
 
 def pooled(points: Iterable[Point]) -> Curve:

@@ -1,10 +1,10 @@
-"""Peak memory of packing and unpacking by the command line, in multiples of the tensors' size: a JSON line a preset.
+"""Peak memory of packing and unpacking, in multiples of the tensors' size: a JSON line a preset.
 
     python -m benchmarks.pack.memory [--presets fast balanced best]
 
 Checkpoints of Laplace weights in float32: 100 M of them for `fast`, 25 M for the others (memory is proportional to
-size; time is the reason). A fifth is one tensor, as embeddings are, the rest matrices of 2.4 M. From a command's peak
-that of the same command on a checkpoint of 2 304 weights is taken off: Python, libraries, compiled code.
+size; time is the reason). A fifth is one tensor, as embeddings are, the rest matrices of 2.4 M. From a process's peak
+that of the same process on a checkpoint of 2 304 weights is taken off: Python, libraries, compiled code.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from benchmarks.pack.runs import pack, unpack
+from benchmarks.pack.runs import PackSetting, pack, unpack
 
 WEIGHTS = {"fast": 100_000_000}
 _OTHERS = 25_000_000
 _MATRIX = (1024, 2304)
-_RATE_WEIGHT = "3e-4"
+_RATE_WEIGHT = 3e-4
 
 
 def write_checkpoint(path: Path, weights: int) -> int:
@@ -46,7 +46,7 @@ def measure(preset: str, folder: Path, weights: int) -> dict[str, Any]:
     for size in (4096, weights):
         checkpoint, packed = folder / "weights.safetensors", folder / "weights.evc"
         count = write_checkpoint(checkpoint, size)
-        done = pack(checkpoint, packed, "--preset", preset, "--rate-weight", _RATE_WEIGHT)
+        done = pack(checkpoint, packed, PackSetting(preset, _RATE_WEIGHT))
         undone = unpack(packed, checkpoint)
         peaks["pack"].append(done.ran.peak_mib)
         peaks["unpack"].append(undone.peak_mib)

@@ -138,12 +138,12 @@ def _original() -> MiniLM:
 
 
 def network() -> nn.Module:
-    """For `--model`: similarities to the anchors."""
+    """What is calibrated: similarities to the anchors."""
     return _Retrieval(_embedded(_original(), _tokens()[:_ANCHORS]).clone())
 
 
 def sentences_to_pack(seed: int, *, validation: int = 512) -> Splits:
-    """For `--data`: sentences that no file is judged on; a sentence's class is the anchor that is nearest to it."""
+    """A loader of data: sentences that no file is judged on; a sentence's class is the anchor that is nearest to it."""
     rest = _tokens()[_ANCHORS + _JUDGED :]
     order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[: validation + 2048]
     model = network().eval()

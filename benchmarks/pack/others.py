@@ -2,9 +2,9 @@
 
     python -m benchmarks.pack.others --work DIR --peer-python NNCODEC/bin/python [--only lenet5 rows minilm] [--fresh …]
 
-Presets, options and code are those of pack_resnet20; only the ladders of λ differ, since λ is in the unit of squared
+Presets and code are those of resnet20.py; only the ladders of λ differ, since λ is in the unit of squared
 weights. NNCodec is run over a small grid with its trellis. Compared are bytes at equal quality, between the envelope of
-NNCodec's grid on the test data and monotone regressions of ours. The transformer needs $MINILM (pack_minilm.py).
+NNCodec's grid on the test data and monotone regressions of ours. The transformer needs $MINILM (minilm.py).
 Prints one JSON line a network.
 """
 
@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.pack import minilm as pack_minilm
-from benchmarks.pack import small as pack_small
+from benchmarks.pack import minilm, small
 from benchmarks.pack.curves import compare, envelope, pooled
 from benchmarks.pack.peer import Peer, add_peer_options
-from benchmarks.pack.runs import ROOT, Ledger, code, commit, packed_and_judged, sha256
+from benchmarks.pack.runs import ROOT, Ledger, PackSetting, code, commit, packed_and_judged, sha256
+from evocompress.checkpoint.float32_size import float32_bytes
+from evocompress.checkpoint.weight_files import read_weights
 from evocompress.errors import DataError
 
 Row = dict[str, Any]
@@ -59,8 +60,8 @@ class Subject:
 def _small(name: str, model: str, epochs: int, **settings: Any) -> Subject:
     return Subject(
         name,
-        functools.partial(pack_small.trained, model, epochs),
-        functools.partial(pack_small.judge, model),
+        functools.partial(small.trained, model, epochs),
+        functools.partial(small.judge, model),
         model,
         "fashion_mnist",
         {"accuracy": (0.0025, 0.005, 0.01), "cross_entropy": (0.005, 0.01, 0.03)},
@@ -75,12 +76,12 @@ SUBJECTS = (
         calibrated=(3e-5, 6e-5, 1.2e-4, 2.5e-4, 5e-4, 1e-3), qps=(-28, -25, -22, -20, -18, -16),
     ),
     _small(
-        "rows", pack_small.RECURRENT, 4,
+        "rows", small.RECURRENT, 4,
         data_free=(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
         calibrated=(2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4), qps=(-32, -30, -28, -26, -24, -22),
     ),
     Subject(
-        "minilm", pack_minilm.checkpoint, pack_minilm.judge,
+        "minilm", minilm.checkpoint, minilm.judge,
         "benchmarks.pack.minilm:network", "benchmarks.pack.minilm:sentences_to_pack",
         {"cosine": (0.005, 0.01, 0.02, 0.05), "cosine_p1": (0.01, 0.02, 0.05)},
         data_free=(2e-6, 5e-6, 1e-5, 2e-5, 5e-5), calibrated=(3e-6, 1e-5, 3e-5), qps=(-32, -29, -26, -23),
@@ -130,33 +131,33 @@ class Bench:
 
     def _one(self, part: str, preset: str, rate_weight: float, seed: int | None) -> Row:
         subject = self.subject
-        words = ["--preset", preset, "--rate-weight", f"{rate_weight:g}"]
+        setting = PackSetting(preset, rate_weight)
         if seed is not None:
-            words += ["--model", subject.model, "--data", subject.data, "--seed", str(seed)]
+            setting = dataclasses.replace(setting, network=subject.model, data=subject.data, seed=seed)
         row = self.ledger.get(
             part,
-            f"evocompress pack {' '.join(words)} {self._sha}",
-            lambda: packed_and_judged(self.weights, self.work / "ours", words, subject.judge),
+            f"pack {setting} {self._sha}",
+            lambda: packed_and_judged(self.weights, self.work / "ours", setting, subject.judge),
         )
         return {"preset": preset, "rate_weight": rate_weight, "seed": seed, **row}
 
     def methods(self, parts: Sequence[str]) -> dict[str, list[Row]]:
         """Files of ours by method."""
-        found: dict[str, list[Row]] = {}
+        methods: dict[str, list[Row]] = {}
         if "data-free" in parts:
             for preset in PRESETS:
-                found[f"{preset}, data-free"] = self.ours("data-free", preset, self.subject.data_free, None)
+                methods[f"{preset}, data-free"] = self.ours("data-free", preset, self.subject.data_free, None)
         if "calibrated" in parts and self._takes_data():
             seeds = range(self.subject.seeds)
             curves = [self.ours("calibrated", CALIBRATED, self.subject.calibrated, seed) for seed in seeds]
-            found[f"{CALIBRATED}, calibrated"] = [row for curve in curves for row in curve]
-        return found
+            methods[f"{CALIBRATED}, calibrated"] = [row for curve in curves for row in curve]
+        return methods
 
     def _takes_data(self) -> bool:
         if self.subject.name != "minilm":
             return True
         try:
-            pack_minilm.sentences_to_pack(0)
+            minilm.sentences_to_pack(0)
         except DataError as error:
             print(f"{self.subject.name} is not calibrated: {error}", file=sys.stderr)
             return False
@@ -175,10 +176,10 @@ def compared(subject: Subject, whole: Row, rows: Sequence[Row], peer: Sequence[R
         curves = [pooled(points([row for row in rows if row["seed"] == seed])) for seed in seeds]
         sign = 1 if metric == "cross_entropy" else -1
         levels = [quality(metric, whole[metric] + sign * loss, whole[metric]) for loss in losses]
-        found = compare(envelope(points(peer)), curves, levels)
-        for row, loss in zip(found["at"], losses, strict=True):
+        comparison = compare(envelope(points(peer)), curves, levels)
+        for row, loss in zip(comparison["at"], losses, strict=True):
             row["loss"] = loss
-        result[metric] = found
+        result[metric] = comparison
     return result
 
 
@@ -203,7 +204,7 @@ def measure(subject: Subject, options: argparse.Namespace) -> Row:
         "benchmark": "pack_others",
         "network": subject.name,
         "float": whole,
-        "float32_bytes": bench.weights.stat().st_size,
+        "float32_bytes": float32_bytes(read_weights(bench.weights)),
         "peer": peer,
         "methods": {
             name: {
@@ -234,7 +235,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options.work = options.work.resolve()
     for subject in SUBJECTS:
-        if subject.name == "minilm" and pack_minilm.folder() is None:
+        if subject.name == "minilm" and minilm.folder() is None:
             print("no $MINILM: the transformer is skipped", file=sys.stderr)
         elif subject.name in options.only:
             print(json.dumps(measure(subject, options)), flush=True)

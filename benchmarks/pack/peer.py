@@ -60,4 +60,4 @@ class Peer:
 def add_peer_options(parser: ArgumentParser) -> None:
     """`--peer-python` and `--peer-script`."""
     parser.add_argument("--peer-python", default=os.environ.get("NNCODEC_PYTHON", ""), help="a Python with NNCodec")
-    parser.add_argument("--peer-script", type=Path, default=_GRID, help="runs it over its grid, see pack_peer.py")
+    parser.add_argument("--peer-script", type=Path, default=_GRID, help="runs it over its grid, see peer.py")

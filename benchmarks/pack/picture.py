@@ -19,7 +19,7 @@ _BYTES = (30_000, 560_000)
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw one result of pack_resnet20 as PNG (or what else the suffix says)."""
+    """Draw one result of resnet20.py as PNG (or what else the suffix says)."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -111,7 +111,7 @@ def _presets(line: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     """Print."""
-    print(tables(json.loads((Path(__file__).parent / "results.json").read_text("utf-8"))))
+    print(tables(json.loads((Path(__file__).parents[1] / "results.json").read_text("utf-8"))))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
 
 Seven parts, in one run: `peer`, NNCodec over a grid of its settings; `data-free`, every preset over a ladder of λ;
 `noise`, the same with the network but without data, from images of noise; `calibrated`, over a ladder and several seeds
-of the calibration; `fitted`, the same with `--fit-confidence`; `allocated`, with `--allocation-rounds` too;
-`baselines`, what users do today. We pack by the command line. Every file is decoded and evaluated once on the test
+of the calibration; `fitted`, the same with confidence fitted; `allocated`, with rounds of allocation too;
+`baselines`, what users do today. Every file is decoded and evaluated once on the test
 images, and on held-out training images that no calibration sees. The peer's curve is the envelope of its whole grid on
-the test images themselves, its luck included; ours are monotone regressions (pack_curves.py), one a seed, so that no
+the test images themselves, its luck included; ours are monotone regressions (curves.py), one a seed, so that no
 lucky file counts. What was measured lies in DIR/ledger.jsonl and is not measured again, whatever code it was measured
 with, unless --fresh names its part. Prints one JSON line, and with --picture draws all points.
 """
@@ -28,12 +28,12 @@ import safetensors.numpy
 import torch
 
 from benchmarks.pack.baselines import baselines
+from benchmarks.pack.cifar10 import HELD_OUT, WEIGHTS
 from benchmarks.pack.curves import Curve, Point, compare, envelope, pooled
-from benchmarks.pack.data import HELD_OUT, Judge
+from benchmarks.pack.data import Judge
 from benchmarks.pack.peer import Peer, add_peer_options
-from benchmarks.pack.runs import ROOT, Ledger, code, commit, packed_and_judged, sha256
+from benchmarks.pack.runs import ROOT, Ledger, PackSetting, code, commit, packed_and_judged, sha256
 
-WEIGHTS = ROOT.parent / "shared" / "models" / "resnet20_cifar10.safetensors"
 PARTS = ("peer", "data-free", "noise", "calibrated", "fitted", "allocated", "baselines")
 PRESETS = ("fast", "balanced", "best")
 #: λ of the files without data: about 150 to 70 kB.
@@ -45,16 +45,16 @@ FITTED = (1.1e-4, 1.5e-4, 2.2e-4, 3.2e-4, 4.5e-4, 6.5e-4, 9e-4)
 #: λ of those whose allocation is corrected too: about 60 to 40 kB.
 ALLOCATED = (1.5e-4, 2.2e-4, 3.2e-4, 4.5e-4, 6.5e-4)
 #: What the parts add to a calibrated pack, and their ladders.
-CALIBRATED_PARTS: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
-    "calibrated": ("", CALIBRATED, ()),
-    "fitted": (", confidence fitted", FITTED, ("--fit-confidence",)),
-    "allocated": (", confidence fitted, allocated", ALLOCATED, ("--fit-confidence", "--allocation-rounds", "2")),
+CALIBRATED_PARTS: dict[str, tuple[str, tuple[float, ...], dict[str, Any]]] = {
+    "calibrated": ("", CALIBRATED, {}),
+    "fitted": (", confidence fitted", FITTED, {"fit_confidence": True}),
+    "allocated": (", confidence fitted, allocated", ALLOCATED, {"fit_confidence": True, "allocation_rounds": 2}),
 }
 #: λ of the files without data, but with the network and noise: about 100 to 55 kB.
 NOISE = (4e-5, 6e-5, 9e-5, 1.35e-4, 2e-4)
 NOISE_SAMPLES = 512
 #: For evaluation only, by a reader who has the network, as the peer's files are too (their names are shortened).
-OPTIONS = ("--inference", "--no-names")
+OPTIONS: dict[str, Any] = {"inference": True, "names": False}
 SAMPLES = 1024
 #: Files of the peer's that are judged: larger ones cannot be on its front below the highest level, nor smaller ones
 #: above the lowest (at 78 kB it has 89.5 %, at 112 kB 91.6 %).
@@ -110,16 +110,17 @@ class Bench:
             return list(pool.map(lambda job: self._one(part, *job), jobs))
 
     def _one(self, part: str, preset: str, rate_weight: float, seed: int | None) -> Row:
-        words = ["--preset", preset, "--rate-weight", f"{rate_weight:g}", *OPTIONS]
+        extra: dict[str, Any] = {}
         if part == "noise":
-            words += ["--model", "resnet20", "--noise", "3x32x32", "--samples", str(NOISE_SAMPLES), "--seed", str(seed)]
+            extra = {"network": "resnet20", "noise": "3x32x32", "samples": NOISE_SAMPLES, "seed": seed}
         elif seed is not None:
-            words += ["--model", "resnet20", "--data", "benchmarks.pack.data:cifar10_to_pack"]
-            words += ["--samples", str(SAMPLES), "--seed", str(seed), *CALIBRATED_PARTS[part][2]]
+            extra = {"network": "resnet20", "data": "benchmarks.pack.data:cifar10_to_pack", "samples": SAMPLES}
+            extra |= {"seed": seed, **CALIBRATED_PARTS[part][2]}
+        setting = PackSetting(preset, rate_weight, **OPTIONS, **extra)
         row = self.ledger.get(
             part,
-            f"evocompress pack {' '.join(words)} {self._sha}",
-            lambda: packed_and_judged(self.weights, self.work / "ours", words, self.judge, ("--model", "resnet20")),
+            f"pack {setting} {self._sha}",
+            lambda: packed_and_judged(self.weights, self.work / "ours", setting, self.judge, "resnet20"),
         )
         return {"preset": preset, "rate_weight": rate_weight, "seed": seed, **row}
 

@@ -1,4 +1,4 @@
-"""Commands as a user types them, timed from outside, with a ledger so that an interrupted benchmark goes on."""
+"""Packing in processes of their own, timed from outside, with a ledger so that an interrupted benchmark goes on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "ROOT",
     "THREADS",
     "Ledger",
+    "PackSetting",
     "Packed",
     "Ran",
     "code",
@@ -30,12 +31,12 @@ __all__ = [
     "unpack",
 ]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 #: One thread everywhere, so that what is timed does not depend on what else the machine does.
 THREADS = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 
-#: The command of this very tree, whatever is installed.
-_EVOCOMPRESS = (sys.executable, "-m", "evocompress")
+#: Packs and unpacks with this very tree, whatever is installed.
+_ONE_FILE = (sys.executable, "-m", "benchmarks.pack.one_file")
 
 # A process inherits the peak memory of the one that started it, up to the moment it replaces itself. So a small one
 # in between starts the command; what it reports is the command's own.
@@ -47,6 +48,35 @@ _, status, usage = os.wait4(process.pid, 0)
 seconds = time.perf_counter() - begin
 print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss / 1024]))
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class PackSetting:
+    """How a checkpoint is packed: arguments of `PackJob` and its methods.
+
+    With a `network` (a name, or module:factory) it is calibrated, on `data` (a name, or module:loader) or else on
+    `noise` of a shape.
+
+    >>> print(PackSetting("best", 1e-4, names=False))
+    preset=best rate_weight=0.0001 names=False
+    """
+
+    preset: str
+    rate_weight: float
+    network: str | None = None
+    data: str | None = None
+    noise: str | None = None
+    samples: int = 1024
+    seed: int = 0
+    fit_confidence: bool = False
+    allocation_rounds: int = 0
+    inference: bool = False
+    names: bool = True
+
+    def __str__(self) -> str:
+        fields = dataclasses.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        return " ".join(f"{field.name}={values[field.name]}" for field in fields if values[field.name] != field.default)
 
 
 class Ran(NamedTuple):
@@ -64,7 +94,7 @@ class Packed(NamedTuple):
     ran: Ran
 
 
-def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Ran:
+def run(command: Sequence[str | Path]) -> Ran:
     """Run a command on one thread, in the repository's folder, its output to standard error.
 
     Raises:
@@ -73,7 +103,7 @@ def run(command: Sequence[str | Path], environment: dict[str, str] | None = None
     words = [str(word) for word in command]
     done = subprocess.run(
         [sys.executable, "-S", "-c", _LAUNCHER, *words],
-        capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, **THREADS, **(environment or {})},
+        capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, **THREADS},
     )  # fmt: skip
     returned, seconds, peak = json.loads(done.stdout)
     if returned:
@@ -81,33 +111,29 @@ def run(command: Sequence[str | Path], environment: dict[str, str] | None = None
     return Ran(float(seconds), float(peak))
 
 
-def pack(weights: Path, output: Path, *options: str, environment: dict[str, str] | None = None) -> Packed:
-    """`evocompress pack weights -o output options…`; an older output is replaced."""
+def pack(weights: Path, output: Path, setting: PackSetting) -> Packed:
+    """Pack in a process of its own; an older output is replaced."""
     output.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
-    ran = run([*_EVOCOMPRESS, "pack", weights, "-o", output, *options], environment)
+    ran = run([*_ONE_FILE, "pack", weights.absolute(), output.absolute(), json.dumps(dataclasses.asdict(setting))])
     return Packed(output, output.stat().st_size, ran)
 
 
-def unpack(packed: Path, output: Path, *options: str) -> Ran:
-    """`evocompress unpack packed -o output options…`; an older output is replaced."""
+def unpack(packed: Path, output: Path, network: str | None = None) -> Ran:
+    """Unpack in a process of its own, with names from a network if need be; an older output is replaced."""
     output.unlink(missing_ok=True)
-    return run([*_EVOCOMPRESS, "unpack", packed, "-o", output, *options])
+    names_from = [] if network is None else [network]
+    return run([*_ONE_FILE, "unpack", packed.absolute(), output.absolute(), *names_from])
 
 
 def packed_and_judged(
-    weights: Path,
-    work: Path,
-    words: Sequence[str],
-    judge: Callable[[Path], dict[str, Any]],
-    unpack_words: Sequence[str] = (),
+    weights: Path, work: Path, setting: PackSetting, judge: Callable[[Path], dict[str, Any]], network: str | None = None
 ) -> dict[str, Any]:
-    """Pack with these options into `work`, unpack, judge what came out: bytes, seconds, peak memory and qualities."""
-    name = "_".join(word.lstrip("-").replace(":", ".") for word in words)
-    packed = pack(weights, work / f"{name}.evc", *words)
+    """Pack into `work`, unpack, judge what came out: bytes, seconds, peak memory and qualities."""
+    packed = pack(weights, work / f"{str(setting).replace(' ', '_').replace(':', '.')}.evc", setting)
     with tempfile.TemporaryDirectory(dir=work) as folder:
         decoded = Path(folder) / "decoded.safetensors"
-        took = unpack(packed.path, decoded, *unpack_words)
+        took = unpack(packed.path, decoded, None if setting.names else network)
         seconds = {"pack_s": round(packed.ran.seconds, 2), "unpack_s": round(took.seconds, 2)}
         return {"bytes": packed.nbytes, **seconds, "pack_mib": round(packed.ran.peak_mib), **judge(decoded)}
 
@@ -152,25 +178,25 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for line in self.path.read_text("utf-8").splitlines() if self.path.exists() else ():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the benchmark was killed while it wrote this line
-            self._known[entry["part"], entry["key"]] = entry
+            self._entries[entry["part"], entry["key"]] = entry
 
     def get(self, part: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result that is known for this key, or what `measure` returns, which is then written down."""
-        entry = self._known.get((part, key))
+        entry = self._entries.get((part, key))
         stale = entry is not None and bool(self.fresh & {part, "all"}) and entry["code"] != code()
         if entry is None or stale:
             print(f"{part}: {key}", file=sys.stderr, flush=True)
             entry = {"part": part, "key": key, "code": code(), "commit": commit(), "result": measure()}
             with self._lock, self.path.open("a", encoding="utf-8") as file:
                 print(json.dumps(entry), file=file, flush=True)
-            self._known[part, key] = entry
+            self._entries[part, key] = entry
         with self._lock:
             self.commits.setdefault(part, set()).add(entry["commit"])
         result: dict[str, Any] = entry["result"]

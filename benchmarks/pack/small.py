@@ -16,7 +16,7 @@ from evocompress.training.trainer import TrainingGenes, train
 
 __all__ = ["RECURRENT", "RowReader", "judge", "trained"]
 
-#: The recurrent network's name, as the command line takes it.
+#: The recurrent network's name, as `networks.build` takes it.
 RECURRENT = "benchmarks.pack.small:RowReader"
 
 

@@ -25,7 +25,7 @@ VARIANTS = {
     "no selection": ["search.selection=random"],
     "scalar": ["search.selection=scalar"],
 }
-CONFIG = Path(__file__).parents[1] / "configs" / "digits.toml"
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.toml"
 
 
 def one_run(variant: str, seed: int, segments: int, folder: str, extra: list[str]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What may be simplified in a checkpoint that will never be trained again."""
+"""Folding of batch normalisation statistics, for a checkpoint that will never be trained again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is that should have been a checkpoint, in words: another format, a download that was cut off, …"""
+"""Foreign file formats: what a file is that should have been a checkpoint, in words."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def why_no_checkpoint(path: str | os.PathLike[str], error: object) -> str:
         header = file.read(min(int.from_bytes(head[:_LENGTH], "little"), size))
     if not size:
         return "is empty"
-    known = next((what for magic, what in _FORMATS if head.startswith(magic)), None)
-    if known is not None:
-        return known
+    description = next((what for magic, what in _FORMATS if head.startswith(magic)), None)
+    if description is not None:
+        return description
     if header.startswith(b"{"):
         announced = _announced(int.from_bytes(head[:_LENGTH], "little"), header)
         if announced > size:

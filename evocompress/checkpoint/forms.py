@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from evocompress.errors import ModelError
+from evocompress.checkpoint.loading import load_state
 from evocompress.extensions import FORMS
 from evocompress.protocols import Form, Genes
 
-__all__ = ["changed", "forms", "formed", "gathered", "load_weights", "loaded", "stands_for"]
+__all__ = ["changed", "formed", "forms", "gathered", "loaded", "stands_for"]
 
 
 @functools.cache
@@ -76,30 +76,5 @@ def loaded(plain: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Mod
         ModelError: It does not fit the network in any form.
     """
     network = formed(plain, state)
-    load_weights(network, state, source)
+    load_state(network, state, source)
     return network
-
-
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict, or say on both sides what does not fit.
-
-    Raises:
-        ModelError: Names or shapes differ; lists those that only one side has. Or a layer refuses the values, such as
-            those of another plan.
-    """
-    own, other = _shapes(model.state_dict()), _shapes(state)
-    if own != other:
-        missing = [f"{name} {own[name]}" for name in own if other.get(name) != own[name]]
-        extra = [f"{name} {other[name]}" for name in other if own.get(name) != other[name]]
-        raise ModelError(
-            f"{source} does not fit the network: the network has {', '.join(missing[:6]) or 'nothing more'}; "
-            f"the file has {', '.join(extra[:6]) or 'nothing more'}."
-        )
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as failure:  # names and shapes agree, so a layer refused the values
-        raise ModelError(f"{source} does not fit the network: {' '.join(str(failure).split())}") from failure
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""From a file on disk into a torch module: all of it, or a message that says what does not fit."""
+"""Loading weights into a torch module: all of a file or state dict, or a message that says what does not fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evocompress.support.wording import kind_of, listed, shortened
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fitting_names", "load", "load_formed", "names_for"]
+__all__ = ["fitting_names", "load", "load_formed", "load_state", "names_for"]
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
@@ -55,7 +55,7 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     _tensors(model)  # refuses what is no module
     state = _gathered(read_weights(path, functools.partial(names_for, model)), model, os.fspath(path))
     try:
-        _fill(model, state, os.fspath(path), strict)
+        load_state(model, state, os.fspath(path), strict=strict)
     except ModelError as error:
         if strict:
             error.add_note("The model is left as it was; strict=False loads what fits.")
@@ -77,39 +77,64 @@ def load_formed(path: str | os.PathLike[str], model: torch.nn.Module) -> torch.n
     _tensors(model)  # refuses what is no module
     state = read_weights(path, functools.partial(names_for, model))
     network = formed(model, state)
-    _fill(network, state, os.fspath(path), strict=True)
+    load_state(network, state, os.fspath(path))
     return network
 
 
-def _fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, strict: bool) -> None:
-    """What `load` does with a state dict; `source` names it in errors."""
-    own = _tensors(model)
-    difference = _compare(_kinds(state), _kinds(own), own)
+def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, *, strict: bool = True) -> None:
+    """Put a state dict into a module, in place, or leave the module as it was and say on both sides what does not fit.
+
+    Args:
+        model: The module.
+        state: Its tensors by name, of the module's shapes; `load` says which names may be absent.
+        source: Names the state dict in errors: a path, say.
+        strict: As for `load`.
+
+    Raises:
+        ModelError: Names or shapes differ, or a layer refuses its values, such as those of another plan.
+    """
+    tensors = _tensors(model)
+    state = {name: _as_whole(value, tensors.get(name)) for name, value in state.items()}
+    difference = _compare(_kinds(state), _kinds(tensors), tensors)
     if strict and any(difference):
-        raise ModelError(f"{source} does not fit the model: {_told(difference)}.")
-    refused = {*difference.extra, *difference.unlike}
-    fitting = {name: value for name, value in state.items() if name not in refused}
-    if state and own and not fitting:
-        raise ModelError(f"Nothing in {source} fits the model: {_told(difference)}.")
-    if refused_values := _refusals(model, fitting):
-        raise ModelError(f"{source} does not fit the model: {'; '.join(refused_values)}")
+        raise ModelError(f"{source} does not fit the model: {_described(difference)}.")
+    left_out = {*difference.extra, *difference.unlike}
+    fitting = {name: value for name, value in state.items() if name not in left_out}
+    if state and tensors and not fitting:
+        raise ModelError(f"Nothing in {source} fits the model: {_described(difference)}.")
+    if refusals := _refusals(model, fitting):
+        raise ModelError(f"{source} does not fit the model: {'; '.join(refusals)}")
     try:
         model.load_state_dict(fitting, strict=False)  # the check above is the strict one; this copies into each tensor
-    except RuntimeError as problem:  # names and shapes agree, so a layer that is not of this package refused the values
+    except RuntimeError as problem:  # names and shapes agree, so a layer that could not be asked refused the values
         raise ModelError(f"{source} does not fit the model: {' '.join(str(problem).split())}") from problem
 
 
-def _refusals(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> list[str]:
-    """What layers of this package have against their values: another plan, say; torch would tell after the others."""
-    from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
-    from evocompress.ideas.linearconv import LinearConv2d
+def _as_whole(value: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    """Floats that are whole numbers as those, where the model holds whole numbers or truth values (a mask, say)."""
+    if target is None or target.is_floating_point() or not value.is_floating_point():
+        return value
+    return value.long() if bool((value == value.round()).all()) else value
 
-    found: list[str] = []
+
+def _refusals(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> list[str]:
+    """What layers that load in a way of their own have against their values; torch would tell after loading others.
+
+    They are asked on a copy. Torch's own layers refuse only names and shapes, which have been compared.
+    """
+    refusals: list[str] = []
     for name, layer in model.named_modules():
-        if isinstance(layer, LinearConv2d | OverProvisioned):
-            prefix = f"{name}." if name else ""
-            copy.deepcopy(layer)._load_from_state_dict(dict(state), prefix, {}, False, [], [], found)
-    return found
+        if type(layer)._load_from_state_dict.__module__.partition(".")[0] == "torch":
+            continue
+        try:
+            trial = copy.deepcopy(layer)
+        except Exception:  # a layer that cannot be copied is asked by torch, when others are loaded already
+            continue
+        try:
+            trial._load_from_state_dict(dict(state), f"{name}." if name else "", {}, False, [], [], refusals)
+        except Exception as error:
+            refusals.append(f"{name or type(layer).__name__}: {type(error).__name__}: {error}")
+    return refusals
 
 
 def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
@@ -121,16 +146,16 @@ def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
     Raises:
         ModelError: None of these has the file's number of names and their fingerprint.
     """
-    own = _tensors(model)
-    first = {id(tensor): name for name, tensor in reversed(own.items())}.values()
-    last = {id(tensor): name for name, tensor in own.items()}.values()
-    for whole in (own.keys(), first, last):
+    tensors = _tensors(model)
+    first = {id(tensor): name for name, tensor in reversed(tensors.items())}.values()
+    last = {id(tensor): name for name, tensor in tensors.items()}.values()
+    for whole in (tensors.keys(), first, last):
         for names in (sorted(whole), sorted(name for name in whole if not _is_counter(name))):
             if len(names) == len(contents.tensors) and fingerprint(names) == contents.lost_names:
                 return names
     raise ModelError(
         f"The file holds {len(contents.tensors)} tensors without names, and they were not those of this model, which "
-        f"has {len(own)}: {listed([shortened(name) for name in own]) or 'none'}."
+        f"has {len(tensors)}: {listed([shortened(name) for name in tensors]) or 'none'}."
     )
 
 
@@ -157,14 +182,14 @@ def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
     shapes = {
         name: torch.empty(entry.shape, device="meta") for name, entry in zip(names, contents.tensors, strict=True)
     }
-    own = _tensors(formed(model, shapes))
-    kinds = _kinds(own)
+    tensors = _tensors(formed(model, shapes))
+    kinds = _kinds(tensors)
     for name in kinds.keys() & held.keys():
         if name.rpartition(".")[0] in unknown:
             held[name] = kinds[name]
-    difference = _compare(held, kinds, own)
+    difference = _compare(held, kinds, tensors)
     if any(difference):
-        raise ModelError(f"the file does not fit the model: {_told(difference)}.")
+        raise ModelError(f"the file does not fit the model: {_described(difference)}.")
     return names
 
 
@@ -199,14 +224,15 @@ def _tensors(model: object) -> dict[str, torch.Tensor]:
     if not isinstance(model, torch.nn.Module):
         what = f"the class {model.__name__}" if isinstance(model, type) else kind_of(model)
         raise ModelError(f"model is {what}; it must be a torch.nn.Module, made already.")
-    own = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
-    empty = [shortened(name) for name, value in own.items() if value.is_meta]
+    state = model.state_dict(keep_vars=True)
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    empty = [shortened(name) for name, value in tensors.items() if value.is_meta]
     if empty:
         raise ModelError(
             f"The model's tensors {listed(empty)} are on the meta device and hold nothing to load into; "
             "call model.to_empty(device='cpu') first."
         )
-    return own
+    return tensors
 
 
 def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, _Kind]:
@@ -224,7 +250,7 @@ def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, _Kind]:
 
 def _gathered(state: dict[str, torch.Tensor], model: torch.nn.Module, source: str) -> dict[str, torch.Tensor]:
     """The state dict of the plain network from one of a form that can be gathered exactly; another as it is."""
-    from evocompress.checkpoint.forms import formed, gathered, load_weights
+    from evocompress.checkpoint.forms import formed, gathered
 
     own = model.state_dict().keys()
     if own >= state.keys():
@@ -232,50 +258,52 @@ def _gathered(state: dict[str, torch.Tensor], model: torch.nn.Module, source: st
     network = formed(model, state)
     if network.state_dict().keys() == own:
         return state
-    load_weights(network, state, source)
+    load_state(network, state, source)
     return gathered(network, model).state_dict()
 
 
-def _compare(state: Mapping[str, _Kind], own: Mapping[str, _Kind], tensors: Mapping[str, torch.Tensor]) -> _Difference:
-    """What keeps a file and a model apart, whose `tensors` say which names share one."""
+def _compare(
+    state: Mapping[str, _Kind], kinds: Mapping[str, _Kind], tensors: Mapping[str, torch.Tensor]
+) -> _Difference:
+    """What keeps a file and a model of these kinds apart, whose `tensors` say which names share one."""
     covered = {id(tensor) for name, tensor in tensors.items() if name in state}
     missing = [
         name
         for name, tensor in tensors.items()
         if name not in state and id(tensor) not in covered and not _is_counter(name)
     ]
-    extra = [name for name in state if name not in own]
-    unlike = {name: fault for name in state if name in own for fault in _faults(state[name], own[name])}
+    extra = [name for name in state if name not in kinds]
+    unlike = {name: fault for name in state if name in kinds for fault in _faults(state[name], kinds[name])}
     return _Difference(missing, extra, unlike)
 
 
-def _faults(given: _Kind, wanted: _Kind) -> Iterator[str]:
+def _faults(in_file: _Kind, in_model: _Kind) -> Iterator[str]:
     """What keeps one tensor of the file from being copied into the model's."""
-    if wanted.shape is not None and given.shape != wanted.shape:
-        yield f"{_shape(given)} in the file, {_shape(wanted)} in the model"
-    elif given.is_float and not wanted.is_float:
-        yield f"{given.dtype} in the file, {wanted.dtype} in the model, which cannot hold fractions"
+    if in_model.shape is not None and in_file.shape != in_model.shape:
+        yield f"{_shape(in_file)} in the file, {_shape(in_model)} in the model"
+    elif in_file.is_float and not in_model.is_float:
+        yield f"{in_file.dtype} in the file, {in_model.dtype} in the model, which cannot hold fractions"
 
 
 def _shape(kind: _Kind) -> str:
     return "×".join(map(str, kind.shape or ())) or "scalar"
 
 
-def _told(difference: _Difference) -> str:
+def _described(difference: _Difference) -> str:
     parts = (
         ("missing in the file", [shortened(name) for name in difference.missing]),
         ("unknown to the model", [shortened(name) for name in difference.extra]),
         ("not alike", [f"{shortened(name)} ({fault})" for name, fault in difference.unlike.items()]),
     )
-    told = [f"{title}: {listed(items)}" for title, items in parts if items]
+    sentences = [f"{title}: {listed(items)}" for title, items in parts if items]
     if prefix := _prefix(difference.extra, {*difference.missing}):
-        told.append(
+        sentences.append(
             f"all of these in the file begin with {prefix!r}: strip it before saving, "
             f"{{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}"
         )
     elif prefix := _prefix(difference.missing, {*difference.extra}):
-        told.append(f"all of these in the model begin with {prefix!r}: use the module inside, model.{prefix[:-1]}")
-    return "; ".join(told)
+        sentences.append(f"all of these in the model begin with {prefix!r}: use the module inside, model.{prefix[:-1]}")
+    return "; ".join(sentences)
 
 
 def _prefix(names: Sequence[str], others: Set[str]) -> str:

@@ -1,19 +1,19 @@
-"""State dict to bytes and back: the way of one network."""
+"""Pack and unpack: a state dict to the bytes of an `.evc` file, and back."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.checkpoint.recipe import Recipe
+from evocompress.checkpoint.presets import preset
+from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe
+from evocompress.checkpoint.size_prior import size_prior
 from evocompress.checkpoint.tied_tensors import tied_tensors
-from evocompress.checkpoint.zeroed_tensors import is_zeroed
 from evocompress.codecs import LOSSLESS, Cost, Record, Sensitivity, Writer, choose, read
 from evocompress.codecs.arrange import matrix_shape
 from evocompress.codecs.coders import CODERS
@@ -24,11 +24,22 @@ from evocompress.support.wording import kind_of, quoted, shortened
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["encode_tensor", "pack", "to_numpy", "to_torch", "unpack"]
+__all__ = ["TensorError", "encode_tensor", "is_zeroed", "pack", "to_numpy", "to_torch", "unpack"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
 _LARGE = 1 << 23  # weights; larger tensors are not copied to float64
+
+
+class TensorError(CodecError):
+    """A tensor that no lossy codec can keep; a rule with the glob `match` keeps it as it is."""
+
+    def __init__(self, message: str, match: str = "") -> None:
+        super().__init__(message, match)
+        self.message, self.match = message, match
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def to_numpy(name: str, value: object) -> Array:
@@ -114,41 +125,51 @@ def encode_tensor(
         state: The entropy coder's statistics by now, which candidates are compared under; fresh ones by default.
 
     Raises:
-        CodecError: NaN or Inf, or weights whose squares overflow.
+        TensorError: NaN or Inf, or weights whose squares overflow.
+        CodecError: A sensitivity that does not fit.
     """
     dtype = array.dtype.name
     rule = recipe.rule(name, array.ndim)
-    candidates = rule.candidates()
+    candidates = rule.candidates
     if not is_float(dtype) or candidates == (LOSSLESS,):
         return Record(name, dtype, array.shape, LOSSLESS, LOSSLESS.encode(array, Cost(recipe.rate_weight)))
     exact = _floats(array if values is None else values)
     ends = (float(exact.min()), float(exact.max())) if exact.size else ()  # NaN goes through both
     if not all(map(math.isfinite, ends)):
         what = "NaN" if any(map(math.isnan, ends)) else "Inf"
-        raise CodecError(
+        raise TensorError(
             f"Tensor {quoted(name)} holds {what}, which no lossy codec can keep. If it is meant (a mask, say), "
-            f"{_kept(name)}; else the network has diverged."
+            f"add the rule {_lossless_rule(name)}; else the network has diverged.",
+            shortened(name, "*"),
         )
-    with _named(name):
+    try:
         cost = _cost(recipe.rate_weight * rule.rate_factor, sensitivity, array.shape)
-    with _named(name, f" To keep it as it is, {_kept(name)}."):
+    except CodecError as error:
+        raise CodecError(f"Tensor {quoted(name)}: {error}") from error
+    try:
         codec, coded = choose(candidates, exact, cost, CODERS[recipe.coder].state() if state is None else state)
+    except CodecError as error:
+        hint = f"To keep it as it is, add the rule {_lossless_rule(name)}."
+        raise TensorError(f"Tensor {quoted(name)}: {error} {hint}", shortened(name, "*")) from error
     return Record(name, dtype, array.shape, codec, coded)
 
 
-def _kept(name: str) -> str:
-    """How to have a tensor coded without loss."""
-    glob = shortened(name, "*")
-    return f"add the rule Rule({glob!r}, ('lossless',)), or --rule '{glob}=lossless'"
+def _lossless_rule(name: str) -> str:
+    return f"Rule({shortened(name, '*')!r}, ('lossless',))"
 
 
-@contextlib.contextmanager
-def _named(name: str, hint: str = "") -> Iterator[None]:
-    """Say of which tensor an error is."""
-    try:
-        yield
-    except CodecError as error:
-        raise CodecError(f"Tensor {quoted(name)}: {error}{hint}") from error
+def is_zeroed(record: Record, array: npt.NDArray[Any]) -> bool:
+    """Whether a tensor that is not zero decodes to zeros, by its symbols, which are all 0 then.
+
+    Nothing is decoded, and most tensors tell by their first row. Only the codecs of LinearConv, which mark a filter all
+    the same, are not seen through.
+
+    Args:
+        record: Its coded form.
+        array: Its values as they were.
+    """
+    planes = [plane.symbols for plane in record.coded.planes]
+    return not any(row.any() for plane in planes for row in plane) and bool(np.count_nonzero(array))
 
 
 def _cost(rate_weight: float, sensitivity: object, shape: tuple[int, ...]) -> Cost:
@@ -174,16 +195,19 @@ def pack(
 ) -> bytes:
     """Compress a state dict to the bytes of an `.evc` file; the same input gives the same bytes.
 
+    Given a rate weight, or nothing, they are those of the command `pack` with its default preset: `presets.preset`
+    with sensitivities by `size_prior`.
+
     Tensors of more than 64 elements that equal an earlier one bit for bit (tied ones do) are stored once, unless their
     rules differ; what holds for the first of them, its sensitivity too, holds for all.
 
     Args:
         state_dict: Names to torch tensors or numpy arrays of 0 to 8 dimensions, any float, integer or bool dtype.
-        recipe: A `Recipe`, or just its rate weight λ; None is the default recipe.
-        sensitivities: Per tensor what an error costs: a number for squared error (calibration.py), or of second order
-            (second_order.py); 1 where absent.
-        records: Tensors that are coded already, by name (layerwise.py); they go into the file as they are.
-        zeroed: Is filled with the names of tensors that are not zero and decode to zeros (zeroed.py).
+        recipe: A rate weight λ for the default preset, None for its default λ; or a `Recipe`, which counts as it is.
+        sensitivities: Per tensor what an error costs: a number for squared error (`calibration.fisher`), or of second
+            order (`calibration.second_order`); 1 where absent. None: `size_prior`, but 1 for all beside a `Recipe`.
+        records: Tensors that are coded already, by name (`packer.layerwise`); they go into the file as they are.
+        zeroed: Is filled with the names of tensors that are not zero and decode to zeros.
 
     Raises:
         CodecError: NaN or Inf in a tensor, an unknown dtype, a rule that no tensor meets; the message has the name. Or
@@ -193,8 +217,11 @@ def pack(
     >>> bool(np.abs(unpack(data, framework="numpy")["w"] - np.eye(8)).max() < 0.1)
     True
     """
-    recipe, arrays = _recipe(recipe), _arrays(state_dict)
-    if sensitivities is not None and not isinstance(sensitivities, Mapping):
+    arrays, is_whole = _arrays(state_dict), isinstance(recipe, Recipe)
+    recipe = _recipe(recipe)
+    if sensitivities is None:
+        sensitivities = {} if is_whole else size_prior(arrays)
+    elif not isinstance(sensitivities, Mapping):
         raise CodecError(f"sensitivities is {kind_of(sensitivities)}; it must map names of tensors to theirs.")
     recipe.check((name, array.ndim) for name, array in arrays.items())
     tied, stored = tied_tensors(arrays), dict[str, str]()
@@ -207,7 +234,7 @@ def pack(
             writer.tie(name, stored[first])
             continue
         else:
-            sensitivity = 1.0 if sensitivities is None else sensitivities.get(first, 1.0)
+            sensitivity = sensitivities.get(first, 1.0)
             record = encode_tensor(name, array, recipe, sensitivity, state=writer.state)
         stored.setdefault(first, name)
         writer.add(record)
@@ -217,14 +244,16 @@ def pack(
 
 
 def _recipe(recipe: object) -> Recipe:
-    if recipe is None or isinstance(recipe, Recipe):
-        return recipe or Recipe()
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is None:
+        recipe = DEFAULT_RATE_WEIGHT
     if not isinstance(recipe, numbers.Real):
         raise CodecError(
             f"recipe is {shortened(repr(recipe))}; it must be a Recipe, or its rate weight, a number such as 1e-4. "
             "evocompress.checkpoint.presets.preset('best', 1e-4) is the recipe of a preset."
         )
-    return Recipe(float(recipe))
+    return preset(rate_weight=float(recipe))
 
 
 def _arrays(state_dict: object) -> dict[str, Array]:
@@ -275,9 +304,9 @@ def _bytes(data: object) -> bytes:
 
 
 def _names(names: object) -> list[str]:
-    given = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-    text = [name for name in given if isinstance(name, str)]
-    if len(text) < len(given):
-        odd = next(name for name in given if not isinstance(name, str))
+    items = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    text = [item for item in items if isinstance(item, str)]
+    if len(text) < len(items):
+        odd = next(item for item in items if not isinstance(item, str))
         raise CodecError(f"names holds {shortened(repr(odd))}; names of tensors are text: list(model.state_dict()).")
     return text

@@ -1,18 +1,21 @@
-"""Named recipes for one checkpoint: nothing but codecs and an entropy coder."""
+"""Presets: named recipes for one checkpoint, which are nothing but codecs and an entropy coder."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 
-from evocompress.checkpoint.recipe import Recipe, Rule
+from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.errors import CodecError
 
-__all__ = ["LAYERWISE", "PRESETS", "preset"]
+__all__ = ["DEFAULT_PRESET", "LAYERWISE", "PRESETS", "preset"]
 
 _VECTORS = Rule(codecs=("deadzone",), rate_factor=0.01, dims="vector")
 
-#: Rules and coder of each, at λ = 1e-4.
+#: What packs where nothing else is asked for: of `pack` in Python, and of the command `pack`.
+DEFAULT_PRESET = "balanced"
+
+#: Rules and coder of each, at the default λ.
 PRESETS: dict[str, Recipe] = {
     "fast": Recipe(coder="rans", defaults=(_VECTORS, Rule(codecs=("trellis",)))),
     "balanced": Recipe(coder="rans", defaults=(_VECTORS, Rule(codecs=("trellis", "dct-trellis", "dct")))),
@@ -31,8 +34,8 @@ _LAYER_VECTORS = dataclasses.replace(_VECTORS, rate_factor=0.5)
 
 
 def preset(
-    name: str,
-    rate_weight: float,
+    name: str = DEFAULT_PRESET,
+    rate_weight: float = DEFAULT_RATE_WEIGHT,
     rules: tuple[Rule, ...] = (),
     *,
     calibrated: bool = False,

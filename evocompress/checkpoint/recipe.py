@@ -1,4 +1,4 @@
-"""A recipe: which codecs are candidates for which tensors, and at which rate weight λ."""
+"""Recipes and rules: which codecs are candidates for which tensors, and at which rate weight λ."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
-from evocompress.codecs import LOSSLESS, Codec, parse_codec
+from evocompress.codecs import LOSSLESS, Codec, codec_spec, parse_codec
 from evocompress.codecs.coders import CODERS, CoderName
 from evocompress.errors import CodecError
 from evocompress.support.wording import listed, shortened
 
-__all__ = ["Recipe", "Rule"]
+__all__ = ["DEFAULT_RATE_WEIGHT", "Recipe", "Rule"]
+
+#: λ where nothing else is asked for, in squared error per bit.
+DEFAULT_RATE_WEIGHT = 1e-4
 
 Dims = Literal["any", "vector", "matrix"]
 _LISTED = 8
@@ -24,34 +27,39 @@ _LISTED = 8
 class Rule:
     """Tensors whose name matches the glob `match` (and have ≥ 2 dimensions if `dims` is "matrix", < 2 if "vector").
 
-    `codecs` are the candidates (names or stages written out, see `evocompress codecs`); `rate_factor` multiplies the
-    recipe's λ, so 0.01 means ten times finer steps.
+    `codecs` are the candidates: names, stages written out (`codecs.CODECS` and `codecs.STAGES` list both), or `Codec`
+    objects; they are kept as text, and as objects in `candidates`. Rules are equal whose candidates are, however they
+    are written. `rate_factor` multiplies the recipe's λ, so 0.01 means ten times finer steps.
+
+    >>> Rule("conv*", ("dct", parse_codec("deadzone")))
+    Rule(match='conv*', codecs=('dct', 'deadzone'), rate_factor=1.0, dims='any')
     """
 
     match: str = "*"
-    codecs: tuple[str, ...] = ("deadzone",)
+    codecs: tuple[str | Codec, ...] = dataclasses.field(default=("deadzone",), compare=False)
     rate_factor: float = 1.0
     dims: Dims = "any"
+    candidates: tuple[Codec, ...] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.match, str):
             raise CodecError(f"match is {self.match!r}; it must be a glob of tensors' names, such as 'conv*'.")
-        object.__setattr__(self, "codecs", _tuple(self.codecs))
-        if not self.codecs:
+        codecs = _tuple(self.codecs)
+        if not codecs:
             raise CodecError(f"Rule {self.match!r} has no codecs; name at least one.")
+        candidates = tuple(codec if isinstance(codec, Codec) else parse_codec(codec) for codec in codecs)
+        object.__setattr__(self, "candidates", candidates)
+        texts = tuple(codec_spec(codec) if isinstance(codec, Codec) else codec for codec in codecs)
+        object.__setattr__(self, "codecs", texts)
         if not _positive(self.rate_factor):
             raise CodecError(f"Rule {self.match!r}: rate_factor is {self.rate_factor!r}; it must be positive.")
         if self.dims not in get_args(Dims):
-            known = ", ".join(get_args(Dims))
-            raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {known}.")
-        if LOSSLESS in self.candidates() and len(self.codecs) > 1:
+            choices = ", ".join(get_args(Dims))
+            raise CodecError(f"Rule {self.match!r}: dims is {self.dims!r}; it must be one of {choices}.")
+        if LOSSLESS in candidates and len(candidates) > 1:
             raise CodecError(
                 f"Rule {self.match!r} names lossless beside other codecs; it never wins on a score: let it stand alone."
             )
-
-    def candidates(self) -> tuple[Codec, ...]:
-        """The codecs themselves."""
-        return tuple(parse_codec(spec) for spec in self.codecs)
 
     def applies(self, name: str, dimensions: int) -> bool:
         """Whether a tensor of this name and number of dimensions is this rule's."""
@@ -59,10 +67,14 @@ class Rule:
             return False
         return fnmatch.fnmatchcase(name, self.match)
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready data, codecs as text; `Rule(**data)` is the inverse."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
 
-def _tuple(given: object) -> tuple[Any, ...]:
+
+def _tuple(value: object) -> tuple[Any, ...]:
     """Several things, or a single one, as a tuple."""
-    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
 def _positive(value: object) -> bool:
@@ -88,7 +100,7 @@ class Recipe:
     ('lossless',)
     """
 
-    rate_weight: float = 1e-4
+    rate_weight: float = DEFAULT_RATE_WEIGHT
     rules: tuple[Rule, ...] = ()
     coder: CoderName = "classes"
     defaults: tuple[Rule, ...] = DEFAULT_RULES
@@ -113,7 +125,7 @@ class Recipe:
     def alike(self, one: str, other: str, dimensions: int) -> bool:
         """Whether two tensors are to be coded alike."""
         first, second = self.rule(one, dimensions), self.rule(other, dimensions)
-        return (first.codecs, first.rate_factor) == (second.codecs, second.rate_factor)
+        return (first.candidates, first.rate_factor) == (second.candidates, second.rate_factor)
 
     def check(self, tensors: Iterable[tuple[str, int]]) -> None:
         """Refuse rules that no tensor (name, dimensions) meets: they are typing errors more often than not.
@@ -121,18 +133,17 @@ class Recipe:
         Raises:
             CodecError: Names the patterns that matched nothing, and some of the names that there are.
         """
-        known = list(tensors)
-        idle = [rule.match for rule in self.rules if not any(rule.applies(*tensor) for tensor in known)]
+        names_and_dimensions = list(tensors)
+        idle = [rule.match for rule in self.rules if not any(rule.applies(*pair) for pair in names_and_dimensions)]
         if idle:
-            names = listed([shortened(name) for name, _ in known], _LISTED)
+            names = listed([shortened(name) for name, _ in names_and_dimensions], _LISTED)
             raise CodecError(f"No tensor matches {', '.join(map(repr, idle))}; tensors are {names or '(none)'}.")
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready data."""
-        rules = [dataclasses.asdict(rule) for rule in self.rules]
-        defaults = [dataclasses.asdict(rule) for rule in self.defaults]
-        own = {"rate_weight": self.rate_weight, "coder": self.coder, "names": self.names}
-        return {**own, "rules": rules, "defaults": defaults}
+        settings = {"rate_weight": self.rate_weight, "coder": self.coder, "names": self.names}
+        rules = {name: [rule.to_json() for rule in getattr(self, name)] for name in ("rules", "defaults")}
+        return settings | rules
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

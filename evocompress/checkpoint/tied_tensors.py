@@ -1,4 +1,4 @@
-"""Tensors that are there more than once: a file stores one of them, and says which others are the same."""
+"""Tied tensors: those that are there more than once, of which a file stores one."""
 
 from __future__ import annotations
 

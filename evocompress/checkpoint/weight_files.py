@@ -1,4 +1,4 @@
-"""Weight files: safetensors in and out, and `.evc`."""
+"""Weight files: reading and writing safetensors and `.evc`."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def unpack_file(
     data = read_evc(path)
     with errors_name(path):
         contents = parse(data)
-        given = None if names is None else list(names(contents))
-        called = file_names(contents, given)
-        slots = [Slot(name, entry.dtype, entry.shape) for name, entry in zip(called, contents.tensors, strict=True)]
-        write_tensors(Path(output), slots, iterate(data, given))
+        lost_names = None if names is None else list(names(contents))
+        all_names = file_names(contents, lost_names)
+        slots = [Slot(name, entry.dtype, entry.shape) for name, entry in zip(all_names, contents.tensors, strict=True)]
+        write_tensors(Path(output), slots, iterate(data, lost_names))
     return len(slots), sum(math.prod(slot.shape) for slot in slots)

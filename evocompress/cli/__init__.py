@@ -1,7 +1,8 @@
 """The command line: one module per group of commands, and one place that turns errors into one line.
 
 Exit statuses: 2 where what was given (an option, a file, a network, data, a run's folder) cannot be used, 1 where the
-work itself went wrong (a full disk, too little memory, a run without a result), 130 after Ctrl-C.
+work itself went wrong (a full disk, too little memory, a run without a result), 3 where a target of `pack` was missed
+and the nearest file is written, 130 after Ctrl-C.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that look at runs: `front` and `report`."""
+"""The commands `front` and `report`, which look at runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evocompress curve`: what codecs and presets make of one checkpoint, over a range of rates."""
+"""The command `curve`: rate-distortion curves of codecs and presets on one checkpoint."""
 
 from __future__ import annotations
 
@@ -163,12 +163,12 @@ def _print_best(curves: Curves, baseline: str) -> None:
     for title in ("SNR", "smallest", "bits/weight", baseline, f"smaller than {baseline}"):
         table.add_column(title, justify="left" if title == "smallest" else "right")
     for row, ratio in enumerate(ratios):
-        known = {codec: values[row] for codec, values in bits.items() if math.isfinite(values[row])}
-        if baseline not in known:
+        at_ratio = {codec: values[row] for codec, values in bits.items() if math.isfinite(values[row])}
+        if baseline not in at_ratio:
             continue
-        best, base = min(known, key=lambda codec: known[codec]), known[baseline]
-        gain = f"{100 * (1 - known[best] / base):.1f} %" if known[best] < base else "—"
-        table.add_row(f"{ratio} dB", Text(best), f"{known[best]:.3f}", f"{base:.3f}", gain)
+        best, base = min(at_ratio, key=lambda codec: at_ratio[codec]), at_ratio[baseline]
+        gain = f"{100 * (1 - at_ratio[best] / base):.1f} %" if at_ratio[best] < base else "—"
+        table.add_row(f"{ratio} dB", Text(best), f"{at_ratio[best]:.3f}", f"{base:.3f}", gain)
     if table.row_count:
         output_console().print(table, highlight=False)
 

@@ -1,4 +1,4 @@
-"""`evocompress data`: fetch a data set."""
+"""The command `data`: fetch a data set."""
 
 from __future__ import annotations
 

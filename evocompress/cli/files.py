@@ -1,4 +1,4 @@
-"""Commands on single files: `unpack`, `inspect`, `codecs`."""
+"""The commands `unpack`, `inspect` and `codecs`, on single files."""
 
 from __future__ import annotations
 

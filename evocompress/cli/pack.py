@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.checkpoint.float32_size import float32_bytes
+from evocompress.checkpoint.presets import DEFAULT_PRESET
+from evocompress.checkpoint.presets import preset as preset_recipe
+from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT
 from evocompress.cli.files import size_line
 from evocompress.cli.network_options import check_settings, network_of
 from evocompress.cli.pack_options import (
@@ -20,19 +24,18 @@ from evocompress.cli.pack_options import (
     parse_limit,
     parse_rule,
 )
-from evocompress.errors import ModelError
+from evocompress.errors import CodecError, DataError, ModelError
 from evocompress.support.command_line import NetworkOptions, about, check_device, check_output
 
 if TYPE_CHECKING:
     import torch
 
-    from evocompress.checkpoint.recipe import Recipe, Rule
-    from evocompress.packer.job import PackJob
-    from evocompress.packer.targets import Try
+    from evocompress.packer.job import PackJob, PackResult
 
 __all__ = ["register"]
 
 _LARGEST_SEED = 2**63 - 1
+_MISSED = 3  # exit status
 
 
 def register(app: typer.Typer) -> None:
@@ -46,9 +49,12 @@ def pack(
         Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
-    preset: Annotated[str, typer.Option(help="fast, balanced or best.")] = "balanced",
+    preset: Annotated[str, typer.Option(help="fast, balanced or best.")] = DEFAULT_PRESET,
     rate_weight: Annotated[
-        float | None, typer.Option(help="λ: error that one bit is worth. Larger: smaller and rougher. 1e-4 by default.")
+        float | None,
+        typer.Option(
+            help=f"λ: error that one bit is worth. Larger: smaller and rougher. {DEFAULT_RATE_WEIGHT:g} by default."
+        ),
     ] = None,
     max_bytes: Annotated[
         str | None, typer.Option(help="Instead of λ: the largest size of the file, such as 64kB; λ is searched.")
@@ -109,83 +115,74 @@ def pack(
     """Compress one checkpoint without training: from its weights alone, or calibrated on data.
 
     Ctrl-C in a search for λ ends it early: the best file that met the target by then is written, and the exit status is
-    130. Where none did, nothing is written.
+    130. Where none did, nothing is written. Where the search finds that the target cannot be met, the nearest file is
+    written (the smallest, or the one that loses least), and the exit status is 3.
     """
     check_combinations(given_options(context))
     check_settings(model, settings)
     check_rate_weight(rate_weight)
     check_loss_increase(max_loss_increase)
     check_output(output, [weights])
-    own, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
-    rate = 1e-4 if rate_weight is None else rate_weight
-    recipe = functools.partial(_recipe, preset, own, names=names, noise=noise is not None)
-    recipe(rate)  # says what is wrong with it before any work
+    own_rules, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
+    preset_recipe(preset)  # says what is wrong with it before any work
     if model is not None:
         check_device(device)
 
-    from evocompress.checkpoint.fold_statistics import fold_statistics
     from evocompress.checkpoint.loading import names_for
-    from evocompress.checkpoint.presets import LAYERWISE
     from evocompress.checkpoint.weight_files import read_weights
+    from evocompress.cli.pack_report import PackReport
     from evocompress.packer.job import PackJob, on_data, on_noise  # imports torch, which takes seconds
-    from evocompress.support.atomic_files import write_bytes
 
-    state, known = read_weights(weights), None
+    state, examples = read_weights(weights), None
     if model is not None:
         network = network_of(model, settings)
         with about("--model", model, ModelError):
             if data is not None:
                 on_labels = fit_confidence or max_loss_increase is not None
-                known = on_data(weights, network, data, seed, needs_labels=on_labels)
+                examples = on_data(weights, network, data, seed, needs_labels=on_labels)
             else:
-                known = on_noise(weights, network, noise or "", samples, seed)
-            state = read_weights(weights, functools.partial(names_for, known.model))  # with the network's names
-    job = PackJob(fold_statistics(state) if inference else state, recipe)
-    if known is not None:
-        if fit_confidence:
-            job.fit_confidence(known, device=device)
-        layerwise = preset in LAYERWISE
-        job.calibrate(
-            known, samples=samples, seed=seed, device=device, layerwise=layerwise, allocation_rounds=allocation_rounds
-        )
-    found = _found(job, rate, limit, max_loss_increase)
-    write_bytes(output, found.data)
-    _summary(output, state, len(found.data))
-    job.report(found)
-    if job.stopped:
+                with about("--noise", noise or "", DataError):
+                    examples = on_noise(weights, network, noise or "", samples, seed)
+            state = read_weights(weights, functools.partial(names_for, examples.model))  # with the network's names
+    job = PackJob(state, preset, rules=own_rules, names=names, inference=inference, observer=PackReport())
+    with _rules_as_options():
+        if examples is not None:
+            if fit_confidence:
+                with about("--fit-confidence", kind=DataError):
+                    job.fit_confidence(examples, device=device)
+            job.calibrate(examples, samples=samples, seed=seed, device=device, allocation_rounds=allocation_rounds)
+        result = _result(job, rate_weight, limit, max_loss_increase)
+    result.write(output)
+    _summary(output, state, result.nbytes)
+    job.measure(result)
+    if result.stopped:
         raise typer.Exit(130)
+    if not result.met:
+        raise typer.Exit(_MISSED)
 
 
-def _found(job: PackJob, rate: float, limit: int | None, increase: float | None) -> Try:
+def _result(job: PackJob, rate_weight: float | None, limit: int | None, increase: float | None) -> PackResult:
     if limit is not None:
-        return job.under(limit, start=rate)
+        return job.under(limit)
     if increase is not None:
-        return job.within(increase, start=rate)
-    return job.at(rate)
+        return job.within(increase)
+    return job.at(DEFAULT_RATE_WEIGHT if rate_weight is None else rate_weight)
 
 
-def _recipe(
-    preset: str,
-    rules: tuple[Rule, ...],
-    rate_weight: float,
-    *,
-    names: bool,
-    noise: bool,
-    calibrated: bool = False,
-    layerwise: bool = False,
-) -> Recipe:
-    from evocompress.checkpoint.presets import preset as named
+@contextlib.contextmanager
+def _rules_as_options() -> Iterator[None]:
+    """Where a rule would keep a tensor that cannot be coded, say how the rule is written as an option."""
+    from evocompress.checkpoint.packing import TensorError
 
-    recipe = named(preset, rate_weight, rules, calibrated=calibrated, layerwise=layerwise, noise=noise)
-    return dataclasses.replace(recipe, names=names)
+    try:
+        yield
+    except TensorError as error:
+        raise CodecError(f"{error} As an option: --rule '{error.match}=lossless'.") from error
 
 
 def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> None:
     line = size_line(nbytes, sum(tensor.numel() for tensor in state.values()), len(state))
-    plain = sum(
-        tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in state.values()
-    )
-    if plain:
+    if plain := float32_bytes(state):
         smaller, larger = plain / nbytes, nbytes / plain
         line += f", {smaller:.1f}x smaller" if smaller >= 1 else f", {larger:.1f}x larger"
         line += " than float32"

@@ -1,4 +1,4 @@
-"""What the options of `pack` may say, alone and together: all of it is checked before any work."""
+"""Options of `pack`, parsed and checked, alone and together, before any work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def given_options(context: typer.Context) -> list[str]:
     return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
 
 
-def check_combinations(given: Collection[str]) -> None:
+def check_combinations(options: Collection[str]) -> None:
     """Refuse options that exclude each other, and those that would have no effect.
 
     Raises:
@@ -50,13 +50,13 @@ def check_combinations(given: Collection[str]) -> None:
     >>> check_combinations(["model", "data", "samples"])
     """
     for names in _EXCLUDE:
-        if sum(name in given for name in names) > 1:
+        if sum(name in options for name in names) > 1:
             listed = ", ".join(map(_flag, names[:-1])) + f" and {_flag(names[-1])}"
             raise ConfigError(f"{listed} exclude each other; give one.")
-    if ("model" in given) != ("data" in given or "noise" in given):
+    if ("model" in options) != ("data" in options or "noise" in options):
         raise ConfigError("--model and --data (or --noise) belong together: give both, or neither.")
     for name, (others, purpose) in _NEEDS.items():
-        if name in given and not any(other in given for other in others):
+        if name in options and not any(other in options for other in others):
             either = _flag(others[0]) + "".join(f" (or {_flag(other)})" for other in others[1:])
             raise ConfigError(f"{_flag(name)} needs --model and {either}, {purpose}.")
 

@@ -1,82 +1,141 @@
-"""What `pack` says while it works, and of the file that came out."""
+"""Progress, tables and warnings of `pack` on standard error, and the line on held-out examples on standard output."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-from evocompress.checkpoint.recipe import Recipe
-from evocompress.packer.calibrated import Calibration
-from evocompress.packer.targets import Try
+from evocompress.packer import events
+from evocompress.packer.calibrated import HeldOut
+from evocompress.packer.targets import LossLimit, Try
+from evocompress.protocols import Began, Progressed
 from evocompress.support.wording import listed, shortened
-from evocompress.tasks.classification import evaluate
 
-__all__ = ["held_out_line", "progress_bar", "say", "table_of", "zeroed_warning"]
+__all__ = ["PackReport", "held_out_line", "missed_warning", "table_of", "zeroed_warning"]
 
 _PACE = 3600.0  # seconds of progress that the time left is estimated from: a single step may take minutes
 _LISTED = 3  # names of tensors
 
 
-def say(console: Console, line: str) -> None:
-    """Print one line as it is, however long: not wrapped, not coloured."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+class PackReport:
+    """An observer of the pack job that shows what it hears: bars on a terminal only, all else anywhere."""
 
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars: dict[str, tuple[Progress, TaskID]] = {}
 
-@contextlib.contextmanager
-def progress_bar(console: Console, what: str) -> Iterator[Callable[[float], None]]:
-    """A bar with time elapsed and left, which takes the share that is done; on a terminal only, else nothing."""
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TaskProgressColumn(),
-        TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
-    shown = Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=_PACE
-    )
-    with shown as progress:
-        task = progress.add_task(what, total=1.0)
-        yield lambda share: progress.update(task, completed=share)
+    def __call__(self, event: object) -> None:
+        """Show an event."""
+        match event:
+            case Began(what):
+                self._open(what)
+            case Progressed(what, share):
+                self._move(what, share)
+            case events.PhaseBegan(what, number, phases):
+                self._say(what if phases == 1 else f"{number} of {phases}: {what}")
+            case events.ConfidenceFitted(confidence):
+                self._say(
+                    f"confidence: logits are scaled by {confidence.scale:.3f} ({confidence.layer!r}); "
+                    f"held-out loss {confidence.before:.4f}, with it {confidence.after:.4f}"
+                )
+            case events.Searched(tried, loss_name) if tried:
+                self._console.print(table_of(tried, loss_name), highlight=False)
+            case events.StoppedEarly(best, tries):
+                self._say(
+                    f"Stopped early: of {tries} files that were tried, the best that meets the target "
+                    f"has {len(best.data)} bytes (λ = {best.rate_weight:.3g})."
+                )
+            case events.TargetMissed():
+                self._say(missed_warning(event))
+            case events.TensorsZeroed():
+                self._say(zeroed_warning(event))
+            case events.HeldOutMeasured(held_out):
+                typer.echo(held_out_line(held_out))
+            case _:
+                pass
+
+    def _say(self, line: str) -> None:
+        """Print one line as it is, however long: not wrapped, not coloured."""
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def _open(self, what: str) -> None:
+        """A bar with time elapsed and left."""
+        columns = (
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TaskProgressColumn(),
+            TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"),
+        )  # fmt: skip
+        bar = Progress(
+            *columns,
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+            speed_estimate_period=_PACE,
+        )
+        bar.start()
+        self._bars[what] = bar, bar.add_task(what, total=1.0)
+
+    def _move(self, what: str, share: float) -> None:
+        if what not in self._bars:
+            return
+        bar, task = self._bars[what]
+        bar.update(task, completed=share)
+        if share >= 1.0:
+            bar.stop()
+            del self._bars[what]
 
 
 def table_of(tried: Sequence[Try], loss_name: str) -> Table:
     """What was tried, by λ."""
-    measured = any(found.loss is not None for found in tried)
+    measured = any(attempt.loss is not None for attempt in tried)
     table = Table(box=None)
     for title in ("λ", "bytes", *([loss_name] if measured else [])):
         table.add_column(title, justify="left" if title == "λ" else "right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for found in sorted(tried, key=lambda found: found.rate_weight):
-        loss = ["" if found.loss is None else f"{found.loss:#.5g}"] if measured else []
-        verdict = "meets it" if found.meets else "does not"
-        table.add_row(f"{found.rate_weight:.3g}", str(len(found.data)), *loss, verdict)
+    for attempt in sorted(tried, key=lambda attempt: attempt.rate_weight):
+        loss = ["" if attempt.loss is None else f"{attempt.loss:#.5g}"] if measured else []
+        verdict = "meets it" if attempt.meets else "does not"
+        table.add_row(f"{attempt.rate_weight:.3g}", str(len(attempt.data)), *loss, verdict)
     return table
 
 
-def held_out_line(calibration: Calibration, data: bytes) -> str:
+def held_out_line(held_out: HeldOut) -> str:
     """How good the network is on held-out examples before and after; without labels: how far its outputs moved."""
-    held_out = calibration.held_out
-    if not calibration.labelled:
-        return f"held-out: {calibration.loss_name} {calibration.loss(data):.4g} ({_grouped(len(held_out))} examples)"
-    networks = calibration.model, calibration.decoded(data)
-    before, after = (evaluate(network, held_out, calibration.device) for network in networks)
+    total = f"({_grouped(held_out.total)} {held_out.counted})"
+    if held_out.accuracy_before is None or held_out.accuracy_after is None:
+        return f"held-out: {held_out.loss_name} {held_out.loss_after:.4g} {total}"
     return (
-        f"held-out: loss {before.loss:.4f} → {after.loss:.4f}, "
-        f"accuracy {100 * before.accuracy:.2f} % → {100 * after.accuracy:.2f} % "
-        f"({_grouped(after.total)} {'examples' if held_out.labels.ndim == 1 else 'labels'})"
+        f"held-out: loss {held_out.loss_before:.4f} → {held_out.loss_after:.4f}, "
+        f"accuracy {100 * held_out.accuracy_before:.2f} % → {100 * held_out.accuracy_after:.2f} % {total}"
     )
 
 
-def zeroed_warning(zeroed: Sequence[str], state: Mapping[str, torch.Tensor], recipe: Recipe) -> str:
-    """That tensors were lost, and how to keep them: `recipe` has the rules that they follow."""
-    rule = recipe.rule(zeroed[0], state[zeroed[0]].ndim)
-    finer = f"{zeroed[0]}={rule.codecs[0]}@{rule.rate_factor / 10:g}"
-    decode = "tensor that is not zero decodes" if len(zeroed) == 1 else "tensors that are not zero decode"
+def missed_warning(missed: events.TargetMissed) -> str:
+    """That the target was missed, by how much, and which limit would be met."""
+    option = "--max-loss-increase" if isinstance(missed.target, LossLimit) else "--max-bytes"
+    limit = missed.target.within_reach(missed.nearest)
+    advice = f" {option} {limit} can be met." if limit else " Is the network fine before it is packed?"
+    return f"warning: {missed} This nearest file is written all the same.{advice}"
+
+
+def zeroed_warning(zeroed: events.TensorsZeroed) -> str:
+    """That tensors were lost, and how to keep them."""
+    names, keep = zeroed.names, zeroed.keep
+    finer = f"{keep.match}={keep.codecs[0]}@{keep.rate_factor:g}"
+    decode = "tensor that is not zero decodes" if len(names) == 1 else "tensors that are not zero decode"
     return (
-        f"warning: {len(zeroed)} {decode} to zeros: {listed([shortened(name) for name in zeroed], _LISTED)}. "
+        f"warning: {len(names)} {decode} to zeros: {listed([shortened(name) for name in names], _LISTED)}. "
         f"To keep them, use a smaller λ, or for single ones a rule with a smaller factor, such as --rule '{finer}'"
     )
 

@@ -1,4 +1,4 @@
-"""`evocompress run`: the main job."""
+"""The command `run`: evolve a population, or resume that."""
 
 from __future__ import annotations
 

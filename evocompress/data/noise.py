@@ -32,8 +32,8 @@ def noise_images(shape: str, count: int, seed: int) -> Examples:
     lengths = [int(length) if length.isdecimal() else 0 for length in shape.lower().split("x")]
     if len(lengths) > 3 or min(lengths) < 1:
         raise DataError(
-            f"--noise {shape}: write the shape of one input: channels x height x width of an image, such as 3x32x32, "
-            "steps x features of a sequence, such as 100x40, or the length of a vector, such as 784"
+            f"shape is {shape!r}; write the shape of one input: channels x height x width of an image, such as "
+            "3x32x32, steps x features of a sequence, such as 100x40, or the length of a vector, such as 784"
         )
     generator = torch.Generator().manual_seed(seed)
     if len(lengths) == 2:

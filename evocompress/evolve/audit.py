@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import loaded
 from evocompress.checkpoint.packing import unpack
 from evocompress.errors import RunError
@@ -75,7 +76,6 @@ class ReferenceJob:
         train(model, splits.train, TrainingGenes(), epochs=epochs, seed=seed, device=device, precision=precision)
         seconds = time.perf_counter() - started
         audited, validated = evaluate(model, splits.audit, device), evaluate(model, splits.validation, device)
-        state = model.state_dict().values()
         return {
             "accuracy": audited.accuracy,
             "correct": audited.correct,
@@ -83,5 +83,5 @@ class ReferenceJob:
             "validation_accuracy": validated.accuracy,
             "epochs": epochs,
             "seconds": seconds,
-            "float32_bytes": sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in state),
+            "float32_bytes": float32_bytes(model.state_dict()),
         }

@@ -17,7 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed
+from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.weight_files import read_weights
@@ -27,7 +29,7 @@ from evocompress.evolve.audit import AuditJob, ReferenceJob
 from evocompress.evolve.config import Config, override_values, parse_config
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
-from evocompress.evolve.segment import Experiment, Segment, load_weights
+from evocompress.evolve.segment import Experiment, Segment
 from evocompress.extensions import EXECUTORS
 from evocompress.runs.display import RunDisplay
 from evocompress.runs.export import Export, export_run
@@ -89,7 +91,7 @@ def _git_revision() -> str:
 
 def _initial_state(config: Config, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     if config.initial_weights:
-        load_weights(model, read_weights(config.initial_weights), config.initial_weights)
+        load_state(model, read_weights(config.initial_weights), config.initial_weights)
     return model.state_dict()
 
 
@@ -125,8 +127,8 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     reader.check(model)
     check_fit(changed(model, model, reader.architecture(reader.ends[0])), splits.train, splits.classes)
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
-    network = {"name": config.model, "parameters": parameters, "float32_bytes": 4 * parameters}
-    settings = _settings(config, 4 * parameters)
+    network = {"name": config.model, "parameters": parameters, "float32_bytes": float32_bytes(state)}
+    settings = _settings(config, float32_bytes(state))
     initial = pack(state, Recipe(rules=(Rule(codecs=("lossless",)),)))
     header = {
         "config": config.model_dump(mode="json"),
@@ -139,8 +141,8 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     return Prepared(config, Segment(experiment, reader, initial), settings, header)
 
 
-def _settings(config: Config, float32_bytes: int) -> SearchSettings:
-    settings = config.search.settings(seed=config.seed, float32_bytes=float32_bytes)
+def _settings(config: Config, whole: int) -> SearchSettings:
+    settings = config.search.settings(seed=config.seed, float32_bytes=whole)
     return dataclasses.replace(settings, lag=_LAG) if settings.deterministic and settings.lag is None else settings
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from evocompress.checkpoint.forms import changed, forms
 from evocompress.checkpoint.recipe import Recipe, Rule
-from evocompress.codecs import codec_spec, parse_codec
+from evocompress.codecs import parse_codec
 from evocompress.codecs.codec import Codec
 from evocompress.evolve.layer_groups import groups_of
 from evocompress.protocols import Genes, GeneSpec
@@ -145,8 +145,8 @@ class GenomeReader:
         step = float(values["step_scale"])
         rules = []
         for name, group in (self.groups if names is None else groups_of(names, self.groups)).items():
-            specs = _with_step(str(values[f"codec.{group}"]).split("|"), step)
-            rules.append(Rule(glob.escape(name), specs, float(values[f"rate_factor.{group}"])))
+            codecs = _with_step(str(values[f"codec.{group}"]).split("|"), step)
+            rules.append(Rule(glob.escape(name), codecs, float(values[f"rate_factor.{group}"])))
         return Recipe(float(values["rate_weight"]), tuple(rules))
 
     def uses_gradients(self, genome: Genome) -> bool:
@@ -174,13 +174,13 @@ class _Lazily(Iterable[nn.Module]):
         return iter(self._networks())
 
 
-def _with_step(specs: Iterable[str], step: float) -> tuple[str, ...]:
+def _with_step(specs: Iterable[str], step: float) -> tuple[Codec, ...]:
     """Codecs with the step gene put into their quantiser, where it is one that has a step."""
-    scaled = []
-    for spec in specs:
-        codec = parse_codec(spec.strip())
-        last: Any = codec.stages[-1]
-        if hasattr(last, "step_scale"):
-            codec = Codec((*codec.stages[:-1], dataclasses.replace(last, step_scale=last.step_scale * step)))
-        scaled.append(codec_spec(codec))
-    return tuple(scaled)
+    return tuple(_scaled(parse_codec(spec.strip()), step) for spec in specs)
+
+
+def _scaled(codec: Codec, step: float) -> Codec:
+    quantiser: Any = codec.stages[-1]
+    if not hasattr(quantiser, "step_scale"):
+        return codec
+    return Codec((*codec.stages[:-1], dataclasses.replace(quantiser, step_scale=quantiser.step_scale * step)))

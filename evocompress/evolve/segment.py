@@ -19,7 +19,9 @@ import torch
 from torch import nn
 
 from evocompress.calibration.fisher import sensitivities
-from evocompress.checkpoint.forms import changed, load_weights, loaded
+from evocompress.checkpoint.float32_size import float32_bytes
+from evocompress.checkpoint.forms import changed, loaded
+from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.codecs import inspect
 from evocompress.data import Splits, load
@@ -31,7 +33,7 @@ from evocompress.support.threads import limit_threads
 from evocompress.tasks.classification import evaluate
 from evocompress.training.trainer import Curves, Precision, train
 
-__all__ = ["Experiment", "Segment", "load_weights", "state_hash"]
+__all__ = ["Experiment", "Segment", "state_hash"]
 
 _CALIBRATION_SAMPLES = 128
 
@@ -131,7 +133,7 @@ class Segment:
         candidates = self._compress(model, splits, task, scales, device)
         metrics["encode_seconds"] = time.perf_counter() - clock
         # What a file is compared with is the network as its factory makes it, whatever form the file holds.
-        common = {"float32_bytes": _float32_bytes(plain)}
+        common = {"float32_bytes": float32_bytes(plain.state_dict())}
         history = _depth(task), self._epochs(task), _seconds(task, started)
         leaves = _write(candidates, task, Path(folder), history, common)
         return self._finish(task, "ok", leaves, metrics, started)
@@ -182,7 +184,7 @@ class Segment:
         clock.append(time.perf_counter())
         decoded = unpack(data)
         clock.append(time.perf_counter())
-        load_weights(model, decoded, "the decoded file")
+        load_state(model, decoded, "the decoded file")
         result = evaluate(model, splits.validation, device)
         clock.append(time.perf_counter())
         encode, decode, judge = (later - earlier for earlier, later in zip(clock, clock[1:], strict=False))
@@ -225,11 +227,6 @@ def _describe(started: float, device: torch.device) -> dict[str, Any]:
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-
-
-def _float32_bytes(model: nn.Module) -> int:
-    state = model.state_dict().values()
-    return sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in state)
 
 
 def _depth(task: Task) -> int:

@@ -1,1 +1,1 @@
-"""The pack job: calibrate, search λ, allocate, write."""
+"""The pack job: calibrate, search λ, allocate, write; and rate-distortion curves."""

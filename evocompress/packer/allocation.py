@@ -1,4 +1,4 @@
-"""Closed-loop allocation: what an error in each tensor costs is measured on a decoded network, and corrected.
+"""Closed-loop bit allocation: what an error in each tensor costs is measured on a decoded network, and corrected.
 
 At the best allocation the last byte buys the same everywhere (Everett, 1963). Sensitivities say what it should buy;
 here it is measured. Each tensor in turn is quantised more coarsely, which saves some bytes and changes the outputs on
@@ -69,11 +69,11 @@ def allocate(
         corrected = _corrected(factors, slopes, best.targets)
         if corrected == factors:
             break
-        found = loop.quantise(corrected, report(2 * round_ + 2))
+        file = loop.quantise(corrected, report(2 * round_ + 2))
         exchange = sum(slope.change for slope in slopes) / max(sum(slope.nbytes for slope in slopes), 1)
-        if not found.change - best.change < exchange * (len(best.data) - len(found.data)):
+        if not file.change - best.change < exchange * (len(best.data) - len(file.data)):
             break
-        best, factors = found, corrected
+        best, factors = file, corrected
     if progress is not None:
         progress(1.0)
     return dataclasses.replace(calibration, sensitivities=_scaled(calibration.sensitivities, factors))
@@ -132,7 +132,7 @@ class _Loop:
     def slopes(self, file: _Quantised, progress: Callable[[float], None]) -> list[_Slope]:
         """What each tensor, or group of successive ones, saves and costs if it is coded more coarsely."""
         coarser = dataclasses.replace(self._recipe, rate_weight=self._recipe.rate_weight * _COARSER)
-        groups, found = _groups(file.targets, self._evaluations), []
+        groups, slopes = _groups(file.targets, self._evaluations), []
         for done, names in enumerate(groups):
             records = {
                 name: encode_tensor(
@@ -143,9 +143,9 @@ class _Loop:
             }  # fmt: skip
             data = pack(self._state, self._recipe, records={**file.records, **records})
             change = self._with(file.model, records)
-            found.append(_Slope(names, len(file.data) - len(data), change - file.change))
+            slopes.append(_Slope(names, len(file.data) - len(data), change - file.change))
             progress((done + 1) / len(groups))
-        return found
+        return slopes
 
     def _with(self, model: nn.Module, records: Mapping[str, Record]) -> float:
         """What changes if these records take the place of the model's tensors; it is left as it was."""

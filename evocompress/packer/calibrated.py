@@ -1,11 +1,11 @@
-"""One checkpoint packed with the help of examples: sensitivities once, then a file for any recipe."""
+"""Calibrated packing: sensitivities measured once on examples, then a file for any recipe."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,27 @@ from evocompress.data.examples import Examples
 from evocompress.packer.layerwise import layerwise_records
 from evocompress.tasks.classification import evaluate
 
-__all__ = ["Calibration", "PackedFile", "calibrate", "pack_calibrated"]
+__all__ = ["Calibration", "HeldOut", "PackedFile", "calibrate", "pack_calibrated"]
 
 #: So many held-out examples decide whether a layer-by-layer file is kept.
 _HELD_OUT = 2048
 _LAYERS_SHARE = 0.7  # of the time is the layers'; the rest goes into coding, and decoding and comparing two files
+
+
+class HeldOut(NamedTuple):
+    """A network on held-out examples, before it was packed and after: its loss in nats, and its accuracy in [0, 1].
+
+    Where they have no labels, `accuracy_before` and `accuracy_after` are None, and the losses are 0 and how far the
+    outputs moved. `loss_name` says which it is, `total` how many examples (or labels, `counted`) it was measured on.
+    """
+
+    loss_name: str
+    loss_before: float
+    loss_after: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+    total: int
+    counted: Literal["examples", "labels"] = "examples"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,13 +68,24 @@ class Calibration:
     def loss(self, data: bytes | None = None, limit: int | None = None) -> float:
         """Mean cross-entropy on held-out examples (at most `limit`) of the network, or of what a file holds of it.
 
-        Where they have no labels (all are -100): how far the file's network is from the network (output_change.py).
+        Where they have no labels (all are -100): how far the file's network is from the network (`OutputChange`).
         """
         held_out = self.first_held_out(limit)
         model = self.model if data is None else self.decoded(data)
         if not self.labelled:
             return OutputChange(self.model, held_out, self.device)(model)
         return evaluate(model, held_out, self.device).loss
+
+    def held_out_quality(self, data: bytes) -> HeldOut:
+        """What a file loses on all held-out examples."""
+        if not self.labelled:
+            return HeldOut(self.loss_name, 0.0, self.loss(data), None, None, len(self.held_out))
+        networks = self.model, self.decoded(data)
+        before, after = (evaluate(network, self.held_out, self.device) for network in networks)
+        return HeldOut(
+            self.loss_name, before.loss, after.loss, before.accuracy, after.accuracy, after.total,
+            "examples" if self.held_out.labels.ndim == 1 else "labels",
+        )  # fmt: skip
 
     def first_held_out(self, limit: int | None = None) -> Examples:
         """The first of the held-out examples, at most `limit`."""

@@ -1,4 +1,4 @@
-"""How sure a classifier is of what it says: fitted on held-out examples by a scale of its logits.
+"""Confidence of a classifier (temperature scaling), fitted on held-out examples by a scale of its logits.
 
 Networks are surer of new examples than they should be (Guo et al., "On Calibration of Modern Neural Networks", 2017),
 and coarser weights make that worse. A scale of the last layer mends it, moves no decision and costs no byte. Against
@@ -61,7 +61,7 @@ def fit_confidence(model: nn.Module, held_out: Examples, device: torch.device | 
     if not held_out.is_labelled:
         raise DataError(
             "the held-out examples have no labels (all are -100), so no confidence can be fitted; "
-            "give labels, or leave --fit-confidence out"
+            "give labels, or fit none"
         )
     check_fit(model, held_out, 1 + int(held_out.labels.max()))
     layer = output_layer(model, held_out, device)
@@ -70,11 +70,11 @@ def fit_confidence(model: nn.Module, held_out: Examples, device: torch.device | 
     def loss(log_scale: float) -> float:
         return float(nn.functional.cross_entropy(logits * math.exp(log_scale), labels, ignore_index=IGNORED))
 
-    found = scipy.optimize.minimize_scalar(loss, bounds=(math.log(_LEAST), 0.0), method="bounded")
+    fit = scipy.optimize.minimize_scalar(loss, bounds=(math.log(_LEAST), 0.0), method="bounded")
     before = loss(0.0)
-    if not found.fun < before:  # NaN too
+    if not fit.fun < before:  # NaN too
         return Confidence(1.0, layer, before, before)
-    return Confidence(math.exp(found.x), layer, before, float(found.fun))
+    return Confidence(math.exp(fit.x), layer, before, float(fit.fun))
 
 
 def output_layer(model: nn.Module, examples: Examples, device: torch.device | str = "cpu") -> str:
@@ -111,8 +111,9 @@ def output_layer(model: nn.Module, examples: Examples, device: torch.device | st
 
 def _is_tied(model: nn.Module, layer: nn.Module) -> bool:
     """Whether another module has one of the layer's parameters too."""
-    own = {id(parameter) for parameter in layer.parameters(recurse=False)}
-    return sum(id(parameter) in own for _, parameter in model.named_parameters(remove_duplicate=False)) > len(own)
+    parameters = {id(parameter) for parameter in layer.parameters(recurse=False)}
+    uses = sum(id(parameter) in parameters for _, parameter in model.named_parameters(remove_duplicate=False))
+    return uses > len(parameters)
 
 
 def _is_proportional(model: nn.Module, layer: nn.Module, inputs: Tensor, outputs: Tensor) -> bool:
@@ -133,11 +134,11 @@ def _is_proportional(model: nn.Module, layer: nn.Module, inputs: Tensor, outputs
 def _logits(model: nn.Module, examples: Examples, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Logits (m, classes) in float32 and labels (m,) of as many examples as are used."""
     examples = examples.to(device)
-    found: list[Tensor] = []
+    batches: list[Tensor] = []
     with evaluation_mode(model), torch.inference_mode():
-        while (start := _BATCH * len(found)) < min(len(examples), _EXAMPLES):
-            found.append(first_tensor(model(examples.batch(slice(start, start + _BATCH))[0])).flatten(0, -2).float())
-            if sum(logits.numel() for logits in found) > _NUMBERS:
+        while (start := _BATCH * len(batches)) < min(len(examples), _EXAMPLES):
+            batches.append(first_tensor(model(examples.batch(slice(start, start + _BATCH))[0])).flatten(0, -2).float())
+            if sum(logits.numel() for logits in batches) > _NUMBERS:
                 break
-    logits = torch.cat(found)
+    logits = torch.cat(batches)
     return logits, examples.labels.flatten()[: len(logits)]

@@ -87,7 +87,7 @@ def curve_points(
     True
     """
     arrays = {name: to_numpy(name, value) for name, value in state_dict.items()}
-    prior = _prior(arrays) if presets else {}
+    prior = size_prior(arrays) if presets else {}
     trials = [_Trial(codec, _recipe(codec, arrays, weight), {}) for codec in codecs for weight in ladder]
     trials += [_Trial(preset_label(name), preset(name, weight), prior) for name in presets for weight in ladder]
     measured, warm = _measured(arrays), set[str]()
@@ -176,16 +176,6 @@ class _Trial(NamedTuple):
     label: str
     recipe: Recipe
     sensitivities: Mapping[str, float]
-
-
-def _prior(arrays: Mapping[str, Array]) -> dict[str, float]:
-    """`size_prior` of arrays; it looks at shapes and kinds only, so that nothing is copied."""
-    import torch
-
-    kinds = {name: torch.float32 if is_float(array.dtype.name) else torch.int64 for name, array in arrays.items()}
-    return size_prior(
-        {name: torch.empty(array.shape, dtype=kinds[name], device="meta") for name, array in arrays.items()}
-    )
 
 
 def _recipe(codec: str, arrays: Mapping[str, Array], weight: float) -> Recipe:

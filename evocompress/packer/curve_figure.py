@@ -83,8 +83,8 @@ def _styles(curves: Curves, baseline: str, heavy: Collection[str]) -> dict[str, 
 
 def _differences(curves: Curves, baseline: str) -> dict[str, tuple[list[float], list[float]]]:
     """Per codec the ratios (dB) within the baseline's range, and there its size less the baseline's, per cent."""
-    known = [point.snr_db for point in curves[baseline] if math.isfinite(point.snr_db)]
-    grid = np.linspace(min(known), max(known), _GRID_POINTS).tolist() if known else []
+    ratios = [point.snr_db for point in curves[baseline] if math.isfinite(point.snr_db)]
+    grid = np.linspace(min(ratios), max(ratios), _GRID_POINTS).tolist() if ratios else []
     base = bits_at(curves[baseline], grid)
     return {
         codec: (grid, [100 * (bits / other - 1) for bits, other in zip(bits_at(curve, grid), base, strict=True)])

@@ -1,51 +1,77 @@
-"""What `pack` does with a checkpoint: calibrate, try values of λ, and show both."""
+"""The pack job: one checkpoint to one file, at a λ or for a target of size or loss.
+
+job = PackJob(state, "best", observer=print)
+job.calibrate(on_data(weights, network, "cifar10", seed=0))   # if there is a network, and data
+result = job.under(64_000)
+result.write("weights.evc")
+print(result.met, result.nbytes, job.measure(result).held_out)
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-import typer
-from rich.console import Console
 from torch import nn
 
+from evocompress.checkpoint import presets
+from evocompress.checkpoint.fold_statistics import fold_statistics
 from evocompress.checkpoint.loading import load_formed
 from evocompress.checkpoint.packing import pack
-from evocompress.checkpoint.recipe import Recipe
+from evocompress.checkpoint.presets import DEFAULT_PRESET, LAYERWISE
+from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
-from evocompress.cli.pack_report import held_out_line, progress_bar, say, table_of, zeroed_warning
 from evocompress.data import Examples
 from evocompress.data import load as load_data
 from evocompress.data.noise import noise_images
-from evocompress.errors import ModelError
+from evocompress.errors import ConfigError, ModelError
 from evocompress.packer.allocation import allocate
-from evocompress.packer.calibrated import Calibration, calibrate, pack_calibrated
-from evocompress.packer.confidence import fit_confidence
-from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, TargetMissed, Try, best, find_rate_weight
+from evocompress.packer.calibrated import Calibration, HeldOut, calibrate, pack_calibrated
+from evocompress.packer.confidence import Confidence, fit_confidence
+from evocompress.packer.events import (
+    ConfidenceFitted,
+    HeldOutMeasured,
+    PhaseBegan,
+    Searched,
+    StoppedEarly,
+    TargetMissed,
+    TensorsZeroed,
+    Tried,
+)
+from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, find_rate_weight
+from evocompress.protocols import Began, Observer, Progressed
 from evocompress.search.interrupts import Interrupts
+from evocompress.support.atomic_files import write_bytes
 from evocompress.tasks.classification import calibration_examples, check_fit
 
-__all__ = ["Known", "PackJob", "on_data", "on_noise"]
+__all__ = ["NetworkAndExamples", "PackJob", "PackResult", "RecipeFactory", "on_data", "on_noise"]
 
 _FAR = (TRIES, 8.0)  # tries, and growth of the bracket, of a search that knows nothing yet
 _JUDGES = 512  # images of noise that are held out
+_FINER = 10.0  # how much smaller λ is in a rule that keeps a tensor which was lost
 
 Share = Callable[[float], None]
 
 
-class Known(NamedTuple):
-    """A network, and examples: to calibrate on, and to judge by."""
+class NetworkAndExamples(NamedTuple):
+    """What a job is calibrated with: a network, examples to calibrate on, others to judge by; `noise`: no real ones."""
 
     model: nn.Module
     train: Examples
     held_out: Examples
+    noise: bool = False
 
 
-def on_data(weights: Path, plain: torch.nn.Module, data: str, seed: int, *, needs_labels: bool = True) -> Known:
+def on_data(
+    weights: str | os.PathLike[str], plain: nn.Module, data: str, seed: int, *, needs_labels: bool = True
+) -> NetworkAndExamples:
     """The network with these weights, in the form of their file, and a data set's training and validation examples.
 
     Unless a loss on labels is asked for, labels that the network's outputs do not fit are left out.
@@ -54,102 +80,224 @@ def on_data(weights: Path, plain: torch.nn.Module, data: str, seed: int, *, need
     network = load_formed(weights, plain)
     if needs_labels:
         check_fit(network, splits.train, splits.classes)
-        return Known(network, splits.train, splits.validation)
-    return Known(network, splits.train, calibration_examples(network, splits.validation, splits.classes))
+        return NetworkAndExamples(network, splits.train, splits.validation)
+    held_out = calibration_examples(network, splits.validation, splits.classes)
+    return NetworkAndExamples(network, splits.train, held_out)
 
 
-def on_noise(weights: Path, plain: torch.nn.Module, shape: str, samples: int, seed: int) -> Known:
-    """The network with these weights, in the form of their file, and noise, which has no labels."""
+def on_noise(
+    weights: str | os.PathLike[str], plain: nn.Module, shape: str, samples: int, seed: int
+) -> NetworkAndExamples:
+    """The network with these weights, in the form of their file, and noise of a shape such as 3x32x32, unlabelled."""
     network, noise = load_formed(weights, plain), noise_images(shape, samples + _JUDGES, seed)
     check_fit(network, noise, 1)
-    return Known(network, noise.take(torch.arange(samples)), noise.take(torch.arange(samples, len(noise))))
+    train, held_out = (noise.take(torch.arange(*ends)) for ends in ((0, samples), (samples, len(noise))))
+    return NetworkAndExamples(network, train, held_out, noise=True)
 
 
-class _Recipes(Protocol):
-    def __call__(self, rate_weight: float, *, calibrated: bool = False, layerwise: bool = False) -> Recipe: ...
+class RecipeFactory(Protocol):
+    """Recipes by λ; how they will be used may count: with calibrated sensitivities, and layer by layer."""
+
+    def __call__(self, rate_weight: float, *, calibrated: bool = False, layerwise: bool = False) -> Recipe:
+        """The recipe at this λ."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PackResult:
+    """A file, and what is known of it.
+
+    `met` says whether it meets the target; where no file does it is the nearest. `stopped`: the search was interrupted,
+    and this is the best file by then. `refined`: it was quantised layer by layer, or with corrected sensitivities.
+    `zeroed` names the tensors that are not zero and decode to zeros. `loss_before` and `loss_after` are of the network
+    on held-out examples, in nats (or how far its outputs moved, where there are no labels), `held_out` has more; they
+    are None until `within` or `PackJob.measure` has measured them.
+    """
+
+    data: bytes
+    rate_weight: float
+    met: bool = True
+    stopped: bool = False
+    refined: bool = False
+    zeroed: tuple[str, ...] = ()
+    loss_before: float | None = None
+    loss_after: float | None = None
+    held_out: HeldOut | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return len(self.data)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the file whole or not at all, with its folder."""
+        write_bytes(Path(path), self.data)
 
 
 class PackJob:
-    """One checkpoint and all that is known of it; packs it at any λ, and measures what was packed.
+    """One checkpoint and all that is known of it; packs it at any λ or for a target, and measures what was packed.
 
-    `stopped` says that a search was interrupted, and that what it gave is the best until then.
+    Args:
+        state: The checkpoint. Its bytes at a λ are those of `pack(state, λ)` where nothing else is given.
+        preset: A preset's name, or a function that gives recipes by λ.
+        rules: Come before the preset's own; not beside a function.
+        names: Whether the file stores the tensors' names.
+        inference: Fold batch normalisation's statistics: smaller, but not to be trained on.
+        observer: Hears `packer.events`, and `Began` and `Progressed` of what takes long.
+
+    Raises:
+        CodecError: There is no such preset.
+        ConfigError: Rules beside a function.
+
+    >>> state = {"weight": torch.linspace(-1, 1, 4096).reshape(64, 64).sin()}
+    >>> result = PackJob(state).under(1200)
+    >>> result.met, result.nbytes <= 1200
+    (True, True)
     """
 
-    def __init__(self, state: Mapping[str, torch.Tensor], recipe: _Recipes) -> None:
-        self._state, self._recipe = state, recipe
-        self._calibration: Calibration | None = None
-        self._layerwise, self._rounds = False, 0
-        self._console = Console(stderr=True)
-        self.stopped = False
-
-    def fit_confidence(self, known: Known, *, device: str) -> None:
-        """Scale the logits of the checkpoint and of the network so that held-out loss is least, and say so."""
-        fitted = fit_confidence(known.model, known.held_out, device)
-        self._state = fitted.scaled(self._state)
-        known.model.load_state_dict(fitted.scaled(known.model.state_dict()))
-        say(
-            self._console,
-            f"confidence: logits are scaled by {fitted.scale:.3f} ({fitted.layer!r}); "
-            f"held-out loss {fitted.before:.4f}, with it {fitted.after:.4f}",
-        )
-
-    def calibrate(
-        self, known: Known, *, samples: int, seed: int, device: str, layerwise: bool, allocation_rounds: int
+    def __init__(
+        self,
+        state: Mapping[str, torch.Tensor],
+        preset: str | RecipeFactory = DEFAULT_PRESET,
+        *,
+        rules: tuple[Rule, ...] = (),
+        names: bool = True,
+        inference: bool = False,
+        observer: Observer | None = None,
     ) -> None:
-        """Measure second-order sensitivities, with a progress bar; from then on they are used.
+        if isinstance(preset, str):
+            presets.preset(preset)  # says what is wrong with it before any work
+        elif rules:
+            raise ConfigError("rules are for presets; a function of recipes gives its own.")
+        self._state = fold_statistics(state) if inference else state
+        self._preset, self._rules, self._names = preset, rules, names
+        self._tell: Observer = observer or _deaf
+        self._calibration: Calibration | None = None
+        self._layerwise, self._rounds, self._noise = False, 0, False
 
-        They are corrected in so many rounds of allocation at the λ that is wanted, once that is known.
-        """
-        with progress_bar(self._console, "calibrating") as progress:
-            self._calibration = calibrate(*known, samples=samples, seed=seed, device=device, progress=progress)
-        self._layerwise, self._rounds = layerwise, allocation_rounds
-
-    def at(self, rate_weight: float) -> Try:
-        """The file at a λ."""
-        if self._rounds:
-            self._allocate(rate_weight, "1 of 2")
-            say(self._console, f"2 of 2: quantising {self._how}")
-        with progress_bar(self._console, "quantising") if self._layerwise else contextlib.nullcontext() as progress:
-            return self._attempt(rate_weight, self._layerwise, progress)
-
-    def under(self, limit: int, start: float) -> Try:
-        """The least λ whose file takes at most `limit` bytes; interrupted, the best until then (`stopped`).
+    def fit_confidence(self, examples: NetworkAndExamples, *, device: str = "cpu") -> Confidence:
+        """Scale the logits of the checkpoint and of the network, in place, so that held-out loss is least.
 
         Raises:
-            ConfigError: No file is as small.
+            DataError: The held-out examples have no labels.
+            ModelError: No single layer makes the logits.
+        """
+        confidence = fit_confidence(examples.model, examples.held_out, device)
+        self._state = confidence.scaled(self._state)
+        examples.model.load_state_dict(confidence.scaled(examples.model.state_dict()))
+        self._tell(ConfidenceFitted(confidence))
+        return confidence
+
+    def calibrate(
+        self,
+        examples: NetworkAndExamples,
+        *,
+        samples: int = 1024,
+        seed: int = 0,
+        device: str = "cpu",
+        layerwise: bool | None = None,
+        allocation_rounds: int = 0,
+    ) -> None:
+        """Measure second-order sensitivities; from then on they are used.
+
+        Args:
+            examples: The network, and what it is measured on.
+            samples: How many of the training examples to calibrate on.
+            seed: Of the draws.
+            device: Where to compute.
+            layerwise: Quantise layer by layer; by default where the preset does.
+            allocation_rounds: How often sensitivities are corrected at the λ that is wanted, once that is known.
+
+        Raises:
+            ModelError: The network fails on the examples, or its outputs are not finite.
+        """
+        with self._work("calibrating") as progress:
+            self._calibration = calibrate(
+                examples.model, examples.train, examples.held_out,
+                samples=samples, seed=seed, device=device, progress=progress,
+            )  # fmt: skip
+        self._layerwise = self._preset in LAYERWISE if layerwise is None else layerwise
+        self._rounds, self._noise = allocation_rounds, examples.noise
+
+    def at(self, rate_weight: float = DEFAULT_RATE_WEIGHT) -> PackResult:
+        """The file at a λ."""
+        if self._rounds:
+            self._allocate(rate_weight, 1, 2)
+            self._tell(PhaseBegan(f"quantising {self._how}", 2, 2))
+        with self._work("quantising") if self._layerwise else contextlib.nullcontext() as progress:
+            attempt = self._attempt(rate_weight, self._layerwise, progress)
+        return self._result(attempt, met=True, stopped=False)
+
+    def under(self, nbytes: int, start: float = DEFAULT_RATE_WEIGHT) -> PackResult:
+        """The file at the least λ, searched from `start`, that takes at most so many bytes.
+
+        Where none is as small, the smallest (`met` is False). Interrupted by SIGINT or SIGTERM, the best until then
+        (`stopped`).
+
+        Raises:
             KeyboardInterrupt: Interrupted before any file met the limit.
         """
-        return self._find(SizeLimit(limit), start)
+        return self._find(SizeLimit(nbytes), start)
 
-    def within(self, increase: float, start: float) -> Try:
-        """The greatest λ whose decoded network loses at most so much more on held-out data than the checkpoint.
+    def within(self, increase: float, start: float = DEFAULT_RATE_WEIGHT) -> PackResult:
+        """The smallest file whose network loses at most so much more on held-out examples than the checkpoint.
 
-        Raises and is interrupted as `under`.
+        The loss is in nats; without labels it is the change of outputs. Where no file loses as little, the one that
+        loses least (`met` is False). Interrupted as `under`.
+
+        Raises:
+            ConfigError: There are no examples (`calibrate`), or the increase is negative or not finite.
+            ModelError: The network's loss is not finite before anything is packed.
+            KeyboardInterrupt: Interrupted before any file met the limit.
         """
         calibration = self._calibration
-        assert calibration is not None
+        if calibration is None:
+            raise ConfigError("within() needs a network, and examples to measure a loss on: call calibrate() first.")
+        if not 0 <= increase < math.inf:
+            raise ConfigError(f"increase is {increase!r}; it must be a finite number of at least 0, such as 0.01.")
         before = calibration.loss()
         if not math.isfinite(before):
             raise ModelError(f"the network's {calibration.loss_name} is {before} before anything is packed; mend that")
         return self._find(LossLimit(calibration.loss, calibration.loss_name, before, increase), start)
 
-    def report(self, found: Try) -> None:
-        """Say what the file lost, once it is written: how good its network is, and tensors that are zero now."""
-        if self._calibration is not None:
-            typer.echo(held_out_line(self._calibration, found.data))
-        if found.zeroed:
-            say(self._console, zeroed_warning(found.zeroed, self._state, self._recipe(found.rate_weight)))
+    def measure(self, result: PackResult) -> PackResult:
+        """The result with what it loses on all held-out examples; as it is where the job was not calibrated."""
+        if self._calibration is None:
+            return result
+        held_out = self._calibration.held_out_quality(result.data)
+        self._tell(HeldOutMeasured(held_out))
+        return dataclasses.replace(
+            result, held_out=held_out, loss_before=held_out.loss_before, loss_after=held_out.loss_after
+        )
 
     @property
     def _how(self) -> str:
         return "layer by layer" if self._layerwise else "all layers at once"
 
-    def _allocate(self, rate_weight: float, phase: str) -> None:
+    def _recipe(self, rate_weight: float, *, calibrated: bool = False, layerwise: bool = False) -> Recipe:
+        factory: RecipeFactory
+        if isinstance(self._preset, str):
+            factory = functools.partial(presets.preset, self._preset, rules=self._rules, noise=self._noise)
+        else:
+            factory = self._preset
+        recipe = factory(rate_weight, calibrated=calibrated, layerwise=layerwise)
+        return recipe if self._names else dataclasses.replace(recipe, names=False)
+
+    @contextlib.contextmanager
+    def _work(self, what: str) -> Iterator[Share]:
+        """Long work, of which the observer hears when it begins, the share that is done, and when it ends."""
+        self._tell(Began(what))
+        try:
+            yield lambda share: self._tell(Progressed(what, share))
+        finally:
+            self._tell(Progressed(what, 1.0))
+
+    def _allocate(self, rate_weight: float, number: int, phases: int) -> None:
         """Correct the sensitivities at a λ."""
         assert self._calibration is not None
-        say(self._console, f"{phase}: allocating bytes at λ = {rate_weight:.3g}, {self._how}")
+        self._tell(PhaseBegan(f"allocating bytes at λ = {rate_weight:.3g}, {self._how}", number, phases))
         recipe = self._recipe(rate_weight, calibrated=True, layerwise=self._layerwise)
-        with progress_bar(self._console, "allocating") as progress:
+        with self._work("allocating") as progress:
             self._calibration = allocate(
                 self._calibration,
                 self._state,
@@ -166,72 +314,81 @@ class PackJob:
             recipe = self._recipe(rate_weight, layerwise=True)
             file = pack_calibrated(self._state, recipe, calibration, one_shot=one_shot, progress=progress)
             return Try(rate_weight, file.data, meets=True, loss=file.loss, zeroed=file.zeroed)
-        sensitivities = size_prior(self._state) if calibration is None else calibration.sensitivities
+        sensitivities: Mapping[str, Any] = size_prior(self._state)
+        if calibration is not None:
+            sensitivities = calibration.sensitivities
         zeroed: list[str] = []
         data = pack(self._state, one_shot, sensitivities=sensitivities, zeroed=zeroed)
         return Try(rate_weight, data, meets=True, zeroed=tuple(zeroed))
 
-    def _find(self, target: Target, start: float) -> Try:
-        """The best of all files of a search that meet a target, also where it was interrupted."""
+    def _find(self, target: Target, start: float) -> PackResult:
+        """The best of all files of a search that meet a target, also where it was interrupted; else the nearest."""
         tried: list[Try] = []
         interrupts = Interrupts()
         with interrupts.installed():
             interrupts.during(lambda: self._phases(target, start, tried), None)
-        found = best(tried, small_is_good=target.small_is_good)
-        self.stopped = interrupts.pending
-        if found is None:
-            if self.stopped:
+        chosen = best(tried, small_is_good=target.small_is_good)
+        if chosen is None:
+            if interrupts.pending:
                 raise KeyboardInterrupt
-            raise target.missed(tried)
-        if self.stopped:
-            say(
-                self._console,
-                f"Stopped early: of {len(tried)} files that were tried, the best that meets the target "
-                f"has {len(found.data)} bytes (λ = {found.rate_weight:.3g}).",
-            )
-        return found
+            chosen = target.nearest(tried)
+            self._tell(TargetMissed(target, chosen, len(tried)))
+        elif interrupts.pending:
+            self._tell(StoppedEarly(chosen, len(tried)))
+        result = self._result(chosen, met=chosen.meets, stopped=interrupts.pending)
+        if isinstance(target, LossLimit):
+            return dataclasses.replace(result, loss_before=target.before, loss_after=chosen.loss)
+        return result
+
+    def _result(self, attempt: Try, *, met: bool, stopped: bool) -> PackResult:
+        if attempt.zeroed:
+            name = attempt.zeroed[0]
+            rule = self._recipe(attempt.rate_weight).rule(name, self._state[name].ndim)
+            keep = Rule(name, rule.codecs[:1], rule.rate_factor / _FINER)
+            self._tell(TensorsZeroed(attempt.zeroed, keep))
+        return PackResult(attempt.data, attempt.rate_weight, met, stopped, attempt.refined, attempt.zeroed)
 
     def _phases(self, target: Target, start: float, tried: list[Try]) -> None:
         """Search with plain sensitivities, all layers at once; then nearby as the file shall be, where that differs."""
         if not (self._layerwise or self._rounds):
-            self._search(target, start, tried, f"searching λ for {target}")
+            self._search(target, start, tried, PhaseBegan(f"searching λ for {target}"))
             return
         phases = 3 if self._rounds else 2
-        self._search(target, start, tried, f"1 of {phases}: searching λ for {target}, all layers at once")
+        self._search(target, start, tried, PhaseBegan(f"searching λ for {target}, all layers at once", 1, phases))
         first = best(tried, small_is_good=target.small_is_good)
         if first is None and target.small_is_good:  # nor will a file that is as large
             return
         near = (first or tried[-1]).rate_weight * (target.headroom if self._layerwise else 1.0)
         if self._rounds:
-            self._allocate(near, f"2 of {phases}")
-        what = f"{phases} of {phases}: searching λ for {target}, {self._how}"
-        self._search(target, near, tried, what, refined=True)
+            self._allocate(near, 2, phases)
+        phase = PhaseBegan(f"searching λ for {target}, {self._how}", phases, phases)
+        self._search(target, near, tried, phase, refined=True)
 
-    def _search(self, target: Target, start: float, tried: list[Try], what: str, *, refined: bool = False) -> None:
-        """One phase: announced, with a progress bar, and a table of what was tried, which joins `tried`."""
-        say(self._console, what)
+    def _search(
+        self, target: Target, start: float, tried: list[Try], phase: PhaseBegan, *, refined: bool = False
+    ) -> None:
+        """One phase; what was tried joins `tried`."""
+        self._tell(phase)
         tries, growth = target.near if refined else _FAR
         first = len(tried)
-        with progress_bar(self._console, "searching") as progress:
+        try:
+            with self._work("searching") as progress:
 
-            def share(of_try: float) -> None:
-                progress((len(tried) - first + of_try) / tries)
+                def share(of_try: float) -> None:
+                    progress((len(tried) - first + of_try) / tries)
 
-            def attempt(rate_weight: float) -> Try:
-                found = self._attempt(rate_weight, refined and self._layerwise, share)
-                tried.append(target.judged(found)._replace(refined=refined))
-                share(0.0)
-                return tried[-1]
+                def attempt(rate_weight: float) -> Try:
+                    file = self._attempt(rate_weight, refined and self._layerwise, share)
+                    tried.append(target.judged(file)._replace(refined=refined))
+                    share(0.0)
+                    self._tell(Tried(tried[-1]))
+                    return tried[-1]
 
-            try:
-                with contextlib.suppress(TargetMissed):  # the other way of quantising may get there
-                    small = target.small_is_good
-                    find_rate_weight(attempt, start=start, small_is_good=small, tries=tries, growth=growth)
-            finally:
-                self._show(tried[first:])
-
-    def _show(self, tried: Sequence[Try]) -> None:
-        """A table of what was tried in one phase; interrupted, that may be nothing."""
-        if tried:
+                find_rate_weight(attempt, start=start, small_is_good=target.small_is_good, tries=tries, growth=growth)
+        finally:
             name = self._calibration.loss_name if self._calibration is not None else ""
-            self._console.print(table_of(tried, name), highlight=False)
+            self._tell(Searched(tuple(tried[first:]), name))
+
+
+def _deaf(event: object) -> None:
+    """An observer that hears nothing."""

@@ -1,4 +1,4 @@
-"""The rate weight λ that meets a target: a size in bytes, or a loss. Always measured on files, never estimated."""
+"""Search for the rate weight λ that meets a size or a loss: always measured on files, never estimated."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias
 
-from evocompress.errors import ConfigError
-
-__all__ = ["TRIES", "LossLimit", "SizeLimit", "Target", "TargetMissed", "Try", "best", "find_rate_weight"]
+__all__ = ["TRIES", "LossLimit", "SizeLimit", "Target", "Try", "best", "find_rate_weight"]
 
 TRIES = 12
 _GROWTH = 8.0
-
-
-class TargetMissed(ConfigError):
-    """None of the files that were tried meets the target."""
 
 
 class Try(NamedTuple):
@@ -47,16 +41,24 @@ class SizeLimit:
     def __str__(self) -> str:
         return f"at most {self.limit} byte{'' if self.limit == 1 else 's'}"
 
-    def judged(self, found: Try) -> Try:
+    def judged(self, file: Try) -> Try:
         """The same, with whether it meets the target."""
-        return found._replace(meets=len(found.data) <= self.limit)
+        return file._replace(meets=len(file.data) <= self.limit)
 
-    def missed(self, tried: Sequence[Try]) -> TargetMissed:
+    def nearest(self, tried: Sequence[Try]) -> Try:
+        """The file to take where none meets the target: the smallest."""
+        return min(tried, key=lambda file: (len(file.data), file.rate_weight))
+
+    def within_reach(self, nearest: Try) -> str:
+        """The least limit that the nearest file meets."""
+        return str(len(nearest.data))
+
+    def miss(self, nearest: Try, tries: int) -> str:
         """What to say where no file meets it."""
-        least = min(tried, key=lambda found: len(found.data))
-        return TargetMissed(
-            f"No file meets the target, {self}: the smallest that these options reached has {len(least.data)} bytes, "
-            f"at λ = {least.rate_weight:.3g}. --max-bytes must be at least that."
+        nbytes = len(nearest.data)
+        return (
+            f"No file meets the target, {self}: the smallest of the {tries} that were tried has {nbytes} bytes, "
+            f"{nbytes - self.limit} more, at λ = {nearest.rate_weight:.3g}."
         )
 
 
@@ -79,20 +81,28 @@ class LossLimit:
     def __str__(self) -> str:
         return f"a {self.name} of at most {self.before + self.increase:.5g}"
 
-    def judged(self, found: Try) -> Try:
+    def judged(self, file: Try) -> Try:
         """The same, with its loss, and whether that meets the target."""
-        loss = self.measure(found.data)
-        return found._replace(meets=loss <= self.before + self.increase, loss=loss)
+        loss = self.measure(file.data)
+        return file._replace(meets=loss <= self.before + self.increase, loss=loss)
 
-    def missed(self, tried: Sequence[Try]) -> TargetMissed:
+    def nearest(self, tried: Sequence[Try]) -> Try:
+        """The file to take where none meets the target: the one that loses least; the finest if no loss is finite."""
+        return min(tried, key=lambda file: (_finite_or_inf(file.loss), file.rate_weight))
+
+    def within_reach(self, nearest: Try) -> str:
+        """The least increase that the nearest file meets; empty where its loss is not finite."""
+        loss = _finite_or_inf(nearest.loss)
+        return "" if loss == math.inf else _rounded_up(loss - self.before)
+
+    def miss(self, nearest: Try, tries: int) -> str:
         """What to say where no file meets it."""
-        losses = [found.loss for found in tried if found.loss is not None and math.isfinite(found.loss)]
         start = f"No file meets the target, {self}: "
-        if not losses:
-            return TargetMissed(f"{start}of the {len(tried)} that were tried, none has a {self.name} that is finite.")
-        return TargetMissed(
-            f"{start}the least increase that these options reached is {_rounded_up(min(losses) - self.before)}. "
-            "--max-loss-increase must be at least that."
+        if not (increase := self.within_reach(nearest)):
+            return f"{start}of the {tries} that were tried, none has a {self.name} that is finite."
+        return (
+            f"{start}the least of the {tries} that were tried is {nearest.loss:.5g}, an increase of {increase} where "
+            f"{self.increase:.3g} is allowed, at λ = {nearest.rate_weight:.3g}."
         )
 
 
@@ -103,10 +113,10 @@ def best(tried: Iterable[Try], *, small_is_good: bool) -> Try | None:
     """Of the files that meet the target the largest (a size limit; refined ones before others), or the smallest (a
     loss limit); None where none does.
     """
-    meeting = [found for found in tried if found.meets]
+    meeting = [file for file in tried if file.meets]
     if small_is_good:
-        return max(meeting, key=lambda found: (found.refined, len(found.data)), default=None)
-    return min(meeting, key=lambda found: len(found.data), default=None)
+        return max(meeting, key=lambda file: (file.refined, len(file.data)), default=None)
+    return min(meeting, key=lambda file: len(file.data), default=None)
 
 
 def find_rate_weight(
@@ -117,8 +127,10 @@ def find_rate_weight(
     tries: int = TRIES,
     tolerance: float = 0.005,
     growth: float = 8.0,
-) -> Try:
+) -> Try | None:
     """The best of the files tried: the largest that meets a size limit, or the smallest that meets a loss limit.
+
+    None where no λ that was tried meets the target.
 
     The bracket first grows from `start` by a factor of `growth`, which is squared each time up to 8, so that a start
     far off costs a few tries more, and no bytes. Then it is halved on a log axis until `tries` are used up or the two
@@ -131,9 +143,6 @@ def find_rate_weight(
         tries: How often to call `attempt` at most.
         tolerance: Of the size, relative.
         growth: How far the bracket grows at a time; nearer to 1 where `start` is a good guess.
-
-    Raises:
-        TargetMissed: No λ that was tried meets the target.
     """
     tried = [attempt(start)]
     good, bad = (tried[0], None) if tried[0].meets else (None, tried[0])
@@ -141,21 +150,21 @@ def find_rate_weight(
         if good is not None and bad is not None:
             if abs(len(good.data) - len(bad.data)) <= tolerance * len(good.data):
                 break
-            found = attempt(math.sqrt(good.rate_weight * bad.rate_weight))
+            file = attempt(math.sqrt(good.rate_weight * bad.rate_weight))
         else:
             upwards = (good is None) == small_is_good  # from what meets it to what does not, or the other way round
-            found = attempt(tried[-1].rate_weight * (growth if upwards else 1 / growth))
+            file = attempt(tried[-1].rate_weight * (growth if upwards else 1 / growth))
             growth = max(growth, min(growth**2, _GROWTH))
-            if len(found.data) == len(tried[-1].data):
-                tried.append(found)
+            if len(file.data) == len(tried[-1].data):
+                tried.append(file)
                 break  # nothing changes any more at this end
-        tried.append(found)
-        good, bad = (found, bad) if found.meets else (good, found)
-    meeting = best(tried, small_is_good=small_is_good)
-    if meeting is None:
-        sizes = [len(found.data) for found in tried]
-        raise TargetMissed(f"No file meets the target: {len(tried)} were tried, of {min(sizes)} to {max(sizes)} bytes.")
-    return meeting
+        tried.append(file)
+        good, bad = (file, bad) if file.meets else (good, file)
+    return best(tried, small_is_good=small_is_good)
+
+
+def _finite_or_inf(loss: float | None) -> float:
+    return math.inf if loss is None or not math.isfinite(loss) else loss
 
 
 def _rounded_up(number: float) -> str:

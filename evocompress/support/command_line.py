@@ -1,4 +1,4 @@
-"""What commands share: checks of what they were given, before any work, and where they print to.
+"""Command-line helpers: checks of options before any work, errors that name them, and where commands print to.
 
 Besides `cli/` only the `command.py` of an idea uses this.
 """
@@ -25,12 +25,12 @@ _UNBROKEN = 1_000_000
 
 
 @contextlib.contextmanager
-def about(option: str, value: str, kind: type[EvocompressError] = EvocompressError) -> Iterator[None]:
+def about(option: str, value: str = "", kind: type[EvocompressError] = EvocompressError) -> Iterator[None]:
     """Begin the message of errors of this kind with the option that they are about, and its value if not there yet."""
     try:
         yield
     except kind as error:
-        named = option if repr(value) in str(error) else f"{option} {value}"
+        named = option if not value or repr(value) in str(error) else f"{option} {value}"
         raise type(error)(f"{named}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Why a network cannot be measured on some examples, in words that say what to change."""
+"""Diagnosis of networks that cannot be measured on some examples: no gradient, overflow, a failing forward."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ def overflow(model: nn.Module, inputs: Tensor) -> str:
     """Where numbers first are not finite, or too large for float32 to square, and what helps."""
     if _is_large(inputs):
         return f"inputs are as large as {_largest(inputs)}; normalise them, to a variance of 1, say"
-    found: list[str] = []
+    faults: list[str] = []
 
     def hook(path: str) -> Any:
         def forward(module: nn.Module, _: Any, output: Any) -> None:
-            if not found and isinstance(output, Tensor) and _is_large(output):
+            if not faults and isinstance(output, Tensor) and _is_large(output):
                 broken = any(_is_large(tensor) for tensor in module.parameters(recurse=False))
                 why = "its weights are as large, or NaN" if broken else "normalise the inputs"
-                found.append(f"first the outputs of {_named(path, module)}, as large as {_largest(output)}; {why}")
+                faults.append(f"first the outputs of {_named(path, module)}, as large as {_largest(output)}; {why}")
 
         return forward
 
     _run(model, inputs, hook)
-    return found[0] if found else "no layer's outputs are; so gradients are: of a root or a quotient at 0, perhaps"
+    return faults[0] if faults else "no layer's outputs are; so gradients are: of a root or a quotient at 0, perhaps"
 
 
 def check_gradient(model: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
     """Raise ModelError where the outputs, computed from the inputs with gradients on, have no gradient."""
     if outputs.requires_grad:
         return
-    found: list[str] = []
+    cuts: list[str] = []
 
     def hook(path: str) -> Any:
         def forward(module: nn.Module, _: Any, output: Any) -> None:
-            own = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
-            if not found and own and isinstance(output, Tensor) and not output.requires_grad:
-                found.append(_named(path, module))
+            trainable = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
+            if not cuts and trainable and isinstance(output, Tensor) and not output.requires_grad:
+                cuts.append(_named(path, module))
 
         return forward
 
     _run(model, inputs, hook)
     why = (
-        f"gradients are off in {found[0]}; take @torch.no_grad() or torch.inference_mode() out of the forward"
-        if found
+        f"gradients are off in {cuts[0]}; take @torch.no_grad() or torch.inference_mode() out of the forward"
+        if cuts
         else "its layers have gradients, but its forward detaches them; take .detach(), .data or the like out of it"
     )
     raise ModelError(f"the network's outputs depend on none of its parameters by a gradient, as they must: {why}")

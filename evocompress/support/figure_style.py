@@ -1,4 +1,4 @@
-"""How every figure looks: its colours, its title, its axes.
+"""Figure style: colours, title and axes of every figure.
 
 Figures are made without pyplot, so nothing global changes and no display is needed.
 """

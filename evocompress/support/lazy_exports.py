@@ -1,4 +1,4 @@
-"""Public names of a package whose modules are imported when a name is first asked for."""
+"""Lazy imports (PEP 562): public names of a package whose modules are imported when a name is first asked for."""
 
 from __future__ import annotations
 

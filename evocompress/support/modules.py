@@ -38,10 +38,10 @@ def first_tensor(result: object) -> Tensor:
     >>> first_tensor((torch.ones(2), None)).tolist()
     [1.0, 1.0]
     """
-    found = find_tensor(result)
-    if found is None:
+    tensor = find_tensor(result)
+    if tensor is None:
         raise ModelError(f"the network returned a {type(result).__name__} without a tensor in it")
-    return found
+    return tensor
 
 
 def find_tensor(result: object) -> Tensor | None:
@@ -55,7 +55,7 @@ def find_tensor(result: object) -> Tensor | None:
         if isinstance(part, Tensor):
             return part
     parts = result.values() if isinstance(result, Mapping) else result if isinstance(result, tuple | list) else ()
-    return next((found for found in map(find_tensor, parts) if found is not None), None)
+    return next((tensor for tensor in map(find_tensor, parts) if tensor is not None), None)
 
 
 def exchanged(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:

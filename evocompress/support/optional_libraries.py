@@ -1,4 +1,4 @@
-"""Says which extra to install where an optional library is missing."""
+"""Optional dependencies: which extra to install where a library is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels of pictures in files, 8 bits a channel: of 16 bits too, on white where transparent, turned as EXIF says."""
+"""Pictures in files as pixels, 8 bits a channel: of 16 bits too, on white where transparent, turned as EXIF says."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def read_pixels(path: Path, *, grey: bool = False, size: tuple[int, int] | None 
         with Image.open(path) as opened:
             picture = _on_white(_eight_bits(ImageOps.exif_transpose(opened), opened.format))
     except UnidentifiedImageError:
-        raise DataError(f"--image {path} is no picture that pillow knows; give a PNG or JPEG.") from None
+        raise DataError(f"{path} is no picture that pillow knows; give a PNG or JPEG.") from None
     except Exception as error:  # a damaged file makes pillow raise OSError, ValueError, SyntaxError, struct.error, …
-        told = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"--image {path}: {told}") from None
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: {reason}") from None
     if grey:
         picture = picture.convert("L")
     if size is not None:

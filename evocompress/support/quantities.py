@@ -1,4 +1,4 @@
-"""Sizes and accuracies as people write and read them."""
+"""Parsing and printing of sizes and accuracies, as people write and read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many threads the numerical libraries of this process use."""
+"""Thread counts of the numerical libraries of this process."""
 
 from __future__ import annotations
 

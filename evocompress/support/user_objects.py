@@ -17,13 +17,13 @@ from evocompress.errors import ConfigError, EvocompressError
 __all__ = ["check_options", "is_reference", "keyword_options", "one_of", "resolve"]
 
 
-def one_of(known: Iterable[str], name: str) -> str:
+def one_of(choices: Iterable[str], name: str) -> str:
     """The end of an error message: the nearest of the known names, and all of them.
 
     >>> one_of(["mnist", "digits"], "digit")
     "Did you mean 'digits'? Known: digits, mnist."
     """
-    names = sorted(known)
+    names = sorted(choices)
     near = difflib.get_close_matches(name, names, n=1)
     return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(names) or 'none'}."
 
@@ -50,14 +50,14 @@ def resolve(reference: str, *, what: str = "object", error: type[EvocompressErro
     home = f"{module_name} ({file})" if file else module_name  # which may not be the one that was meant
     for part in attribute.split("."):
         if not hasattr(thing, part):
-            raise error(f"{what} {reference!r}: {home} has no {part!r}. {one_of(_own(thing, module_name), part)}")
+            raise error(f"{what} {reference!r}: {home} has no {part!r}. {one_of(_callables(thing, module_name), part)}")
         thing = getattr(thing, part)
     if not callable(thing):
         raise error(f"{what} {reference!r}: it is a {type(thing).__name__}; it must be callable")
     return thing  # type: ignore[no-any-return]
 
 
-def _own(place: object, module_name: str) -> list[str]:
+def _callables(place: object, module_name: str) -> list[str]:
     """Public names of what can be called in a module or class and was made there: none of what it imports."""
     names = []
     for name in vars(place) if hasattr(place, "__dict__") else ():
@@ -114,7 +114,7 @@ def check_options(
     function: Callable[..., Any], options: Mapping[str, Any], *, what: str, error: type[EvocompressError] = ConfigError
 ) -> None:
     """Refuse an option that `function` does not take as a keyword-only argument, naming the nearest that it does."""
-    names = keyword_options(function)
+    choices = keyword_options(function)
     for name in options:
-        if names is not None and name not in names:
-            raise error(f"{what}: unknown option {name!r}. {one_of(names, name)}")
+        if choices is not None and name not in choices:
+            raise error(f"{what}: unknown option {name!r}. {one_of(choices, name)}")

@@ -1,4 +1,4 @@
-"""How messages write names, lists and counts: on one line, however long the names or many the things are."""
+"""Wording of messages: names, lists and counts on one line, however long or many they are."""
 
 from __future__ import annotations
 

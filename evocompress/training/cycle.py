@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evocompress.checkpoint.packing import pack, unpack
+from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.errors import ConfigError, ModelError
 from evocompress.support.wording import kind_of, shortened
@@ -44,11 +45,12 @@ class Cycle:
 
     Args:
         model: The module; its whole state dict is coded.
-        recipes: Candidates for each compression: recipes, or just rate weights λ.
+        recipes: Candidates for each compression: recipes, or just rate weights λ, which `pack` takes as it does alone:
+            with the default preset, and `size_prior` where there are no sensitivities.
         evaluate: Called with the module once it holds decoded weights; returns a number, also as a tensor. Of NaN, a
             network that has diverged, another candidate's number wins.
         size_weight: Quality that halving the file is worth; ≥ 0.
-        sensitivities: Called with the module before it is compressed, see calibration.py; None: data-free.
+        sensitivities: Called with the module before it is compressed, see `calibration`; None: data-free.
 
     Raises:
         ConfigError: No recipes, a negative size_weight, or an argument of another kind.
@@ -74,7 +76,8 @@ class Cycle:
     ) -> None:
         _check_kinds(model, recipes, evaluate, sensitivities, size_weight)
         self.model = model
-        self.recipes = tuple(r if isinstance(r, Recipe) else Recipe(r) for r in recipes)
+        self._candidates = tuple(recipes)
+        self.recipes = tuple(r if isinstance(r, Recipe) else preset(rate_weight=r) for r in self._candidates)
         if not self.recipes:
             raise ConfigError("recipes is empty; give at least one Recipe or rate weight.")
         self.history: list[Compressed] = []
@@ -103,7 +106,7 @@ class Cycle:
         original = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         scales = None if self._sensitivities is None else self._sensitivities(self.model)
         try:
-            tried = [self._try(original, recipe, scales) for recipe in self.recipes]
+            tried = [self._try(original, place, scales) for place in range(len(self.recipes))]
             winner = max(tried, key=lambda step: step.score)
             if winner.score == -math.inf:
                 found = ", ".join(str(step.quality) for step in tried)
@@ -122,8 +125,8 @@ class Cycle:
         """Load a compression's decoded weights into the module; the best one's by default."""
         self._load((step or self.best).data)
 
-    def _try(self, state: Mapping[str, torch.Tensor], recipe: Recipe, scales: Mapping[str, float] | None) -> Compressed:
-        data = pack(state, recipe, sensitivities=scales)
+    def _try(self, state: Mapping[str, torch.Tensor], place: int, scales: Mapping[str, float] | None) -> Compressed:
+        data, recipe = pack(state, self._candidates[place], sensitivities=scales), self.recipes[place]
         self._load(data)
         quality = _number(self._evaluate(self.model))
         score = quality - self._size_weight * math.log2(len(data))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,8 @@ import torch
 from torch import nn
 
 import evocompress
-from evocompress.checkpoint.forms import Architecture, changed, loaded
-from evocompress.checkpoint.loading import fitting_names
-from evocompress.checkpoint.weight_files import unpack_file
+from evocompress.checkpoint.loading import load_state
 from evocompress.errors import EvocompressError, FormatError, ModelError
-from evocompress.networks import build
 
 
 def network(width: int = 6) -> nn.Sequential:
@@ -186,38 +182,35 @@ def test_long_names_are_cut(tmp_path: Path) -> None:
     assert len(str(caught.value).replace(str(tmp_path), "")) < 300
 
 
-def test_factors_become_the_plain_weights_that_they_make(tmp_path: Path) -> None:
-    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
-    factored = changed(plain, plain, Architecture(0.5, 0.5))
-    (tmp_path / "w.evc").write_bytes(evocompress.pack(factored.state_dict(), 1e-9))
-    x = torch.randn(2, 3, 9, 9)
-    target = evocompress.load(tmp_path / "w.evc", plain)
-    exact = loaded(plain, evocompress.unpack((tmp_path / "w.evc").read_bytes()), "w.evc")
-    assert target is plain and list(target.state_dict()) == list(plain.state_dict())
-    torch.testing.assert_close(target.eval()(x), exact.eval()(x))
-    with pytest.raises(ModelError, match="does not fit"):
-        evocompress.load(tmp_path / "w.evc", nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3)))
+class Picky(nn.Linear):
+    """A layer of somebody's own that takes no negative biases, or has no way to be asked."""
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: Any,
+        missing_keys: Any,
+        unexpected_keys: Any,
+        error_msgs: Any,
+    ) -> None:
+        if (state_dict[f"{prefix}bias"] < 0).any():
+            error_msgs.append(f"{prefix}bias is negative")
+        if (state_dict[f"{prefix}bias"] > 9).any():
+            raise OverflowError("bias is large")
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
 
-def test_values_that_a_layer_refuses_are_one_error(tmp_path: Path) -> None:
-    """The plan of connections of another seed: same names, same shapes, other connections."""
-    options: dict[str, Any] = {"image_size": 8, "width": 2}
-    other = build("connected_cnn", {**options, "plan": {"seed": 5}})
-    path = tmp_path / "other.evc"
-    path.write_bytes(evocompress.pack(other.state_dict()))
-    with pytest.raises(ModelError, match=r"other\.evc does not fit the model: .*conv1"):
-        evocompress.load(path, build("connected_cnn", options))
-
-
-@pytest.mark.parametrize("names", [True, False])
-def test_files_of_another_plan_are_known_by_their_names(tmp_path: Path, names: bool) -> None:
-    options: dict[str, Any] = {"image_size": 8, "width": 2}
-    state = build("connected_cnn", {**options, "plan": {"near": 0.5, "decay": 0.3}}).state_dict()
-    plain, path, output = build("connected_cnn", options), tmp_path / "w.evc", tmp_path / "w.safetensors"
-    path.write_bytes(evocompress.pack(state, evocompress.Recipe(1e-9, names=names)))
-    unpack_file(path, output, functools.partial(fitting_names, plain))
-    back = safetensors.torch.load_file(output)
-    assert {name: value.shape for name, value in back.items()} == {n: v.shape for n, v in state.items()}
-    assert state["conv1.links"].shape != plain.state_dict()["conv1.links"].shape
-    with pytest.raises(ModelError, match="does not fit the model|were not those of this model"):
-        unpack_file(path, output, functools.partial(fitting_names, build("digits_cnn")))
+@pytest.mark.parametrize(("bias", "message"), [(-1.0, "1.bias is negative"), (10.0, "1: OverflowError: bias is large")])
+def test_any_layer_that_loads_in_a_way_of_its_own_is_asked_before_anything_is_loaded(bias: float, message: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), Picky(2, 2), nn.BatchNorm1d(2))
+    before = values(model)
+    state = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
+    with pytest.raises(ModelError, match=f"^w.evc does not fit the model: {message}"):
+        load_state(model, state | {"1.bias": torch.full((2,), bias)}, "w.evc")
+    assert same(values(model), before)
+    load_state(model, state, "w.evc")
+    assert same(values(model), state)

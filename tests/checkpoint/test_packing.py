@@ -12,6 +12,10 @@ from torch import nn
 
 import evocompress
 from evocompress import Recipe, Rule, pack, unpack
+from evocompress.checkpoint.float32_size import float32_bytes
+from evocompress.checkpoint.presets import preset
+from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT
+from evocompress.checkpoint.size_prior import size_prior
 from evocompress.codecs import Sensitivity, inspect
 from evocompress.errors import CodecError, FormatError
 
@@ -58,7 +62,8 @@ def test_the_bytes_are_the_same_for_torch_and_numpy_and_every_time() -> None:
     state = network() | {"half": torch.randn(3, 4).half(), "brain": torch.ones(3, 4).bfloat16(), "n": torch.tensor(3)}
     arrays: dict[str, Any] = {k: v.numpy() for k, v in state.items() if v.dtype != torch.bfloat16}
     arrays = {k: arrays[k] if k in arrays else np.ones((3, 4), ml_dtypes.bfloat16) for k in state}
-    assert pack(state, 1e-4) == pack(arrays, 1e-4) == pack(dict(state), Recipe(1e-4))
+    assert pack(state, 1e-4) == pack(arrays, 1e-4) == pack(dict(state)) and DEFAULT_RATE_WEIGHT == 1e-4
+    assert pack(state, Recipe(1e-4)) == pack(arrays, Recipe(1e-4))
     decoded, again = unpack(pack(state, 1e-4)), unpack(pack(arrays, 1e-4), framework="numpy")
     for name, tensor in decoded.items():
         array = again[name]
@@ -179,10 +184,10 @@ def test_names_and_frameworks_of_another_kind_are_refused() -> None:
 def test_messages_name_what_a_file_can_hold_and_cut_long_names() -> None:
     with pytest.raises(CodecError, match="float8_e4m3fn; convert it to one of float32, float16, bfloat16"):
         pack({"w": torch.zeros(3).to(torch.float8_e4m3fn)})
-    with pytest.raises(CodecError, match=r"'a+…a+b' holds NaN.*--rule 'a+\*a+b=lossless'") as caught:
+    with pytest.raises(CodecError, match=r"'a+…a+b' holds NaN.*Rule\('a+\*a+b', \('lossless',\)\)") as caught:
         pack({"a" * 500 + "b": torch.tensor([float("nan")])})
     assert len(str(caught.value)) < 500
-    with pytest.raises(CodecError, match=r"'w'.*--rule 'w=lossless'"):
+    with pytest.raises(CodecError, match=r"'w'.*add the rule Rule\('w', \('lossless',\)\)\.$"):
         pack({"w": torch.tensor([1e200], dtype=torch.float64)})
 
 
@@ -208,7 +213,21 @@ def test_sensitivities_move_the_error_to_where_it_costs_less() -> None:
     assert squared_error(uneven, state, "fc.weight") < 0.1 * squared_error(plain, state, "fc.weight")
     assert squared_error(uneven, state, "conv.weight") > squared_error(plain, state, "conv.weight")
     assert torch.equal(uneven["fc.bias"], plain["fc.bias"])
-    assert pack(state, 1e-4) == pack(state, 1e-4, sensitivities={"elsewhere": 3.0})
+    assert pack(state, 1e-4, sensitivities={}) == pack(state, 1e-4, sensitivities={"elsewhere": 3.0})
+
+
+def test_the_prior_counts_beside_a_rate_weight_and_not_beside_a_recipe() -> None:
+    state = network()
+    prior, recipe = size_prior(state), preset(rate_weight=1e-3)
+    assert prior == size_prior({name: tensor.numpy() for name, tensor in state.items()}) and len(prior) == 2
+    assert pack(state, 1e-3) == pack(state, recipe, sensitivities=prior) != pack(state, recipe)
+    assert pack(state, recipe) == pack(state, recipe, sensitivities={}) == pack(state, 1e-3, sensitivities={})
+
+
+def test_float32_bytes_count_shapes_and_kinds() -> None:
+    state = {"half": torch.zeros(3, 4, dtype=torch.bfloat16), "wide": torch.zeros(2).double(), "n": torch.tensor(3)}
+    assert float32_bytes(state) == 4 * 12 + 4 * 2 + 8
+    assert float32_bytes({"mask": np.ones(5, bool), "w": torch.zeros(7, device="meta")}) == 5 + 28
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])

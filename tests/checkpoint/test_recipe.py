@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -39,7 +40,18 @@ def test_dims_tells_vectors_from_matrices(dims: Any, applies: list[bool]) -> Non
 
 def test_a_single_codec_may_be_written_as_text() -> None:
     assert Rule(codecs="dct").codecs == ("dct",)  # type: ignore[arg-type]
-    assert Rule(codecs=["dct", "lowrank"]).candidates() == (parse_codec("dct"), parse_codec("lowrank"))  # type: ignore[arg-type]
+    assert Rule(codecs=["dct", "lowrank"]).candidates == (parse_codec("dct"), parse_codec("lowrank"))  # type: ignore[arg-type]
+
+
+def test_codecs_are_objects_or_text_and_however_they_are_written_the_rule_is_the_same() -> None:
+    written_out = "dct(axes=spatial)+threshold(mode=hard)+deadzone"
+    rules = [Rule("a*", (codec, "lowrank")) for codec in ("dct", written_out, parse_codec("dct"))]
+    assert len(set(rules)) == 1 and rules[0] != Rule("a*", ("lowrank", "dct"))
+    assert [rule.candidates for rule in rules] == [(parse_codec("dct"), parse_codec("lowrank"))] * 3
+    for rule in rules:
+        assert Rule(**json.loads(json.dumps(rule.to_json()))) == rule
+        assert all(isinstance(spec, str) and parse_codec(spec) for spec in rule.codecs)
+    assert pickle.loads(pickle.dumps(rules[2])) == rules[0]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from evocompress.checkpoint.packing import encode_tensor, pack
+from evocompress.checkpoint.packing import encode_tensor, is_zeroed, pack
 from evocompress.checkpoint.presets import PRESETS, preset
 from evocompress.checkpoint.recipe import Recipe, Rule
-from evocompress.checkpoint.zeroed_tensors import is_zeroed
 from evocompress.codecs import CODECS
 
 RNG = np.random.default_rng(0)

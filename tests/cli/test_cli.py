@@ -210,8 +210,6 @@ def test_mistakes_get_one_line(
         (("pack", weights, "-o", "x.evc", "--rule", "conv*"), "GLOB=CODEC"),
         (("pack", weights, "-o", "x.evc", "--rule", "conv*="), "GLOB=CODEC"),
         (("pack", weights, "-o", "x.evc", "--rule", "conv*=dct@"), "'' is not a number"),
-        (("kernels", weights, "--json", weights), "--json w.safetensors is the input itself"),
-        (("kernels", weights, "--json", "k", "--csv", "k"), "--csv k is written already"),
         (("curve", weights, "-o", tmp_path / "none" / "x"), "folder does not exist"),
         (("pack", weights, "-o", tmp_path / "none" / "x" / ".." / "\0"), "null byte"),
         (("run", "none.toml"), "there is no such file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,14 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import evocompress
-from evocompress.checkpoint.forms import Architecture, changed
+from evocompress.checkpoint.fold_statistics import fold_statistics
+from evocompress.checkpoint.presets import preset
+from evocompress.checkpoint.size_prior import size_prior
 from evocompress.cli import app, main
+from evocompress.cli.pack_report import missed_warning
 from evocompress.networks import build
+from evocompress.packer.events import TargetMissed
+from evocompress.packer.targets import LossLimit, Try
 
 if TYPE_CHECKING:
     from evocompress.data import Splits
@@ -133,7 +139,6 @@ _ON_NOISE = ("--model", "digits_cnn", "--noise", "1x8x8")
         (("--model", "digits_cnn", "--noise", "3x32x32"), "fails on images of shape (2, 3, 32, 32)"),
         (("--model", "lenet5_caffe", "--noise", "1x28x28"), "--model lenet5_caffe: "),
         (("--rate-weight", "1e-4", "--max-bytes", "1kB"), "exclude each other"),
-        (("--max-bytes", "5"), "No file meets the target"),
         (("--preset", "bset"), "Did you mean 'best'"),
     ],
 )
@@ -152,6 +157,63 @@ def test_mistakes_get_one_line_and_leave_nothing(
     assert caught.value.code == 2 and expected in error and "Traceback" not in error
     assert "strict=" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def bytes_of(state: dict[str, torch.Tensor], recipe: evocompress.Recipe) -> bytes:
+    return evocompress.pack(state, recipe, sensitivities=size_prior(state))
+
+
+def test_the_command_and_pack_give_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    state, output = safetensors.torch.load_file(trained), tmp_path / "w.evc"
+    assert len(state) > 6
+    rules = (evocompress.Rule("*.bias", ("lossless",)), evocompress.Rule("conv*", ("dct", "deadzone"), 0.5))
+    as_options = ("--rule", "*.bias=lossless", "--rule", "conv*=dct|deadzone@0.5")
+    for words, expected in (
+        ((), evocompress.pack(state)),
+        (("--rate-weight", "3e-4"), evocompress.pack(state, 3e-4)),
+        (("--no-names",), bytes_of(state, dataclasses.replace(preset(), names=False))),
+        (("--preset", "best", "--rate-weight", "1e-3"), bytes_of(state, preset("best", 1e-3))),
+        ((*as_options, "--rate-weight", "1e-3"), bytes_of(state, preset(rate_weight=1e-3, rules=rules))),
+        (("--inference",), evocompress.pack(fold_statistics(state))),
+    ):
+        assert invoke("pack", trained, "-o", output, *words).exit_code == 0
+        assert output.read_bytes() == expected, words
+
+
+def test_where_no_file_meets_the_target_the_nearest_is_written(trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "w.evc"
+    done = invoke("pack", trained, "-o", output, "--max-bytes", 5)
+    assert done.exit_code == 3
+    warning = re.search(
+        r"^warning: No file meets the target, at most 5 bytes: the smallest of the \d+ that were tried has (\d+) "
+        r"bytes, (\d+) more, at λ = \S+\. This nearest file is written all the same\. --max-bytes (\d+) can be met\.$",
+        done.stderr,
+        re.MULTILINE,
+    )
+    assert warning is not None and int(warning[1]) == int(warning[2]) + 5 == int(warning[3]) == output.stat().st_size
+    assert f"{output}: {output.stat().st_size} bytes" in done.stdout
+    assert invoke("pack", trained, "-o", output, "--max-bytes", warning[3]).exit_code == 0
+
+
+def test_a_loss_limit_that_is_missed_names_its_option() -> None:
+    target = LossLimit(lambda _: 0.75, "held-out loss", 0.5, 0.125)
+    missed = missed_warning(TargetMissed(target, target.judged(Try(1e-4, b"12", False)), 3))
+    assert "an increase of 0.25 where 0.125 is allowed, at λ = 0.0001. This nearest file is written all" in missed
+    assert missed.endswith(" --max-loss-increase 0.25 can be met.")
+
+
+def test_a_tensor_that_cannot_be_coded_names_the_option_that_keeps_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, output = tmp_path / "w.safetensors", tmp_path / "w.evc"
+    safetensors.torch.save_file({"mask": torch.tensor([float("inf"), 0.0])}, path)
+    monkeypatch.setattr("sys.argv", ["evocompress", "pack", str(path), "-o", str(output)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and "'mask' holds Inf" in error and "--rule 'mask=lossless'" in error
+    invoke("pack", path, "-o", output, "--rule", "mask=lossless")
+    assert evocompress.unpack(output.read_bytes())["mask"][0] == float("inf")
 
 
 @pytest.mark.parametrize("kind", ["device", "link", "dangling link"])
@@ -202,27 +264,11 @@ def test_a_file_without_names_is_packed_anew(trained: Path, digits: Splits, tmp_
 
 
 def test_a_network_is_given_its_options(tmp_path: Path) -> None:
-    state = build("saccade_cnn", {"width": 4, "block": 2}).state_dict()
+    state = build("lenet5_caffe", {"classes": 4, "image_size": 20}).state_dict()
     path, output, back = (tmp_path / name for name in ("w.safetensors", "w.evc", "back.safetensors"))
     safetensors.torch.save_file(state, path)
-    network = ("--model", "saccade_cnn", "--set", "width=4", "--set", "block=2")
-    noise = ("--noise", "1x8x8", "--samples", 20, "--preset", "fast")
+    network = ("--model", "lenet5_caffe", "--set", "classes=4", "--set", "image_size=20")
+    noise = ("--noise", "1x20x20", "--samples", 20, "--preset", "fast")
     assert invoke("pack", path, "-o", output, *network, *noise, "--no-names").exit_code == 0
     assert invoke("unpack", output, "-o", back, *network).exit_code == 0
-    assert safetensors.torch.load_file(back).keys() == state.keys()
-
-
-def test_factors_are_calibrated_and_unpacked_with_the_plain_network(
-    trained: Path, digits: Splits, tmp_path: Path
-) -> None:
-    plain = evocompress.load(trained, build("digits_cnn"))
-    state = changed(plain, plain, Architecture(0.75, 0.5)).state_dict()
-    path, output, back = (tmp_path / name for name in ("factors.safetensors", "w.evc", "back.safetensors"))
-    safetensors.torch.save_file(state, path)
-    words = ("--rate-weight", "1e-6", "--samples", 100)
-    invoke("pack", path, "-o", output, "--model", "digits_cnn", "--data", "digits", *words, "--preset", "balanced")
-    assert evocompress.unpack(output.read_bytes()).keys() == state.keys()
-    assert loss(output, digits) == pytest.approx(loss(path, digits), abs=0.02)
-    invoke("pack", output, "-o", tmp_path / "again.evc", *_ON_NOISE, *words, "--preset", "fast")
-    invoke("unpack", output, "-o", back, "--model", "digits_cnn")
     assert safetensors.torch.load_file(back).keys() == state.keys()

@@ -1,9 +1,9 @@
-"""Searches for a target: what they say, and what is left of them when they are interrupted."""
+"""The pack job: what its searches tell, what is left of them when they are interrupted, where no target is met."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
+import math
 import signal
 import subprocess
 import sys
@@ -15,15 +15,26 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from evocompress import unpack
+from evocompress import pack, unpack
 from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.recipe import Recipe, Rule
+from evocompress.checkpoint.size_prior import size_prior
 from evocompress.data import Examples, Splits
-from evocompress.errors import ConfigError, ModelError
+from evocompress.errors import CodecError, ConfigError, ModelError
 from evocompress.networks import build
 from evocompress.packer import job as pack_job
 from evocompress.packer.calibrated import PackedFile
-from evocompress.packer.job import Known, PackJob
+from evocompress.packer.events import (
+    HeldOutMeasured,
+    PhaseBegan,
+    Searched,
+    StoppedEarly,
+    TargetMissed,
+    TensorsZeroed,
+    Tried,
+)
+from evocompress.packer.job import NetworkAndExamples, PackJob, on_data
+from evocompress.protocols import Began, Progressed
 
 
 def network() -> nn.Module:
@@ -45,12 +56,25 @@ def recipe(rate_weight: float, *, calibrated: bool = False, layerwise: bool = Fa
     return preset("balanced", rate_weight, calibrated=calibrated, layerwise=layerwise)
 
 
-def job(*, layerwise: bool = True, labelled: bool = True, allocation_rounds: int = 0) -> PackJob:
-    made = PackJob(network().state_dict(), recipe)
-    known = Known(network(), examples(60, 2, labelled=labelled), examples(50, 3, labelled=labelled))
-    made.calibrate(
-        known, samples=60, seed=0, device="cpu", layerwise=layerwise, allocation_rounds=allocation_rounds
-    )  # fmt: skip
+class Heard:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def __call__(self, event: Any) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def job(
+    *, layerwise: bool = True, labelled: bool = True, allocation_rounds: int = 0, observer: Heard | None = None
+) -> PackJob:
+    made = PackJob(network().state_dict(), recipe, observer=observer)
+    known = NetworkAndExamples(network(), examples(60, 2, labelled=labelled), examples(50, 3, labelled=labelled))
+    made.calibrate(known, samples=60, layerwise=layerwise, allocation_rounds=allocation_rounds)
     return made
 
 
@@ -69,16 +93,13 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
-def test_an_interrupted_search_gives_the_best_file_so_far(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: signal.Signals
-) -> None:
+def test_an_interrupted_search_gives_the_best_file_so_far(monkeypatch: pytest.MonkeyPatch, how: signal.Signals) -> None:
     monkeypatch.setattr(pack_job, "pack", Interrupted(4, how))
-    before = signal.getsignal(how)
-    search = PackJob(network().state_dict(), recipe)
-    found = search.under(500, start=1e-4)  # 1000, 125, 353 bytes
-    assert (len(found.data), found.meets, search.stopped) == (353, True, True)
-    said = capsys.readouterr().err
-    assert said.splitlines()[-1].startswith("Stopped early: of 3 files that were tried, the best that meets the target")
+    before, heard = signal.getsignal(how), Heard()
+    result = PackJob(network().state_dict(), recipe, observer=heard).under(500)  # 1000, 125, 353 bytes
+    assert (result.nbytes, result.met, result.stopped) == (353, True, True)
+    stopped = heard.events[-1]
+    assert isinstance(stopped, StoppedEarly) and (len(stopped.best.data), stopped.tries) == (353, 3)
     assert signal.getsignal(how) is before
 
 
@@ -96,64 +117,98 @@ def test_an_interrupt_layer_by_layer_keeps_what_all_layers_at_once_gave(
     search = job()
     monkeypatch.setattr(pack_job, "pack", Interrupted(0))
     monkeypatch.setattr(pack_job, "pack_calibrated", Interrupted(nth, calibrated=True))
-    found = search.under(500, start=1e-4)
-    assert search.stopped and found.meets and found.refined is (nth > 1)
-    assert 490 < len(found.data) <= 500
+    result = search.under(500, start=1e-4)
+    assert result.stopped and result.met and result.refined is (nth > 1)
+    assert 490 < result.nbytes <= 500
 
 
-def test_phases_are_announced_and_a_pipe_gets_no_blank_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    search = job(allocation_rounds=1)
-    found = search.within(0.05, start=1e-3)
-    search.report(found)
-    out, said = capsys.readouterr()
-    announced = [line for line in said.splitlines() if " of 3: " in line]
-    assert [line.partition(":")[0] for line in announced] == ["1 of 3", "2 of 3", "3 of 3"]
-    assert announced[0].startswith("1 of 3: searching λ for a held-out loss of at most ")
-    assert announced[0].endswith(", all layers at once") and announced[2].endswith(", layer by layer")
-    assert "allocating" in announced[1]
-    assert all(line.strip() for line in said.splitlines()) and "\x1b" not in said and "\r" not in said
-    before, after = (float(number) for number in re.findall(r"\d\.\d{4}", out))
-    assert out.startswith(f"held-out: loss {before:.4f} → {after:.4f}, accuracy 100.00 % → ")
-    assert after <= before + 0.0501 and out.endswith(" (50 examples)\n")
+def test_phases_and_progress_are_told() -> None:
+    heard = Heard()
+    search = job(allocation_rounds=1, observer=heard)
+    result = search.measure(search.within(0.05, start=1e-3))
+    phases = heard.of(PhaseBegan)
+    assert [(phase.number, phase.phases) for phase in phases] == [(1, 3), (2, 3), (3, 3)]
+    assert phases[0].what.startswith("searching λ for a held-out loss of at most ")
+    assert phases[0].what.endswith(", all layers at once") and phases[2].what.endswith(", layer by layer")
+    assert "allocating" in phases[1].what
+    searched = heard.of(Searched)
+    assert [len(event.tried) for event in searched] == [sum(not t.attempt.refined for t in heard.of(Tried)), 7]
+    assert all(event.loss_name == "held-out loss" for event in searched)
+    began = [event.what for event in heard.of(Began)]
+    assert began == ["calibrating", "searching", "allocating", "searching"]
+    assert [event.what for event in heard.of(Progressed) if event.share == 1.0][0] == "calibrating"
+    assert all(0 <= event.share <= 1 for event in heard.of(Progressed))
+    held_out = result.held_out
+    assert held_out is not None and heard.events[-1] == HeldOutMeasured(held_out)
+    assert held_out.accuracy_before == 1.0 and (held_out.total, held_out.counted) == (50, "examples")
+    assert result.loss_before == held_out.loss_before and result.loss_after == held_out.loss_after
+    assert held_out.loss_after <= held_out.loss_before + 0.0501
 
 
-def test_without_labels_the_change_of_outputs_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
-    search = job(layerwise=False, labelled=False)
-    search.report(search.within(1e-3, start=1e-3))
-    out, said = capsys.readouterr()
-    assert "a change of outputs of at most 0.001" in said and "change of outputs\n" not in said
-    assert "loss" not in said + out
-    assert out.startswith("held-out: change of outputs 0.000")
-
-
-@pytest.mark.parametrize("layerwise", [True, False])
-def test_tensors_that_are_lost_are_told_with_a_rule_that_keeps_them(
-    capsys: pytest.CaptureFixture[str], layerwise: bool
-) -> None:
-    search = job(layerwise=layerwise)
-    found = search.at(0.02)
-    search.report(found)
-    said = capsys.readouterr().err
-    lost = {name for name, tensor in unpack(found.data).items() if not tensor.any()}
-    assert set(found.zeroed) == lost and len(lost) > 1 and found.zeroed[0] in said
-    assert said.startswith(f"warning: {len(lost)} tensors that are not zero decode to zeros: ")
-    assert said.count("\n") == 1
-    advice = re.search(r"--rule '(.+)=(.+)@(.+)'$", said)
-    assert advice is not None
-    rule = Rule(advice[1], (advice[2],), float(advice[3]))
-    search._recipe = lambda *words, **how: dataclasses.replace(recipe(*words, **how), rules=(rule,))
-    assert found.zeroed[0] not in search.at(0.02).zeroed
+def test_without_labels_the_loss_is_the_change_of_outputs() -> None:
+    heard = Heard()
+    search = job(layerwise=False, labelled=False, observer=heard)
+    result = search.within(1e-3, start=1e-3)
+    assert heard.of(PhaseBegan)[0].what == "searching λ for a change of outputs of at most 0.001"
+    assert result.loss_before == 0.0 and result.loss_after is not None and 0 < result.loss_after <= 1e-3
+    held_out = search.measure(result).held_out
+    assert held_out is not None and held_out.loss_name == "change of outputs" and held_out.accuracy_after is None
+    assert held_out.loss_after == pytest.approx(result.loss_after)
 
 
 @pytest.mark.parametrize("layerwise", [True, False])
-def test_a_target_out_of_reach_says_what_is_in_reach(layerwise: bool) -> None:
-    search = job(layerwise=layerwise, labelled=False)
-    with pytest.raises(ConfigError, match=r"at most 1 byte: the smallest .* reached has \d+ bytes") as small:
-        search.under(1, start=1e-2)
-    least = int(str(small.value).split("reached has ")[1].split()[0])
-    assert len(search.under(least, start=1e-2).data) <= least
-    with pytest.raises(ConfigError, match=r"the least increase .* reached is \d\S*e-\d+\."):
-        search.within(0.0, start=1e-2)
+def test_tensors_that_are_lost_are_told_with_a_rule_that_keeps_them(layerwise: bool) -> None:
+    heard = Heard()
+    search = job(layerwise=layerwise, observer=heard)
+    result = search.at(0.02)
+    lost = {name for name, tensor in unpack(result.data).items() if not tensor.any()}
+    (zeroed,) = heard.of(TensorsZeroed)
+    assert set(result.zeroed) == lost and len(lost) > 1 and zeroed.names == result.zeroed
+    assert zeroed.keep.match == result.zeroed[0]
+    search._preset = lambda *words, **how: dataclasses.replace(recipe(*words, **how), rules=(zeroed.keep,))
+    assert result.zeroed[0] not in search.at(0.02).zeroed
+
+
+@pytest.mark.parametrize("layerwise", [True, False])
+def test_a_target_out_of_reach_gives_the_nearest_file(tmp_path: Path, layerwise: bool) -> None:
+    heard = Heard()
+    search = job(layerwise=layerwise, labelled=False, observer=heard)
+    small = search.under(1, start=1e-2)
+    assert not small.met and not small.stopped
+    assert small.nbytes == min(len(event.attempt.data) for event in heard.of(Tried))
+    (missed,) = heard.of(TargetMissed)
+    assert f"at most 1 byte: the smallest of the {missed.tries} that were tried has {small.nbytes} bytes" in str(missed)
+    assert search.under(small.nbytes, start=1e-2).met
+    fine = search.within(0.0, start=1e-2)
+    assert not fine.met and fine.loss_after is not None
+    assert fine.loss_after == min(event.attempt.loss for event in heard.of(Tried) if event.attempt.loss is not None)
+    missed = heard.of(TargetMissed)[-1]
+    assert search.within(float(missed.target.within_reach(missed.nearest)), start=1e-2).met
+    small.write(tmp_path / "new" / "w.evc")
+    assert (tmp_path / "new" / "w.evc").read_bytes() == small.data
+
+
+def test_at_a_rate_weight_the_job_gives_the_bytes_of_pack() -> None:
+    state = network().state_dict()
+    assert PackJob(state).at(1e-3).data == pack(state, 1e-3)
+    assert PackJob(state).at().data == pack(state)
+    result = PackJob(state, "best", names=False).at(1e-3)
+    nameless = dataclasses.replace(preset("best", 1e-3), names=False)
+    assert result.data == pack(state, nameless, sensitivities=size_prior(state))
+    assert result.met and result.held_out is None and PackJob(state).measure(result) is result
+
+
+@pytest.mark.parametrize("increase", [-1.0, math.inf, math.nan])
+def test_arguments_that_cannot_be_used_are_refused(increase: float) -> None:
+    state = network().state_dict()
+    with pytest.raises(ConfigError, match="call calibrate"):
+        PackJob(state).within(0.1)
+    with pytest.raises(ConfigError, match="increase is"):
+        job(labelled=False, layerwise=False).within(increase)
+    with pytest.raises(CodecError, match="Did you mean 'best'"):
+        PackJob(state, "bset")
+    with pytest.raises(ConfigError, match="rules are for presets"):
+        PackJob(state, recipe, rules=(Rule(),))
 
 
 def test_labels_that_do_not_fit_are_left_out_where_no_loss_on_them_is_asked_for(
@@ -162,9 +217,9 @@ def test_labels_that_do_not_fit_are_left_out_where_no_loss_on_them_is_asked_for(
     split = examples(20, 4, labelled=True)
     monkeypatch.setattr(pack_job, "load_data", lambda *_, **__: Splits("own", 9, split, split, split))
     monkeypatch.setattr(pack_job, "load_formed", lambda _, model: model)  # it has 5 outputs, and not 9
-    assert not pack_job.on_data(Path("w"), network(), "d", 0, needs_labels=False).held_out.is_labelled
+    assert not on_data(Path("w"), network(), "d", 0, needs_labels=False).held_out.is_labelled
     with pytest.raises(ModelError, match="gives 5 logits; the data set has 9 classes"):
-        pack_job.on_data(Path("w"), network(), "d", 0)
+        on_data(Path("w"), network(), "d", 0)
 
 
 def test_a_network_that_is_broken_already_is_refused() -> None:

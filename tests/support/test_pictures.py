@@ -121,4 +121,4 @@ def test_what_is_no_picture_is_said_on_one_line(
     with pytest.raises(DataError) as caught:
         read_pixels(tmp_path / "a.tif")
     message = str(caught.value)
-    assert message.startswith(f"--image {tmp_path / 'a.tif'}") and expected in message and "\n" not in message
+    assert message.startswith(f"{tmp_path / 'a.tif'}") and expected in message and "\n" not in message

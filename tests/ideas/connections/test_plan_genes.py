@@ -131,7 +131,7 @@ def test_a_file_says_its_plans(architecture: Genes, monkeypatch: pytest.MonkeyPa
 )
 def test_a_plan_that_fits_no_layer_is_refused(plan: torch.Tensor) -> None:
     plain = network()
-    with pytest.raises(ModelError, match=r"(?s)x\.evc does not fit the network: .*0\.plan"):
+    with pytest.raises(ModelError, match=r"(?s)x\.evc does not fit the model: .*0\.plan"):
         loaded(plain, {**plain.state_dict(), "0.plan": plan}, "x.evc")
 
 
@@ -145,7 +145,7 @@ def test_a_plan_of_other_values_is_refused_before_its_connections_are_drawn(
     monkeypatch.setattr(overprovisioned_base, "connect", lambda plan, *_, **__: drawn.append(plan))
     plan = ConnectionPlan.from_genes(BASE.genes() | genes).to_bytes()
     state = {**plain.state_dict(), "0.plan": torch.tensor(list(plan), dtype=torch.uint8)}
-    with pytest.raises(ModelError, match=r"x\.evc does not fit the network: .*0\.plan"):
+    with pytest.raises(ModelError, match=r"x\.evc does not fit the model: .*0\.plan"):
         loaded(plain, state, "x.evc")
     assert drawn == []
 

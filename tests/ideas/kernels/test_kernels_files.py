@@ -124,3 +124,14 @@ def test_a_picture_of_16_bits_is_filtered_as_one_of_8(tmp_path: Path) -> None:
         words = ("--html", tmp_path / f"{name}.html", "--image", tmp_path / f"{name}.png")
         assert invoke(tmp_path / "w.safetensors", *words).exit_code == 0
     assert (tmp_path / "wide.html").read_text() == (tmp_path / "narrow.html").read_text()
+
+
+def test_outputs_that_would_be_written_over_are_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"")
+    for words, message in (
+        (("--json", weights), "is the input itself"),
+        (("--json", tmp_path / "k", "--csv", tmp_path / "k"), "is written already"),
+    ):
+        failure = invoke(weights, *words).exception
+        assert isinstance(failure, ConfigError) and message in str(failure)

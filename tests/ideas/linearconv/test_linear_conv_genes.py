@@ -178,7 +178,7 @@ def test_the_random_state_is_left_alone(plain: nn.Module) -> None:
 def test_factors_that_fit_no_layer_are_refused(plain: nn.Module, name: str, tensor: torch.Tensor) -> None:
     state = changed(plain, plain, LOW_RANK).state_dict()
     assert name in state
-    with pytest.raises(ModelError, match=rf"(?s)x\.evc does not fit the network: .*{name}"):
+    with pytest.raises(ModelError, match=rf"(?s)x\.evc does not fit the model: .*{name}"):
         loaded(plain, {**state, name: tensor}, "x.evc")
 
 
