@@ -1,4 +1,4 @@
-"""How an array of any shape lies in planes: one row per output channel, so that contexts see rows and columns."""
+"""Planes of an array of any shape: one row per output channel, so that contexts see rows and columns."""
 
 from __future__ import annotations
 

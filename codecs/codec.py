@@ -1,4 +1,4 @@
-"""What a codec is: a chain of stages that ends in integers, and back.
+"""Codecs and stages: a codec is a chain of stages that ends in integers, and back.
 
 A *stage* transforms an array and hands what comes out to the rest of its chain; the last stage is a quantiser, which
 hands over symbols. Whatever a decoder needs to know beyond the symbols (a step, an axis, a rank) the stage writes as

@@ -172,8 +172,8 @@ def parse(data: bytes) -> Contents:
         raise FormatError(f"Not an .evc file: it does not start with {MAGIC!r} and is {len(data)} bytes long.")
     version = data[3]
     if not _FIRST_VERSION <= version <= VERSION:
-        known = f"{_FIRST_VERSION} to {VERSION}"
-        raise FormatError(f"The file has format version {version}; this evocompress reads versions {known}.")
+        versions = f"{_FIRST_VERSION} to {VERSION}"
+        raise FormatError(f"The file has format version {version}; this evocompress reads versions {versions}.")
     if binascii.crc32(memoryview(data)[:-4]) != int.from_bytes(data[-4:], "little"):
         raise FormatError("The checksum does not match: the file is truncated or damaged.")
     start = 4 if version == _FIRST_VERSION else 5
@@ -257,13 +257,13 @@ def file_names(contents: Contents, names: Iterable[str] | None = None) -> list[s
     """
     if contents.lost_names is None or names is None:
         return [entry.name for entry in contents.tensors]
-    given = sorted(names)
-    if len(given) != len(contents.tensors) or fingerprint(given) != contents.lost_names:
+    names_sorted = sorted(names)
+    if len(names_sorted) != len(contents.tensors) or fingerprint(names_sorted) != contents.lost_names:
         raise CodecError(
-            f"The file holds {len(contents.tensors)} tensors that were packed without names; the {len(given)} names "
-            f"given for them ({', '.join(given[:3])}, …) are not those that they had."
+            f"The file holds {len(contents.tensors)} tensors that were packed without names; the "
+            f"{len(names_sorted)} names given for them ({', '.join(names_sorted[:3])}, …) are not those that they had."
         )
-    return given
+    return names_sorted
 
 
 def read(data: bytes, names: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Which symbols are alike: tokens, context classes and their adaptive counts, in integers only.
+"""Context modelling of symbols: tokens, context classes and their adaptive counts, in integers only.
 
 A plane is a 2-D array of symbols. It is walked in blocks of rows, and a block in three phases of columns (every fourth,
 the ones half way between, the odd ones), so that whole blocks are coded at once and yet most symbols see what lies left

@@ -1,4 +1,4 @@
-"""Weights predicted from where they are: a small model from coordinates to weight, and what it leaves to be coded.
+"""Coordinate prediction of weights: a small model from coordinates to weight, and what it leaves to be coded.
 
 Indirect encodings give a network's weights as a function of the coordinates of what they connect (compositional pattern
 producing networks: Stanley, D'Ambrosio and Gauci, 2009). Here the function is a sum of products of low-order cosines

@@ -1,4 +1,4 @@
-"""What the symbols of second-order quantisation will about cost in bits, before any of them is coded.
+"""Rate estimates for second-order quantisation: about how many bits a symbol takes, before any is coded.
 
 A class of the expected magnitude for each place, and under each class the code lengths of the symbols of the search
 before: a stand-in for the entropy coders' contexts that does not hang on the order of coding.

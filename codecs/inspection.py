@@ -1,4 +1,4 @@
-"""Where the bytes of a file go: per tensor, the symbols and the side information."""
+"""Inspection of a file: the bytes that each tensor's symbols and side information take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must not be touched: integers, step counters, masks, or any tensor that a recipe says so of."""
+"""Lossless coding of tensors that must not change: integers, step counters, masks, or what a recipe says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the mixing coder knows about a weight before it is coded: expected magnitude, expected sign, contexts.
+"""Contexts of the mixing coder, known of a weight before it is coded: expected magnitude, expected sign, contexts.
 
 The *scale* at a place is the column's mean magnitude so far times the row's, refined by the nearest neighbours. Within
 a convolution's kernel, the weights' expected *values* follow from those already coded: a linear prediction whose

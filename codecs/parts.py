@@ -1,4 +1,4 @@
-"""Large tensors, decoded some rows at a time: a quantiser alone in its chain needs no more than their symbols."""
+"""Decoding of large tensors some rows at a time: a quantiser alone in its chain needs no more than their symbols."""
 
 from __future__ import annotations
 

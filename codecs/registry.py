@@ -89,8 +89,8 @@ def _stage(text: str) -> Stage:
     for item in filter(None, (match["parameters"] or "").split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))
         if key not in fields or not equals:
-            known = ", ".join(fields) or "none"
-            raise CodecError(f"{name} has no parameter {key!r}; it has {known}.{nearest(key, list(fields))}")
+            names = ", ".join(fields) or "none"
+            raise CodecError(f"{name} has no parameter {key!r}; it has {names}.{nearest(key, list(fields))}")
         parameters[key] = _value(value)
         expected = {"int": (int,), "float": (int, float)}.get(str(fields[key]), (str,))
         if not isinstance(parameters[key], expected):

@@ -1,4 +1,4 @@
-"""What an error of a weight matrix costs the network, to second order: two small matrices instead of one huge one.
+"""Second-order sensitivity, what an error of a weight matrix costs the network: two small matrices, not one huge one.
 
 The Hessian of a layer is taken as the Kronecker product of its inputs' second moment and its output gradients' (Martens
 and Grosse, 2015), of which the latter's diagonal is kept.

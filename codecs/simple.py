@@ -1,4 +1,4 @@
-"""What tensors much simpler than trained weights may cost: constants, masks, few different values, repeated rows.
+"""Cheap coding of tensors much simpler than trained weights: constants, masks, few different values, repeated rows.
 
 A quantiser with a fixed step makes rough and, where the entropy coder has little to learn from, dear work of them. So
 codecs that see what they are become candidates beside those of a tensor's rule, and the score decides. Files hold them

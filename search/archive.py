@@ -1,4 +1,4 @@
-"""All non-dominated leaves as a staircase, with its hypervolume kept up to date point by point."""
+"""Archive of all non-dominated leaves: a staircase, with its hypervolume kept up to date point by point."""
 
 from __future__ import annotations
 

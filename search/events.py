@@ -1,4 +1,4 @@
-"""What a run tells its observer: small frozen objects with all that a live display needs."""
+"""Events that a run tells its observer: small frozen objects with all that a live display needs."""
 
 from __future__ import annotations
 

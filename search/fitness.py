@@ -1,4 +1,4 @@
-"""How good a member is among the members of one pool: a tuple that is minimised. Plain loops: pools are small."""
+"""Fitness of a member among the members of one pool: a tuple that is minimised. Plain loops: pools are small."""
 
 from __future__ import annotations
 

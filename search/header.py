@@ -1,4 +1,4 @@
-"""What run.json fixes for good, and how a resume is compared with it."""
+"""Header of a run, run.json: what it fixes for good, and how a resume is compared with it."""
 
 from __future__ import annotations
 

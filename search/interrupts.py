@@ -1,4 +1,4 @@
-"""Ctrl-C at safe points only: in between, the journal and the search are in step."""
+"""Interrupts by Ctrl-C at safe points only: in between, the journal and the search are in step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: keep segments in flight, tell each outcome as it comes, never wait for a generation."""
+"""Loop of a search: keep segments in flight, tell each outcome as it comes, never wait for a generation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decision may look at: the archive and the pool, folded from outcomes in one order."""
+"""Population, all that a decision may look at: the archive and the pool, folded from outcomes in one order."""
 
 from __future__ import annotations
 

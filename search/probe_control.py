@@ -1,4 +1,4 @@
-"""How many probes a segment can afford, from what the last ones cost."""
+"""Probe control: how many probes a segment can afford, from what the last ones cost."""
 
 from __future__ import annotations
 

@@ -227,9 +227,9 @@ def _probe(address: str) -> None:
 def _python_path() -> str:
     """This process's import path beside the installed packages: workers must find the user's own modules too."""
     installed = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
-    found = [os.path.realpath(path or os.getcwd()) for path in sys.path]
-    own = [path for path in found if not any(path.startswith(prefix + os.sep) for prefix in installed)]
-    return os.pathsep.join(dict.fromkeys(path for path in own if os.path.isdir(path)))
+    paths = [os.path.realpath(path or os.getcwd()) for path in sys.path]
+    outside = [path for path in paths if not any(path.startswith(prefix + os.sep) for prefix in installed)]
+    return os.pathsep.join(dict.fromkeys(path for path in outside if os.path.isdir(path)))
 
 
 def _capacity(ray: Any, cpus: float, gpus: float) -> int:

@@ -1,4 +1,4 @@
-"""Where checkpoints lie: a local folder or any fsspec URI. Whole files only: a path is absent or complete.
+"""Storage of checkpoints: a local folder or any fsspec URI. Whole files only: a path is absent or complete.
 
 A `Storage` is picklable, so that a worker elsewhere can open the same place.
 """

@@ -1,4 +1,4 @@
-"""How a child's genome comes from its parents': mutation, recipe crossover, probes."""
+"""Variation of genomes, from parents' to a child's: mutation, recipe crossover, probes."""
 
 from __future__ import annotations
 

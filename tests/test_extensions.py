@@ -114,7 +114,15 @@ def test_a_search_uses_every_part(run: Path, environment: Path, log: Path) -> No
     sizes = sorted(path.stat().st_size for path in (run / "export" / "front").glob("*.evc"))
     assert sizes and set(sizes) <= {int(line) for line in done.stdout.split()}
     idle = set() if "task" in Config.model_fields else {"tasks"}
-    assert set(log.read_text().split()) == KINDS - idle
+    assert set(log.read_text().split()) == KINDS - idle - {"layer_views"}  # those are for second order, not here
+
+
+def test_calibration_sees_its_layer(run: Path, environment: Path, tmp_path: Path) -> None:
+    file, used = next((run / "export" / "front").glob("*.evc")), tmp_path / "used.txt"
+    network = ["--model", "scaled_mlp", "--set", "hidden=6", "--data", "quadrants", "--samples", "64"]
+    done = evocompress("pack", file, "-o", tmp_path / "w.evc", *network, path=[environment], log=used)
+    assert done.returncode == 0, done.stderr
+    assert set(used.read_text().split()) == {"networks", "data", "layer_views"}
 
 
 def test_the_run_is_shown_with_the_package(run: Path, environment: Path) -> None:
@@ -136,9 +144,9 @@ def test_the_run_is_shown_with_the_package(run: Path, environment: Path) -> None
 def test_the_run_and_its_files_without_the_package(run: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(run, tmp_path / "run")
     file = next((copied / "export" / "front").glob("*.evc"))
-    commands: list[list[str | Path]] = [["unpack", file, "--out", tmp_path / "w.safetensors"], ["inspect", file]]
-    for command in commands:
-        done = evocompress(*command, path=[])
+    for command in ("unpack", "inspect"):
+        output: list[str | Path] = ["-o", tmp_path / "w.safetensors"] if command == "unpack" else []
+        done = evocompress(command, file, *output, path=[])
         assert done.returncode == 2 and "Traceback" not in done.stderr
         text = " ".join(done.stderr.split())
         assert re.search(r"Tensor '[\w.]+' needs codec stage 'negated' \(number 63, of the range for private use", text)

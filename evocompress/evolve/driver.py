@@ -72,11 +72,11 @@ class RunSummary:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _VERSIONED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name.lower()] = importlib.metadata.version(name)
-    return found
+            versions[name.lower()] = importlib.metadata.version(name)
+    return versions
 
 
 def _git_revision() -> str:
@@ -206,8 +206,8 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, display: RunDisplay
         epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
         display.message(f"measuring the uncompressed network to compare with, after {epochs} epochs of training")
         run.record("reference", **executor.map(job, [epochs])[0])
-    known = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
-    waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in known]
+    audited = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
+    waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in audited]
     if waiting:
         display.message(f"auditing {len(waiting)} files of the front on data that selection never saw")
         job_audit = AuditJob(prepared.segment.experiment, run.storage)

@@ -6,7 +6,6 @@ expects, such as logits (n, classes).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,10 +34,12 @@ def build(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0)
     options = dict(options or {})
     factory = _factory(name)
     further = _further_options(name, factory, options)
-    given = {option: value for option, value in options.items() if not any(option in taken for _, taken in further)}
+    of_factory = {
+        option: value for option, value in options.items() if not any(option in taken for _, taken in further)
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _call(name, "its factory", factory, (), given)
+        network = _call(name, "its factory", factory, (), of_factory)
         for function, taken in further:
             asked = ", ".join(f"{option} = {taken[option]!r}" for option in taken)
             network = _call(name, f"what makes it a network of {asked}", function, (network,), taken)
@@ -73,19 +74,18 @@ def _further_options(
 ) -> list[tuple[Callable[..., nn.Module], dict[str, Any]]]:
     """The functions of `NETWORK_OPTIONS` that are asked for, each with the options that go to it."""
     # A user's factory may have its options by position, too, and says itself which ones it misses.
-    own = keyword_options(factory, positional=is_reference(name))
-    if own is None or all(option in own for option in options):
+    of_factory = keyword_options(factory, positional=is_reference(name))
+    if of_factory is None or all(option in of_factory for option in options):
         return []
     functions: dict[Callable[..., nn.Module], list[str]] = {}
     for row in NETWORK_OPTIONS:
-        with contextlib.suppress(ModuleNotFoundError):
-            functions[NETWORK_OPTIONS[row]] = keyword_options(NETWORK_OPTIONS[row]) or []
-    known = {*own, *(option for taken in functions.values() for option in taken)}
+        functions[NETWORK_OPTIONS[row]] = keyword_options(NETWORK_OPTIONS[row]) or []
+    names = {*of_factory, *(option for names_taken in functions.values() for option in names_taken)}
     for option in options:
-        if option not in known and not is_reference(name):
-            raise ModelError(f"network {name!r}: unknown option {option!r}. {one_of(known, option)}")
+        if option not in names and not is_reference(name):
+            raise ModelError(f"network {name!r}: unknown option {option!r}. {one_of(names, option)}")
     further = []
-    for function, taken in functions.items():
-        asked = {option: options[option] for option in taken if option in options and option not in own}
+    for function, names_taken in functions.items():
+        asked = {option: options[option] for option in names_taken if option in options and option not in of_factory}
         further += [(function, asked)] if asked else []
     return further

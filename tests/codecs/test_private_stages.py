@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from small_package import installed, write_package
 
 from evocompress.codecs import Cost, Record, Writer, codec_spec, inspect, parse_codec, read
 from evocompress.codecs.codec import Codec, varint
+from evocompress.codecs.conformance import CHECKS
 from evocompress.codecs.container import parse
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.deflation import deflate
@@ -86,6 +87,11 @@ def _table(data: bytes) -> bytes:
     from evocompress.codecs.deflation import inflate
 
     return bytes(inflate(data[5:-4], 1 << 20)[0])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_packages_stage_can_be_held_against_the_conformance_suite(halved: None, check: Callable[[str], None]) -> None:
+    check("halved+deadzone")
 
 
 def test_the_names_take_few_bytes(halved: None) -> None:
