@@ -1,4 +1,4 @@
-"""Everything that can be named: one list of what is built in, to which installed packages add.
+"""Extension points: one list of what is built in by name, to which installed packages add.
 
 A row is a name and where the thing is, "module:attribute"; nothing is imported before it is asked for. An installed
 package adds rows by entry points of the same group:

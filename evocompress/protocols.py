@@ -1,4 +1,4 @@
-"""What can be added from outside: five protocols of few methods, and the plain values that pass through them.
+"""Protocols for extensions: five of few methods, and the plain values that pass through them.
 
 A `Task` says what a network is for, a `Term` adds to the loss of training, a `Form` is another way of making a
 network's layers, a `LayerView` tells calibration about a kind of layer, and an `Observer` hears how long work goes on.

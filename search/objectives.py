@@ -1,4 +1,4 @@
-"""From a leaf to the point that selection sees: both objectives minimised, scaled, finite. Signs flip only here."""
+"""Objectives of a leaf: log size and error, both minimised, scaled and finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes between the search, its executors and its journal: plain data, JSON in and out.
+"""Tasks, outcomes and leaves: the plain data that pass between search, executors and journal, JSON in and out.
 
 A *task* is one segment to run. An *outcome* is what came of it: a list of *leaves*, each one compressed file with its
 measurements, or a status that says why there are none. Everything here is made of JSON scalars, so the journal can hold

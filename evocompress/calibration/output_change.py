@@ -1,4 +1,4 @@
-"""How far a changed network's outputs are from the original's: a loss that needs no labels and has little noise."""
+"""Mean squared change of a network's outputs: a loss that needs no labels and has little noise."""
 
 from __future__ import annotations
 

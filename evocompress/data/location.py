@@ -1,4 +1,4 @@
-"""Where data sets lie."""
+"""Folders of data sets, and the error for one that is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which examples go into which split."""
+"""Stratified splits of examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What selection never saw: the front's files judged on the audit split, and the uncompressed network to compare with.
+"""Audit of a run: the front's files judged on data that selection never saw, and the uncompressed network beside them.
 
 Both are jobs that an executor runs on its workers: picklable callables that load data and network there.
 """

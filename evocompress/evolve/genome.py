@@ -1,4 +1,4 @@
-"""What a genome means: the space it lives in, the recipe and the training it stands for."""
+"""Genomes: the space they live in, the recipe and the training that each stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of images in memory."""
+"""Memory layout of images: channels last."""
 
 from __future__ import annotations
 

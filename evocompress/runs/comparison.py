@@ -1,4 +1,4 @@
-"""How fronts compare: BD-rate of one against another, and what several runs attain together."""
+"""Comparison of fronts: BD-rate of one against another, and what several runs attain together."""
 
 from __future__ import annotations
 

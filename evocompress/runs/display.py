@@ -1,4 +1,4 @@
-"""What a terminal shows of a run: a live board while it goes on, plain lines elsewhere, the front afterwards.
+"""Terminal display of a run: a live board while it goes on, plain lines elsewhere, the front afterwards.
 
 The board is fed by the search's observer events; it holds no truth of its own (that is the journal's).
 """

@@ -1,4 +1,4 @@
-"""What a run has found: its front with error bars, the points a user asks for, the knee, hypervolume as it grew.
+"""The front of a run, with error bars; the points a user asks for, the knee, hypervolume as it grew.
 
 Everything here is a pure function of a `History` (one run as read from its journal) or of the `FrontPoint`s made from
 one. A size is always that of a file which was decoded and evaluated. How fronts compare is in `comparison`.

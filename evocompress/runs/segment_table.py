@@ -1,4 +1,4 @@
-"""Everything that a run recorded, as one table: a row per leaf, and one for each segment that has none."""
+"""Table of all that a run recorded: a row per leaf, and one for each segment that has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What networks are for: one file per task, and `build`, which makes one by its name."""
+"""Tasks, what networks are for: one file each, and `build`, which makes one by its name."""
 
 from __future__ import annotations
 

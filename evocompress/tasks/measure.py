@@ -1,4 +1,4 @@
-"""How good a network is on examples, as its task has it."""
+"""Quality of a network on examples, as its task has it."""
 
 from __future__ import annotations
 

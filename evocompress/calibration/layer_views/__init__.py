@@ -1,4 +1,4 @@
-"""What calibration knows of each kind of layer: one file per kind.
+"""Layer views for calibration: one file per kind of layer.
 
 `evocompress.extensions.LAYER_VIEWS` lists them, those of ideas and of installed packages among them.
 """

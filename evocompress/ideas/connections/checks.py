@@ -1,4 +1,4 @@
-"""What an argument must be before connections are made of it."""
+"""Argument checks for plans of connections."""
 
 from __future__ import annotations
 

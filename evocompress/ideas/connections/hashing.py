@@ -1,4 +1,4 @@
-"""Lots that fall the same on every machine: a hash of integers, and no floating point anywhere."""
+"""Integer hashes that fall the same on every machine: no floating point anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each kernel of a network does: frequency response, class in plain words with a confidence, Gabor fit."""
+"""Kernel analysis: frequency response, class in plain words with a confidence, Gabor fit."""
 
 from evocompress.ideas.kernels.analysis import KernelRow, analyse, compare
 from evocompress.ideas.kernels.banks import with_banks

@@ -1,4 +1,4 @@
-"""What each kernel does, in plain words, with a confidence."""
+"""Classes of kernels in plain words, each with a confidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much better than white noise each family of shapes explains a kernel, as Bayes factors.
+"""Bayes factors of families of shapes against white noise, for each kernel.
 
 A kernel of n numbers is a member of a family plus white noise of unknown variance. With Zellner's g-prior on the d
 weights of a member, its Bayes factor against noise alone depends only on R², the share of the kernel's energy in the

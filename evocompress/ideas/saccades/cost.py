@@ -1,4 +1,4 @@
-"""What saccades cost: expected while they are trained, and counted when they are used."""
+"""Multiply-adds of saccade layers: expected while they are trained, and counted when they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a network looked, and whether that is where it matters."""
+"""Maps of where a network looked, and a deletion test of whether that is where it matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameters of a network are weights, which of those kernels of convolutions, and which places are dropped."""
+"""Trained parameters of a network: weights, kernels of convolutions, and places that are dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report's page knows of a run, as compact JSON: columns of leaves, genes with their repeated values once.
+"""Data of the report's page, as compact JSON: columns of leaves, genes with their repeated values once.
 
 The page holds every leaf of a run of usual size. Of a large one it holds the front, all ancestors, and an even sample
 of the rest, and layer tables for as many leaves as fit `MAX_LAYER_ROWS`, the front's and its ancestors' first.
