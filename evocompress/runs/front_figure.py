@@ -144,6 +144,7 @@ def _knee(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
         fontsize=9,
         color="#8a5200",
         zorder=6,
+        parse_math=False,
         bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8},
     )
 
@@ -162,6 +163,7 @@ def _reference(axes: Axes, line: Reference | None, quality: Quality, colour: str
         fontsize=8.5,
         color=colour,
         zorder=6,
+        parse_math=False,
         annotation_clip=True,  # where the line is below the view, words outside would leave the picture no room
     )
     words.set_in_layout(False)
@@ -177,13 +179,14 @@ def _dress(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}{suffix}"))
     axes.set_xlabel("size of the file on disk", color=INK)
-    words = f"{quality.name}{of_unit}, 95 % interval".replace("$", r"\$")  # somebody's text is no mathtext
-    axes.set_ylabel(words, color=INK)
+    axes.set_ylabel(f"{quality.name}{of_unit}, 95 % interval", color=INK, parse_math=False)  # a name is no formula
     style_axes(axes)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(
+        legend = axes.legend(
             loc="lower right" if quality.is_maximised else "upper right", frameon=False, fontsize=9, labelcolor=INK
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _view(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:

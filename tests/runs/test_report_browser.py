@@ -20,6 +20,7 @@ from evocompress.runs.report import render_report, write_report
 from evocompress.runs.report.page import script_json
 from evocompress.runs.report.payload import payload
 from evocompress.search.history import History
+from evocompress.search.quality import Quality
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}<b>&amp;\u2028$x$"
@@ -222,7 +223,8 @@ def test_a_minimised_quality_has_its_own_words(browser: webdriver.Chrome, tmp_pa
 
 
 def test_hostile_texts_are_shown_and_not_run(browser: webdriver.Chrome, tmp_path: Path) -> None:
-    history = synthetic_run(40, hostile=HOSTILE)
+    named = Quality("q" + HOSTILE, unit="u" + HOSTILE)
+    history = synthetic_run(40, hostile=HOSTILE, quality=named)
     page = Page(browser, tmp_path, history)
     page.move_to(lonely_point(history)).perform()
     page.move_to(lonely_point(history)).click().perform()
@@ -300,7 +302,7 @@ def test_size_of_the_page_grows_slowly() -> None:
 
 
 def test_page_text_is_closed() -> None:
-    text = render_report(synthetic_run(20, hostile=HOSTILE))
+    text = render_report(synthetic_run(20, hostile=HOSTILE, quality=Quality("q" + HOSTILE, unit=HOSTILE)))
     assert len(re.findall(r"</script>", text)) == 3 == len(re.findall(r"<script[ >]", text))
     assert "<img src=x" not in text
     assert json.loads(script_json({"x": HOSTILE})) == {"x": HOSTILE}
