@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from evocompress.errors import RunError
+from evocompress.errors import ConfigError, RunError
 from evocompress.search.archive import Archive
 from evocompress.search.journal import Record, read_journal
 from evocompress.search.objectives import Scale
@@ -56,7 +56,10 @@ class History:
     @property
     def quality(self) -> Quality:
         """What the run calls good; accuracy in runs of before there were tasks."""
-        return Quality.from_json(self.run.get("quality"))
+        try:
+            return Quality.from_json(self.run.get("quality"))
+        except (TypeError, ConfigError) as error:
+            raise RunError(f"{self.folder}: the quality in run.json is damaged ({error}); restore it") from error
 
     @property
     def settings(self) -> SearchSettings:

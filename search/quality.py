@@ -39,6 +39,8 @@ class Quality:
             raise ConfigError(f"direction is {self.direction!r}; it must be one of {', '.join(get_args(Direction))}.")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ConfigError(f"scale is {self.scale!r}; it must be positive and finite.")
+        if not (isinstance(self.digits, int) and self.digits >= 0):
+            raise ConfigError(f"digits is {self.digits!r}; it must be a whole number, 0 or more.")
 
     @property
     def is_maximised(self) -> bool:

@@ -267,7 +267,7 @@ def run_experiment(
             total=settings.segments,
             workers=executor.workers,
             front=run.search.front(),
-            quality=run.history().quality,
+            quality=prepared.segment.experiment.task().quality,
         )
         stack.enter_context(_sigterm_interrupts())
         stack.enter_context(shown)

@@ -183,18 +183,17 @@ def parse_level(text: str, quality: Quality) -> float:
 
 
 def in_view(points: Sequence[FrontPoint], quality: Quality) -> list[FrontPoint]:
-    """The points that pictures show at first: at least half the best quality, or at most three times a minimised one.
+    """The points that pictures show at first: of at least half the best quality.
 
-    Files of a few bytes that guess are always on a front; in view, they would take most of both axes. Where the best is
-    0 or near it, or negative, that says nothing: then at least the better half is shown.
+    Files of a few bytes that guess are always on a front; in view, they would take most of both axes. Half the best
+    says nothing of a quality that is minimised, or not above 0: then those are left out that are more than four times
+    as far from the best as the front's median is.
     """
     if not points:
         return []
-    best = quality.merit(min(points, key=_error).quality)
     merits = [quality.merit(point.quality) for point in points]
-    least = 0.5 * best if quality.is_maximised else 3.0 * best
-    if not (quality.is_maximised and best > 0):
-        least = min(least, statistics.median(merits))
+    best = max(merits)
+    least = 0.5 * best if quality.is_maximised and best > 0 else best - 4.0 * (best - statistics.median(merits))
     return [point for point, merit in zip(points, merits, strict=True) if merit >= least]
 
 
@@ -216,10 +215,6 @@ def knee(points: Sequence[FrontPoint]) -> FrontPoint | None:
 def _size_order(point: FrontPoint) -> tuple[int, float]:
     """Sort key of a front: smallest first."""
     return point.nbytes, point.error
-
-
-def _error(point: FrontPoint) -> float:
-    return point.error
 
 
 def hypervolume_curve(history: History) -> list[HypervolumePoint]:

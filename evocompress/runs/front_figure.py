@@ -144,6 +144,7 @@ def _knee(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
         fontsize=9,
         color="#8a5200",
         zorder=6,
+        parse_math=False,
         bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8},
     )
 
@@ -154,13 +155,15 @@ def _reference(axes: Axes, line: Reference | None, quality: Quality, colour: str
     axes.axhline(quality.scale * line.quality, color=colour, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
     words = axes.annotate(
         f"{label}: {quality.show(line.quality)} in {format_bytes(line.nbytes)}",
-        (0.008, quality.scale * line.quality),
+        (0.008 if quality.is_maximised else 0.992, quality.scale * line.quality),
+        ha="left" if quality.is_maximised else "right",  # where the front is not
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),
         textcoords="offset points",
         fontsize=8.5,
         color=colour,
         zorder=6,
+        parse_math=False,
         annotation_clip=True,  # where the line is below the view, words outside would leave the picture no room
     )
     words.set_in_layout(False)
@@ -168,19 +171,22 @@ def _reference(axes: Axes, line: Reference | None, quality: Quality, colour: str
 
 def _dress(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
     """Axes, ticks and legend."""
+    suffix, of_unit = (" %", "") if quality.unit == "%" else ("", f" in {quality.unit}" if quality.unit else "")
     axes.set_xscale("log", base=10)
     _view(axes, points, quality)
     axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1, 2, 5), numticks=14))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g} {quality.unit}".rstrip()))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}{suffix}"))
     axes.set_xlabel("size of the file on disk", color=INK)
-    axes.set_ylabel(f"{quality.name}, 95 % interval".replace("$", r"\$"), color=INK)
+    axes.set_ylabel(f"{quality.name}{of_unit}, 95 % interval", color=INK, parse_math=False)  # a name is no formula
     style_axes(axes)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(
+        legend = axes.legend(
             loc="lower right" if quality.is_maximised else "upper right", frameon=False, fontsize=9, labelcolor=INK
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _view(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
@@ -191,14 +197,15 @@ def _view(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
         axes.text(0.5, 0.5, "no files yet", transform=axes.transAxes, ha="center", fontsize=12, color=FAINT)
         return
     useful = in_view(points, quality)
-    (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    (_, right), (_, top) = axes.get_xlim(), axes.get_ylim()
     low, high = (quality.scale * end for end in (min(p.low for p in useful), max(p.high for p in useful)))
     axes.set_xlim(0.85 * min(point.nbytes for point in useful), right)
-    if quality.is_maximised:
-        ceiling = 100.0 if quality.is_share else top
-        axes.set_ylim(low - 0.08 * (ceiling - low), min(101.0, top) if quality.is_share else top)
-    else:
-        axes.set_ylim(bottom, high + 0.08 * (high - bottom))
+    if quality.is_share:
+        axes.set_ylim(low - 0.08 * (100.0 - low), min(101.0, top))
+    else:  # the good end shows everything, the bad end what is useful
+        ends = (low, axes.dataLim.y1) if quality.is_maximised else (axes.dataLim.y0, high)
+        room = 0.06 * (ends[1] - ends[0]) or 1.0
+        axes.set_ylim(ends[0] - room, ends[1] + room)
     if hidden := len(points) - len(useful):
         side = "below" if quality.is_maximised else "above"
         note = f"{hidden} smaller {'file' if hidden == 1 else 'files'} {side} this view"

@@ -11,7 +11,7 @@ from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Finished, Submitted
 from evocompress.search.history import History
-from evocompress.search.quality import ACCURACY
+from evocompress.search.quality import ACCURACY, Quality
 from evocompress.search.search import Told
 
 
@@ -109,6 +109,21 @@ def test_resumed_display_begins_with_the_archive() -> None:
     outcome = history.outcomes[-1]
     display(Finished(outcome.index, 19, outcome, Told(0.5, 0.5), 0.5, 0, 0, 0.0))
     assert list(display.progress.front) == history.archive
+
+
+def test_a_minimised_quality_is_shown_as_it_is() -> None:
+    quality = Quality("RMSE [m]", unit="m", direction="minimise", digits=3)
+    history, clock = synthetic_run(40, quality=quality), Clock()
+    made, written = console(terminal=False)
+    with RunDisplay(total=40, console=made, clock=clock, interval=10.0, quality=quality) as display:
+        play(display, history, upto=40, tick=clock.tick)
+    best, least = history.archive[-1], history.archive[0]
+    assert f"best {best.quality:.3f} m in" in written() and f" at {least.quality:.3f} m" in written()
+    assert best.quality < least.quality
+    made.print(board(display.progress, 300.0))
+    made.print(front_table(front(history), quality))
+    assert "RMSE [m]" in written() and "%" not in written().partition("RMSE")[2].replace("100 %", "")
+    assert f"{least.quality:.3f} m" in written()
 
 
 def test_front_table_has_a_row_per_point() -> None:

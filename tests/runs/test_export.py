@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ from synthetic_run import content, synthetic_run, write_synthetic_run
 
 from evocompress.errors import EvocompressError, RunError
 from evocompress.runs.export import FRONT_COLUMNS, export_run, segment_rows, to_optuna, write_segments_parquet
-from evocompress.runs.front import front
+from evocompress.runs.front import front, in_view
 from evocompress.runs.front_figure import compare_figure, front_figure, write_front_png
 from evocompress.search.history import read_history
+from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, genome_hash
 from evocompress.support.atomic_files import replacing, write_bytes
 
@@ -168,6 +170,24 @@ def test_files_that_guess_are_out_of_view_and_counted() -> None:
     assert axes.get_xlim()[0] > 20 and axes.get_ylim()[0] > 10
     hidden = sum(point.quality < 0.5 * points[-1].quality for point in points)
     assert any(text.get_text().startswith(f"{hidden} smaller file") for text in axes.texts)
+
+
+def test_pictures_of_a_minimised_quality() -> None:
+    quality = Quality(r"cost $\frac{ $", unit=r"$\m{ $", direction="minimise", digits=3)
+    history = synthetic_run(120, quality=quality)
+    points, axes = front(history), front_figure(history).axes[0]
+    (low, high), shown = axes.get_ylim(), in_view(points, quality)
+    assert 0 < len(points) - len(shown) < 3 and low < points[-1].low and shown[0].high < high < points[0].high
+    texts = [text.get_text() for text in axes.texts]
+    assert any(text.startswith("uncompressed: 0.058 $") for text in texts)
+    assert any("above this view" in text for text in texts)
+    assert axes.get_ylabel() == rf"{quality.name} in {quality.unit}, 95 % interval"
+    others = {"a": history, "b $": synthetic_run(9, quality=quality, audited=False)}
+    for figure in (front_figure(history), front_figure(others["b $"]), compare_figure(others)):
+        figure.savefig(io.BytesIO())
+    study = to_optuna(history)
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MINIMIZE"]
+    assert {leaf.leaf_id for leaf in history.archive} <= {trial.user_attrs["leaf_id"] for trial in study.best_trials}
 
 
 def test_compare_figure_has_a_front_per_run() -> None:

@@ -14,16 +14,20 @@ from evocompress.runs.front import (
     FrontPoint,
     audits,
     best_under,
+    file_name,
     front,
     hypervolume_curve,
+    in_view,
     knee,
+    parse_level,
     reference,
     smallest_meeting,
 )
 from evocompress.runs.recorded import Recorded
-from evocompress.search.quality import ACCURACY
+from evocompress.search.quality import ACCURACY, Quality
 from evocompress.support.intervals import wilson_interval
 
+RMSE = Quality("RMSE", unit="m", direction="minimise", digits=3)
 FRONTS = st.lists(
     st.tuples(st.integers(100, 4000), st.integers(0, 1000).map(lambda n: n / 1000)), min_size=1, max_size=8
 )
@@ -98,6 +102,64 @@ def test_best_under_and_smallest_meeting() -> None:
     assert best_under(points, points[0].nbytes - 1) is None
     assert best_under(points, 10**9) == points[-1]
     assert smallest_meeting(points, points[-1].quality + 1e-6, ACCURACY) is None
+
+
+def test_a_minimised_quality_is_better_where_it_is_smaller() -> None:
+    history = synthetic_run(120, quality=RMSE)
+    points = front(history)
+    assert [item.quality for item in points] == sorted((item.quality for item in points), reverse=True)
+    assert best_under(points, 10**9) == points[-1]
+    for item in points:
+        assert item.quality == item.error and item.file == f"{item.nbytes:06d}B_{item.quality:.3f}.evc"
+        assert smallest_meeting(points, item.quality, RMSE) == item
+    assert smallest_meeting(points, points[-1].quality - 1e-6, RMSE) is None
+    # The same files in the same order as where the share that is right is maximised, and so the same knee.
+    same = front(synthetic_run(120))
+    assert [item.leaf_id for item in points] == [item.leaf_id for item in same]
+    bends = knee(points), knee(same)
+    assert bends[0] is not None and bends[1] is not None and bends[0].leaf_id == bends[1].leaf_id
+    merits = steps(points, RMSE), steps(same, ACCURACY)
+    assert [nbytes for nbytes, _ in merits[0]] == [nbytes for nbytes, _ in merits[1]]
+    halved = [(size // 2, merit) for size, merit in merits[0]]
+    assert bd_rate(merits[0], halved) == pytest.approx(-50.0, abs=0.5)
+
+
+def test_a_file_whose_audit_is_not_finite_is_not_on_the_front() -> None:
+    history = synthetic_run(60)
+    before = front(history)
+    entry = next(record for record in history.records if record["type"] == "audited")["leaves"][before[-1].leaf_id]
+    entry |= {"quality": None, "error": None}
+    after = front(history)
+    assert before[-1].leaf_id not in {item.leaf_id for item in after} and all(item.audited for item in after)
+
+
+def test_pictures_show_what_is_not_far_worse() -> None:
+    shares = [point(n, quality) for n, quality in enumerate((0.1, 0.3, 0.5, 0.9), 1)]
+    assert in_view(shares, ACCURACY) == shares[2:]
+    errors = [
+        dataclasses.replace(item, quality=value, error=value) for item, value in zip(shares, (90, 3, 2, 1), strict=True)
+    ]
+    assert in_view(errors, RMSE) == errors[1:]
+    logs = Quality("log likelihood")
+    likely = [
+        dataclasses.replace(item, quality=-value, error=value)
+        for item, value in zip(shares, (90, 3, 2, 1), strict=True)
+    ]
+    assert in_view(likely, logs) == likely[1:]
+    assert in_view(errors[:1], RMSE) == errors[:1] and in_view([], RMSE) == []
+
+
+def test_levels_are_read_as_they_are_shown() -> None:
+    assert parse_level(" 0.25 ", RMSE) == parse_level("0.25 m", RMSE) == parse_level("0.25m", RMSE) == 0.25
+    assert parse_level("12%", Quality("MAPE", "%", "minimise", 100.0)) == pytest.approx(0.12)
+    assert parse_level("150", Quality("MAPE", "%", "minimise", 100.0)) == pytest.approx(1.5)
+    assert parse_level("-1.5", Quality("log likelihood")) == -1.5
+    for text in ("", "m", "0.25 km", "nan", "inf"):
+        with pytest.raises(ConfigError, match=r"RMSE='.*' is not a number, with or without the unit m: .* 0\.500 m"):
+            parse_level(text, RMSE)
+    with pytest.raises(ConfigError, match="accuracy='7' is not within 0 to 1"):
+        parse_level("7", ACCURACY)
+    assert file_name(9, 0.123456, Quality("MAPE", "%", "minimise", 100.0, digits=1)) == "000009B_0.123.evc"
 
 
 def test_knee_is_the_farthest_above_the_chord() -> None:

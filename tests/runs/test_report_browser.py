@@ -13,12 +13,14 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from synthetic_run import synthetic_run
+from toy_task import DigitError
 
-from evocompress.runs.front import front, reference
+from evocompress.runs.front import front, in_view, reference
 from evocompress.runs.report import render_report, write_report
 from evocompress.runs.report.page import script_json
 from evocompress.runs.report.payload import payload
 from evocompress.search.history import History
+from evocompress.search.quality import Quality
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}<b>&amp;\u2028$x$"
@@ -197,8 +199,32 @@ def test_questions_and_sorting(browser: webdriver.Chrome, tmp_path: Path) -> Non
     assert page.errors() == []
 
 
+def test_a_minimised_quality_has_its_own_words(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, tmp_path, synthetic_run(120, quality=DigitError.quality))
+    points, line = front(page.history), reference(page.history)
+    shown = page.traces()["front (audited)"]
+    assert shown["y"] == pytest.approx([point.quality for point in points], abs=1e-6)
+    assert line is not None and f"{line.quality:.3f} steps" in page.text("tiles") and "best RMSE" in page.text("tiles")
+    close = next(point for point in points if point.quality <= 1.05 * line.quality)
+    assert f"within 5 % of it: {close.quality:.3f} steps" in page.text("tiles")
+    assert page.run("return document.getElementById('plot-front').layout.yaxis.title.text") == "RMSE in steps"
+    low, high = page.run("return document.getElementById('plot-front').layout.yaxis.range")
+    useful = in_view(points, page.history.quality)
+    assert low < points[-1].low and useful[0].high < high < points[0].high
+    box = browser.find_element(By.ID, "above")
+    for text in (f"{points[5].quality + 1e-6}", f"{points[5].quality + 1e-6} steps"):
+        box.clear()
+        box.send_keys(text)
+        assert points[5].file in page.text("answer") and "of at most" in page.text("answer")
+    browser.find_element(By.CSS_SELECTOR, "#table-front tbody tr").click()
+    everything = page.run("return document.body.innerText")
+    assert "RMSE" in everything and "accura" not in everything.lower() and "Smallest below" in everything
+    assert page.errors() == []
+
+
 def test_hostile_texts_are_shown_and_not_run(browser: webdriver.Chrome, tmp_path: Path) -> None:
-    history = synthetic_run(40, hostile=HOSTILE)
+    named = Quality("q" + HOSTILE, unit="u" + HOSTILE)
+    history = synthetic_run(40, hostile=HOSTILE, quality=named)
     page = Page(browser, tmp_path, history)
     page.move_to(lonely_point(history)).perform()
     page.move_to(lonely_point(history)).click().perform()
@@ -276,7 +302,7 @@ def test_size_of_the_page_grows_slowly() -> None:
 
 
 def test_page_text_is_closed() -> None:
-    text = render_report(synthetic_run(20, hostile=HOSTILE))
+    text = render_report(synthetic_run(20, hostile=HOSTILE, quality=Quality("q" + HOSTILE, unit=HOSTILE)))
     assert len(re.findall(r"</script>", text)) == 3 == len(re.findall(r"<script[ >]", text))
     assert "<img src=x" not in text
     assert json.loads(script_json({"x": HOSTILE})) == {"x": HOSTILE}
