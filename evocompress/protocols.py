@@ -192,9 +192,8 @@ class Term(Protocol):
     >>> layer, term = torch.nn.Linear(2, 1), TERMS["l1"](l1=1.0)
     >>> groups = term.start(layer, context)
     >>> with torch.no_grad():
-    ...     layer.weight.copy_(torch.tensor([[0.5, -0.05]])) is None
-    False
-    >>> term.after(TrainingStep(progress=0.0, learning_rate=0.1))
+    ...     layer.weight[0, 1] = -0.05
+    ...     term.after(TrainingStep(progress=0.0, learning_rate=0.1))
     >>> layer.weight.tolist()[0][1]
     0.0
     """

@@ -1,17 +1,28 @@
-"""Events that a run tells its observer: small frozen objects with all that a live display needs."""
+"""Events of a search, which its observer hears: small frozen objects with all that a live display needs."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from evocompress.search.records import Outcome, Task
+from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.search.search import Told
 
-__all__ = ["Ended", "Event", "Finished", "Observer", "Reason", "Submitted"]
+__all__ = ["Ended", "Finished", "Opened", "Reason", "Submitted"]
 
 Reason: TypeAlias = Literal["finished", "stopped", "interrupted"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A run is about to be searched; `total` segments are its budget, `front` is what a resume begins with."""
+
+    name: str
+    total: int | None = None
+    workers: int | None = None
+    front: tuple[Leaf, ...] = ()
+    quality: Quality = ACCURACY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +57,3 @@ class Ended:
     completions: int
     hypervolume: float
     front_size: int
-
-
-Event: TypeAlias = Submitted | Finished | Ended
-Observer: TypeAlias = Callable[[Event], None]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from evocompress.search.events import Ended, Event, Finished, Observer, Reason, Submitted
+from evocompress.search.events import Ended, Finished, Reason, Submitted
 from evocompress.search.executors import Executor
 from evocompress.search.interrupts import Interrupts
 from evocompress.search.records import Outcome, Task
@@ -49,7 +49,7 @@ class Loop:
         executor: Executor,
         recorder: Recorder | None = None,
         *,
-        observer: Observer | None = None,
+        observer: Callable[[Any], object] | None = None,
         should_stop: Callable[[], bool] | None = None,
         resubmit: Iterable[Task] = (),
         completions: int = 0,
@@ -124,6 +124,6 @@ class Loop:
             after = told.hypervolume_after
             self._notify(Finished(outcome.index, number, outcome, told, after, front, in_flight, elapsed))
 
-    def _notify(self, event: Event) -> None:
+    def _notify(self, event: Submitted | Finished | Ended) -> None:
         if self._observer is not None:
             self._observer(event)

@@ -15,7 +15,7 @@ from typing import Any
 
 from evocompress.errors import RunError
 from evocompress.search.commit import attempt_folder, read_commit
-from evocompress.search.events import Observer, Reason
+from evocompress.search.events import Reason
 from evocompress.search.executors import Executor
 from evocompress.search.header import check_json, compare, describe, identity, locked, make_run_json, measured_as
 from evocompress.search.history import History, read_history, read_run_json
@@ -85,7 +85,7 @@ class Run:
         self,
         executor: Executor,
         *,
-        observer: Observer | None = None,
+        observer: Callable[[Any], object] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Reason:
         """Run segments until the budget is used up ("finished"), `should_stop` ("stopped") or Ctrl-C ("interrupted").
@@ -268,7 +268,7 @@ def _resume(
         raise RunError(f"{path} cannot go on: {describe(fixed)}; undo that, or start a new run in another folder")
     if changes and not override:
         raise RunError(
-            f"{path} was made with another configuration: {describe(changes)}; undo that, or override (--override)"
+            f"{path} was made with another configuration: {describe(changes)}; undo that, or go on with an override"
         )
     run = Run(path, history.run, space, settings, lease)
     if changes:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import io
 import json
 import math
 import multiprocessing
@@ -58,11 +57,8 @@ class SmallCNN(nn.Module):
 
 def one_run(idea: str, seed: int, segments: int, train: int, folder: str) -> dict[str, Any]:
     """One search to its end; read from `folder` where it is there already."""
-    from rich.console import Console
-
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import run_experiment
-    from evocompress.runs.display import RunDisplay
     from evocompress.runs.front import front
     from evocompress.search.history import read_history
     from evocompress.search.objectives import Scale
@@ -79,7 +75,7 @@ def one_run(idea: str, seed: int, segments: int, train: int, folder: str) -> dic
     settings += ["genes.epochs=1", "genes.batch_size=64", f"data_options={{train={train}, validation=2000}}"]
     shutil.rmtree(run, ignore_errors=True)  # of an interrupted one
     config = load_config(CONFIG, [*settings, *IDEAS[idea]])
-    run_experiment(config, run, display=RunDisplay(console=Console(file=io.StringIO())))
+    run_experiment(config, run)
     history = read_history(run)
     scale = Scale(BYTES, ERRORS)
     files = [(point.nbytes, point.quality) for point in front(history, audited=True)]

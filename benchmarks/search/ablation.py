@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import io
 import json
 import multiprocessing
 import statistics
@@ -30,11 +29,8 @@ CONFIG = Path(__file__).parents[2] / "configs" / "digits.toml"
 
 def one_run(variant: str, seed: int, segments: int, folder: str, extra: list[str]) -> dict[str, object]:
     """One search to its end: hypervolume of its audited front, and by what selection saw."""
-    from rich.console import Console
-
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import run_experiment
-    from evocompress.runs.display import RunDisplay
     from evocompress.runs.front import front
     from evocompress.search.history import read_history
     from evocompress.search.objectives import Scale
@@ -44,7 +40,7 @@ def one_run(variant: str, seed: int, segments: int, folder: str, extra: list[str
     settings += ["search.probes=4", "genes.epochs=6", "resources.executor=inline", "reference_epochs=0"]
     config = load_config(CONFIG, [*settings, *VARIANTS[variant], *extra])
     run = Path(folder) / f"{variant.replace(' ', '-')}-{seed}"
-    run_experiment(config, run, display=RunDisplay(console=Console(file=io.StringIO())))
+    run_experiment(config, run)
     history = read_history(run)
     scale = Scale.of(history.settings)
     points = [scale.point(point.nbytes, point.error) for point in front(history)]

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from evocompress.search.events import Event, Finished
+from evocompress.search.events import Finished
 from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.records import Genome, Leaf, Outcome, Task
@@ -70,7 +70,7 @@ def main() -> None:
     executor = SimulatedExecutor(surrogate, workers=options.workers, crash=0.01, duplicate=0.01, lost=0.01)
     finished = 0
 
-    def count(event: Event) -> None:
+    def count(event: object) -> None:
         nonlocal finished
         finished += isinstance(event, Finished)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ from evocompress.support.command_line import check_output
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
-    from evocompress.packer.curve import CurvePoint, Curves
+    from evocompress.packer.curve import Curves
 
 __all__ = ["register"]
 
@@ -54,7 +54,8 @@ def curve(
 ) -> None:
     """Pack one checkpoint with every codec over a range of rates: rate-distortion curves as CSV, picture and table."""
     from evocompress.checkpoint.weight_files import read_weights
-    from evocompress.packer.curve import by_codec, preset_label, write_csv
+    from evocompress.cli.progress_bars import ProgressBars
+    from evocompress.packer.curve import by_codec, curve_points, preset_label, write_csv
     from evocompress.packer.curve import rate_weights as default_ladder
     from evocompress.support.optional_libraries import wants
 
@@ -65,7 +66,7 @@ def curve(
     chosen, named = _codecs(codecs), _presets(presets)
     ladder = None if rate_weights is None else _ladder(rate_weights)
     state = read_weights(weights)
-    points = _measure(state, chosen, ladder or default_ladder(state), named)
+    points = list(curve_points(state, chosen, ladder or default_ladder(state), named, observer=ProgressBars()))
     curves, baseline = by_codec(points), _BASELINE if _BASELINE in chosen else chosen[0]
     write_csv(points, csv_path)
     if png:
@@ -126,27 +127,6 @@ def _ladder(text: str) -> list[float]:
     if not ladder or not all(math.isfinite(weight) and weight > 0 for weight in ladder):
         raise ConfigError(f"--rate-weights {text!r}: write positive numbers with commas between, such as 1e-5,1e-4.")
     return ladder
-
-
-def _measure(
-    state: Mapping[str, object], codecs: Sequence[str], ladder: Sequence[float], presets: Sequence[str]
-) -> list[CurvePoint]:
-    """All points, with a bar on a terminal's standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from evocompress.packer.curve import curve_points, preset_label
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    labels = [*codecs, *map(preset_label, presets)]
-    points: list[CurvePoint] = []
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(labels[0], total=len(labels) * len(ladder))
-        for point in curve_points(state, codecs, ladder, presets):
-            points.append(point)
-            progress.update(task, advance=1, description=labels[min(len(points) // len(ladder), len(labels) - 1)])
-    return points
 
 
 def _print_best(curves: Curves, baseline: str) -> None:

@@ -5,27 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from evocompress.cli.progress_bars import ProgressBars
 from evocompress.packer import events
 from evocompress.packer.calibrated import HeldOut
 from evocompress.packer.targets import LossLimit, Try
-from evocompress.protocols import Began, Progressed
 from evocompress.support.wording import listed, shortened
 
 __all__ = ["PackReport", "held_out_line", "missed_warning", "table_of", "zeroed_warning"]
 
-_PACE = 3600.0  # seconds of progress that the time left is estimated from: a single step may take minutes
 _LISTED = 3  # names of tensors
 
 
@@ -33,67 +22,33 @@ class PackReport:
     """An observer of the pack job that shows what it hears: bars on a terminal only, all else anywhere."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._bars: dict[str, tuple[Progress, TaskID]] = {}
+        self._bars = ProgressBars()
 
     def __call__(self, event: object) -> None:
         """Show an event."""
         match event:
-            case Began(what):
-                self._open(what)
-            case Progressed(what, share):
-                self._move(what, share)
             case events.PhaseBegan(what, number, phases):
-                self._say(what if phases == 1 else f"{number} of {phases}: {what}")
+                self._bars.say(what if phases == 1 else f"{number} of {phases}: {what}")
             case events.ConfidenceFitted(confidence):
-                self._say(
+                self._bars.say(
                     f"confidence: logits are scaled by {confidence.scale:.3f} ({confidence.layer!r}); "
                     f"held-out loss {confidence.before:.4f}, with it {confidence.after:.4f}"
                 )
             case events.Searched(tried, loss_name) if tried:
-                self._console.print(table_of(tried, loss_name), highlight=False)
+                self._bars.console.print(table_of(tried, loss_name), highlight=False)
             case events.StoppedEarly(best, tries):
-                self._say(
+                self._bars.say(
                     f"Stopped early: of {tries} files that were tried, the best that meets the target "
                     f"has {len(best.data)} bytes (λ = {best.rate_weight:.3g})."
                 )
             case events.TargetMissed():
-                self._say(missed_warning(event))
+                self._bars.say(missed_warning(event))
             case events.TensorsZeroed():
-                self._say(zeroed_warning(event))
+                self._bars.say(zeroed_warning(event))
             case events.HeldOutMeasured(held_out):
                 typer.echo(held_out_line(held_out))
             case _:
-                pass
-
-    def _say(self, line: str) -> None:
-        """Print one line as it is, however long: not wrapped, not coloured."""
-        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-    def _open(self, what: str) -> None:
-        """A bar with time elapsed and left."""
-        columns = (
-            TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TaskProgressColumn(),
-            TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"),
-        )  # fmt: skip
-        bar = Progress(
-            *columns,
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-            speed_estimate_period=_PACE,
-        )
-        bar.start()
-        self._bars[what] = bar, bar.add_task(what, total=1.0)
-
-    def _move(self, what: str, share: float) -> None:
-        if what not in self._bars:
-            return
-        bar, task = self._bars[what]
-        bar.update(task, completed=share)
-        if share >= 1.0:
-            bar.stop()
-            del self._bars[what]
+                self._bars(event)
 
 
 def table_of(tried: Sequence[Try], loss_name: str) -> Table:

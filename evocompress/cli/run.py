@@ -37,7 +37,7 @@ def run(
     """Train, compress and evolve a population, and show the front of size against quality."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import config_of_run, run_experiment
-    from evocompress.runs.display import front_table
+    from evocompress.runs.display import RunDisplay, front_table
     from evocompress.runs.front import front
     from evocompress.search.history import read_history
     from evocompress.support.command_line import output_console
@@ -53,7 +53,16 @@ def run(
     console = output_console()
     again = f"evocompress run --resume --out {folder}"
     try:
-        summary = run_experiment(loaded, folder, config_text=text, resume=resume, override=override, address=address)
+        with RunDisplay() as display:
+            summary = run_experiment(
+                loaded,
+                folder,
+                config_text=text,
+                resume=resume,
+                override=override,
+                address=address,
+                observer=display,
+            )
     except KeyboardInterrupt:
         console.print(
             f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}", soft_wrap=True, markup=False

@@ -87,7 +87,7 @@ def _checked(name: str, value: Any) -> Any:
     number = parse_bytes(value) if SETTINGS[name].unit == "bytes" and value is not None else value
     if problem := "" if number is None else SETTINGS[name].problem(number):
         raise ValueError(problem)
-    if name == "selection":
+    if name == "selection" and isinstance(value, str):
         SELECTION.find(value)
     return value
 
@@ -313,11 +313,12 @@ def parse_config(data: Mapping[str, Any], source: str = "configuration") -> Conf
     except pydantic.ValidationError as error:
         lines += _explained(error, ("genes",))
         configured["genes"] = {}
+    config = None
     try:
         config = Config.model_validate(configured)
     except pydantic.ValidationError as error:
         lines = [*_explained(error), *lines]
-    if lines:
+    if lines or config is None:
         raise ConfigError(f"{source}:\n  " + "\n  ".join(lines))
     return config
 
@@ -326,7 +327,7 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     path = [part.strip() for part in key.split(".")]
     if not equals or not all(path):
-        raise ConfigError(f"--set {text!r}: write it as section.key=value.")
+        raise ConfigError(f"override {text!r}: write it as section.key=value.")
     try:
         return path, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -346,7 +347,7 @@ def override_values(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
         for part in path[:-1]:
             inner = table.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise ConfigError(f"--set {text!r}: {part} is a value, not a section.")
+                raise ConfigError(f"override {text!r}: {part} is a value, not a section.")
             table = inner
         table[path[-1]] = value
     return changed

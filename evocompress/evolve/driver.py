@@ -31,8 +31,9 @@ from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
 from evocompress.evolve.segment import Experiment, Segment
 from evocompress.extensions import EXECUTORS
-from evocompress.runs.display import RunDisplay
+from evocompress.protocols import Observer, Said
 from evocompress.runs.export import Export, export_run
+from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
 from evocompress.search.history import read_history, read_run_json
 from evocompress.search.records import Leaf
@@ -43,7 +44,7 @@ from evocompress.search.storage import Storage, open_storage
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Prepared", "RunSummary", "config_of_run", "prepare", "run_experiment"]
+__all__ = ["Prepared", "RunSummary", "config_of_run", "counted_as_before", "prepare", "run_experiment"]
 
 # Deterministic mode's lag where none is given: the same for any number of workers, and enough for eight of them.
 _LAG = 16
@@ -143,6 +144,19 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     return Prepared(config, Segment(experiment, reader, initial), settings, header)
 
 
+def counted_as_before(prepared: Prepared, stored: dict[str, Any]) -> Prepared:
+    """The same for a run whose `run.json` counts no integers, such as batch norms' counters, in its float32 bytes.
+
+    The range of sizes, which a run must not change, comes from that number.
+    """
+    network = prepared.header["network"]
+    floats = 4 * network["parameters"]
+    if stored.get("network", {}).get("float32_bytes") != floats or network["float32_bytes"] == floats:
+        return prepared
+    header = prepared.header | {"network": network | {"float32_bytes": floats}}
+    return dataclasses.replace(prepared, header=header, settings=_settings(prepared.config, floats))
+
+
 def _settings(config: Config, whole: int) -> SearchSettings:
     settings = config.search.settings(seed=config.seed, float32_bytes=whole)
     return dataclasses.replace(settings, lag=_LAG) if settings.deterministic and settings.lag is None else settings
@@ -197,19 +211,19 @@ def _chunks(leaves: Sequence[Leaf], count: int) -> list[list[tuple[str, str, str
     return [files[start::count] for start in range(min(count, len(files)))]
 
 
-def _audit(run: Run, prepared: Prepared, executor: Executor, display: RunDisplay) -> None:
+def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer) -> None:
     """Judge the front on the audit split, and the uncompressed network once; both are journalled."""
     history = run.history()
     if prepared.config.reference_epochs and not history.events("reference"):
         job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial)
         # Trained weights that the run began with are themselves what the front is compared with.
         epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
-        display.message(f"measuring the uncompressed network to compare with, after {epochs} epochs of training")
+        observer(Said(f"measuring the uncompressed network to compare with, after {epochs} epochs of training"))
         run.record("reference", **executor.map(job, [epochs])[0])
     audited = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
     waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in audited]
     if waiting:
-        display.message(f"auditing {len(waiting)} files of the front on data that selection never saw")
+        observer(Said(f"auditing {len(waiting)} files of the front on data that selection never saw"))
         job_audit = AuditJob(prepared.segment.experiment, run.storage)
         judged: dict[str, Any] = {}
         for part in executor.map(job_audit, _chunks(waiting, executor.workers)):
@@ -225,7 +239,7 @@ def run_experiment(
     resume: bool = False,
     override: bool = False,
     address: str | None = None,
-    display: RunDisplay | None = None,
+    observer: Observer | None = None,
 ) -> RunSummary:
     """Run (or go on with) an experiment in a folder, until its budget is used up or somebody stops it.
 
@@ -236,7 +250,7 @@ def run_experiment(
         resume: Go on with what is there.
         override: Accept a configuration that differs from the run's; the change is journalled.
         address: An existing Ray cluster; None starts a local one.
-        display: What shows progress.
+        observer: Hears `search.events` and `Said`; see `runs.display.RunDisplay`.
 
     Raises:
         RunError: The folder is in use, damaged, or of another configuration.
@@ -244,6 +258,8 @@ def run_experiment(
     if config.storage and "://" not in config.storage:  # so that a resume from another folder finds it
         config = config.model_copy(update={"storage": os.path.abspath(config.storage)})
     prepared = prepare(config, config_text)
+    if resume:
+        prepared = counted_as_before(prepared, read_run_json(folder))
     storage = open_storage(config.storage or folder)
     with contextlib.ExitStack() as stack:
         executor = _executor(prepared, storage, address)
@@ -262,24 +278,23 @@ def run_experiment(
                 free=(*_FREE, *(_added_since(folder, prepared.header["config"]) if resume else ())),
             )
         )
-        shown = display or RunDisplay(
-            config.name,
-            total=settings.segments,
-            workers=executor.workers,
-            front=run.search.front(),
-            quality=prepared.segment.experiment.task().quality,
-        )
+        tell: Observer = observer or _silent
+        quality = prepared.segment.experiment.task().quality
         stack.enter_context(_sigterm_interrupts())
-        stack.enter_context(shown)
-        reason = run.drive(executor, observer=shown)
+        tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality))
+        reason = run.drive(executor, observer=tell)
         segments = len(run.history().outcomes)
         if reason != "finished":
             return RunSummary(run.folder, False, segments, None)
-        _audit(run, prepared, executor, shown)
-        shown.message("writing export/")
+        _audit(run, prepared, executor, tell)
+        tell(Said("writing export/"))
         history = run.history()
         export = export_run(history, run.folder, lambda leaf: run.storage.read(leaf.path))
         return RunSummary(run.folder, True, segments, export)
+
+
+def _silent(event: object) -> None:
+    """Where nobody listens."""
 
 
 def _added_since(folder: str | os.PathLike[str], config: dict[str, Any]) -> list[str]:

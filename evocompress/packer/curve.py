@@ -20,7 +20,9 @@ from evocompress.checkpoint.size_prior import size_prior
 from evocompress.codecs import LOSSLESS, parse_codec
 from evocompress.codecs.dtypes import is_float
 from evocompress.errors import ConfigError, EvocompressError
+from evocompress.protocols import Began, Observer, Progressed
 from evocompress.support.atomic_files import replacing
+from evocompress.support.wording import counted
 
 __all__ = [
     "Curve",
@@ -62,7 +64,12 @@ Curves: TypeAlias = Mapping[str, Curve]
 
 
 def curve_points(
-    state_dict: Mapping[str, object], codecs: Sequence[str], ladder: Sequence[float], presets: Sequence[str] = ()
+    state_dict: Mapping[str, object],
+    codecs: Sequence[str],
+    ladder: Sequence[float],
+    presets: Sequence[str] = (),
+    *,
+    observer: Observer | None = None,
 ) -> Iterator[CurvePoint]:
     """Pack the whole state dict with every codec and preset at every rate weight, decode each file and measure it.
 
@@ -75,6 +82,7 @@ def curve_points(
         codecs: Names in `CODECS`, or stages written out.
         ladder: Rate weights λ, squared error per bit.
         presets: Names in `PRESETS`.
+        observer: Hears `Began` and `Progressed` of all files together.
 
     Raises:
         ConfigError: A codec is lossless: it has one point, without an error, and no curve.
@@ -91,11 +99,19 @@ def curve_points(
     trials = [_Trial(codec, _recipe(codec, arrays, weight), {}) for codec in codecs for weight in ladder]
     trials += [_Trial(preset_label(name), preset(name, weight), prior) for name in presets for weight in ladder]
     measured, warm = _measured(arrays), set[str]()
-    for trial in trials:
-        if trial.label not in warm:  # a codec's first call may compile: that is not the checkpoint's time
-            warm.add(trial.label)
-            pack({"w": np.eye(8)}, dataclasses.replace(trial.recipe, rate_weight=1e-3))
-        yield _point(trial, arrays, measured)
+    tell, what = observer or (lambda event: None), f"packing {counted(len(trials), 'file')}"
+    tell(Began(what))
+    try:
+        for number, trial in enumerate(trials, 1):
+            if trial.label not in warm:  # a codec's first call may compile: that is not the checkpoint's time
+                warm.add(trial.label)
+                pack({"w": np.eye(8)}, dataclasses.replace(trial.recipe, rate_weight=1e-3))
+            point = _point(trial, arrays, measured)
+            if number < len(trials):
+                tell(Progressed(what, number / len(trials)))
+            yield point
+    finally:
+        tell(Progressed(what, 1.0))
 
 
 def preset_label(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Terminal display of a run: a live board while it goes on, plain lines elsewhere, the front afterwards.
+"""Terminal display of a run: an observer with a live board, or plain lines elsewhere; the front afterwards.
 
-The board is fed by the search's observer events; it holds no truth of its own (that is the journal's).
+The board is fed by `search.events` and `protocols.Said`; it holds no truth of its own (that is the journal's).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from evocompress.protocols import Said
 from evocompress.runs.front import FrontPoint, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
-from evocompress.search.events import Ended, Event, Finished, Submitted
+from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.quality import ACCURACY, Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.support.quantities import format_bytes
@@ -61,21 +62,15 @@ class Progress:
 
 
 class RunDisplay:
-    """Observer of a run and context manager: `with RunDisplay(total=200) as display: run.drive(e, observer=display)`.
+    """Observer of a run, and a context manager: `with RunDisplay() as shown: run_experiment(..., observer=shown)`.
 
-    On a terminal it draws a live board; elsewhere it prints a line at most every `interval` seconds, and at once for
-    failures, messages and the last segment, without control codes. `front` is the archive that a resume begins with,
-    `quality` how the run's quality is named and shown.
+    On a terminal it draws a live board, from the event `Opened` to the end of the context. Elsewhere it prints a line
+    at most every `interval` seconds, and at once for failures, messages and the last segment, without control codes.
     """
 
     def __init__(
         self,
-        title: str = "evocompress",
         *,
-        total: int | None = None,
-        workers: int | None = None,
-        front: Sequence[Leaf] = (),
-        quality: Quality = ACCURACY,
         console: Console | None = None,
         interval: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
@@ -85,13 +80,9 @@ class RunDisplay:
         self._lock = threading.Lock()
         self._last_line = -math.inf
         self._live: Live | None = None
-        self.progress = Progress(title, total, workers, began=clock(), front=tuple(front), quality=quality)
+        self.progress = Progress("", None, None, began=clock())
 
     def __enter__(self) -> Self:
-        self.progress.began = self._clock()
-        if self._console.is_terminal:
-            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4)
-            self._live.__enter__()
         return self
 
     def __exit__(
@@ -101,9 +92,11 @@ class RunDisplay:
             self._live.__exit__(kind, error, traceback)
             self._live = None
 
-    def __call__(self, event: Event) -> None:
-        """Take an event of the search's loop."""
+    def __call__(self, event: object) -> None:
+        """Take an event of the search, or something that was said."""
         match event:
+            case Opened():
+                self._open(event)
             case Submitted():
                 self.on_submitted(event.task)
             case Finished():
@@ -117,7 +110,19 @@ class RunDisplay:
                 )
             case Ended():
                 if event.reason != "finished":
-                    self.message(f"{event.reason} after {event.completions} segments")
+                    self._say(f"{event.reason} after {event.completions} segments")
+            case Said(text):
+                self._say(text)
+            case _:
+                pass
+
+    def _open(self, event: Opened) -> None:
+        self.progress = Progress(
+            event.name, event.total, event.workers, began=self._clock(), front=event.front, quality=event.quality
+        )
+        if self._console.is_terminal and self._live is None:
+            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4)
+            self._live.__enter__()
 
     def on_submitted(self, task: Task) -> None:
         """A segment has been handed to the executor."""
@@ -137,13 +142,13 @@ class RunDisplay:
             progress.finishes.append(now)
             progress.failed += outcome.status != "ok"
         if outcome.status != "ok":
-            self.message(f"segment {outcome.index} {outcome.status.replace('_', ' ')}: {_first_line(outcome.error)}")
+            self._say(f"segment {outcome.index} {outcome.status.replace('_', ' ')}: {_first_line(outcome.error)}")
         if self._live is None and (now - self._last_line >= self._interval or done == progress.total):
             self._last_line = now
             self._print(_line(progress, now))
 
-    def message(self, text: str) -> None:
-        """Something worth a line: shown among the last events, or printed at once where there is no terminal."""
+    def _say(self, text: str) -> None:
+        """Show a line among the last events, or print it at once where there is no terminal."""
         with self._lock:
             self.progress.events.append(text)
         if self._live is None:

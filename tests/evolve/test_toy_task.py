@@ -21,9 +21,8 @@ from evocompress.cli import app
 from evocompress.errors import ConfigError, ModelError, RunError
 from evocompress.evolve.config import Config, parse_config
 from evocompress.evolve.driver import config_of_run, prepare, run_experiment
-from evocompress.runs.display import RunDisplay
 from evocompress.runs.front import front, knee, reference
-from evocompress.search.events import Event, Finished
+from evocompress.search.events import Finished
 from evocompress.search.history import read_history
 from evocompress.tasks.measure import measure
 
@@ -48,13 +47,12 @@ def toy(**changes: Any) -> Config:
     return parse_config({**TOY, **changes})
 
 
-class StopsAfter(RunDisplay):
+class StopsAfter:
     """Sends what Ctrl-C sends once so many segments are finished."""
 
     left = 3
 
-    def __call__(self, event: Event) -> None:
-        super().__call__(event)
+    def __call__(self, event: object) -> None:
         self.left -= isinstance(event, Finished)
         if isinstance(event, Finished) and self.left == 0:
             signal.raise_signal(signal.SIGINT)
@@ -135,7 +133,7 @@ def test_runs_of_one_task_are_compared_and_of_two_are_not(finished: Path, tmp_pa
 
 def test_stopped_and_resumed_it_ends_as_if_nothing_had_been(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
-    assert not run_experiment(toy(), folder, display=StopsAfter("toy")).finished
+    assert not run_experiment(toy(), folder, observer=StopsAfter()).finished
     assert len(read_history(folder).outcomes) < 6
     assert run_experiment(config_of_run(folder), folder, resume=True).finished
     archives = [

@@ -1,15 +1,17 @@
 import io
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
 from synthetic_run import synthetic_run
 
+from evocompress.protocols import Said
 from evocompress.runs.display import Progress, RunDisplay, board, front_table
 from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
-from evocompress.search.events import Ended, Finished, Submitted
+from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.history import History
 from evocompress.search.quality import ACCURACY, Quality
 from evocompress.search.search import Told
@@ -21,7 +23,8 @@ def console(*, terminal: bool) -> tuple[Console, Callable[[], str]]:
     return made, text.getvalue
 
 
-def play(display: RunDisplay, history: History, *, upto: int, tick: Callable[[], None]) -> None:
+def play(display: RunDisplay, history: History, *, upto: int, tick: Callable[[], None], **opened: Any) -> None:
+    display(Opened("digits", 40, 2, **opened))
     for number, outcome in enumerate(history.outcomes[:upto]):
         display(Submitted(outcome.index, history.tasks[outcome.segment_id], 1))
         tick()
@@ -45,7 +48,7 @@ class Clock:
 
 def test_front_follows_the_events() -> None:
     history, clock = synthetic_run(40), Clock()
-    display = RunDisplay(total=40, console=console(terminal=False)[0], clock=clock)
+    display = RunDisplay(console=console(terminal=False)[0], clock=clock)
     with display:
         play(display, history, upto=40, tick=clock.tick)
     assert [leaf.leaf_id for leaf in display.progress.front] == [leaf.leaf_id for leaf in history.archive]
@@ -56,9 +59,10 @@ def test_front_follows_the_events() -> None:
 def test_plain_lines_where_there_is_no_terminal() -> None:
     history, clock = synthetic_run(40), Clock()
     made, written = console(terminal=False)
-    with RunDisplay(total=40, console=made, clock=clock, interval=10.0) as display:
+    with RunDisplay(console=made, clock=clock, interval=10.0) as display:
         play(display, history, upto=40, tick=clock.tick)
-        display.message("[bold]written as it is[/bold] " + "x" * 200)
+        display(Said("[bold]written as it is[/bold] " + "x" * 200))
+        display("nothing that it knows")
         display(Ended("interrupted", 40, 0.5, 3))
     lines = written().splitlines()
     assert "\x1b" not in written()
@@ -75,7 +79,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
 def test_board_on_a_terminal() -> None:
     history, clock = synthetic_run(40), Clock()
     made, written = console(terminal=True)
-    with RunDisplay("digits", total=40, workers=2, console=made, clock=clock) as display:
+    with RunDisplay(console=made, clock=clock) as display:
         play(display, history, upto=30, tick=clock.tick)
         time.sleep(0.6)  # a few redraws by the live thread
     text = written()
@@ -105,7 +109,8 @@ def test_time_left_follows_the_pace() -> None:
 
 def test_resumed_display_begins_with_the_archive() -> None:
     history, clock = synthetic_run(20), Clock()
-    display = RunDisplay(total=40, front=history.archive, console=console(terminal=False)[0], clock=clock)
+    display = RunDisplay(console=console(terminal=False)[0], clock=clock)
+    display(Opened("digits", 40, front=tuple(history.archive)))
     outcome = history.outcomes[-1]
     display(Finished(outcome.index, 19, outcome, Told(0.5, 0.5), 0.5, 0, 0, 0.0))
     assert list(display.progress.front) == history.archive
@@ -115,8 +120,8 @@ def test_a_minimised_quality_is_shown_as_it_is() -> None:
     quality = Quality("RMSE [m]", unit="m", direction="minimise", digits=3)
     history, clock = synthetic_run(40, quality=quality), Clock()
     made, written = console(terminal=False)
-    with RunDisplay(total=40, console=made, clock=clock, interval=10.0, quality=quality) as display:
-        play(display, history, upto=40, tick=clock.tick)
+    with RunDisplay(console=made, clock=clock, interval=10.0) as display:
+        play(display, history, upto=40, tick=clock.tick, quality=quality)
     best, least = history.archive[-1], history.archive[0]
     assert f"best {best.quality:.3f} m in" in written() and f" at {least.quality:.3f} m" in written()
     assert best.quality < least.quality

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evocompress.evolve.driver import config_of_run, prepare, run_experiment
+from evocompress.evolve.config import parse_config
+from evocompress.evolve.driver import config_of_run, counted_as_before, prepare, run_experiment
 from evocompress.runs.export import export_run, segment_rows
 from evocompress.runs.front import audits, front, reference
 from evocompress.runs.recorded import of_leaf
@@ -72,3 +73,26 @@ def test_old_records_are_read_once_and_written_new() -> None:
     found = of_leaf(leaf)
     assert found.loss is None and found.details == {"correct": 3, "total": 4}
     assert (found.low, found.high) == wilson_interval(3, 4)
+
+
+_NORMED = """
+from torch import nn
+
+def normed(classes=10):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, classes))
+"""
+
+
+def test_a_run_that_counted_no_integers_keeps_its_range_of_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "normed_network.py").write_text(_NORMED)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = parse_config({"name": "r", "model": "normed_network:normed", "data": "digits", "genes": {}})
+    now = prepare(config)
+    assert now.header["network"]["float32_bytes"] == 4 * now.header["network"]["parameters"] + 8
+    stored = {"network": now.header["network"] | {"float32_bytes": 4 * now.header["network"]["parameters"]}}
+    before = counted_as_before(now, stored)
+    assert before.header["network"] == stored["network"]
+    assert before.settings.bytes_range[1] < now.settings.bytes_range[1]
+    assert counted_as_before(now, now.header) is now and counted_as_before(now, {}) is now

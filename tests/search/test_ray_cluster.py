@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from evocompress.search.events import Event
 from evocompress.search.executors import RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.records import Outcome, Task
@@ -66,7 +65,7 @@ def test_a_node_lost_in_mid_segment_costs_only_what_ran_on_it(cluster: Any, tmp_
     notes.mkdir()
     removed = False
 
-    def observer(event: Event) -> None:
+    def observer(event: object) -> None:
         nonlocal removed
         if not removed and list(notes.glob(f"*-{lost.node_id}-*")):
             cluster.remove_node(lost, allow_graceful=False)

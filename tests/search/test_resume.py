@@ -12,7 +12,7 @@ import pytest
 
 from evocompress.errors import RunError
 from evocompress.search.attempt import run_attempt
-from evocompress.search.events import Event, Finished
+from evocompress.search.events import Finished
 from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
 from evocompress.search.run import Run, open_run
@@ -147,7 +147,7 @@ def test_stopped_again_and_again_with_faults_and_other_workers(
         with open_toy(folder, resume=attempt > 0) as run:
             done = 0
 
-            def observer(event: Event) -> None:
+            def observer(event: object) -> None:
                 nonlocal done
                 done += isinstance(event, Finished)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evocompress.errors import RunError
-from evocompress.search.events import Ended, Event, Finished, Submitted
+from evocompress.search.events import Ended, Finished, Submitted
 from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
 from evocompress.search.journal import read_journal
@@ -36,7 +36,7 @@ def files(run: Run) -> set[str]:
 
 
 def test_a_run_from_beginning_to_end(tmp_path: Path) -> None:
-    events: list[Event] = []
+    events: list[Any] = []
     with open_toy(tmp_path / "run") as run:
         assert run.drive(InlineExecutor(ToySegment(), run.storage), observer=events.append) == "finished"
         run.record("audited", leaves={"x": {"quality": 0.5}})
@@ -108,7 +108,7 @@ def test_submitted_comes_before_the_segment_and_finished_before_deletion(tmp_pat
 def test_at_every_moment_exactly_the_needed_files_are_there(tmp_path: Path) -> None:
     with open_toy(tmp_path, settings=toy_settings(segments=30, pool_size=4)) as run:
 
-        def observer(event: Event) -> None:
+        def observer(event: object) -> None:
             if isinstance(event, Finished):
                 made = run.history().leaves.values()
                 assert files(run) == {leaf.path for leaf in made if run.search.needs(leaf.leaf_id)}
@@ -128,7 +128,7 @@ def test_results_that_come_twice_are_journalled_once(tmp_path: Path) -> None:
 def test_should_stop_leaves_work_for_a_resume(tmp_path: Path) -> None:
     done = 0
 
-    def observer(event: Event) -> None:
+    def observer(event: object) -> None:
         nonlocal done
         done += isinstance(event, Finished)
 
@@ -139,7 +139,7 @@ def test_should_stop_leaves_work_for_a_resume(tmp_path: Path) -> None:
     assert len(history.in_flight) == 3 and len(history.outcomes) == 10
     assert sorted(history.events("closed")[0]["in_flight"]) == sorted(task.segment_id for task in history.in_flight)
     with open_toy(tmp_path, resume=True) as run:
-        events: list[Event] = []
+        events: list[Any] = []
         executor = SimulatedExecutor(ToySegment(), run.storage, workers=3)
         assert run.drive(executor, observer=events.append) == "finished"
     assert [event.resumed for event in events if isinstance(event, Submitted)][:4] == [True, True, True, False]
@@ -260,7 +260,7 @@ def test_files_can_lie_in_another_storage_but_of_one_run_only(tmp_path: Path) ->
 def test_the_history_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def observer(event: Event) -> None:
+    def observer(event: object) -> None:
         if isinstance(event, Finished):
             history = read_history(tmp_path)
             seen.append(len(history.outcomes))

@@ -85,7 +85,7 @@ def chosen_layers(state: Mapping[str, object], patterns: Sequence[str] = ()) -> 
         found = [n for n, s in shapes.items() if len(s) == 4 and s[2] * s[3] > 1 and 0 not in s]
         if not found:
             raise ConfigError(
-                "The file has no tensor of four dimensions with kernels larger than 1×1; name with --layer."
+                "The file has no tensor of four dimensions with kernels larger than 1×1; name a layer of three."
             )
         return found
     chosen: set[str] = set()
@@ -100,11 +100,11 @@ def chosen_layers(state: Mapping[str, object], patterns: Sequence[str] = ()) -> 
 
 def _no_layer(pattern: str, fits: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
     if fits:
-        return f"--layer {pattern!r}: {fits[0]!r} has the shape {shapes[fits[0]]}, and kernels need (out, in, h, w)."
+        return f"Layer {pattern!r}: {fits[0]!r} has the shape {shapes[fits[0]]}, and kernels need (out, in, h, w)."
     names = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
     near = difflib.get_close_matches(pattern, [*names, *map(short_name, names)], 1, 0.4)
     hint = f" Did you mean {near[0]!r}?" if near else f" Layers: {listed(names, 8) or 'none'}."
-    return f"--layer {pattern!r} fits no tensor.{hint}"
+    return f"Layer {pattern!r} fits no tensor.{hint}"
 
 
 def kernels_of(name: str, tensor: object) -> Floats:
@@ -190,10 +190,12 @@ def compare(before: Mapping[str, object], after: Mapping[str, object], layers: S
     """
     for name in layers:
         if name not in after:
-            raise ConfigError(f"--compare: it has no tensor {name!r}; compare files of one network.")
+            raise ConfigError(f"The file to compare with has no tensor {name!r}; compare files of one network.")
         shapes = [tuple(getattr(state[name], "shape", ())) for state in (before, after)]
         if shapes[0] != shapes[1]:
-            raise ConfigError(f"--compare: {name!r} has the shape {shapes[1]}, not {shapes[0]}; compare one network.")
+            raise ConfigError(
+                f"{name!r} has the shape {shapes[1]} in the file to compare with, not {shapes[0]}; compare one network."
+            )
     rows = []
     errors = [error for name in layers for error in _relative_errors(name, before[name], after[name])]
     for row, other, error in zip(analyse(before, layers), analyse(after, layers), errors, strict=True):

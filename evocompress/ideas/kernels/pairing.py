@@ -23,7 +23,8 @@ def fitting_names(state: Mapping[str, object], contents: Contents) -> list[str]:
     names = sorted(state)
     if len(names) != len(contents.tensors) or fingerprint(names) != contents.lost_names:
         raise ConfigError(
-            "--compare: it was packed without names, and they were not those of the first file; compare one network."
+            "The file to compare with was packed without names, and they were not those of the first file; "
+            "compare one network."
         )
     return names
 
@@ -45,7 +46,7 @@ def in_order(state: Mapping[str, object], second: Mapping[str, TensorT]) -> dict
         return None
     if len(second) != len(state):
         raise ConfigError(
-            f"--compare: its {len(second)} tensors have numbers for names, and the first file has {len(state)}; "
-            "compare one network."
+            f"The file to compare with has {len(second)} tensors with numbers for names, "
+            f"and the first file has {len(state)}; compare one network."
         )
     return {name: second[number] for name, number in zip(sorted(state), numbers, strict=True)}

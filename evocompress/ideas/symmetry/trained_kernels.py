@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -51,6 +51,8 @@ def living_places(model: nn.Module) -> dict[str, Tensor]:
     Layers that drop weights say so by a method `living_weights()`, which gives pairs of a parameter and such a mask.
     What is dropped is computed with as zero, whatever the parameter holds there.
     """
-    methods = [getattr(module, "living_weights", None) for module in model.modules()]
-    alive = {id(parameter): places for method in methods if callable(method) for parameter, places in method()}
+    alive: dict[int, Tensor] = {}
+    for module in model.modules():
+        living: Callable[[], Iterator[tuple[nn.Parameter, Tensor]]] | None = getattr(module, "living_weights", None)
+        alive |= {id(parameter): places for parameter, places in living()} if living else {}
     return {name: alive[id(parameter)] for name, parameter in trained_weights(model) if id(parameter) in alive}

@@ -224,7 +224,7 @@ def test_files_that_do_not_fit(weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"conv1.weight": np.ones((2, 3, 5, 5))}, other)
     error = invoke(weights, "--compare", other, "--layer", "conv1").exception
-    assert isinstance(error, ConfigError) and "(2, 3, 5, 5), not (2, 3, 3, 3)" in str(error)
+    assert isinstance(error, ConfigError) and "(2, 3, 5, 5) in the file to compare with, not (2, 3, 3, 3)" in str(error)
     error = invoke(weights, "--compare", other).exception
     assert isinstance(error, ConfigError) and "compare" in str(error)
     safetensors.numpy.save_file({"fc.weight": np.ones((2, 3))}, other)

@@ -24,9 +24,9 @@ ROUND = np.outer([1.0, 2, 1], [1, 2, 1])
 @pytest.mark.parametrize(
     ("names", "kept", "expected"),
     [
-        (True, 3, "it has no tensor 'a0'"),
+        (True, 3, "to compare with has no tensor 'a0'"),
         (False, 3, "packed without names, and they were not those"),
-        (None, 2, "its 2 tensors have numbers for names, and the first file has 3"),
+        (None, 2, "has 2 tensors with numbers for names, and the first file has 3"),
     ],
 )
 def test_another_network_is_refused(names: bool | None, kept: int, expected: str, tmp_path: Path) -> None:
