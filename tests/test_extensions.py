@@ -145,7 +145,7 @@ def test_the_run_and_its_files_without_the_package(run: Path, tmp_path: Path) ->
     copied = shutil.copytree(run, tmp_path / "run")
     file = next((copied / "export" / "front").glob("*.evc"))
     for command in ("unpack", "inspect"):
-        output = ["-o", tmp_path / "w.safetensors"] if command == "unpack" else []
+        output: list[str | Path] = ["-o", tmp_path / "w.safetensors"] if command == "unpack" else []
         done = evocompress(command, file, *output, path=[])
         assert done.returncode == 2 and "Traceback" not in done.stderr
         text = " ".join(done.stderr.split())

@@ -87,7 +87,7 @@ def _checked(name: str, value: Any) -> Any:
     number = parse_bytes(value) if SETTINGS[name].unit == "bytes" and value is not None else value
     if problem := "" if number is None else SETTINGS[name].problem(number):
         raise ValueError(problem)
-    if name == "selection":
+    if name == "selection" and isinstance(value, str):
         SELECTION.find(value)
     return value
 
