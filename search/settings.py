@@ -149,7 +149,6 @@ class SearchSettings:
             optional = name in _OPTIONAL
             if problem := "" if value is None and optional else setting.problem(value):
                 raise ConfigError(f"{name} = {value}; it {problem}{', or left out' if optional else ''}")
-        SELECTION.find(self.selection)
         if self.continue_share + self.mutate_share + self.crossover_share <= 0:
             raise ConfigError("continue_share, mutate_share and crossover_share are all 0; raise at least one")
         self._check_scale()
@@ -164,10 +163,10 @@ class SearchSettings:
 
     @property
     def policy(self) -> Policy:
-        """How parents are selected.
+        """How parents are selected; looked up here, so that a run can be looked at without the package that adds it.
 
         Raises:
-            ConfigError: No installed package adds this policy any more, or it is none.
+            ConfigError: There is no policy of this name.
         """
         from evocompress.search.selection import Policy
 

@@ -91,7 +91,6 @@ def test_size_bins_are_tried_in_turn() -> None:
         ({"probes": -1}, "probes"),
         ({"segments": 0}, "segments"),
         ({"minutes": 0.0}, "minutes"),
-        ({"selection": "best"}, "selection"),
         ({"probe_share": 1.0}, "probe_share"),
         ({"bytes_range": (100, 10)}, "bytes_range"),
         ({"reference": (1.1, float("inf"))}, "reference"),
@@ -116,6 +115,8 @@ def test_a_policy_of_ones_own_decides_what_stays(monkeypatch: pytest.MonkeyPatch
     for n in range(10):
         tell(search, 100 + n, 0.5 + n / 100)
     assert [leaf.nbytes for leaf in search.pool] == [100, 101, 102]
+    with pytest.raises(ConfigError, match="selection 'smalest' is unknown. Did you mean 'smallest'"):
+        Search(toy_space(), toy_settings(selection="smalest"))
     monkeypatch.setitem(SELECTION._loaded, "smallest", smallest)
     with pytest.raises(ConfigError, match="selection 'smallest' is a function; it must be a Policy"):
         Search(toy_space(), toy_settings(selection="smallest"))
