@@ -132,7 +132,7 @@ def test_a_tied_tensor_has_the_sensitivity_of_the_first_name() -> None:
         recipe = Recipe(1e-4, names=names)
         data = pack({"z": x, "a": x}, recipe, sensitivities={"z": 1000.0})
         found = unpack(data, "numpy", names=["a", "z"])
-        assert np.array_equal(found["a"], unpack(pack({"z": x}, 1e-7), "numpy")["z"])
+        assert np.array_equal(found["a"], unpack(pack({"z": x}, Recipe(1e-7)), "numpy")["z"])
 
 
 @presets
