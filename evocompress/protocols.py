@@ -97,7 +97,10 @@ class Meter(Protocol):
     """Takes in batch after batch, and says how good the network was on all of them."""
 
     def add(self, outputs: Any, targets: Tensor) -> None:
-        """What a network returned for a batch, and what it should have; nothing waits for the device."""
+        """What a network returned for a batch, and what it should have; nothing waits for the device.
+
+        In training, outputs that are not one tensor still carry gradients.
+        """
         ...
 
     def measured(self) -> Measured:
@@ -194,8 +197,8 @@ class Term(Protocol):
     >>> with torch.no_grad():
     ...     layer.weight[0, 1] = -0.05
     ...     term.after(TrainingStep(progress=0.0, learning_rate=0.1))
-    >>> layer.weight.tolist()[0][1]
-    0.0
+    >>> layer.weight.tolist()[0][1] == 0
+    True
     """
 
     genes: ClassVar[Sequence[GeneSpec]]

@@ -38,7 +38,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tree without its ideas."""
     folder = tmp_path_factory.mktemp("core") / "tree"
     kept = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for name in ("evocompress", "codecs", "search", "configs", "examples", "tests"):
+    for name in ("evocompress", "codecs", "search", "configs", "examples", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=kept)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)

@@ -148,7 +148,8 @@ class _Trainer:
             step = TrainingStep(progress, self.rate(progress))
             total += self.step(index, step)
             assert step.targets is not None
-            meter.add(step.outputs, step.targets)
+            outputs = step.outputs
+            meter.add(outputs.detach() if isinstance(outputs, Tensor) else outputs, step.targets)
             if number % _CHECK_EVERY == 0 and not math.isfinite(total.item()):
                 break
         return total.item() / n, meter.measured().value
