@@ -3,8 +3,8 @@
     python -m benchmarks.pack.one_file pack WEIGHTS OUTPUT SETTING
     python -m benchmarks.pack.one_file unpack FILE OUTPUT [NETWORK]
 
-SETTING is a `PackSetting` as JSON; NETWORK gives the names of a file that has none. `runs.pack` and `runs.unpack` start
-this module.
+SETTING is a `PackSetting` as JSON; NETWORK gives the names of a file that has none. The functions `pack` and `unpack` of
+`benchmarks/pack/runs.py` start this module.
 """
 
 from __future__ import annotations

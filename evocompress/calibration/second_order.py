@@ -52,7 +52,7 @@ def second_order_sensitivities(
 
     Args:
         model: The network; moved to `device`; weights, gradients and mode are left as they were. It may return a tensor
-            of any shape (n, …), or what `evaluation.first_tensor` finds one in.
+            of any shape (n, …), or what `first_tensor` finds one in.
         examples: Calibration examples, as the network was trained on.
         samples: How many of them to draw, without replacement.
         seed: Of the draws.

@@ -60,7 +60,7 @@ def layerwise_records(
     Args:
         model: The network as it was trained; its mode, weights and device are left as they were.
         state: The checkpoint: names, values and dtypes of what will be in the file. The values may be written in
-            another way than the model's (inference.py).
+            another way than the model's (checkpoint/fold_statistics.py).
         recipe: Which codecs, at which λ.
         examples: All calibration examples that shall be used; their activations are held in memory.
         sensitivities: second_order.py's, of the same model.

@@ -26,7 +26,7 @@ class OverProvisioned(nn.Module):
     Parameters and buffers, None where there is nothing of the kind:
 
     - `kernel` (channels, channels of a group, *places): a shared kernel, as a convolution has it;
-    - `links` (1, n): all other values, in the order of `connections_drawn.connect`; a row, so that whoever tells
+    - `links` (1, n): all other values, in the order of `drawn.connect`; a row, so that whoever tells
       weights from biases by their dimensions takes them for weights;
     - `bias` (output channels,);
     - `plan` uint8 (bytes,): `ConnectionPlan.to_bytes`. A file holds this, and no mask.
