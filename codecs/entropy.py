@@ -2,8 +2,8 @@
 
 The probabilities of a block follow from the integer counts of its classes (contexts.py) by integer arithmetic.
 `constriction` takes them as float64 values, but these are integers that already add up to what it scales them to, so
-its scale is exactly 1.0, nothing is ever rounded, and any machine decodes the same. Golden bitstreams in tests/golden/
-would show a change.
+its scale is exactly 1.0, nothing is ever rounded, and any machine decodes the same. Golden bitstreams would show a
+change.
 
 Three coders share one walk over a plane: `Encoder`, `Decoder` and `BitCounter`, which adds up ideal code lengths.
 """
