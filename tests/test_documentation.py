@@ -133,7 +133,7 @@ def readers_of_saccades() -> dict[str, Any]:
     model = build("saccade_cnn", {"width": 4}).eval()
     for layer in model.modules():
         if isinstance(layer, SaccadeConv2d):
-            undecided(layer)
+            nn.init.normal_(undecided(layer).gate.decide.weight, std=30)
     examples = Examples(images, labels)
     cross_entropy = nn.functional.cross_entropy
     return {"model": model, "images": images, "labels": labels, "examples": examples, "cross_entropy": cross_entropy}
