@@ -18,6 +18,7 @@ from evocompress.packer.events import (
 )
 from evocompress.packer.targets import Try
 from evocompress.protocols import Began, Progressed, Said
+from evocompress.search.quality import ACCURACY
 
 FINE, ROUGH = Try(1e-4, bytes(900), meets=False, loss=0.25), Try(2e-4, bytes(80), meets=True, loss=0.5)
 
@@ -37,7 +38,7 @@ def test_a_pipe_gets_lines_and_tables_but_no_bars(capsys: pytest.CaptureFixture[
         StoppedEarly(ROUGH, 2),
         TensorsZeroed(("a.bias", "b"), Rule("a.bias", ("dct",), 0.05)),
         Said("of no meaning here"),
-        HeldOutMeasured(HeldOut("held-out loss", 0.25, 0.5, 1.0, 0.975, 1200)),
+        HeldOutMeasured(HeldOut("held-out loss", 0.25, 0.5, ACCURACY, 1.0, 0.975, 1200)),
     ):
         report(event)
     out, err = capsys.readouterr()
@@ -58,5 +59,5 @@ def test_a_pipe_gets_lines_and_tables_but_no_bars(capsys: pytest.CaptureFixture[
 
 
 def test_without_labels_the_line_tells_the_change_of_outputs() -> None:
-    line = held_out_line(HeldOut("change of outputs", 0.0, 0.0123456, None, None, 50))
+    line = held_out_line(HeldOut("change of outputs", 0.0, 0.0123456, None, None, None, 50))
     assert line == "held-out: change of outputs 0.01235 (50 examples)"
