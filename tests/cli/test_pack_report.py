@@ -37,7 +37,8 @@ def test_a_pipe_gets_lines_and_tables_but_no_bars(capsys: pytest.CaptureFixture[
         PhaseBegan("quantising"),
         StoppedEarly(ROUGH, 2),
         TensorsZeroed(("a.bias", "b"), Rule("a.bias", ("dct",), 0.05)),
-        Said("of no meaning here"),
+        Said("[b]said as it is[/b]"),
+        object(),
         HeldOutMeasured(HeldOut("held-out loss", 0.25, 0.5, ACCURACY, 1.0, 0.975, 1200)),
     ):
         report(event)
@@ -54,6 +55,7 @@ def test_a_pipe_gets_lines_and_tables_but_no_bars(capsys: pytest.CaptureFixture[
         "Stopped early: of 2 files that were tried, the best that meets the target has 80 bytes (λ = 0.0002).",
         "warning: 2 tensors that are not zero decode to zeros: a.bias, b. To keep them, use a smaller λ, or for single "
         "ones a rule with a smaller factor, such as --rule 'a.bias=dct@0.05'",
+        "[b]said as it is[/b]",
     ]
     assert out == "held-out: loss 0.2500 → 0.5000, accuracy 100.00 % → 97.50 % (1 200 examples)\n"
 
