@@ -18,7 +18,7 @@ from evocompress.packer.events import (
 )
 from evocompress.packer.targets import Try
 from evocompress.protocols import Began, Progressed, Said
-from evocompress.search.quality import ACCURACY
+from evocompress.tasks.classification import ACCURACY
 
 FINE, ROUGH = Try(1e-4, bytes(900), meets=False, loss=0.25), Try(2e-4, bytes(80), meets=True, loss=0.5)
 
