@@ -55,7 +55,7 @@ class History:
 
     @property
     def quality(self) -> Quality:
-        """What the run calls good; accuracy in runs of before there were tasks."""
+        """What the run calls good."""
         try:
             return Quality.from_json(self.run.get("quality"))
         except (TypeError, ConfigError) as error:

@@ -28,7 +28,10 @@ def run(
         str | None, typer.Option(help="An existing Ray cluster, such as auto or ray://host:10001.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: --set search.segments=200. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a setting (see `evocompress settings`): --set search.segments=200. Repeatable."
+        ),
     ] = None,
     override: Annotated[
         bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")

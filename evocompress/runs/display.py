@@ -25,7 +25,7 @@ from evocompress.protocols import Said
 from evocompress.runs.front import FrontPoint, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Finished, Opened, Submitted
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.support.quantities import format_bytes
 
@@ -51,7 +51,7 @@ class Progress:
     finishes: collections.deque[float] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=_RECENT))
     events: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=4))
     front: tuple[Leaf, ...] = ()
-    quality: Quality = ACCURACY
+    quality: Quality = Quality("quality")
 
     def seconds_left(self, now: float) -> float | None:
         """From the pace of the last results, so that a resumed run or a slow start does not distort it."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.runs.recorded import Recorded, of_event, of_leaf
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.search.records import Genome, Leaf
 from evocompress.support.quantities import parse_fraction
 
@@ -137,10 +137,10 @@ def float32_bytes(history: History, leaf: Leaf | None = None) -> int:
     return int(measured or network.get("float32_bytes", 0))
 
 
-def file_name(nbytes: int, value: float, quality: Quality = ACCURACY) -> str:
+def file_name(nbytes: int, value: float, quality: Quality) -> str:
     """Readable name of a front's file, with as many digits of the quality as are shown; names sort by size.
 
-    >>> file_name(3412, 0.9722)
+    >>> file_name(3412, 0.9722, Quality("accuracy", unit="%", scale=100.0))
     '003412B_0.9722.evc'
     """
     decimals = max(0, quality.digits + round(math.log10(quality.scale)))
@@ -165,7 +165,8 @@ def parse_level(text: str, quality: Quality) -> float:
     Raises:
         ConfigError: It is no number, has another unit, or is no share where it must be.
 
-    >>> parse_level("95%", ACCURACY), parse_level("0.95", ACCURACY)
+    >>> share = Quality("accuracy", unit="%", scale=100.0)
+    >>> parse_level("95%", share), parse_level("0.95", share)
     (0.95, 0.95)
     >>> parse_level("250 mm", Quality("RMSE", unit="mm", direction="minimise", scale=1000.0))
     0.25

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evocompress.runs.front import FrontPoint, Reference, front, in_view, knee, reference
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.support.figure_style import COLOURS, FAINT, INK, new_figure, style_axes
 from evocompress.support.quantities import format_bytes
 
@@ -43,7 +43,7 @@ def compare_figure(runs: Mapping[str, History]) -> Figure:
 
     The runs must measure the same quality, or the axis has no meaning; the first one's is shown.
     """
-    quality = next((history.quality for history in runs.values()), ACCURACY)
+    quality = next((history.quality for history in runs.values()), Quality("quality"))
     figure, axes = new_figure("Fronts compared", f"{len(runs)} runs")
     fronts = {label: front(history) for label, history in runs.items()}
     drawn: set[tuple[float, int]] = set()

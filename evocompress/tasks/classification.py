@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from evocompress.data.examples import IGNORED, Examples
 from evocompress.errors import DataError, ModelError
 from evocompress.protocols import Genes, GeneSpec, Measured
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.support.diagnosis import failure
 from evocompress.support.intervals import wilson_interval
 from evocompress.support.modules import evaluation_mode, find_tensor, first_tensor
 from evocompress.tasks.measure import measure
 
-__all__ = ["Classification", "Evaluation", "calibration_examples", "check_fit", "evaluate"]
+__all__ = ["ACCURACY", "Classification", "Evaluation", "calibration_examples", "check_fit", "evaluate"]
 
+ACCURACY = Quality("accuracy", unit="%", scale=100.0)
 _LABEL_SMOOTHING = GeneSpec(
     "label_smoothing",
     "Share of the target that is spread evenly over all classes.",

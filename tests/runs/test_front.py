@@ -24,8 +24,9 @@ from evocompress.runs.front import (
     smallest_meeting,
 )
 from evocompress.runs.recorded import Recorded
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.support.intervals import wilson_interval
+from evocompress.tasks.classification import ACCURACY
 
 RMSE = Quality("RMSE", unit="m", direction="minimise", digits=3)
 FRONTS = st.lists(

@@ -15,9 +15,9 @@ from evocompress.runs.export import export_run, segment_rows
 from evocompress.runs.front import audits, front, reference
 from evocompress.runs.recorded import of_leaf
 from evocompress.search.history import read_history
-from evocompress.search.quality import ACCURACY
 from evocompress.search.records import Leaf
 from evocompress.support.intervals import wilson_interval
+from evocompress.tasks.classification import ACCURACY
 
 
 @pytest.fixture
