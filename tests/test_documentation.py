@@ -216,7 +216,7 @@ COMMAND_NAMES = ROOT_COMMAND.list_commands(ROOT_CONTEXT)
 
 
 def wrong_call(line: str) -> str | None:
-    """What is wrong with a call: an unknown command or option, or an argument too many. Missing ones are not counted."""
+    """What is wrong with a call: an unknown command or option, an argument too many; not a missing one."""
     words = shlex.split(line, comments=True)[1:]
     words = [word for word in words if word != "…"]
     command = ROOT_COMMAND.get_command(ROOT_CONTEXT, words[0])
@@ -277,6 +277,7 @@ def tree() -> frozenset[str]:
 
 
 TREE = tree()
+FILES = (".py", ".json", ".toml", ".csv", ".png", ".html", ".parquet", ".safetensors", ".evc", ".prototxt")
 PACKAGES = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 MODULES: dict[str, list[str]] = {}
 for name in TREE:
@@ -344,8 +345,8 @@ def has_attribute(thing: Any, names: list[str]) -> bool:
 def quoted_exists(name: str, identifiers: frozenset[str] | None) -> bool:
     """Whether a dotted name in backticks is something: in one of our packages or modules, in the code, or elsewhere."""
     first, _, rest = name.partition(".")
-    if name.endswith((".py", ".json", ".toml", ".csv", ".png", ".html", ".parquet", ".safetensors", ".evc", ".prototxt")):
-        return True  # a file
+    if name.endswith(FILES):
+        return True
     if first in PACKAGES and dotted_exists(f"evocompress.{name}"):
         return True
     if any(dotted_exists(f"{module}.{rest}") for module in MODULES.get(first, ())):
@@ -370,6 +371,21 @@ def is_setting(name: str) -> bool:
 @pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES, *sorted((ROOT / "configs").glob("*.toml"))], ids=relative)
 def test_what_a_page_names_exists(page: Path) -> None:
     assert not wrong_names(page_text(page))
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Links of a page to files that are not there."""
+    targets = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    return [link for link in targets if relative((page.parent / link.split("#")[0]).resolve()) not in TREE]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=relative)
+def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
+    assert not broken_links(page, page_text(page))
+
+
+def test_a_link_to_nothing_is_seen() -> None:
+    assert broken_links(ROOT / "docs" / "a.md", "[a](b.png), [c](../README.md), [d](https://d.org)") == ["b.png"]
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:

@@ -59,7 +59,7 @@ def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:
 
 
 def saccades_rows(line: dict[str, Any]) -> Iterator[Row]:
-    """The last line of benchmarks/ideas/saccades.py: each network, and how those with saccades compare with dense ones."""
+    """The last line of benchmarks/ideas/saccades.py: each network, and those with saccades beside dense ones."""
     entries = line.get("summary", [])
     width = max((int(entry["network"].split()[-1]) for entry in entries if "width" in entry["network"]), default=0)
     for entry in entries:

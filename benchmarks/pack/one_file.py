@@ -3,7 +3,7 @@
     python -m benchmarks.pack.one_file pack WEIGHTS OUTPUT SETTING
     python -m benchmarks.pack.one_file unpack FILE OUTPUT [NETWORK]
 
-SETTING is a `PackSetting` as JSON; NETWORK gives the names of a file that has none. The functions `pack` and `unpack` of
+SETTING is a `PackSetting` as JSON; NETWORK gives the names of a file that has none. `pack` and `unpack` in
 `benchmarks/pack/runs.py` start this module.
 """
 

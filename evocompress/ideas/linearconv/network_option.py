@@ -25,7 +25,7 @@ def with_linear_conv(
         rank, sparsity: Those of `LinearConv2d`.
 
     Raises:
-        ModelError: `rank` or `sparsity` without `alpha`, a share out of range, or a network without a plain convolution.
+        ModelError: `rank` or `sparsity` without `alpha`, a share out of range, or no plain convolution.
 
     >>> from evocompress.networks import build
     >>> sum(p.numel() for p in build("base_cnn", {"alpha": 0.5, "rank": 0.05}).parameters())
