@@ -35,7 +35,7 @@ TOP = ("evocompress", "codecs", "search", "benchmarks", "tests", "docs", "config
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not run from a source tree")
 
 
-#: Pages whose Python is run. docs/extending.md is held against the example package by tests of its own.
+#: Pages whose Python is run. That of docs/extending.md is run by a test of its own.
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "extending")]
 #: Pages of which only names and commands are checked.
 OTHER_PAGES = [ROOT / "CHANGELOG.md", ROOT / "codecs" / "FORMAT.md", ROOT / "benchmarks" / "NOTES.md"]
