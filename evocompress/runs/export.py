@@ -73,7 +73,7 @@ FRONT_COLUMNS: tuple[str, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """The paths that `export_run` wrote; `further` are those of other exporters; `problems`: what failed in packages."""
+    """The paths that `export_run` wrote; `further`: of other exporters; `problems`: what failed in packages."""
 
     folder: Path
     front_csv: Path

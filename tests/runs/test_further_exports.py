@@ -44,9 +44,9 @@ def test_a_further_built_in_exporter_is_reported(tmp_path: Path, monkeypatch: py
         (folder / "note.txt").write_text(f"{len(history.archive)} files")
         return [folder / "note.txt"]
 
-    monkeypatch.setattr(EXPORTERS, "_builtin", {**EXPORTERS._builtin, "note": "math:pi"})
-    monkeypatch.setattr(EXPORTERS, "_loaded", {"note": note})
-    monkeypatch.setitem(EXPORTERS.__dict__, "builtin", (*EXPORTERS.builtin, "note"))
+    further = Extensions("exporter", "evocompress.exporters", {**EXPORTERS._builtin, "note": "math:pi"})
+    further._loaded["note"] = note
+    monkeypatch.setattr("evocompress.runs.export.EXPORTERS", further)
     assert export_run(synthetic_run(10), tmp_path, content).further == (tmp_path / "export/note.txt",)
 
 
