@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from evocompress.extensions import DATA_SETS
+
 __all__ = ["register"]
 
 
@@ -15,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist or cifar10.")],
+    name: Annotated[str, typer.Argument(help=f"{', '.join(DATA_SETS.builtin)}, or what a package adds.")],
     root: Annotated[
         str | None, typer.Option(help="Where to; default $EVOCOMPRESS_DATA, else the user's cache.")
     ] = None,

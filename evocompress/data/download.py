@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from evocompress.data.cifar10 import BATCHES
-from evocompress.data.digits import digits
 from evocompress.data.location import data_root
 from evocompress.data.mnist import IDX_FILES
 from evocompress.errors import DataError
+from evocompress.extensions import DATA_SETS
 from evocompress.support.user_objects import one_of
 
 __all__ = ["SOURCES", "Progress", "Source", "fetch"]
@@ -101,12 +101,12 @@ def fetch(
     how to place the files by hand where none served.
     """
     base = data_root(root)
-    if name == "digits":  # comes with scikit-learn; loading it shows that it is there
-        digits(base, 0)
-        return base
     known = SOURCES if sources is None else sources
+    if name not in known and name in DATA_SETS:  # nothing to fetch; loading it shows that it is there
+        DATA_SETS[name](base, 0)
+        return base
     if name not in known:
-        raise DataError(f"data set {name!r} is unknown. {one_of([*known, 'digits'], name)}")
+        raise DataError(f"data set {name!r} is unknown. {one_of({*known, *DATA_SETS}, name)}")
     source = known[name]
     folder = base / source.folder
     if not _unfit(folder, source.files):

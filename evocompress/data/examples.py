@@ -28,7 +28,8 @@ class Examples:
     Networks see `(images - mean) / std`, per channel, in the images' own units; `batch` does that, so that a big data
     set stays in memory as bytes. `images` may be inputs of any other kind, (n, …): int32 or int64 are tokens or other
     numbers of things, which networks see as they are, as int64. Of sequences (n, L) or (n, L, d) labels may be (n, L),
-    one for each place; -100 asks for nothing there. Raises DataError where the parts do not fit together.
+    one for each place; -100 asks for nothing there. Instead of classes `labels` may be numbers to predict, float32
+    (n, …), which are finite and all count. Raises DataError where the parts do not fit together.
     """
 
     images: Tensor
@@ -43,10 +44,14 @@ class Examples:
             rule = "must be uint8 or float32 (n, c, h, w), or int32 or int64 (n, …)"
             raise DataError(f"images {images.dtype} {tuple(images.shape)}: {rule}")
         sequences = images.ndim <= 3 and labels.shape == images.shape[:2]
-        if labels.dtype != torch.int64 or not (sequences or labels.shape == images.shape[:1]):
+        classes = labels.dtype == torch.int64 and (sequences or labels.shape == images.shape[:1])
+        numbers = labels.dtype == torch.float32 and labels.shape[:1] == images.shape[:1]
+        if not (classes or numbers):
             places = f", or {tuple(images.shape[:2])}, for each place" if images.ndim <= 3 else ""
-            rule = f"must be int64 ({len(images)},), one for each image{places}"
+            rule = f"must be int64 ({len(images)},), one for each image{places}; or float32 ({len(images)}, …), numbers"
             raise DataError(f"labels {labels.dtype} {tuple(labels.shape)}: {rule}")
+        if numbers and not bool(labels.isfinite().all()):
+            raise DataError("labels hold NaN or infinity; numbers to predict must be finite")
         if not len(images):
             raise DataError("there are no examples; each split needs at least one")
         if self.is_discrete and (self.mean, self.std) != ((0.0,), (1.0,)):
@@ -67,8 +72,13 @@ class Examples:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether any label asks for something: not all of them are -100."""
-        return bool((self.labels != IGNORED).any())
+        """Whether any label asks for something: numbers always do, classes where not all of them are -100."""
+        return self.has_numbers or bool((self.labels != IGNORED).any())
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether labels are numbers to predict, not classes."""
+        return self.labels.is_floating_point()
 
     @classmethod
     def unlabelled(cls, images: Tensor) -> Examples:
@@ -113,7 +123,11 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set: training sees `train`, selection sees `validation`, `audit` is looked at once, at the end."""
+    """A data set: training sees `train`, selection sees `validation`, `audit` is looked at once, at the end.
+
+    `classes` says how many there are; where labels are numbers, how many a network predicts for an example, for its
+    task to check.
+    """
 
     name: str
     classes: int
@@ -124,11 +138,14 @@ class Splits:
     def __post_init__(self) -> None:
         for name in SPLITS:
             split: Examples = getattr(self, name)
-            labels = split.labels[split.labels != IGNORED]
+            labels = split.labels[:0] if split.has_numbers else split.labels[split.labels != IGNORED]
             low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
             if low < 0 or high >= self.classes:
                 rule = f"0..{self.classes - 1}" if high >= self.classes else "0 or more, a class's number"
                 raise DataError(f"{self.name}: labels of {name} are {low}..{high}; must be {rule} (-100: no label)")
+            if split.labels.dtype != self.train.labels.dtype:
+                kinds = f"{split.labels.dtype} in {name}, {self.train.labels.dtype} in train"
+                raise DataError(f"{self.name}: labels are {kinds}; must be of one kind")
             if split.images.shape[1:] != self.train.images.shape[1:]:
                 shapes = f"{tuple(split.images.shape[1:])} in {name}, {tuple(self.train.images.shape[1:])} in train"
                 raise DataError(f"{self.name}: images are {shapes}; must be the same")

@@ -21,17 +21,22 @@ def as_splits(name: str, result: Any) -> Splits:
     The order is train, validation, audit; a dict may also give `classes`. x is (n, c, h, w), y (n,), arrays or tensors.
     In the place of a pair there may be x alone, or a sequence of other than two single inputs, which are stacked: then
     there are no labels, as calibration needs none. uint8 images are scaled to [0, 1]; floats are taken as they are, so
-    normalise them. Raises DataError, naming the split, for anything else.
+    normalise them. Numbers to predict come as `Examples`. Raises DataError, naming the split, for anything else.
     """
     if isinstance(result, Splits):
         return result
     parts, classes = _parts(name, result)
     examples = [_examples(f"{name}, {split}", part) for split, part in zip(SPLITS, parts, strict=True)]
     if classes is None:
-        classes = max(1, *(1 + int(part.labels.max()) for part in examples))  # 1 where there are no labels
+        classes = max(1, *map(_classes, examples))
     if not isinstance(classes, int) or classes < 1:
         raise DataError(f"{name}: classes {classes!r} must be a positive integer")
     return Splits(name, classes, *examples)
+
+
+def _classes(examples: Examples) -> int:
+    """Classes up to the largest label, 0 where there are none; of numbers, how many an example has."""
+    return examples.labels[0].numel() if examples.has_numbers else 1 + int(examples.labels.max())
 
 
 def _parts(name: str, result: Any) -> tuple[list[Any], Any]:
@@ -52,7 +57,8 @@ def _examples(where: str, part: Any) -> Examples:
         return part
     images, labels = _inputs_and_labels(where, part)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"{where}: labels are {labels.dtype}; must be integers, the class of each image")
+        rule = "must be integers, the class of each image (numbers to predict: return evocompress.data.Examples)"
+        raise DataError(f"{where}: labels are {labels.dtype}; {rule}")
     if images.is_floating_point():
         images = images.float()
         if not bool(images.isfinite().all()):

@@ -46,6 +46,8 @@ __all__ = [
 ReadLeaf: TypeAlias = Callable[[Leaf], bytes]
 """Gives the bytes of a leaf's file, from wherever the run's storage is."""
 
+_OWN_FIELDS = ("front", "segments", "picture", "report")  # exporters whose paths have fields of their own in `Export`
+
 FRONT_COLUMNS: tuple[str, ...] = (
     "file",
     "bytes",
@@ -71,7 +73,7 @@ FRONT_COLUMNS: tuple[str, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """The paths that `export_run` wrote; `further` are those of packages, `problems` says what failed in packages."""
+    """The paths that `export_run` wrote; `further`: of other exporters; `problems`: what failed in packages."""
 
     folder: Path
     front_csv: Path
@@ -86,8 +88,8 @@ class Export:
 def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) -> Export:
     """Write `export/` below the run folder: front/*.evc, front.csv, segments.parquet, front.png, report.html.
 
-    These are followed by what installed packages export (`extensions.EXPORTERS`), which may fail without harm. Paths in
-    front.csv are relative to the run folder.
+    These are followed by what other exporters write (`extensions.EXPORTERS`); those of installed packages may fail
+    without harm. Paths in front.csv are relative to the run folder.
 
     Raises:
         RunError: A file's bytes are not those that were evaluated.
@@ -115,7 +117,7 @@ def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) ->
         front_png=written["picture"][0],
         report_html=written["report"][0],
         front_files=tuple(front_files),
-        further=tuple(path for name in written if name not in EXPORTERS.builtin for path in written[name]),
+        further=tuple(path for name in written if name not in _OWN_FIELDS for path in written[name]),
         problems=tuple(problems),
     )
 

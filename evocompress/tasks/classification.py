@@ -180,6 +180,8 @@ def _check_logits(result: object, labels: Tensor, classes: int) -> None:
 
 def _logits(result: object, labels: Tensor) -> Tensor:
     logits = find_tensor(result)
+    if labels.is_floating_point():
+        raise ModelError(f"the labels are numbers, {tuple(labels.shape)}; classification needs classes, as int64")
     if logits is None or logits.ndim != labels.ndim + 1 or logits.shape[:-1] != labels.shape:
         got = f"a {type(result).__name__}" if logits is None else f"shape {tuple(logits.shape)}"
         must = ", ".join(["classes"] if labels.ndim == 1 else [str(labels.shape[1]), "classes"])

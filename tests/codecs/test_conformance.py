@@ -1,19 +1,23 @@
-"""One suite for every named codec: what holds for all of them, for all shapes and dtypes."""
+"""One suite for every named codec, and for stages that none has: what holds for all, for all shapes and dtypes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import numpy as np
 import pytest
 
-from evocompress.codecs import CODECS, LOSSLESS, Cost, best, conformance, parse_codec, read
+from evocompress.codecs import CODECS, LOSSLESS, STAGES, Cost, best, conformance, parse_codec, read
 from evocompress.codecs.conformance import CHECKS, SHAPES, same, written
 from evocompress.codecs.entropy import State
 from evocompress.errors import CodecError
 
-NAMES = sorted(CODECS)
+IN_CODECS = {stage.id for chain in CODECS.values() for stage in parse_codec(chain).stages}
+FURTHER = [name for name in STAGES.builtin if name not in IN_CODECS]
+NAMES = sorted(CODECS) + [name if STAGES[name].terminal else f"{name}+deadzone" for name in FURTHER]
 #: Coarser by their nature, at any rate weight: few values, or a rank.
 COARSE: dict[str, dict[str, float]] = {
     "check_shapes_and_dtypes": {"codebook": np.inf, "linearconv-lowrank": np.inf},
@@ -49,6 +53,12 @@ def test_integers_come_back_exactly(dtype: str, shape: tuple[int, ...]) -> None:
     full = np.asarray(rng.integers(low, high, size=shape, dtype=kind, endpoint=True)).astype(dtype)
     for x in (full, np.full(shape, low, dtype), np.full(shape, high, dtype), np.zeros(shape, dtype)):
         assert same(x, read(written(LOSSLESS, x, Cost(1.0)))["x"])
+
+
+def test_the_page_of_the_format_has_every_stage() -> None:
+    page = resources.files("evocompress.codecs").joinpath("FORMAT.md").read_text(encoding="utf-8")
+    rows = {(int(number), name) for number, name in re.findall(r"^\| (\d+) \| (\w+)", page, flags=re.MULTILINE)}
+    assert rows >= {(STAGES[name].number, name) for name in STAGES.builtin}
 
 
 def test_a_counter_takes_few_bytes() -> None:

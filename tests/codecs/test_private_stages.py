@@ -187,7 +187,7 @@ def table(chain: bytes, stages: int = 1) -> bytes:
     return v(1, 1, stages) + chain + b"w\0" + v(0, 1, 3, 0, 0)
 
 
-@pytest.mark.parametrize("number", [0, 5, 27, 47, 64, 999, 1 << 16])
+@pytest.mark.parametrize("number", [0, 5, 46, 47, 64, 999, 1 << 16])
 def test_a_number_of_no_version_is_of_a_newer_one(number: int) -> None:
     assert stage_by_number(number) is None
     with pytest.raises(FormatError, match=f"Tensor 'w' needs codec stage {number}, .* written by a newer one"):

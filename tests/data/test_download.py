@@ -15,6 +15,7 @@ import pytest
 
 from evocompress.data.download import SOURCES, Source, fetch
 from evocompress.errors import DataError
+from evocompress.extensions import DATA_SETS
 
 CONTENT = b"the images " * 20_000
 
@@ -152,9 +153,13 @@ def test_a_folder_that_cannot_be_written(site: Site, tmp_path: Path) -> None:
         fetch("things", tmp_path / "file", sources=site.source({}, {"x": 1}, "a"))
 
 
-def test_names(tmp_path: Path) -> None:
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     assert fetch("digits", tmp_path) == tmp_path
+    loaded: list[Path] = []
+    monkeypatch.setitem(DATA_SETS._builtin, "drawn", "math:pi")
+    monkeypatch.setitem(DATA_SETS._loaded, "drawn", lambda root, seed: loaded.append(root))
+    assert fetch("drawn", tmp_path) == tmp_path and loaded == [tmp_path]  # nothing to download
     with pytest.raises(DataError, match="Did you mean 'mnist'"):
         fetch("minst", tmp_path)
 

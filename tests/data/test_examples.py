@@ -16,7 +16,7 @@ from evocompress.data.examples import IGNORED
 from evocompress.data.user import as_splits
 from evocompress.errors import DataError, ModelError
 from evocompress.support.modules import first_tensor
-from evocompress.tasks.classification import check_fit, evaluate
+from evocompress.tasks.classification import calibration_examples, check_fit, evaluate
 
 TOKENS = torch.tensor([[0, 1, 2], [2, 1, 0], [3, 3, 3], [1, 2, 3]], dtype=torch.int32)
 
@@ -67,12 +67,31 @@ def test_a_network_of_another_kind_is_refused() -> None:
         (TOKENS, [0] * 3, {}, r"int64 \(3,\): must be int64 \(4,\), one for each image, or \(4, 3\), for each place"),
         (TOKENS, [[0] * 2] * 4, {}, r"int64 \(4, 2\): must be"),
         (TOKENS, [0] * 4, {"mean": (0.5,)}, "passed on as they are"),
-        (torch.zeros(4, 1, 2, 2), [[0]] * 4, {}, r"must be int64 \(4,\), one for each image$"),
+        (torch.zeros(4, 1, 2, 2), [[0]] * 4, {}, r"must be int64 \(4,\), one for each image; or float32 \(4, …\), num"),
+        (torch.zeros(4, 1, 2, 2), [[0.0]] * 3, {}, r"float32 \(3, 1\): must be"),
+        (torch.zeros(2, 1, 2, 2), [0.0, math.nan], {}, "labels hold NaN or infinity"),
     ],
 )
 def test_what_does_not_fit_is_refused(images: Tensor, labels: Any, options: Any, match: str) -> None:
     with pytest.raises(DataError, match=match):
         Examples(images, torch.tensor(labels), **options)
+
+
+def test_labels_may_be_numbers() -> None:
+    numbers = torch.tensor([[0.5, -100.0], [-2.0, 1.0], [0.0, 3.0]])
+    part = Examples(torch.ones(3, 1, 2, 2), numbers)
+    assert part.has_numbers and part.is_labelled and not part.without_labels().is_labelled
+    assert torch.equal(part.batch(torch.tensor([2, 0]))[1], numbers[[2, 0]])
+    splits = as_splits("m:f", {"train": part, "validation": part, "audit": part})
+    assert splits.classes == 2 and splits.sha256 != as_splits("m:f", [part.take(torch.tensor([2, 1, 0]))] * 3).sha256
+    with pytest.raises(DataError, match="labels are torch.int64 in audit, torch.float32 in train; must be of one kind"):
+        Splits("own", 2, part, part, part.without_labels())
+    with pytest.raises(DataError, match="numbers to predict: return evocompress.data.Examples"):
+        as_splits("m:f", [(part.images, numbers)] * 3)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(ModelError, match=r"labels are numbers, \(2, 2\); classification needs classes"):
+        check_fit(network, part, classes=2)
+    assert not calibration_examples(network, part, classes=2).is_labelled  # packing needs no labels
 
 
 def test_splits_of_sequences() -> None:

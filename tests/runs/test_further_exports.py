@@ -39,6 +39,17 @@ def add(monkeypatch: pytest.MonkeyPatch, kind: Extensions, **things: Any) -> Non
     monkeypatch.setattr(kind, "_loaded", {})
 
 
+def test_a_further_built_in_exporter_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def note(history: History, folder: Path, read_leaf: Function) -> list[Path]:
+        (folder / "note.txt").write_text(f"{len(history.archive)} files")
+        return [folder / "note.txt"]
+
+    further = Extensions("exporter", "evocompress.exporters", {**EXPORTERS._builtin, "note": "math:pi"})
+    further._loaded["note"] = note
+    monkeypatch.setattr("evocompress.runs.export.EXPORTERS", further)
+    assert export_run(synthetic_run(10), tmp_path, content).further == (tmp_path / "export/note.txt",)
+
+
 def test_exporters_of_packages_come_last_and_their_failures_lose_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
