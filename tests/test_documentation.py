@@ -270,7 +270,7 @@ OF_USERS = {"mine.py"}
 
 def tree() -> frozenset[str]:
     """Files and folders of the repository, as paths below its root; links are not followed, but are there."""
-    names = {*TOP, "docs/extending.md"} | {path.name for path in ROOT.iterdir() if path.is_file()}
+    names = {*TOP} | {path.name for path in ROOT.iterdir() if path.is_file()}
     for folder in TOP:
         names |= {relative(path) for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts}
     for link in ("codecs", "search"):
@@ -376,9 +376,12 @@ def test_what_a_page_names_exists(page: Path) -> None:
 
 
 def broken_links(page: Path, text: str) -> list[str]:
-    """Links of a page to files that are not there."""
+    """Links of a page to files, or to headings of its own, that are not there."""
     targets = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    return [link for link in targets if relative((page.parent / link.split("#")[0]).resolve()) not in TREE]
+    headings = {f"#{title.strip().lower().replace(' ', '-')}" for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    within = [link for link in targets if link.startswith("#") and link not in headings]
+    files = [link for link in targets if not link.startswith("#")]
+    return within + [link for link in files if relative((page.parent / link.split("#")[0]).resolve()) not in TREE]
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=relative)
@@ -387,7 +390,8 @@ def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
 
 
 def test_a_link_to_nothing_is_seen() -> None:
-    assert broken_links(ROOT / "docs" / "a.md", "[a](b.png), [c](../README.md), [d](https://d.org)") == ["b.png"]
+    text = "# One two\n[a](b.png), [c](../README.md), [d](https://d.org), [e](#one-two), [f](#three)"
+    assert broken_links(ROOT / "docs" / "a.md", text) == ["#three", "b.png"]
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
