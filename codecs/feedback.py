@@ -130,12 +130,12 @@ def _search(x: Floats, rows: Floats, prices: _Prices, following: Machine, symbol
         np.full((height, states), _FAR), np.zeros((height, width)), np.zeros(height, np.int64),
     )  # fmt: skip
     paths.total[:, 0] = 0.0
-    own = np.zeros((height, min(_WINDOW, width), states))  # survivors' errors in columns that are not settled
+    open_errors = np.zeros((height, min(_WINDOW, width), states))  # survivors' errors in columns that are not settled
     for first in range(0, width, _COLUMNS):
-        here = slice(first, min(first + _COLUMNS, width))
-        weights = x[:, here] - paths.settled[:, :first] @ rows[:first, here]
-        _search_block(weights, rows[: here.stop, here].copy(), prices, following, first, own, paths)
-        _settle(here.stop, own, symbols, paths)
+        block = slice(first, min(first + _COLUMNS, width))
+        weights = x[:, block] - paths.settled[:, :first] @ rows[:first, block]
+        _search_block(weights, rows[: block.stop, block].copy(), prices, following, first, open_errors, paths)
+        _settle_columns(block.stop, open_errors, symbols, paths)
     _finish(symbols, paths)
 
 
@@ -146,53 +146,64 @@ def _search_block(
     prices: _Prices,
     following: Machine,
     first: int,
-    own: Floats,
+    open_errors: Floats,
     paths: _Paths,
 ) -> None:
     """Extend the survivors of all rows by the columns of `weights` (R, B), which begin at column `first`."""
     width, states = weights.shape[1], len(following)
-    mine, other = np.empty((states, width)), np.empty((states, width))
+    row_weights, buffer = np.empty((states, width)), np.empty((states, width))
     for row in range(weights.shape[0]):
         for state in range(states):
-            mine[state] = weights[row]
+            row_weights[state] = weights[row]
         for j in range(paths.until[row], first):
             for state in range(states):
-                error = own[row, j - paths.until[row], state]
-                moving = mine[state]
+                error = open_errors[row, j - paths.until[row], state]
+                moving = row_weights[state]
                 for i in range(width):
                     moving[i] -= error * rows[j, i]
-        _search_row(row, first, mine, other, rows[first:], prices, following, paths)
+        _search_row(row, first, row_weights, buffer, rows[first:], prices, following, paths)
 
 
 @compiled
 def _search_row(
     row: Int,
     first: Int,
-    mine: Floats,
-    other: Floats,
+    row_weights: Floats,
+    buffer: Floats,
     rows: Floats,
     prices: _Prices,
     following: Machine,
     paths: _Paths,
 ) -> None:
-    """Extend a row's survivors, whose weights in the block are `mine` (S, B); `rows` are those of the block."""
-    states, width = mine.shape
+    """Extend a row's survivors, whose weights in the block are `row_weights` (S, B); `rows` are those of the block."""
+    states, width = row_weights.shape
     total, extended = paths.total[row], np.empty(states)
     for j in range(width):
         extended[:] = _FAR
-        previous, found, moved = (
+        previous, symbols, errors = (
             paths.previous[row, first + j], paths.symbols[row, first + j], paths.errors[row, first + j],
         )  # fmt: skip
         cost, rates = prices.cost[row, first + j], prices.rates[prices.classes[row, first + j]]
         for state in range(states):
             if total[state] < _FAR:
-                _extend(mine[state, j], state, total[state], cost, rates, following, extended, previous, found, moved)
+                _extend(
+                    row_weights[state, j],
+                    state,
+                    total[state],
+                    cost,
+                    rates,
+                    following,
+                    extended,
+                    previous,
+                    symbols,
+                    errors,
+                )
         for state in range(states):
             total[state] = extended[state]
-            source, target, error = mine[previous[state]], other[state], moved[state]
+            source, target, error = row_weights[previous[state]], buffer[state], errors[state]
             for i in range(j + 1, width):
                 target[i] = source[i] - error * rows[j, i]
-        mine, other = other, mine
+        row_weights, buffer = buffer, row_weights
 
 
 @compiled
@@ -205,8 +216,8 @@ def _extend(
     following: Machine,
     extended: Floats,
     previous: npt.NDArray[np.int8],
-    found: Symbols,
-    moved: Floats,
+    symbols: Symbols,
+    errors: Floats,
 ) -> None:
     """Try the symbols near a survivor's weight, and zero; keep what is best for the state that it leads to."""
     quantiser = state & 1
@@ -223,15 +234,15 @@ def _extend(
         target = following[state, magnitude & 1]
         if score < extended[target]:
             extended[target] = score
-            moved[target] = sign * error
+            errors[target] = sign * error
             previous[target] = state
-            found[target] = sign * magnitude
+            symbols[target] = sign * magnitude
 
 
 @compiled
-def _settle(end: int, own: Floats, symbols: Symbols, paths: _Paths) -> None:
-    """Settle rows as far back from column `end` as their survivors are one; fill in `own` of the columns since."""
-    window, count = own.shape[1:]
+def _settle_columns(end: int, open_errors: Floats, symbols: Symbols, paths: _Paths) -> None:
+    """Settle rows as far back from column `end` as their survivors agree; `open_errors`: of the columns since."""
+    window, count = open_errors.shape[1:]
     states = np.empty(count, np.int64)
     for row in range(symbols.shape[0]):
         best: Int = np.argmin(paths.total[row])
@@ -246,18 +257,18 @@ def _settle(end: int, own: Floats, symbols: Symbols, paths: _Paths) -> None:
                         states[state] = states[best]
                 break
             j -= 1
-            _step_back(row, j, j - (end - window), states, own, paths)
+            _step_back(row, j, j - (end - window), states, open_errors, paths)
         paths.until[row] = j
         for place in range(end - j):
-            own[row, place] = own[row, place + window - (end - j)]
+            open_errors[row, place] = open_errors[row, place + window - (end - j)]
         _write(row, start, j, states[0], symbols, paths)
 
 
 @compiled
-def _step_back(row: Int, j: Int, place: Int, states: npt.NDArray[np.int64], own: Floats, paths: _Paths) -> None:
+def _step_back(row: Int, j: Int, place: Int, states: npt.NDArray[np.int64], open_errors: Floats, paths: _Paths) -> None:
     """From the states after column j to those before it, noting the errors between."""
     for state in range(len(states)):
-        own[row, place, state] = paths.errors[row, j, states[state]]
+        open_errors[row, place, state] = paths.errors[row, j, states[state]]
         states[state] = paths.previous[row, j, states[state]]
 
 

@@ -51,10 +51,10 @@ def _classify(symbols: Symbols, thresholds: Floats, classes: npt.NDArray[np.uint
             left, right = symbols[r, max(c - 1, 0)], symbols[r, min(c + 1, columns - 1)]
             near = float(abs(left)) + float(abs(right)) + float(abs(above[c])) + float(abs(below[c]))
             estimate = row * factors[c] + 0.0625 * near
-            found = 0
-            while found < thresholds.size and estimate >= thresholds[found]:
-                found += 1
-            classes[r, c] = found
+            number = 0
+            while number < thresholds.size and estimate >= thresholds[number]:
+                number += 1
+            classes[r, c] = number
 
 
 def rates_of(symbols: Symbols, classes: npt.NDArray[np.uint8], following: Machine, searched: bool) -> Floats:

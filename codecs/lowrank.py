@@ -53,8 +53,8 @@ class LowRank:
         if matrix.size == 0:
             return Coded((), varint(0))
         _, sizes, right = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
-        worth = sizes**2 > cost.price * _BITS_PER_COEFFICIENT * sum(matrix.shape)
-        rank = min(int(worth.sum()), math.ceil(self.rank * len(sizes)))
+        paying = sizes**2 > cost.price * _BITS_PER_COEFFICIENT * sum(matrix.shape)
+        rank = min(int(paying.sum()), math.ceil(self.rank * len(sizes)))
         if rank == 0:
             return Coded((), varint(0))
         codes = scale_codes(sizes[:rank])

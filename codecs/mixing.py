@@ -98,8 +98,8 @@ class Encoder:
         """
         low, high = (0, 255) if kind == "bytes" else (-_MAX_SYMBOL, _MAX_SYMBOL)
         if symbols.size and (symbols.min() < low or symbols.max() > high):
-            found = f"{symbols.min()} to {symbols.max()}"
-            raise CodecError(f"Symbols of kind {kind!r} run from {found}; they must lie in [{low}, {high}].")
+            extremes = f"{symbols.min()} to {symbols.max()}"
+            raise CodecError(f"Symbols of kind {kind!r} run from {extremes}; they must lie in [{low}, {high}].")
         self._buffer = self.state.code(self._buffer, np.require(symbols, np.int32, ["C", "W"]), kind, period)
 
     def finish(self) -> bytes:

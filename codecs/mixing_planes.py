@@ -55,11 +55,11 @@ def _learn(
     memory: Ints, lines: Ints, errors: Ints, row: Int, column: Int, place: Int, half: Int, positive: Int
 ) -> None:
     """Add a weight that is known now to the statistics of its row, column and kernel."""
-    here = row % 3
+    line = row % 3
     value = min((half * memory[INVERSE]) >> 20, CLAMP)
     if not positive:
         value = -value
-    lines[here, column] = half
+    lines[line, column] = half
     lines[NORMAL + (row & 1), column] = value
     lines[SUMS, column] += half
     lines[TILTS, column] += value
@@ -68,7 +68,7 @@ def _learn(
     memory[ROW_TILT] += value
     memory[RECENT] += half
     if column >= 8:
-        memory[RECENT] -= lines[here, column - 8]
+        memory[RECENT] -= lines[line, column - 8]
     memory[KERNEL] += half
     memory[KERNEL_TILT] += value
     errors[place] = value - memory[PREDICTED]

@@ -59,7 +59,7 @@ def sign_odds(
     memory: Ints, lines: Ints, factor: Ints, errors: Ints, row: Int, column: Int, place: Int, width: Int
 ) -> Int:
     """Log-odds of "positive", from how the weights around lean; fills the sign's inputs in."""
-    period, here = len(errors), NORMAL + (row & 1)
+    period, line = len(errors), NORMAL + (row & 1)
     for i in range(SIGNS):
         memory[Y + i] = 0
     if period > 1:
@@ -71,25 +71,25 @@ def sign_odds(
         memory[PREDICTED] = predicted
         memory[Y] = predicted
         if across >= 1:
-            memory[Y + 1] = lines[here, column - 1]
+            memory[Y + 1] = lines[line, column - 1]
         if across >= 2:
-            memory[Y + 3] = lines[here, column - 2]
+            memory[Y + 3] = lines[line, column - 2]
         if down >= 1:
-            memory[Y + 2] = lines[here, column - width]
+            memory[Y + 2] = lines[line, column - width]
             if across >= 1:
-                memory[Y + 5] = lines[here, column - width - 1]
+                memory[Y + 5] = lines[line, column - width - 1]
             if across + 1 < width:
-                memory[Y + 6] = lines[here, column - width + 1]
+                memory[Y + 6] = lines[line, column - width + 1]
         if down >= 2:
-            memory[Y + 4] = lines[here, column - 2 * width]
+            memory[Y + 4] = lines[line, column - 2 * width]
         memory[Y + 7] = memory[KERNEL_TILT] // max(place, 1)
     else:
         if column >= 1:
-            memory[Y + 1] = lines[here, column - 1]
+            memory[Y + 1] = lines[line, column - 1]
         if row >= 1:
             memory[Y + 2] = lines[NORMAL + ((row + 1) & 1), column]
         if column >= 2:
-            memory[Y + 3] = lines[here, column - 2]
+            memory[Y + 3] = lines[line, column - 2]
     memory[Y + 8] = lines[TILT, column]
     memory[Y + 9] = 3 * memory[ROW_TILT] // (column + 16)
     weights = _SIGN_WEIGHTS + SIGNS * (period > 1)

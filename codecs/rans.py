@@ -255,5 +255,5 @@ class BitCounter:
                 self.bits += float((PRECISION - np.log2(widths)).sum())
                 continue
             counts = np.bincount(widths)
-            where = np.flatnonzero(counts)
-            self.bits += float(counts[where] @ (PRECISION - np.log2(where)))
+            distinct = np.flatnonzero(counts)
+            self.bits += float(counts[distinct] @ (PRECISION - np.log2(distinct)))

@@ -89,20 +89,20 @@ def take_escape(
         magnitude = (token + 1) >> 1
         return (magnitude if token & 1 else -magnitude), 1
     octave = 4 + ((token - ESCAPE) >> 2)
-    rest, got, taken = np.int64(0), np.int64(0), np.int64(1)
-    while got < octave - 1:
-        piece: Int = min(octave - 1 - got, _RAW_BITS)
+    rest, bits, intervals = np.int64(0), np.int64(0), np.int64(1)
+    while bits < octave - 1:
+        piece: Int = min(octave - 1 - bits, _RAW_BITS)
         x = states[lane]
-        rest |= (x >> (PRECISION - piece) & ((1 << piece) - 1)) << got
+        rest |= (x >> (PRECISION - piece) & ((1 << piece) - 1)) << bits
         x = (x >> PRECISION) << (PRECISION - piece) | x & ((1 << (PRECISION - piece)) - 1)
         if x < LOW:
             x = x << 32 | np.int64(words[min(cursor[0], words.size - 1)])
             cursor[0] += 1
         states[lane] = x
-        got += piece
-        taken += 1
+        bits += piece
+        intervals += 1
     magnitude = (4 + ((token - ESCAPE) & 3)) << (octave - 2) | rest >> 1
-    return (-magnitude if rest & 1 else magnitude), taken
+    return (-magnitude if rest & 1 else magnitude), intervals
 
 
 @compiled

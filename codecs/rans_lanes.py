@@ -61,18 +61,18 @@ def model_rows(
     columns = symbols.shape[1]
     counts, edges, left = tables.counts, tables.edges, tables.clock[0]
     factors = np.empty(columns, np.int64)
-    known, recent, earlier, state = np.empty((4, lanes), np.int64)
+    row_sums, recent, earlier, state = np.empty((4, lanes), np.int64)
     trellis = following.shape[0] > 1
     base = 0 if trellis else 2 * CLASSES
     n = np.int64(0)
     for row in range(first, last, lanes):
         mean = prepare_group(sums, row, expected, factors)
         width = min(lanes, last - row)
-        known[:], recent[:], earlier[:], state[:] = 16 * mean, mean, mean, 0
+        row_sums[:], recent[:], earlier[:], state[:] = 16 * mean, mean, mean, 0
         for column in range(columns):
             factor, total = factors[column], np.int64(0)
             for lane in range(width):
-                estimate = SEPARABLE * (known[lane] * factor >> 36) + RECENT * recent[lane] + EARLIER * earlier[lane]
+                estimate = SEPARABLE * (row_sums[lane] * factor >> 36) + RECENT * recent[lane] + EARLIER * earlier[lane]
                 level_class = np.int64(CLASS_OF[min(estimate >> 5, MAX_ESTIMATE)])
                 odd = state[lane] & 1
                 table = base + odd * CLASSES + level_class
@@ -87,7 +87,7 @@ def model_rows(
                 total += level
                 earlier[lane] = recent[lane]
                 recent[lane] = UNIT * level
-                known[lane] += UNIT * level
+                row_sums[lane] += UNIT * level
                 if trellis:
                     state[lane] = following[state[lane], symbol & 1]
             sums[column] += total
@@ -116,18 +116,18 @@ def read_rows(
     columns = symbols.shape[1]
     counts, edges, finder, left = tables.counts, tables.edges, tables.finder, tables.clock[0]
     factors = np.empty(columns, np.int64)
-    known, recent, earlier, state = np.empty((4, lanes), np.int64)
+    row_sums, recent, earlier, state = np.empty((4, lanes), np.int64)
     trellis = following.shape[0] > 1
     base = 0 if trellis else 2 * CLASSES
     n, position, end = np.int64(0), cursor[0], words.size - 1
     for row in range(first, last, lanes):
         mean = prepare_group(sums, row, expected, factors)
         width = min(lanes, last - row)
-        known[:], recent[:], earlier[:], state[:] = 16 * mean, mean, mean, 0
+        row_sums[:], recent[:], earlier[:], state[:] = 16 * mean, mean, mean, 0
         for column in range(columns):
             factor, total = factors[column], np.int64(0)
             for lane in range(width):
-                estimate = SEPARABLE * (known[lane] * factor >> 36) + RECENT * recent[lane] + EARLIER * earlier[lane]
+                estimate = SEPARABLE * (row_sums[lane] * factor >> 36) + RECENT * recent[lane] + EARLIER * earlier[lane]
                 level_class = np.int64(CLASS_OF[min(estimate >> 5, MAX_ESTIMATE)])
                 odd = state[lane] & 1
                 table = base + odd * CLASSES + level_class
@@ -148,16 +148,16 @@ def read_rows(
                 if token == ESCAPE:
                     cursor[0] = position
                     table = ESCAPES + level_class // 6
-                    symbol, taken = take_escape(counts, edges, finder, table, states, lane, words, cursor)
+                    symbol, intervals = take_escape(counts, edges, finder, table, states, lane, words, cursor)
                     magnitude = abs(symbol)
-                    n += taken
+                    n += intervals
                     position = cursor[0]
                 symbols[row + lane, column] = symbol
                 level = min(2 * magnitude - (odd & np.int64(magnitude > 0)), MAX_LEVEL)
                 total += level
                 earlier[lane] = recent[lane]
                 recent[lane] = UNIT * level
-                known[lane] += UNIT * level
+                row_sums[lane] += UNIT * level
                 if trellis:
                     state[lane] = following[state[lane], symbol & 1]
             sums[column] += total

@@ -93,8 +93,8 @@ class Group:
     @property
     def basis(self) -> Floats:
         """Orthonormal rows (n_free, h·w) that span the kernels of this symmetry."""
-        own = self.index == np.arange(self.n_free)[:, None]
-        return np.asarray(own * self.sign / np.sqrt(self.size)[:, None], np.float64)
+        membership = self.index == np.arange(self.n_free)[:, None]
+        return np.asarray(membership * self.sign / np.sqrt(self.size)[:, None], np.float64)
 
     def coefficients(self, kernels: Floats) -> Floats:
         """Kernels (n, h·w) in the orthonormal basis, (n, n_free): √size times the mean over each orbit."""
@@ -138,16 +138,16 @@ def groups(height: int, width: int) -> dict[str, Group]:
     """
     if height < 1 or width < 1:
         raise CodecError(f"A kernel of {height} × {width} places has no symmetries; give both lengths at least 1.")
-    found, seen = dict[str, Group](), set[bytes]()
+    by_name, seen = dict[str, Group](), set[bytes]()
     for name in SYMMETRIES:
-        if not _possible(name, height, width):
+        if not _has_shape(name, height, width):
             continue
         candidate = _group(name, height, width)
-        what = candidate.index.tobytes() + candidate.sign.tobytes()
-        if what not in seen:
-            seen.add(what)
-            found[name] = candidate
-    return found
+        key = candidate.index.tobytes() + candidate.sign.tobytes()
+        if key not in seen:
+            seen.add(key)
+            by_name[name] = candidate
+    return by_name
 
 
 @functools.lru_cache(maxsize=1 << 13)  # all 7 262 sizes: however many tensors a file has, it pays for each size once
@@ -160,7 +160,7 @@ def free_numbers(height: int, width: int) -> dict[str, int]:
     Raises:
         CodecError: A length below 1.
     """
-    return {name: found.n_free for name, found in groups(height, width).items()}
+    return {name: symmetry.n_free for name, symmetry in groups(height, width).items()}
 
 
 def group(name: str, height: int, width: int) -> Group:
@@ -176,7 +176,7 @@ def group(name: str, height: int, width: int) -> Group:
         close = difflib.get_close_matches(name, SYMMETRIES, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise CodecError(f"There is no symmetry {name!r}; there are {', '.join(SYMMETRIES)}.{hint}")
-    if not _possible(name, height, width):
+    if not _has_shape(name, height, width):
         large = height * width > MAX_PLACES
         rule = f"at most {MAX_PLACES} places may have symmetries" if large else "only square kernels have it"
         raise CodecError(f"Kernels of {height} × {width} places cannot have the symmetry {name!r}: {rule}.")
@@ -192,7 +192,7 @@ def needs_square(name: str) -> bool:
     return any(rule in _SQUARE_ONLY for rule, _ in SYMMETRIES[name])
 
 
-def _possible(name: str, height: int, width: int) -> bool:
+def _has_shape(name: str, height: int, width: int) -> bool:
     if height * width > MAX_PLACES:
         return name == "none"
     return height == width or not needs_square(name)
@@ -253,10 +253,10 @@ def nearest(kernels: npt.NDArray[np.floating], price: float = 0.5) -> Ints:
     """
     if not 0 <= price <= 1:
         raise CodecError(f"price is {price!r}; it must be in [0, 1].")
-    lost = nearness(kernels) ** 2
+    residuals = nearness(kernels) ** 2
     height, width = kernels.shape[-2:]
-    shares = [found.n_free / max(height * width, 1) for found in groups(height, width).values()]
-    return np.asarray((lost + price * np.asarray(shares)).argmin(axis=-1), np.int64)
+    shares = [symmetry.n_free / max(height * width, 1) for symmetry in groups(height, width).values()]
+    return np.asarray((residuals + price * np.asarray(shares)).argmin(axis=-1), np.int64)
 
 
 def bank_nearness(kernels: npt.NDArray[np.floating]) -> Floats:

@@ -40,7 +40,7 @@ def why_no_checkpoint(path: str | os.PathLike[str], error: object) -> str:
         header = file.read(min(int.from_bytes(head[:_LENGTH], "little"), size))
     if not size:
         return "is empty"
-    description = next((what for magic, what in _FORMATS if head.startswith(magic)), None)
+    description = next((text for magic, text in _FORMATS if head.startswith(magic)), None)
     if description is not None:
         return description
     if header.startswith(b"{"):

@@ -136,9 +136,9 @@ def encode_tensor(
     exact = _floats(array if values is None else values)
     ends = (float(exact.min()), float(exact.max())) if exact.size else ()  # NaN goes through both
     if not all(map(math.isfinite, ends)):
-        what = "NaN" if any(map(math.isnan, ends)) else "Inf"
+        non_finite = "NaN" if any(map(math.isnan, ends)) else "Inf"
         raise TensorError(
-            f"Tensor {quoted(name)} holds {what}, which no lossy codec can keep. If it is meant (a mask, say), "
+            f"Tensor {quoted(name)} holds {non_finite}, which no lossy codec can keep. If it is meant (a mask, say), "
             f"add the rule {_lossless_rule(name)}; else the network has diverged.",
             shortened(name, "*"),
         )

@@ -113,10 +113,10 @@ def best(tried: Iterable[Try], *, small_is_good: bool) -> Try | None:
     """Of the files that meet the target the largest (a size limit; refined ones before others), or the smallest (a
     loss limit); None where none does.
     """
-    meeting = [file for file in tried if file.meets]
+    candidates = [file for file in tried if file.meets]
     if small_is_good:
-        return max(meeting, key=lambda file: (file.refined, len(file.data)), default=None)
-    return min(meeting, key=lambda file: len(file.data), default=None)
+        return max(candidates, key=lambda file: (file.refined, len(file.data)), default=None)
+    return min(candidates, key=lambda file: len(file.data), default=None)
 
 
 def find_rate_weight(

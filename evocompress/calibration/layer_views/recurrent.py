@@ -26,8 +26,8 @@ class RecurrentView(LayerViewBase):
         directions = 2 if module.bidirectional else 1
         with torch.no_grad():
             for layer in range(module.num_layers):
-                here = slice(directions * layer, directions * (layer + 1))
-                begin = None if states is None else [state[here] for state in states]
+                layer_states = slice(directions * layer, directions * (layer + 1))
+                begin = None if states is None else [state[layer_states] for state in states]
                 single = _one_layer(module, layer)
                 output = single(x, begin and (tuple(begin) if len(begin) > 1 else begin[0]))[0]
                 for direction in range(directions):
@@ -36,14 +36,14 @@ class RecurrentView(LayerViewBase):
                         getattr(module, f"weight_ih_{suffix}"),
                         flat_rows(x.data if isinstance(x, PackedSequence) else x),
                     )
-                    before = _before(output, module.batch_first, direction, directions)
+                    before = _previous_outputs(output, module.batch_first, direction, directions)
                     if begin:
                         before = torch.cat([before, flat_rows(begin[0][direction])], dim=1)
                     add(getattr(module, f"weight_hh_{suffix}"), before)
                 x = output
 
 
-def _before(output: Tensor | PackedSequence, batch_first: bool, direction: int, directions: int) -> Tensor:
+def _previous_outputs(output: Tensor | PackedSequence, batch_first: bool, direction: int, directions: int) -> Tensor:
     """What a direction's recurrent weights see, (1, n, K): the outputs but for those of the last step."""
     if isinstance(output, PackedSequence):
         output, batch_first = pad_packed_sequence(output)[0], False

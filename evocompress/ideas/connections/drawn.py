@@ -52,9 +52,9 @@ def mask(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> Bools:
            [0, 1, 1, 1],
            [0, 0, 1, 1]])
     """
-    found = connect(plan, out_shape, in_shape)
+    connections = connect(plan, out_shape, in_shape)
     matrix = np.zeros((math.prod(out_shape), math.prod(in_shape)), np.bool_)
-    matrix[found.outputs, found.inputs] = True
+    matrix[connections.outputs, connections.inputs] = True
     return matrix
 
 
@@ -99,13 +99,13 @@ def connect(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape, *, kernel: 
     parts, links = list[tuple[Ints, Ints, Ints]](), layer.n_kernel
     for phase in layer.every_phase:
         entries = layer.entries(phase, kernel=kernel or not plan.shared)
-        outputs, inputs, which = layer.placed(entries, phase)
-        used = np.bincount(which, minlength=len(entries.values)) > 0
+        outputs, inputs, entry_numbers = layer.placed(entries, phase)
+        used = np.bincount(entry_numbers, minlength=len(entries.values)) > 0
         fresh = used & (entries.values < 0)
         values = entries.values.copy()
         values[fresh] = links + np.arange(np.count_nonzero(fresh))
         links += int(np.count_nonzero(fresh))
-        parts.append((outputs, inputs, values[which]))
+        parts.append((outputs, inputs, values[entry_numbers]))
         if sum(len(part[0]) for part in parts) > MAX_CONNECTIONS:
             raise layer.too_large("connections", MAX_CONNECTIONS)
     outputs, inputs, weights = (np.concatenate(columns) for columns in zip(*parts, strict=True))

@@ -85,22 +85,22 @@ class OverProvisioned(nn.Module):
         check_fits(plan, self.out_shape, self.in_shape)
         self.genes = plan
         self._margins = _margins(plan, self.out_shape, self.in_shape)
-        found = connect(plan, self.out_shape, self.in_shape, kernel=self._margins is None)
-        self._register(found, bias, device, dtype)
-        first = 0 if self._margins is None else found.n_kernel
-        self.product = Product(found, math.prod(self.out_shape), math.prod(self.in_shape), first, device)
-        kernel_inputs = math.prod(found.kernel_shape[1:]) if self._margins is not None else 0
-        self.fan_in = kernel_inputs + len(found.outputs) / math.prod(self.out_shape)
+        connections = connect(plan, self.out_shape, self.in_shape, kernel=self._margins is None)
+        self._register(connections, bias, device, dtype)
+        first = 0 if self._margins is None else connections.n_kernel
+        self.product = Product(connections, math.prod(self.out_shape), math.prod(self.in_shape), first, device)
+        kernel_inputs = math.prod(connections.kernel_shape[1:]) if self._margins is not None else 0
+        self.fan_in = kernel_inputs + len(connections.outputs) / math.prod(self.out_shape)
 
     def _register(
-        self, found: Connections, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+        self, connections: Connections, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
         def new(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
         # All are registered, None too, so that a state dict has one order whatever the plan was before.
-        self.register_parameter("kernel", new(*found.kernel_shape) if found.kernel_shape else None)
-        self.register_parameter("links", new(1, found.n_links) if found.n_links else None)
+        self.register_parameter("kernel", new(*connections.kernel_shape) if connections.kernel_shape else None)
+        self.register_parameter("links", new(1, connections.n_links) if connections.n_links else None)
         self.register_parameter("bias", new(self.out_shape[0]) if bias else None)
         data = torch.frombuffer(bytearray(self.genes.to_bytes()), dtype=torch.uint8).clone()
         self.register_buffer("plan", data.to(device))
@@ -137,12 +137,12 @@ class OverProvisioned(nn.Module):
 
     def living_weights(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Kernel and links where they exist, and what of them is not dropped (bool, of their shapes)."""
-        found = []
+        pairs = []
         for parameter, alive in ((self.kernel, self.kernel_alive), (self.links, self.links_alive)):
             if parameter is not None:
-                everything = torch.ones_like(parameter, dtype=torch.bool) if alive is None else alive
-                found.append((parameter, everything))
-        return found
+                living = torch.ones_like(parameter, dtype=torch.bool) if alive is None else alive
+                pairs.append((parameter, living))
+        return pairs
 
     @torch.no_grad()
     def thin(self, keep: float) -> int:
@@ -194,11 +194,11 @@ class OverProvisioned(nn.Module):
 
     def matrix(self) -> Tensor:
         """All weights as a dense matrix (outputs, inputs), zero where there is no connection; for small layers."""
-        found = connect(self.genes, self.out_shape, self.in_shape)
+        connections = connect(self.genes, self.out_shape, self.in_shape)
         parts = [part.flatten() for part in self.weights() if part is not None]
         values = torch.cat(parts or [self.plan.new_empty(0, dtype=self.dtype)])
         dense = values.new_zeros(math.prod(self.out_shape), math.prod(self.in_shape))
-        outputs, inputs, weights = (torch.from_numpy(part).to(values.device) for part in found[:3])
+        outputs, inputs, weights = (torch.from_numpy(part).to(values.device) for part in connections[:3])
         return dense.index_put((outputs, inputs), values[weights])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -241,9 +241,9 @@ class OverProvisioned(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        given = state_dict.get(prefix + "plan")
-        if isinstance(given, Tensor) and not torch.equal(given.cpu(), self.plan.cpu()):
-            error_msgs.append(f"{prefix}plan {_other_plan(given)}; the layer's is {self.genes}")
+        stored_plan = state_dict.get(prefix + "plan")
+        if isinstance(stored_plan, Tensor) and not torch.equal(stored_plan.cpu(), self.plan.cpu()):
+            error_msgs.append(f"{prefix}plan {_other_plan(stored_plan)}; the layer's is {self.genes}")
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
@@ -277,14 +277,14 @@ def _margins(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> tuple[i
     """What to pad images with, left, right, top, bottom, so that torch's convolution is the kernel's part; or None."""
     if len(in_shape) != 3 or not (plan.shared and plan.kernel) or plan.period != 1:
         return None
-    found: list[int] = []
+    margins: list[int] = []
     for outputs, inputs, places in reversed(list(zip(out_shape[1:], in_shape[1:], plan.window(2), strict=False))):
         if not plan.stride and outputs != inputs:
             return None  # windows that are spread evenly lie at uneven distances
         first = origins(plan, outputs, inputs, places)
         last = int(first[-1]) + plan.dilation * (places - 1)
-        found += [-int(first[0]), last - inputs + 1]
-    padded = (in_shape[2] + found[0] + found[1]) * (in_shape[1] + found[2] + found[3])
+        margins += [-int(first[0]), last - inputs + 1]
+    padded = (in_shape[2] + margins[0] + margins[1]) * (in_shape[1] + margins[2] + margins[3])
     if padded > max(_LARGEST_PADDED, 4 * math.prod(in_shape[1:])):
         return None  # a window far larger than the image
-    return found[0], found[1], found[2], found[3]
+    return margins[0], margins[1], margins[2], margins[3]

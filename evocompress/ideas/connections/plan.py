@@ -117,11 +117,11 @@ class ConnectionPlan:
     def thresholds(self, distances: int) -> list[int]:
         """Density outside the kernel at distance 0, 1, …, distances - 1, in millionths: integers all the way."""
         near, decay, far = (round(getattr(self, name) * UNITS) for name in _SHARES)
-        found = []
+        densities = []
         for _ in range(distances):
-            found.append(min(near + far, UNITS))
+            densities.append(min(near + far, UNITS))
             near = near * decay // UNITS
-        return found
+        return densities
 
     def density(self, distance: int) -> float:
         """Share of the inputs at this distance that are connected, where they are not in the kernel.
@@ -181,12 +181,12 @@ class ConnectionPlan:
         >>> ConnectionPlan.from_genes({"kernel": 5, "stride": 2}).window(2)
         (5, 5)
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        names = [field.name for field in dataclasses.fields(cls)]
         for name in genes:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"A plan of connections has no gene {name!r}; it has {', '.join(known)}.{hint}")
+                raise ConfigError(f"A plan of connections has no gene {name!r}; it has {', '.join(names)}.{hint}")
         values: dict[str, Any] = dict(genes)
         return cls(**values)
 

@@ -41,19 +41,19 @@ def origins(plan: ConnectionPlan, outputs: int, inputs: int, places: int) -> Int
     Raises:
         ConfigError: With the plan's stride there are fewer outputs than that.
     """
-    hull, where = plan.hull(places), np.arange(outputs, dtype=np.int64)
+    hull, positions = plan.hull(places), np.arange(outputs, dtype=np.int64)
     if not plan.stride:  # the centre of output y is at (2·y + 1)·inputs / (2·outputs) - 1/2; rounded down
-        return ((2 * where + 1) * inputs - hull * outputs) // (2 * outputs)
+        return ((2 * positions + 1) * inputs - hull * outputs) // (2 * outputs)
     most = max((inputs + 2 * plan.padding - hull) // plan.stride + 1, 0)
     if outputs > most:
         raise ConfigError(
             f"A layer has {outputs} outputs on an axis of {inputs} inputs; kernel {places}, stride {plan.stride}, "
             f"padding {plan.padding} and dilation {plan.dilation} make {most}. Stride 0 spreads windows evenly."
         )
-    return where * plan.stride - plan.padding
+    return positions * plan.stride - plan.padding
 
 
-def _meetings(starts: Ints, inputs: int, along: Ints) -> Ints:
+def _meetings_along_axis(starts: Ints, inputs: int, along: Ints) -> Ints:
     """At how many of the windows, whose starts ascend, each of some offsets along an axis meets an input."""
     return np.searchsorted(starts, inputs - along) - np.searchsorted(starts, -along)
 
@@ -93,14 +93,14 @@ class PlannedLayer:
                 f"out_shape is {self.out_shape} and in_shape is {self.in_shape}; both must have as many axes."
             )
         numbers = {"inputs": math.prod(self.in_shape), "outputs": math.prod(self.out_shape)}
-        for what, number in (numbers | {"values of the kernel": self.n_kernel}).items():
+        for noun, number in (numbers | {"values of the kernel": self.n_kernel}).items():
             if number > MAX_CONNECTIONS:
-                raise self.too_large(what, MAX_CONNECTIONS)
+                raise self.too_large(noun, MAX_CONNECTIONS)
 
-    def too_large(self, what: str, limit: int) -> ConfigError:
+    def too_large(self, noun: str, limit: int) -> ConfigError:
         """The error for more of something than there may be."""
         return ConfigError(
-            f"A plan from {self.in_shape} to {self.out_shape} makes more than {limit} {what}. Make kernel, far, near "
+            f"A plan from {self.in_shape} to {self.out_shape} makes more than {limit} {noun}. Make kernel, far, near "
             "or decay smaller, the period 1, or the layer smaller."
         )
 
@@ -155,20 +155,22 @@ class PlannedLayer:
         """What the outputs of a phase are connected to, with what is of the kernel or without."""
         offsets, place, thresholds = self._densities(phase)
         shares = np.where(place < 0, thresholds / UNITS, kernel)
-        if self.pairs * float((self._met(phase, offsets) * shares).sum()) > MAX_CONNECTIONS:  # as is to be expected
+        if (
+            self.pairs * float((self._meeting_counts(phase, offsets) * shares).sum()) > MAX_CONNECTIONS
+        ):  # as is to be expected
             raise self.too_large("connections", MAX_CONNECTIONS)
-        found = [self._of_channel(channel, phase, offsets, place, thresholds) for channel in range(self.out_shape[0])]
-        channels = np.repeat(np.arange(self.out_shape[0]), [len(part[0]) for part in found])
-        sources, where, values = (np.concatenate(columns) for columns in zip(*found, strict=True))
-        entries = Entries(channels, sources, offsets[where], values)
+        parts = [self._of_channel(channel, phase, offsets, place, thresholds) for channel in range(self.out_shape[0])]
+        channels = np.repeat(np.arange(self.out_shape[0]), [len(part[0]) for part in parts])
+        sources, offset_numbers, values = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        entries = Entries(channels, sources, offsets[offset_numbers], values)
         return entries if kernel else Entries(*(column[values < 0] for column in entries))
 
     def links_to_come(self, phase: Shape) -> tuple[Floats, Ints]:
         """At each offset, how many links are to be expected, or somewhat fewer; and how often each is counted."""
         offsets, place, thresholds = self._densities(phase)
         full = 0 if self.plan.shared else 1 / self.plan.groups
-        met = self._met(phase, offsets)
-        return self.pairs * np.where(place < 0, thresholds / UNITS, full), met**0 if self.plan.shared else met
+        meetings = self._meeting_counts(phase, offsets)
+        return self.pairs * np.where(place < 0, thresholds / UNITS, full), meetings**0 if self.plan.shared else meetings
 
     def _densities(self, phase: Shape) -> tuple[Ints, Ints, npt.NDArray[np.uint64]]:
         """Offsets, the place of the kernel that each is (-1: none), and its density outside of that in millionths."""
@@ -177,26 +179,26 @@ class PlannedLayer:
         thresholds = self.plan.thresholds(int(distance.max(initial=0)) + 1)
         return offsets, place, np.array(thresholds, np.uint64)[distance]
 
-    def _met(self, phase: Shape, offsets: Ints) -> Ints:
+    def _meeting_counts(self, phase: Shape, offsets: Ints) -> Ints:
         """At how many outputs of the phase each offset meets an input."""
-        met = np.ones(len(offsets), np.int64)
-        for start, where, inputs, along in zip(
+        meetings = np.ones(len(offsets), np.int64)
+        for start, positions, inputs, along in zip(
             self.starts, self.places(phase), self.in_shape[1:], offsets.T, strict=True
         ):
-            met *= _meetings(start[where], inputs, along)
-        return met
+            meetings *= _meetings_along_axis(start[positions], inputs, along)
+        return meetings
 
     def _offsets(self, phase: Shape) -> Ints:
         """Offsets (n, axes) that meet an input at some output of the phase and may be connected."""
         ranges = []
-        for start, where, inputs, places in zip(
+        for start, positions, inputs, places in zip(
             self.starts, self.places(phase), self.in_shape[1:], self.window, strict=True
         ):
             hull = self.plan.hull(places)
-            low, high = -int(start[where].max()), inputs - 1 - int(start[where].min())
+            low, high = -int(start[positions].max()), inputs - 1 - int(start[positions].min())
             reach = max(self.plan.reach(max(-low, high - hull + 1, 0) + 1), 0)
             along = np.arange(max(low, -reach), min(high, hull - 1 + reach) + 1)
-            ranges.append(along[_meetings(start[where], inputs, along) > 0])  # a long stride leaves gaps
+            ranges.append(along[_meetings_along_axis(start[positions], inputs, along) > 0])  # a long stride leaves gaps
         if self.pairs * math.prod(map(len, ranges)) * math.prod(self.phases) > MAX_PAIRS:
             raise self.too_large("pairs of places to look at", MAX_PAIRS)
         grid = np.meshgrid(*ranges, indexing="ij")
@@ -219,26 +221,26 @@ class PlannedLayer:
         """Of one output channel: input channels, numbers of offsets, and values of the kernel (-1: none)."""
         first = channel // (self.out_shape[0] // self.plan.groups) * self.group_channels
         sources = np.arange(self.in_shape[0])
-        own = (sources >= first) & (sources < first + self.group_channels)
-        connected = full = own[:, None] & (place >= 0)
+        same_group = (sources >= first) & (sources < first + self.group_channels)
+        connected = full = same_group[:, None] & (place >= 0)
         if thresholds.any():
-            spots = hashed_rows((self.plan.seed, *phase, channel), offsets)
-            lots = (hashed(spots, sources[:, None]) >> _HALF) * _UNITS >> _HALF  # in millionths
-            connected = full | (lots < thresholds)
-        into, where = np.nonzero(connected)
+            hashes = hashed_rows((self.plan.seed, *phase, channel), offsets)
+            draws = (hashed(hashes, sources[:, None]) >> _HALF) * _UNITS >> _HALF  # in millionths
+            connected = full | (draws < thresholds)
+        into, offset_numbers = np.nonzero(connected)
         if not self.kernel_shape:
-            return into, where, np.full(len(into), -1)
+            return into, offset_numbers, np.full(len(into), -1)
         row = int(np.ravel_multi_index(phase, self.phases)) * self.out_shape[0] if phase else 0
-        values = ((row + channel) * self.group_channels + into - first) * math.prod(self.window) + place[where]
-        return into, where, np.where(full[into, where], values, -1)
+        values = ((row + channel) * self.group_channels + into - first) * math.prod(self.window) + place[offset_numbers]
+        return into, offset_numbers, np.where(full[into, offset_numbers], values, -1)
 
     def placed(self, entries: Entries, phase: Shape) -> tuple[Ints, Ints, Ints]:
         """The connections that a phase really has: outputs, inputs, and which entry each comes from."""
-        outputs, inputs, which = entries.channels, entries.sources, np.arange(len(entries.values))
+        outputs, inputs, entry_numbers = entries.channels, entries.sources, np.arange(len(entries.values))
         for axis, places in enumerate(self.places(phase)):
-            into = self.starts[axis][places][:, None] + entries.offsets[which, axis]
+            into = self.starts[axis][places][:, None] + entries.offsets[entry_numbers, axis]
             position, kept = np.nonzero((into >= 0) & (into < self.in_shape[axis + 1]))
             outputs = outputs[kept] * self.out_shape[axis + 1] + places[position]
             inputs = inputs[kept] * self.in_shape[axis + 1] + into[position, kept]
-            which = which[kept]
-        return outputs, inputs, which
+            entry_numbers = entry_numbers[kept]
+        return outputs, inputs, entry_numbers

@@ -196,8 +196,8 @@ def _alternating(height: int, width: int) -> Family:
     """
     x, y = pixels(height, width)
     rows, signs = [], []
-    ways = [(column, row) for column, row in ((1, 0), (0, 1), (1, 1)) if column < width and row < height]
-    grid = list(itertools.product(widths(height, width)[1:], ways))
+    directions = [(column, row) for column, row in ((1, 0), (0, 1), (1, 1)) if column < width and row < height]
+    grid = list(itertools.product(widths(height, width)[1:], directions))
     for sigma, (column, row) in grid:
         if column + row == 1 and _is_second(sigma, width if column else height):
             continue

@@ -35,12 +35,12 @@ def turns(height: int, width: int) -> tuple[float, ...]:
 
 def widths(height: int, width: int) -> list[float]:
     """Widths in pixels, a quarter apart or a little more on large kernels, and one that is constant on the kernel."""
-    sigma, widest, found = 0.45, 0.4 * max(height, width), []
-    apart = max(1.28, (widest / sigma) ** (1 / _WIDTHS))
+    sigma, widest, sigmas = 0.45, 0.4 * max(height, width), []
+    ratio = max(1.28, (widest / sigma) ** (1 / _WIDTHS))
     while sigma < widest:
-        found.append(sigma)
-        sigma *= apart
-    return [*found, sigma, 1.6 * sigma, WIDE]
+        sigmas.append(sigma)
+        sigma *= ratio
+    return [*sigmas, sigma, 1.6 * sigma, WIDE]
 
 
 def offsets(extent: int, sigma: float) -> list[float]:
