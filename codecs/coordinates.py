@@ -107,8 +107,8 @@ def _guess(x: Floats, price: float, order: int) -> _Model:
             if sum(separate) == len(grid):
                 continue  # that is no model but the weights themselves
             alone = [axis < len(separate) and separate[axis] for axis in range(len(grid))]
-            numbers = [np.array([n]) if only else _numbers(n, order) for n, only in zip(grid, alone, strict=True)]
-            axes = [axis for axis, only in enumerate(alone) if not only]
+            numbers = [np.array([n]) if single else _numbers(n, order) for n, single in zip(grid, alone, strict=True)]
+            axes = [axis for axis, single in enumerate(alone) if not single]
             energy = np.asarray(scipy.fft.dctn(x.reshape(grid), axes=axes, norm="ortho")) ** 2
             each = _rate_distortion(energy, theta) + price * _BITS_PER_COEFFICIENT * (energy > theta)
             left = np.maximum(total - _corners(energy, numbers), 0.0) / x.size

@@ -83,17 +83,17 @@ def quantise_rows(
     symbols = np.empty(x.shape, np.int32)
     height = max(_SURVIVORS // (states * max(x.shape[1], 1)), 1)
     parts = [slice(first, first + height) for first in range(0, len(x), height)]
-    for some in parts:
-        scaled = x[some] / np.float64(step)
-        symbols[some] = np.rint(np.where(np.abs(scaled) < 1, 0.0, scaled) / 2)
+    for block in parts:
+        scaled = x[block] / np.float64(step)
+        symbols[block] = np.rint(np.where(np.abs(scaled) < 1, 0.0, scaled) / 2)
     machine, searched = MACHINES[8], False
     for left in range(max(passes, 1) - 1, -1, -1):
         classes = classes_of(symbols)
         rates = rates_of(symbols, classes, machine, searched)
         machine = MACHINES[8 if left else states]
-        for some in parts:
-            cost = weight[some, None] * column / price  # of a squared error of one step, in bits
-            _search(x[some] / np.float64(step), rows, _Prices(cost, classes[some], rates), machine, symbols[some])
+        for block in parts:
+            cost = weight[block, None] * column / price  # of a squared error of one step, in bits
+            _search(x[block] / np.float64(step), rows, _Prices(cost, classes[block], rates), machine, symbols[block])
         searched = True
     return symbols
 

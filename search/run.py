@@ -241,8 +241,8 @@ def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) ->
         if (path / "seg").exists():
             raise RunError(f"{path} has no run.json but a folder seg of some run; choose another folder")
         return
-    mark = json.dumps({key: run_json.get(key) for key in _FINGERPRINT}, sort_keys=True).encode()
-    if not open_storage(storage_uri).create("RUN.json", mark):
+    fingerprint = json.dumps({key: run_json.get(key) for key in _FINGERPRINT}, sort_keys=True).encode()
+    if not open_storage(storage_uri).create("RUN.json", fingerprint):
         raise RunError(f"storage {storage_uri!r} already holds a run's files; give each run a place of its own")
 
 

@@ -149,8 +149,8 @@ def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
     tensors = _tensors(model)
     first = {id(tensor): name for name, tensor in reversed(tensors.items())}.values()
     last = {id(tensor): name for name, tensor in tensors.items()}.values()
-    for whole in (tensors.keys(), first, last):
-        for names in (sorted(whole), sorted(name for name in whole if not _is_counter(name))):
+    for all_names in (tensors.keys(), first, last):
+        for names in (sorted(all_names), sorted(name for name in all_names if not _is_counter(name))):
             if len(names) == len(contents.tensors) and fingerprint(names) == contents.lost_names:
                 return names
     raise ModelError(

@@ -53,10 +53,8 @@ def to_numpy(name: str, value: object) -> Array:
     elif hasattr(value, "detach") and any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__):
         array = _from_torch(name, value)
     else:
-        inside = f" If that is one, pack it alone: checkpoint[{quoted(name)}]." if isinstance(value, Mapping) else ""
-        raise CodecError(
-            f"{quoted(name)} is {kind_of(value)}; a state dict holds torch tensors or numpy arrays.{inside}"
-        )
+        hint = f" If that is one, pack it alone: checkpoint[{quoted(name)}]." if isinstance(value, Mapping) else ""
+        raise CodecError(f"{quoted(name)} is {kind_of(value)}; a state dict holds torch tensors or numpy arrays.{hint}")
     if array.dtype.name not in DTYPES:
         raise _no_such_dtype(name, array.dtype.name)
     return array

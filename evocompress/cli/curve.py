@@ -158,6 +158,6 @@ def _round_ratios(measured: Sequence[float]) -> list[int]:
     if not measured:
         return []
     low, high = math.ceil(min(measured)), math.floor(max(measured))
-    apart = max(1, math.ceil((high - low) / (_TABLE_ROWS - 1)))
-    apart = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, apart) if nice >= apart)
-    return [ratio for ratio in range(math.ceil(low / apart) * apart, high + 1, apart)]
+    spacing = max(1, math.ceil((high - low) / (_TABLE_ROWS - 1)))
+    spacing = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, spacing) if nice >= spacing)
+    return [ratio for ratio in range(math.ceil(low / spacing) * spacing, high + 1, spacing)]

@@ -157,8 +157,8 @@ def counted_as_before(prepared: Prepared, stored: dict[str, Any]) -> Prepared:
     return dataclasses.replace(prepared, header=header, settings=_settings(prepared.config, floats))
 
 
-def _settings(config: Config, whole: int) -> SearchSettings:
-    settings = config.search.settings(seed=config.seed, float32_bytes=whole)
+def _settings(config: Config, float32_size: int) -> SearchSettings:
+    settings = config.search.settings(seed=config.seed, float32_bytes=float32_size)
     return dataclasses.replace(settings, lag=_LAG) if settings.deterministic and settings.lag is None else settings
 
 

@@ -168,8 +168,8 @@ class _Trainer:
             step.outputs, step.targets = outputs, targets
             loss = self.task.loss(outputs, targets, self.genes)
             extra = [added.reshape(()) for term in self.terms if (added := term.loss(step)) is not None]
-            whole = loss + torch.stack(extra).sum() if extra else loss
-            whole.backward()  # type: ignore[no-untyped-call]
+            total = loss + torch.stack(extra).sum() if extra else loss
+            total.backward()  # type: ignore[no-untyped-call]
         for group in self.optimiser.param_groups:
             group["lr"] = group["initial_lr"] * (step.learning_rate / self.genes.learning_rate)
         self.optimiser.param_groups[0]["lr"] = step.learning_rate

@@ -43,8 +43,8 @@ class Product(nn.Module):
         super().__init__()
         self.shape = outputs, inputs
         size = outputs * inputs
-        many = len(connections.outputs) >= _DENSE_FROM * size
-        self.dense = size <= _SMALL_MATRIX or (many and size <= _LARGEST_MATRIX)
+        mostly_connected = len(connections.outputs) >= _DENSE_FROM * size
+        self.dense = size <= _SMALL_MATRIX or (mostly_connected and size <= _LARGEST_MATRIX)
         # Whether each value has one connection, in this order; a kernel that meets no input has values without any.
         self.once = np.array_equal(connections.weights, np.arange(first, connections.n_kernel + connections.n_links))
         order = np.argsort(connections.inputs, kind="stable")

@@ -47,9 +47,9 @@ def offsets(extent: int, sigma: float) -> list[float]:
     """Centres along one axis: half a pixel or half a width apart, in the middle of the kernel, seven at most."""
     if extent < 3:
         return [0.0]
-    apart = max(0.5, 0.5 * sigma) if extent < 5 else max(0.5, 0.75 * sigma)
-    count = min(_PLACES, int(max(0.5, 0.15 * extent) / apart))
-    return [apart * step for step in range(-count, count + 1)]
+    spacing = max(0.5, 0.5 * sigma) if extent < 5 else max(0.5, 0.75 * sigma)
+    count = min(_PLACES, int(max(0.5, 0.15 * extent) / spacing))
+    return [spacing * step for step in range(-count, count + 1)]
 
 
 def gabor_rows(height: int, width: int) -> list[list[float]]:
@@ -79,9 +79,9 @@ def _narrow(height: int, width: int) -> list[list[float]]:
 def _wide(height: int, width: int) -> list[list[float]]:
     extent, rows = max(height, width), []
     # A row has few numbers, where a misfit counts, and few waves.
-    apart = _APART if min(height, width) > 1 else _APART / 4
+    spacing = _APART if min(height, width) > 1 else _APART / 4
     for sigma in (window * extent for window in _WINDOWS):
-        up, along = (_lattice(side, sigma, apart) for side in (height, width))
+        up, along = (_lattice(side, sigma, spacing) for side in (height, width))
         for fy, fx in itertools.product(up, along):
             frequency = math.hypot(fx, fy)
             half_plane = fy > 0 or (fy == 0 and fx > 0)
@@ -90,9 +90,9 @@ def _wide(height: int, width: int) -> list[list[float]]:
     return rows
 
 
-def _lattice(side: int, sigma: float, apart: float) -> list[float]:
+def _lattice(side: int, sigma: float, spacing: float) -> list[float]:
     """Frequencies along one axis, of both signs."""
     if side == 1:
         return [0.0]
-    count = math.ceil(_FINEST * min(sigma, _CUT * side) / apart)
+    count = math.ceil(_FINEST * min(sigma, _CUT * side) / spacing)
     return [_FINEST * step / count for step in range(-count, count + 1)]

@@ -121,8 +121,8 @@ def _shown(rows: Sequence[KernelRow], number: int) -> list[KernelRow]:
     zeros = [row for row in ordered if row.became_zero] + [row for row in ordered if _is_blank(row)]
     changed = [row for row in ordered if row.changed and not row.became_zero]
     rest = [row for row in ordered if not row.changed and not row.became_zero and not _is_blank(row)]
-    some = max(number // 4, number - len(changed) - len(rest))
-    return [*changed, *zeros[:some], *rest][:number]
+    unchanged_count = max(number // 4, number - len(changed) - len(rest))
+    return [*changed, *zeros[:unchanged_count], *rest][:number]
 
 
 def _tile(
@@ -176,8 +176,8 @@ def _filtered(image: Floats, kernel: Floats, row: KernelRow) -> Picture:
     grey = image[:, :, row.input] if row.colour is not None else image.mean(axis=2)
     made = correlate(grey, kernel, mode="nearest")
     low, high = float(made.min()), float(made.max())
-    even = (made - low) / (high - low) if high - low > 1e-9 else np.full_like(made, 0.5)
-    return np.repeat(np.rint(255 * even).astype(np.uint8)[:, :, None], 3, axis=2)
+    scaled = (made - low) / (high - low) if high - low > 1e-9 else np.full_like(made, 0.5)
+    return np.repeat(np.rint(255 * scaled).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _enlarged(values: Floats) -> Floats:

@@ -97,8 +97,8 @@ def fold(model: nn.Module) -> nn.Module:
     Conv2d(3, 8, kernel_size=(5, 5), stride=(1, 1))
     """
     for name, module in model.named_modules():
-        if isinstance(module, LinearConv2d) and (more := _behaviour(module)):
-            raise ModelError(f"layer {name!r} has {more}, and fold would drop that; remove it first")
+        if isinstance(module, LinearConv2d) and (behaviour := _behaviour(module)):
+            raise ModelError(f"layer {name!r} has {behaviour}, and fold would drop that; remove it first")
     network = copy.deepcopy(model)
     layers = [module for module in network.modules() if isinstance(module, LinearConv2d)]
     return exchanged(network, {module: tagged(module.folded(), module) for module in layers})

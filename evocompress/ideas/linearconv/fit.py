@@ -56,10 +56,10 @@ def _sparse(fitted: list[tuple[Floats, Floats]], count: int) -> list[Floats]:
     length.
     """
     parts = np.concatenate([np.abs(a) * np.linalg.norm(primaries, axis=1) for primaries, a in fitted])
-    stay = np.zeros(parts.size, np.bool_)
-    stay[np.argsort(-parts, axis=None, kind="stable")[:count]] = True
+    kept = np.zeros(parts.size, np.bool_)
+    kept[np.argsort(-parts, axis=None, kind="stable")[:count]] = True
     solved = []
-    for (primaries, a), mask in zip(fitted, np.split(stay.reshape(parts.shape), len(fitted)), strict=True):
+    for (primaries, a), mask in zip(fitted, np.split(kept.reshape(parts.shape), len(fitted)), strict=True):
         # Within the span of the primaries, where all combinations lie, they have as few weights as there are of them.
         small = scipy.linalg.qr(primaries.T, mode="r", check_finite=False)[0][: len(primaries)].T
         sparse = np.zeros_like(a)

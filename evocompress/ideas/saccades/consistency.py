@@ -59,8 +59,8 @@ def gate_agreement(model: nn.Module, images: Tensor, corrupted: Tensor) -> float
         raise ModelError("there are no images to compare decisions on; give at least one")
     first, second = saccade_maps(model, images), saccade_maps(model, corrupted)
     pairs = [(_decisions(reading), _decisions(second[name])) for name, reading in first.items()]
-    same = sum(int((one == other).sum()) for one, other in pairs)
-    return same / sum(one.numel() for one, _ in pairs)
+    agreeing = sum(int((first == second).sum()) for first, second in pairs)
+    return agreeing / sum(first.numel() for first, _ in pairs)
 
 
 def corrupt(
