@@ -181,9 +181,9 @@ def _logits(result: object, labels: Tensor) -> Tensor:
     logits = find_tensor(result)
     if logits is None or logits.ndim != labels.ndim + 1 or logits.shape[:-1] != labels.shape:
         shown = f"a {type(result).__name__}" if logits is None else f"shape {tuple(logits.shape)}"
-        expected = ", ".join(["classes"] if labels.ndim == 1 else [str(labels.shape[1]), "classes"])
+        sizes = ", ".join(["classes"] if labels.ndim == 1 else [str(labels.shape[1]), "classes"])
         raise ModelError(
             f"the network returned {shown} for {len(labels)} examples of labels {tuple(labels.shape)}; it must return "
-            f"logits ({len(labels)}, {expected}) for a loss; without labels (-100) the change of the outputs counts instead"
+            f"logits ({len(labels)}, {sizes}) for a loss; without labels (-100) the change of the outputs counts instead"
         )
     return logits

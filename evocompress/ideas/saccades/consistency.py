@@ -59,8 +59,8 @@ def gate_agreement(model: nn.Module, images: Tensor, corrupted: Tensor) -> float
         raise ModelError("there are no images to compare decisions on; give at least one")
     first, second = saccade_maps(model, images), saccade_maps(model, corrupted)
     pairs = [(_decisions(reading), _decisions(second[name])) for name, reading in first.items()]
-    agreeing = sum(int((first == second).sum()) for first, second in pairs)
-    return agreeing / sum(first.numel() for first, _ in pairs)
+    agreeing = sum(int((left == right).sum()) for left, right in pairs)
+    return agreeing / sum(left.numel() for left, _ in pairs)
 
 
 def corrupt(
