@@ -183,7 +183,8 @@ def _logits(result: object, labels: Tensor) -> Tensor:
         shown = f"a {type(result).__name__}" if logits is None else f"shape {tuple(logits.shape)}"
         sizes = ", ".join(["classes"] if labels.ndim == 1 else [str(labels.shape[1]), "classes"])
         raise ModelError(
-            f"the network returned {shown} for {len(labels)} examples of labels {tuple(labels.shape)}; it must return "
-            f"logits ({len(labels)}, {sizes}) for a loss; without labels (-100) the change of the outputs counts instead"
+            f"the network returned {shown} for {len(labels)} examples of labels {tuple(labels.shape)}; it must "
+            f"return logits ({len(labels)}, {sizes}) for a loss; without labels (-100) the change of the outputs "
+            "counts instead"
         )
     return logits
