@@ -12,7 +12,7 @@ from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats
 from evocompress.codecs.coders import count_bits
 from evocompress.codecs.sensitivity import Sensitivity
-from evocompress.codecs.simple import simple_codecs
+from evocompress.codecs.simple_tensors import simple_codecs
 from evocompress.errors import CodecError
 
 __all__ = ["Trial", "best", "choose", "try_codec"]

@@ -20,7 +20,7 @@ from evocompress.codecs.arrange import from_planes, plane_layouts, split, to_pla
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.rounding import rate_optimised
-from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_value
+from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.errors import CodecError
 
 __all__ = ["Codebook"]

@@ -14,8 +14,8 @@ from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, 
 from evocompress.codecs.dependent import KINDS, MACHINES, levels
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.feedback import inverse_factor, quantise_rows
+from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.codecs.sensitivity import Sensitivity
-from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.codecs.viterbi import trellis_quantise
 from evocompress.errors import CodecError, FormatError
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from evocompress.codecs.compiled import compiled
 from evocompress.codecs.dependent import KINDS, MACHINES, Machine
 from evocompress.codecs.rans import BitCounter, State, Symbols
-from evocompress.codecs.rans_lanes import LANES
+from evocompress.codecs.rans_coder import LANES
 from evocompress.codecs.rans_model import (
     CLASS_OF,
     CLASSES,

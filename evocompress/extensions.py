@@ -262,7 +262,7 @@ LAYER_VIEWS = Extensions(
         "embedding": "evocompress.calibration.layer_views.embedding:EmbeddingView",
         "attention": "evocompress.calibration.layer_views.attention:AttentionView",
         "recurrent": "evocompress.calibration.layer_views.recurrent:RecurrentView",
-        "recurrent_cell": "evocompress.calibration.layer_views.recurrent_cell:RecurrentCellView",
+        "recurrent_cell": "evocompress.calibration.layer_views.recurrent:RecurrentCellView",
         "normalisation": "evocompress.calibration.layer_views.normalisation:NormalisationView",
         "linearconv": "evocompress.ideas.linearconv.layer_view:LinearConvView",
         "overprovisioned": "evocompress.ideas.connections.layer_view:OverProvisionedView",

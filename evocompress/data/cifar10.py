@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from evocompress.data.assembly import Bytes, Raw
 from evocompress.data.examples import Augmentation, Splits
 from evocompress.data.location import missing
 from evocompress.data.pickles import load_plain
+from evocompress.data.splits import Bytes, Raw
 from evocompress.errors import DataError
 
 __all__ = ["BATCHES", "cifar10"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evocompress.data.assembly import Bytes, Raw
 from evocompress.data.examples import Augmentation, Splits
 from evocompress.data.idx import read_idx
 from evocompress.data.location import missing
+from evocompress.data.splits import Bytes, Raw
 from evocompress.errors import DataError
 
 __all__ = ["IDX_FILES", "fashion_mnist", "mnist"]

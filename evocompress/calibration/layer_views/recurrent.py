@@ -1,4 +1,4 @@
-"""Recurrent layers: LSTM, GRU, and plain ones, with several layers and both directions."""
+"""Recurrent layers (LSTM, GRU and plain ones, with several layers and both directions), and recurrent cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from evocompress.calibration.layer_views.base import LayerViewBase, flat_rows
 from evocompress.protocols import Add, Call
 
-__all__ = ["RecurrentView"]
+__all__ = ["RecurrentCellView", "RecurrentView"]
 
 
 class RecurrentView(LayerViewBase):
@@ -67,3 +67,17 @@ def _one_layer(module: nn.RNNBase, layer: int) -> nn.RNNBase:
     for name, parameter in single.named_parameters():
         parameter.copy_(module.get_parameter(name.replace("_l0", f"_l{layer}")))
     return single.eval()
+
+
+class RecurrentCellView(LayerViewBase):
+    """Rows of H are the inputs and the hidden states; g is left to the weights' own gradients."""
+
+    kinds = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+
+    def observe(self, module: nn.RNNCellBase, call: Call, add: Add) -> None:
+        """Report both matrices."""
+        state = call.args[1] if len(call.args) > 1 else call.kwargs.get("hx")
+        add(module.weight_ih, flat_rows(call.first))
+        hidden = state[0] if isinstance(state, tuple) else state
+        if hidden is not None:
+            add(module.weight_hh, flat_rows(hidden))

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from evocompress.errors import ConfigError, EvocompressError, ModelError
-from evocompress.ideas.connections.drawn import foreseen
-from evocompress.ideas.connections.overprovisioned_base import OverProvisioned, stored_plan
+from evocompress.ideas.connections.drawing import foreseen
+from evocompress.ideas.connections.overprovisioned import OverProvisioned, stored_plan
 from evocompress.ideas.connections.plan import ConnectionPlan
 from evocompress.ideas.connections.replan import replanned, unset
 from evocompress.ideas.connections.term import NO_LAYERS

@@ -4,7 +4,7 @@ Every output looks at a window of inputs (the kernel, full), at inputs around it
 distance, and at some far away, as the short and the few long fibres of cortex do (Watts and Strogatz, 1998, show what
 few long links are worth). The plan is repeated over space. A convolution is the plan with a kernel and nothing else; a
 locally connected layer is one whose weights are not shared; a tiled convolution (Ngiam et al., 2010) has a period above
-1. `connections_drawn.py` says which connections a plan has between two layers.
+1. `drawing.py` says which connections a plan has between two layers.
 """
 
 from __future__ import annotations

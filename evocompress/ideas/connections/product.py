@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evocompress.ideas.connections.drawn import Connections
+from evocompress.ideas.connections.drawing import Connections
 
 __all__ = ["Product"]
 

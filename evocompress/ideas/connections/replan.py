@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from evocompress.codecs.codec import Floats
-from evocompress.ideas.connections.drawn import connect
-from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
+from evocompress.ideas.connections.drawing import connect
+from evocompress.ideas.connections.overprovisioned import OverProvisioned
 from evocompress.ideas.connections.plan import ConnectionPlan, Scalar
 
 __all__ = ["replanned", "unset"]

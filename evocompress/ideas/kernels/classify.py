@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evocompress.errors import EvocompressError
-from evocompress.ideas.kernels.directions import steered
 from evocompress.ideas.kernels.evidence import Evidence, evidence, noise_threshold, posterior
 from evocompress.ideas.kernels.families import FAMILIES, Family, FamilyName, families
 from evocompress.ideas.kernels.fitting import GaborFit, fit_gabor, folded, refine
+from evocompress.ideas.kernels.narrow_derivatives import steered
 from evocompress.ideas.kernels.response import bands
 from evocompress.ideas.kernels.shapes import (
     CENTRE_X,

@@ -60,7 +60,7 @@ def kernels(
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.ideas.kernels.analysis import analyse, chosen_layers, responses
     from evocompress.ideas.kernels.analysis import compare as compared
-    from evocompress.ideas.kernels.banks import with_banks
+    from evocompress.ideas.kernels.linearconv_banks import with_banks
     from evocompress.ideas.kernels.tables import write_csv, write_json
     from evocompress.support.optional_libraries import needs_extra
 

@@ -12,8 +12,7 @@ import math
 import numpy as np
 
 from evocompress.ideas.kernels.evidence import evidence_of
-from evocompress.ideas.kernels.families import gabor_family
-from evocompress.ideas.kernels.grids import GABOR_EXTENT
+from evocompress.ideas.kernels.families import GABOR_EXTENT, gabor_family
 from evocompress.ideas.kernels.shapes import (
     CENTRE_X,
     CENTRE_Y,

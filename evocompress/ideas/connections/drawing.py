@@ -1,4 +1,9 @@
-"""A plan between two layers, phase by phase: what outputs are connected to wherever they are, and how much that is."""
+"""The connections of a plan between two layers: drawn from its seed, the same on every machine.
+
+Whether two places are connected is decided by integers alone: a hash of the seed and their coordinates against the
+density at their distance. So a file holds the plan, and no mask. They are drawn phase by phase (`PlannedLayer`), which
+first says how many there will be, then listed for the whole layer (`connect`).
+"""
 
 from __future__ import annotations
 
@@ -6,28 +11,78 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from evocompress.errors import ConfigError
-from evocompress.ideas.connections.checks import checked_plan, lengths
 from evocompress.ideas.connections.hashing import hashed, hashed_rows
 from evocompress.ideas.connections.plan import UNITS, ConnectionPlan
 
-__all__ = ["MAX_CONNECTIONS", "MAX_PAIRS", "Entries", "Ints", "PlannedLayer", "Shape", "origins"]
+__all__ = [
+    "MAX_CONNECTIONS",
+    "MAX_PAIRS",
+    "Connections",
+    "Entries",
+    "Ints",
+    "PlannedLayer",
+    "Shape",
+    "check_fits",
+    "checked_plan",
+    "connect",
+    "foreseen",
+    "lengths",
+    "mask",
+    "origins",
+]
+
 
 Shape: TypeAlias = tuple[int, ...]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
 
 #: Connections that a layer may have, and values of its kernel, inputs and outputs; and pairs of places that may be
 #: looked at to find connections: a few GB, a minute.
 MAX_CONNECTIONS, MAX_PAIRS = 1 << 26, 1 << 29
 
 _HALF, _UNITS = np.uint64(32), np.uint64(UNITS)
+
+
+def checked_plan(plan: ConnectionPlan) -> ConnectionPlan:
+    """The plan.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(plan, ConnectionPlan):
+        raise ConfigError(
+            f"plan is {plan!r}; it must be a ConnectionPlan, such as ConnectionPlan(kernel=3). "
+            "ConnectionPlan.from_genes makes one of a dict."
+        )
+    return plan
+
+
+def lengths(name: str, value: Sequence[int], rule: str, counts: Container[int]) -> tuple[int, ...]:
+    """Whole numbers from 1 on as a tuple.
+
+    Args:
+        name, value: The argument.
+        rule: What it must be.
+        counts: How many numbers there may be.
+
+    Raises:
+        ConfigError: It is something else.
+
+    >>> lengths("in_size", [28, 28], "(height, width)", (2,))
+    (28, 28)
+    """
+    fits = isinstance(value, tuple | list) and len(value) in counts
+    if not fits or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in value):
+        raise ConfigError(f"{name} is {value!r}; it must be {rule}, each 1 or more.")
+    return tuple(value)
 
 
 def origins(plan: ConnectionPlan, outputs: int, inputs: int, places: int) -> Ints:
@@ -244,3 +299,98 @@ class PlannedLayer:
             inputs = inputs[kept] * self.in_shape[axis + 1] + into[position, kept]
             entry_numbers = entry_numbers[kept]
         return outputs, inputs, entry_numbers
+
+
+class Connections(NamedTuple):
+    """All connections of a layer, in ascending order of output, then input.
+
+    `outputs` and `inputs`, int64 (n,), are places in the flattened layers. `weights`, int64 (n,), says which value a
+    connection has: first come the values of the kernel, an array of `kernel_shape`, flattened (none where that is ()),
+    then `n_links` others. `kernel_shape` is (channels, channels of a group, *places); with a period above 1 the
+    channels of the first place of the period come first, then those of the second, and so on.
+    """
+
+    outputs: Ints
+    inputs: Ints
+    weights: Ints
+    kernel_shape: Shape
+    n_links: int
+
+    @property
+    def n_kernel(self) -> int:
+        """How many values the kernel has."""
+        return math.prod(self.kernel_shape) if self.kernel_shape else 0
+
+
+def mask(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> Bools:
+    """Which outputs are connected to which inputs: bool (product of out_shape, product of in_shape).
+
+    Arguments and errors are those of `connect`.
+
+    >>> mask(ConnectionPlan(kernel=3), (1, 4), (1, 4)).astype(int)
+    array([[1, 1, 0, 0],
+           [1, 1, 1, 0],
+           [0, 1, 1, 1],
+           [0, 0, 1, 1]])
+    """
+    connections = connect(plan, out_shape, in_shape)
+    matrix = np.zeros((math.prod(out_shape), math.prod(in_shape)), np.bool_)
+    matrix[connections.outputs, connections.inputs] = True
+    return matrix
+
+
+def check_fits(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> None:
+    """Refuse what `connect` refuses without drawing anything, the same arguments with the same errors."""
+    PlannedLayer(plan, out_shape, in_shape).check()
+
+
+def foreseen(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape) -> tuple[Shape, int]:
+    """The shape of the kernel, () for none, and a number of links that a plan hardly has fewer of; nothing is drawn.
+
+    Arguments and errors are those of `connect`. A sum of independent X ≥ 0 is t below its mean with a chance of at most
+    exp(-t² / (2·Σ E[X²])) (Maurer, 2003); here that is e^-50.
+
+    >>> foreseen(ConnectionPlan(kernel=3, near=1.0, decay=1.0), (4, 28, 28), (1, 28, 28))
+    ((4, 1, 3, 3), 10965)
+    """
+    layer = PlannedLayer(plan, out_shape, in_shape)
+    layer.check()
+    mean, squares = 0.0, 0.0
+    for phase in layer.every_phase:
+        number, each = layer.links_to_come(phase)
+        mean += float((number * each).sum())
+        squares += float((number * each**2).sum())
+    return layer.kernel_shape, max(math.floor(mean - 10 * math.sqrt(squares)), 0)
+
+
+def connect(plan: ConnectionPlan, out_shape: Shape, in_shape: Shape, *, kernel: bool = True) -> Connections:
+    """The connections of a plan.
+
+    Args:
+        plan: The plan.
+        out_shape, in_shape: (channels, *places) of both layers, with 0 to 2 spatial axes. Without axes everything is at
+            distance 0, and in the kernel if there is one.
+        kernel: Whether to list the connections of a shared kernel (its values are counted in any case).
+
+    Raises:
+        ConfigError: Shapes that do not go together or do not fit the plan, or more connections than `MAX_CONNECTIONS`.
+    """
+    layer = PlannedLayer(plan, out_shape, in_shape)
+    layer.check()
+    parts, links = list[tuple[Ints, Ints, Ints]](), layer.n_kernel
+    for phase in layer.every_phase:
+        entries = layer.entries(phase, kernel=kernel or not plan.shared)
+        outputs, inputs, entry_numbers = layer.placed(entries, phase)
+        used = np.bincount(entry_numbers, minlength=len(entries.values)) > 0
+        fresh = used & (entries.values < 0)
+        values = entries.values.copy()
+        values[fresh] = links + np.arange(np.count_nonzero(fresh))
+        links += int(np.count_nonzero(fresh))
+        parts.append((outputs, inputs, values[entry_numbers]))
+        if sum(len(part[0]) for part in parts) > MAX_CONNECTIONS:
+            raise layer.too_large("connections", MAX_CONNECTIONS)
+    outputs, inputs, weights = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.argsort(outputs * math.prod(in_shape) + inputs)  # no two are equal
+    if not plan.shared:
+        return Connections(outputs[order], inputs[order], np.arange(len(order)), (), len(order))
+    return Connections(outputs[order], inputs[order], weights[order], layer.kernel_shape, links - layer.n_kernel)
