@@ -109,8 +109,8 @@ def read_run_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); restore it from a copy") from error
     if not isinstance(run, dict) or run.get("format") != FORMAT:
-        found = run.get("format") if isinstance(run, dict) else None
-        raise RunError(f"{path} has format {found!r}, this version reads {FORMAT}; use the version that wrote it")
+        file_format = run.get("format") if isinstance(run, dict) else None
+        raise RunError(f"{path} has format {file_format!r}, this version reads {FORMAT}; use the version that wrote it")
     return run
 
 

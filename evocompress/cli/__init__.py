@@ -62,8 +62,8 @@ def _one_line_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _tell(f"{where}{error.strerror or error}")
+        prefix = f"{error.filename}: " if error.filename else ""
+        _tell(f"{prefix}{error.strerror or error}")
         sys.exit(1)
     except SystemError as error:
         if not is_interrupt(error):

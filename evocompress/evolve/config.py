@@ -118,14 +118,14 @@ class Genes(_Section):
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values(cls, value: Any) -> Any:
+    def _refuse_truth_values(cls, value: Any) -> Any:
         if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
             raise ValueError("is true or false, which would count as 1 or 0; give a number")
         return value
 
     @pydantic.field_validator("codecs")
     @classmethod
-    def _known_codecs(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+    def _check_codecs(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
         for group, options in value.items():
             if group not in GROUPS:
                 raise ValueError(f"there is no layer group {group!r}; groups are {', '.join(GROUPS)}")
@@ -198,7 +198,7 @@ class Resources(_Section):
 
     @pydantic.field_validator("executor")
     @classmethod
-    def _known_executor(cls, value: str) -> str:
+    def _check_executor(cls, value: str) -> str:
         EXECUTORS.find(value)
         return value
 
@@ -238,8 +238,8 @@ class Config(_Section):
     @classmethod
     def _not_empty(cls, value: str, field: pydantic.ValidationInfo) -> str:
         if not value.strip():
-            own = "package.module:Class" if field.field_name == "task" else "package.module:function"
-            raise ValueError(f"is empty; give a name, or '{own}'")
+            example = "package.module:Class" if field.field_name == "task" else "package.module:function"
+            raise ValueError(f"is empty; give a name, or '{example}'")
         return value
 
 
@@ -271,15 +271,15 @@ def _unknown(path: Sequence[str | int]) -> str:
     """An unknown key, with the nearest one that there is."""
     name = ".".join(map(str, path))
     model = _model_at(path[:-1])
-    known, everywhere = list(model.model_fields) if model else [], _all_keys()
-    near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    fields, everywhere = list(model.model_fields) if model else [], _all_keys()
+    near = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.5)
     prefix = ".".join(map(str, path[:-1]))
     hint = f"{prefix}.{near[0]}" if near and prefix else near[0] if near else ""
     hint = everywhere.get(str(path[-1]), hint)  # a key of another section, written out in full
     if not hint:
         further = difflib.get_close_matches(str(path[-1]), list(everywhere), n=1, cutoff=0.7)
         hint = everywhere[further[0]] if further else ""
-    return f"{name}: there is no such key." + (f" Did you mean {hint!r}?" if hint else f" Known: {', '.join(known)}.")
+    return f"{name}: there is no such key." + (f" Did you mean {hint!r}?" if hint else f" Known: {', '.join(fields)}.")
 
 
 def _explained(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> list[str]:
@@ -294,9 +294,9 @@ def _explained(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> l
             lines[name] = f"{name}: is missing; it has no default."
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            given = repr(problem["input"])
-            got = "" if message.startswith(name) or len(given) > 60 else f" (got {given})"
-            lines.setdefault(name, f"{name}: {message}{got}")
+            value = repr(problem["input"])
+            shown = "" if message.startswith(name) or len(value) > 60 else f" (got {value})"
+            lines.setdefault(name, f"{name}: {message}{shown}")
     return list(lines.values())
 
 

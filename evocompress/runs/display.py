@@ -264,8 +264,8 @@ def _leaf_table(front: Sequence[Leaf], quality: Quality) -> Table:
     count = min(_SHOWN_ROWS, len(front))
     places = [round(number * (len(front) - 1) / max(1, count - 1)) for number in range(count)]
     for leaf in (front[place] for place in places):
-        whole = leaf.measurements.get("float32_bytes")
-        ratio = _ratio(whole / leaf.nbytes) if whole else ""
+        float32_size = leaf.measurements.get("float32_bytes")
+        ratio = _ratio(float32_size / leaf.nbytes) if float32_size else ""
         table.add_row(
             format_bytes(leaf.nbytes), Text(quality.show(leaf.quality)), ratio, str(leaf.depth), str(leaf.epochs)
         )

@@ -130,14 +130,14 @@ def _knee(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
     bend = knee(points)
     if bend is None:
         return
-    spot = (bend.nbytes, quality.scale * bend.quality)
-    axes.plot(*spot, "o", ms=11, mfc="none", mec="#c77700", mew=1.6, zorder=5)
+    position = (bend.nbytes, quality.scale * bend.quality)
+    axes.plot(*position, "o", ms=11, mfc="none", mec="#c77700", mew=1.6, zorder=5)
     # Above and left of a front that rises there is room, and below and left of one that falls; else on its other side.
     low, high = axes.get_xlim()
     right = math.log(bend.nbytes / low) > 0.5 * math.log(high / low)
     axes.annotate(
         f"knee: {format_bytes(bend.nbytes)}, {_short(quality, bend.quality)}, {bend.ratio:.0f}× smaller",
-        spot,
+        position,
         xytext=(-14 if right else 14, 9 if right == quality.is_maximised else -16),
         ha="right" if right else "left",
         textcoords="offset points",

@@ -69,10 +69,10 @@ def gene_specs(task: str = "classification") -> Mapping[str, GeneSpec]:
     >>> gene_specs()["l1"].role, gene_specs()["rate_weight"].role
     ('training', 'recipe')
     """
-    everything: list[GeneSpec] = [*CORE, *build(task).genes]
+    unsorted: list[GeneSpec] = [*CORE, *build(task).genes]
     for kind in (*FORMS.values(), *TERMS.values()):
-        everything += kind.genes
-    ranked = sorted(everything, key=lambda spec: ("recipe", "architecture", "training").index(spec.role))
+        unsorted += kind.genes
+    ranked = sorted(unsorted, key=lambda spec: ("recipe", "architecture", "training").index(spec.role))
     specs: dict[str, GeneSpec] = {}
     for spec in ranked:
         if spec.name in specs:
@@ -108,9 +108,9 @@ def rule_of(spec: GeneSpec) -> str:
     """
     if spec.kind == "choice":
         return f"one of {', '.join(spec.options)}"
-    what = "a whole number" if spec.kind == "whole" else "a finite number"
+    noun = "a whole number" if spec.kind == "whole" else "a finite number"
     low = f"{'above' if spec.low_open else 'of at least'} {spec.low:g}"
-    return f"{what} {low}" + (
+    return f"{noun} {low}" + (
         "" if spec.high is None else f" and {'below' if spec.high_open else 'at most'} {spec.high:g}"
     )
 
