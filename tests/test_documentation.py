@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import typer
+from ideas_present import with_all_ideas
 from torch import nn
 
 import evocompress
@@ -32,7 +33,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "evocompress"
 TOP = ("evocompress", "codecs", "search", "benchmarks", "tests", "docs", "configs", "examples")
 
-pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not run from a source tree")
+pytestmark = [
+    with_all_ideas,
+    pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not run from a source tree"),
+]
 
 
 #: Pages whose Python is run. That of docs/extending.md is run by a test of its own.

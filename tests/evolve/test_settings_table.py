@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ideas_present import with_all_ideas
 from typer.testing import CliRunner
 
 from evocompress.cli import app
@@ -27,6 +28,7 @@ def made(page: str) -> str:
     return PAGES[page](setting_rows()) + "\n"
 
 
+@with_all_ideas
 @pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not run from a source tree")
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_what_the_code_says(page: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ideas_present import with_all_ideas
 
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import config_of_run, counted_as_before, prepare, run_experiment
@@ -50,6 +51,7 @@ def test_an_old_run_is_exported(folder: Path) -> None:
     assert row["float_quality"] > 0.5 and len(row["train_quality"]) == 6
 
 
+@with_all_ideas  # its configuration has their genes
 def test_an_old_run_goes_on(folder: Path) -> None:
     config = config_of_run(folder)
     assert config.task == "classification"
