@@ -49,6 +49,7 @@ __all__ = [
     "iterate",
     "parse",
     "read",
+    "table_start",
 ]
 
 MAGIC = b"EVC"
@@ -162,6 +163,11 @@ class Writer:
         return body + binascii.crc32(body).to_bytes(4, "little")
 
 
+def table_start(data: bytes) -> int:
+    """The place of the tensor table: behind the magic, the version and what a file of this version has there."""
+    return 4 if data[3] == _FIRST_VERSION else 5
+
+
 def parse(data: bytes) -> Contents:
     """Check a file and read its table; decodes and allocates nothing yet.
 
@@ -176,8 +182,8 @@ def parse(data: bytes) -> Contents:
         raise FormatError(f"The file has format version {version}; this evocompress reads versions {versions}.")
     if binascii.crc32(memoryview(data)[:-4]) != int.from_bytes(data[-4:], "little"):
         raise FormatError("The checksum does not match: the file is truncated or damaged.")
-    start = 4 if version == _FIRST_VERSION else 5
-    coder = coder_numbered(data[4] if start == 5 else 0)
+    start = table_start(data)
+    coder = coder_numbered(data[4] if version > _FIRST_VERSION else 0)
     if coder is None or (version == _CODER_VERSION and coder.number == 0):
         raise FormatError(f"The file names entropy coder {data[4]}, which this version does not know.")
     table, stream = inflate(data[start:-4], header_limit(len(data)))

@@ -17,36 +17,34 @@ from pathlib import Path
 import numpy as np
 
 from evocompress.codecs import inspect, iterate
-from evocompress.codecs.container import MAGIC, VERSION, parse
+from evocompress.codecs.container import MAGIC, parse, table_start
 from evocompress.codecs.deflation import deflate, inflate
 from evocompress.errors import FormatError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 _FEW = 1 << 12  # files of more weights are parsed, not decoded: valid ones take their time
 _SMALL = 1000
-_LENGTH = 1 << 20
+_LENGTH = 1 << 18
 
 
 def sealed(body: bytes) -> bytes:
-    """A file with this tensor table and stream: first three bytes, then the table, then the stream.
+    """A file with this head, tensor table and stream: first three bytes, then these three.
 
-    Of the three bytes the lowest 20 bits are the table's length, then two say the entropy coder and two the version.
+    Of the three bytes the lowest 18 bits are the table's length, then six say that of the head without the magic.
     """
-    head = int.from_bytes(body[:3], "little")
-    length, coder, version = head % _LENGTH, head // _LENGTH % 4, max(head // _LENGTH // 4 % 4, 1)
-    table, stream = body[3 : 3 + length], body[3 + length :]
-    start = bytes([version]) if version == 1 else bytes([version, coder])
-    file = MAGIC + start + deflate(table) + stream
+    sizes = int.from_bytes(body[:3], "little")
+    begin = 3 + sizes // _LENGTH
+    end = begin + sizes % _LENGTH
+    file = MAGIC + body[3:begin] + deflate(body[begin:end]) + body[end:]
     return file + binascii.crc32(file).to_bytes(4, "little")
 
 
 def opened(data: bytes) -> bytes:
     """The inverse of `sealed`."""
-    version = data[3]
-    assert version <= VERSION <= 3
-    start, coder = (4, 0) if version == 1 else (5, data[4])
+    start = table_start(data)
     table, stream = inflate(data[start:-4], _LENGTH - 1)
-    return (len(table) + _LENGTH * (coder + 4 * version)).to_bytes(3, "little") + table + stream
+    head = data[len(MAGIC) : start]
+    return (len(table) + _LENGTH * len(head)).to_bytes(3, "little") + head + table + stream
 
 
 def check(data: bytes) -> None:
