@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evocompress.search.toy import ToySegment, toy_settings, toy_space
 
 from evocompress.extensions import EXECUTORS, SELECTION
 from evocompress.search.executors import ExecutorResources, SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.search import Search
 from evocompress.search.storage import open_storage
+from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 
 def archive(folder: Path, executor: str = "", **changes: object) -> list[tuple[int, float]]:
