@@ -98,7 +98,8 @@ def write_results(results: dict[str, Any], path: Path) -> None:
             for row in rows(line):
                 mark = "" if row.met is None else "met" if row.met else "**missed**"
                 lines.append(f"| {row.what} | {row.measured} | {row.target} | {mark} |")
-    lines += ["", "| benchmark | command | commit | date | hardware |", "|---|---|---|---|---|"]
+    lines += ["", "A command is the one of its commit; `python -m benchmarks NAME` runs today's.", ""]
+    lines += ["| benchmark | command | commit | date | hardware |", "|---|---|---|---|---|"]
     for name, entry in results.items():
         lines.append(f"| {name} | `{entry['command']}` | {entry['commit']} | {entry['date']} | {entry['hardware']} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats
 from evocompress.codecs.coders import count_bits
 from evocompress.codecs.sensitivity import Sensitivity
-from evocompress.codecs.simple import simple_codecs
+from evocompress.codecs.simple_tensors import simple_codecs
 from evocompress.errors import CodecError
 
 __all__ = ["Trial", "best", "choose", "try_codec"]
@@ -81,14 +81,14 @@ def _sample(x: Floats, cost: Cost) -> tuple[Floats, Cost]:
     stride = -(-x.size // _SAMPLE)
     if stride <= 1 or x.ndim == 0:
         return x, cost
-    known = cost.sensitivity
-    if known is None:
+    sensitivity = cost.sensitivity
+    if sensitivity is None:
         every = [slice(None)] * x.ndim
         every[int(np.argmax(x.shape))] = slice(None, None, stride)
         return x[tuple(every)], cost
-    if len(known.H) > 1:
+    if len(sensitivity.H) > 1:
         return x, cost  # rows at even distances need not be as many in each group
-    return x[::stride], Cost(cost.rate_weight, cost.scale, Sensitivity(known.H, known.g[::stride]))
+    return x[::stride], Cost(cost.rate_weight, cost.scale, Sensitivity(sensitivity.H, sensitivity.g[::stride]))
 
 
 def _check(candidates: Sequence[Codec], x: Floats) -> None:

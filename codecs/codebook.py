@@ -20,7 +20,7 @@ from evocompress.codecs.arrange import from_planes, plane_layouts, split, to_pla
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.rounding import rate_optimised
-from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_value
+from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.errors import CodecError
 
 __all__ = ["Codebook"]
@@ -110,14 +110,14 @@ class Codebook:
         nearest = (np.searchsorted((levels[1:] + levels[:-1]) / 2, flat) - zero).astype(np.int32).reshape(shape)
         parts, start = [], 0
         for part in split(nearest):
-            here = flat[start : start + part.size]
+            weights = flat[start : start + part.size]
             start += part.size
-            where = np.flatnonzero(part)
-            index = part.ravel()[where]
+            nonzero = np.flatnonzero(part)
+            index = part.ravel()[nonzero]
             # One and two levels towards zero, or zero: other indices have both larger errors and longer codes.
             nearer = [np.sign(index) * np.maximum(np.abs(index) - less, 0) for less in (0, 1, 2)]
             candidates = np.stack([*nearer, np.zeros_like(index)]).astype(np.int32)
-            error = (levels[candidates + zero] - here[where]) ** 2
+            error = (levels[candidates + zero] - weights[nonzero]) ** 2
             parts.append(rate_optimised(part, candidates, error, price, 2).ravel())
         return (np.concatenate(parts) if parts else np.zeros(0, np.int32)).reshape(shape)
 

@@ -199,11 +199,11 @@ def check_bits(spec: str) -> None:
     codec, x = parse_codec(spec), laplace((64, 16, 3, 3)).astype(np.float32)
     data = written(codec, x, Cost(1e-5))
     (info,), rest = inspect(data)
-    took = info.payload_bytes + info.side_bytes
-    assert abs(took + rest - len(data)) < 1e-6 * len(data)
+    tensor_bytes = info.payload_bytes + info.side_bytes
+    assert abs(tensor_bytes + rest - len(data)) < 1e-6 * len(data)
     if codec != LOSSLESS:
         bits = try_codec(codec, x.astype(np.float64), Cost(1e-5), State()).bits
-        assert abs(bits / 8 - took) <= max(4, 0.002 * took), (bits / 8, took)
+        assert abs(bits / 8 - tensor_bytes) <= max(4, 0.002 * tensor_bytes), (bits / 8, tensor_bytes)
 
 
 def check_damage(spec: str) -> None:

@@ -210,18 +210,18 @@ def walk(symbols: npt.NDArray[np.int32], hint: int) -> Iterator[Block]:
     rows, width = symbols.shape
     sums, total = np.zeros(width, np.int64), 0
     for start, stop in row_blocks(rows, width):
-        mean, column = _so_far(sums, np.int64(total), np.int64(start), hint)
+        mean, column = _running_means(sums, np.int64(total), np.int64(start), hint)
         magnitudes = np.zeros((stop - start, width + 4), np.int64)  # two columns of margin on either side
-        known = np.zeros(stop - start, np.int64)
+        row_sums = np.zeros(stop - start, np.int64)
         for phase in _PHASES:
             columns = phase.columns(width)
             if phase.first < width:
-                yield Block(start, stop, columns, _classes(phase, column[columns], mean, known, magnitudes))
+                yield Block(start, stop, columns, _classes(phase, column[columns], mean, row_sums, magnitudes))
                 fresh = np.minimum(np.abs(symbols[start:stop, columns].astype(np.int64)), _MAX_MAGNITUDE)
                 magnitudes[:, phase.first + 2 : width + 2 : phase.stride] = fresh
-                known += fresh.sum(axis=1)
+                row_sums += fresh.sum(axis=1)
         sums += magnitudes[:, 2:-2].sum(axis=0)
-        total += int(known.sum())
+        total += int(row_sums.sum())
 
 
 def all_classes(symbols: npt.NDArray[np.int32], hint: int) -> npt.NDArray[np.uint8]:
@@ -237,17 +237,17 @@ def all_classes(symbols: npt.NDArray[np.int32], hint: int) -> npt.NDArray[np.uin
     np.minimum(np.abs(symbols.astype(np.int64)), _MAX_MAGNITUDE, out=inner)
     sums = np.zeros((rows + 1, width), np.int64)
     np.cumsum(inner, axis=0, out=sums[1:])
-    mean, column = _so_far(sums[start], sums.sum(axis=1)[start], start, hint)
-    known, classes = np.zeros(rows, np.int64), np.zeros(symbols.shape, np.uint8)
+    mean, column = _running_means(sums[start], sums.sum(axis=1)[start], start, hint)
+    row_sums, classes = np.zeros(rows, np.int64), np.zeros(symbols.shape, np.uint8)
     for phase in _PHASES:
         columns = phase.columns(width)
         if phase.first < width:
-            classes[:, columns] = _classes(phase, column[:, columns], mean, known, magnitudes)
-            known += inner[:, columns].sum(axis=1)
+            classes[:, columns] = _classes(phase, column[:, columns], mean, row_sums, magnitudes)
+            row_sums += inner[:, columns].sum(axis=1)
     return classes
 
 
-def _so_far(sums: Ints, total: Any, start: Any, hint: int) -> tuple[Any, Ints]:
+def _running_means(sums: Ints, total: Any, start: Any, hint: int) -> tuple[Any, Ints]:
     """Mean magnitude of all rows before `start`, and of each column, in units of 1/64, drawn towards what is expected.
 
     `sums` (columns) and scalars for one block, or (rows, columns) and vectors (rows,) for many.
@@ -258,16 +258,16 @@ def _so_far(sums: Ints, total: Any, start: Any, hint: int) -> tuple[Any, Ints]:
     return mean, column
 
 
-def _classes(phase: _Phase, column: Ints, mean: Any, known: Ints, magnitudes: Ints) -> npt.NDArray[np.uint8]:
+def _classes(phase: _Phase, column: Ints, mean: Any, row_sums: Ints, magnitudes: Ints) -> npt.NDArray[np.uint8]:
     """Classes (rows, columns of the phase) from the column's mean, the row's mean and the two nearest known columns.
 
     `column` is (columns of the phase) or (rows, columns of the phase), `mean` a scalar or (rows,).
     """
     if phase.reach == 0:
-        estimate = np.broadcast_to(column, (len(known), column.shape[-1]))
+        estimate = np.broadcast_to(column, (len(row_sums), column.shape[-1]))
     else:
         width = magnitudes.shape[1] - 4
-        row = (_UNIT * known + 16 * mean) // (phase.known(width) + 16)
+        row = (_UNIT * row_sums + 16 * mean) // (phase.known(width) + 16)
         separable = column * row[:, None] // np.maximum(mean, 1)[..., None]
         left = magnitudes[:, phase.first + 2 - phase.reach : width + 2 - phase.reach : phase.stride]
         right = magnitudes[:, phase.first + 2 + phase.reach : width + 2 + phase.reach : phase.stride]

@@ -100,15 +100,15 @@ def _guess(x: Floats, price: float, order: int) -> _Model:
     """The model that should save most, or none if none should."""
     theta = max(price / (2 * math.log(2)), _TINY)
     total = float((x**2).sum())
-    least, found = x.size * float(_rate_distortion(np.array(total / x.size), theta)), _NONE
+    least, best = x.size * float(_rate_distortion(np.array(total / x.size), theta)), _NONE
     for side in _sides(x.shape):
         grid = coordinate_shape(x.shape, side)
-        for own in itertools.product((False, True), repeat=min(len(grid), _CHANNEL_AXES)):
-            if sum(own) == len(grid):
+        for separate in itertools.product((False, True), repeat=min(len(grid), _CHANNEL_AXES)):
+            if sum(separate) == len(grid):
                 continue  # that is no model but the weights themselves
-            alone = [axis < len(own) and own[axis] for axis in range(len(grid))]
-            numbers = [np.array([n]) if only else _numbers(n, order) for n, only in zip(grid, alone, strict=True)]
-            axes = [axis for axis, only in enumerate(alone) if not only]
+            alone = [axis < len(separate) and separate[axis] for axis in range(len(grid))]
+            numbers = [np.array([n]) if single else _numbers(n, order) for n, single in zip(grid, alone, strict=True)]
+            axes = [axis for axis, single in enumerate(alone) if not single]
             energy = np.asarray(scipy.fft.dctn(x.reshape(grid), axes=axes, norm="ortho")) ** 2
             each = _rate_distortion(energy, theta) + price * _BITS_PER_COEFFICIENT * (energy > theta)
             left = np.maximum(total - _corners(energy, numbers), 0.0) / x.size
@@ -116,8 +116,8 @@ def _guess(x: Floats, price: float, order: int) -> _Model:
             place = np.unravel_index(int(scores.argmin()), scores.shape)
             if scores[place] < least:
                 least = float(scores[place])
-                found = _Model(side, tuple(int(choices[i]) for choices, i in zip(numbers, place, strict=True)))
-    return found
+                best = _Model(side, tuple(int(choices[i]) for choices, i in zip(numbers, place, strict=True)))
+    return best
 
 
 def _predicted(coefficients: Floats, model: _Model, shape: Shape) -> Floats:
@@ -178,11 +178,11 @@ class Coordinates:
             model = _guess(x, cost.price, self.order)
             if not model.orders:
                 return plain
-            coded, own = self._with(model, x, cost, rest), Codec((self, *rest.stages))
-            return coded if _score(coded, x, cost, own) < _score(plain, x, cost, own) else plain
+            coded, codec = self._encode_with(model, x, cost, rest), Codec((self, *rest.stages))
+            return coded if _score(coded, x, cost, codec) < _score(plain, x, cost, codec) else plain
 
     @staticmethod
-    def _with(model: _Model, x: Floats, cost: Cost, rest: Codec) -> Coded:
+    def _encode_with(model: _Model, x: Floats, cost: Cost, rest: Codec) -> Coded:
         grid = x.reshape(coordinate_shape(x.shape, model.side))
         grid = np.asarray(scipy.fft.dctn(grid, axes=_cosine_axes(grid.shape, model.orders), norm="ortho"))
         corner = grid[tuple(slice(n) for n in model.orders)].reshape(model.coefficient_shape)

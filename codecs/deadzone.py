@@ -16,7 +16,7 @@ from evocompress.codecs.arrange import from_planes, plane_layouts, split
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.rounding import rate_optimised
-from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_value
+from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.errors import CodecError
 
 __all__ = ["DeadZone"]
@@ -31,10 +31,10 @@ def _optimised(x: Floats, price: float, passes: int) -> Symbols:
     `price` is in squared steps per bit.
     """
     nearest = np.rint(x).astype(np.int32)
-    where = np.flatnonzero(nearest)
-    levels = nearest.ravel()[where]
+    nonzero = np.flatnonzero(nearest)
+    levels = nearest.ravel()[nonzero]
     candidates = np.stack([levels, levels - np.sign(levels), np.zeros_like(levels)])
-    return rate_optimised(nearest, candidates, (candidates - x.ravel()[where]) ** 2, price, passes)
+    return rate_optimised(nearest, candidates, (candidates - x.ravel()[nonzero]) ** 2, price, passes)
 
 
 def _in_blocks(x: Floats, step: float, price: float, passes: int) -> Symbols:
@@ -42,8 +42,8 @@ def _in_blocks(x: Floats, step: float, price: float, passes: int) -> Symbols:
     rows, columns = x.shape
     height, symbols = max(_BLOCK // columns, 1), np.empty(x.shape, np.int32)
     for first in range(0, rows, height):
-        here = slice(first, first + height)
-        symbols[here] = _optimised(x[here] / np.float64(step), price, passes)
+        block = slice(first, first + height)
+        symbols[block] = _optimised(x[block] / np.float64(step), price, passes)
     return symbols
 
 

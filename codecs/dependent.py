@@ -31,8 +31,8 @@ _POLYNOMIALS = {8: (0o13, 0o04), 16: (0o23, 0o04), 32: (0o45, 0o10), 64: (0o103,
 
 
 def _machine(states: int) -> Machine:
-    own, parity = (polynomial >> 1 for polynomial in _POLYNOMIALS[states])
-    return np.array([[s >> 1 ^ own * (s & 1) ^ parity * p for p in (0, 1)] for s in range(states)], np.int64)
+    feedback, parity = (polynomial >> 1 for polynomial in _POLYNOMIALS[states])
+    return np.array([[s >> 1 ^ feedback * (s & 1) ^ parity * p for p in (0, 1)] for s in range(states)], np.int64)
 
 
 #: Machines by their number of states.
@@ -75,10 +75,10 @@ def quantisers(symbols: npt.NDArray[np.int32], following: Machine) -> npt.NDArra
     [[0, 0, 1, 0, 1]]
     """
     rows, columns = symbols.shape
-    found = np.zeros((rows, columns), np.int64)
+    quantiser = np.zeros((rows, columns), np.int64)
     for row in range(rows):
         state = np.int64(0)
         for column in range(columns):
-            found[row, column] = state & 1
+            quantiser[row, column] = state & 1
             state = following[state, np.int64(symbols[row, column]) & 1]
-    return found
+    return quantiser

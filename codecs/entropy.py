@@ -2,8 +2,8 @@
 
 The probabilities of a block follow from the integer counts of its classes (contexts.py) by integer arithmetic.
 `constriction` takes them as float64 values, but these are integers that already add up to what it scales them to, so
-its scale is exactly 1.0, nothing is ever rounded, and any machine decodes the same. Golden bitstreams in tests/golden/
-would show a change.
+its scale is exactly 1.0, nothing is ever rounded, and any machine decodes the same. Golden bitstreams would show a
+change.
 
 Three coders share one walk over a plane: `Encoder`, `Decoder` and `BitCounter`, which adds up ideal code lengths.
 """
@@ -99,11 +99,11 @@ def _code_extra(coder: _Coder, tokens: Ints, extra: Ints) -> Ints:
     coded = np.zeros_like(extra)
     large = tokens[tokens >= 2 * DIRECT - 1]
     for token in np.unique(large) if large.size else ():
-        where = np.flatnonzero(tokens == token)
+        places = np.flatnonzero(tokens == token)
         bits, shift = extra_bits(int(token)), 0
         while bits:
             piece = min(bits, _RAW_BITS)
-            coded[where] |= coder.raw((extra[where] >> shift) & ((1 << piece) - 1), piece) << shift
+            coded[places] |= coder.raw((extra[places] >> shift) & ((1 << piece) - 1), piece) << shift
             bits, shift = bits - piece, shift + piece
     return coded
 
@@ -113,9 +113,9 @@ def _join(tokens: Ints, extra: Ints) -> Symbols:
     symbols = np.where(tokens & 1, (tokens + 1) >> 1, -(tokens >> 1))
     large = tokens[tokens >= 2 * DIRECT - 1]
     for token in np.unique(large) if large.size else ():
-        where = np.flatnonzero(tokens == token)
-        magnitude = token_base(int(token)) + (extra[where] >> 1)
-        symbols[where] = np.where(extra[where] & 1, -magnitude, magnitude)
+        places = np.flatnonzero(tokens == token)
+        magnitude = token_base(int(token)) + (extra[places] >> 1)
+        symbols[places] = np.where(extra[places] & 1, -magnitude, magnitude)
     return symbols.astype(np.int32)
 
 
@@ -201,8 +201,8 @@ class Encoder:
         """
         low, high = (0, 255) if kind == "bytes" else (-_MAX_SYMBOL, _MAX_SYMBOL)
         if symbols.size and (symbols.min() < low or symbols.max() > high):
-            found = f"{symbols.min()} to {symbols.max()}"
-            raise CodecError(f"Symbols of kind {kind!r} run from {found}; they must lie in [{low}, {high}].")
+            extremes = f"{symbols.min()} to {symbols.max()}"
+            raise CodecError(f"Symbols of kind {kind!r} run from {extremes}; they must lie in [{low}, {high}].")
         _code(self, self.state, symbols, kind, decoding=False)
 
     def finish(self) -> bytes:
@@ -261,8 +261,8 @@ class BitCounter:
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Add the code length of tokens (n,) under one table of counts."""
         seen = np.bincount(values, minlength=len(counts))
-        where = np.flatnonzero(seen)
-        self.bits += float(seen[where] @ (np.log2(counts.sum()) - np.log2(counts[where])))
+        occurring = np.flatnonzero(seen)
+        self.bits += float(seen[occurring] @ (np.log2(counts.sum()) - np.log2(counts[occurring])))
         return values
 
     def raw(self, values: Ints, bits: int) -> Ints:

@@ -9,6 +9,9 @@ are part of the cost (as in CERWU: Conzelmann and Bamler, 2025), at the rates of
 Columns are searched in blocks, for many rows at a time. After each block a row is *settled* as far back as its
 survivors have one path: errors there move all that follows once and not for each survivor, by one matrix product a
 block. The few columns since then are each survivor's own.
+
+Rates are estimates: a class of the expected magnitude for each place, and under each class the code lengths of the
+symbols of the search before. They stand in for the entropy coders' contexts, and do not hang on the order of coding.
 """
 
 from __future__ import annotations
@@ -24,9 +27,8 @@ from evocompress.codecs.codec import Floats
 from evocompress.codecs.compiled import compiled
 from evocompress.codecs.dependent import MACHINES, Machine
 from evocompress.codecs.entropy import Symbols
-from evocompress.codecs.feedback_rates import MAGNITUDES, classes_of, rates_of
 
-__all__ = ["inverse_factor", "quantise_rows"]
+__all__ = ["MAGNITUDES", "classes_of", "inverse_factor", "quantise_rows", "rates_of"]
 
 #: A whole number in a compiled loop: int or np.int64, which NumPy's stubs keep apart.
 Int: TypeAlias = Any
@@ -38,6 +40,14 @@ _WINDOW = 384  # columns that survivors may differ in when a block begins; one t
 
 #: How far a state's survivor may look around the nearest symbol; zero is tried besides.
 _CANDIDATES = 3
+
+#: Larger magnitudes cost as much as the largest, and two bits an octave.
+MAGNITUDES = 20
+
+_CLASSES = 14
+_PRIOR = 40.0
+#: Class c begins at an expected magnitude of 2^((c - 8) / 2).
+_THRESHOLDS: Floats = 2.0 ** ((np.arange(1, _CLASSES) - 8) / 2)
 
 
 def inverse_factor(H: Floats, damping: float) -> Floats:
@@ -83,17 +93,17 @@ def quantise_rows(
     symbols = np.empty(x.shape, np.int32)
     height = max(_SURVIVORS // (states * max(x.shape[1], 1)), 1)
     parts = [slice(first, first + height) for first in range(0, len(x), height)]
-    for some in parts:
-        scaled = x[some] / np.float64(step)
-        symbols[some] = np.rint(np.where(np.abs(scaled) < 1, 0.0, scaled) / 2)
+    for block in parts:
+        scaled = x[block] / np.float64(step)
+        symbols[block] = np.rint(np.where(np.abs(scaled) < 1, 0.0, scaled) / 2)
     machine, searched = MACHINES[8], False
     for left in range(max(passes, 1) - 1, -1, -1):
         classes = classes_of(symbols)
         rates = rates_of(symbols, classes, machine, searched)
         machine = MACHINES[8 if left else states]
-        for some in parts:
-            cost = weight[some, None] * column / price  # of a squared error of one step, in bits
-            _search(x[some] / np.float64(step), rows, _Prices(cost, classes[some], rates), machine, symbols[some])
+        for block in parts:
+            cost = weight[block, None] * column / price  # of a squared error of one step, in bits
+            _search(x[block] / np.float64(step), rows, _Prices(cost, classes[block], rates), machine, symbols[block])
         searched = True
     return symbols
 
@@ -130,12 +140,12 @@ def _search(x: Floats, rows: Floats, prices: _Prices, following: Machine, symbol
         np.full((height, states), _FAR), np.zeros((height, width)), np.zeros(height, np.int64),
     )  # fmt: skip
     paths.total[:, 0] = 0.0
-    own = np.zeros((height, min(_WINDOW, width), states))  # survivors' errors in columns that are not settled
+    open_errors = np.zeros((height, min(_WINDOW, width), states))  # survivors' errors in columns that are not settled
     for first in range(0, width, _COLUMNS):
-        here = slice(first, min(first + _COLUMNS, width))
-        weights = x[:, here] - paths.settled[:, :first] @ rows[:first, here]
-        _search_block(weights, rows[: here.stop, here].copy(), prices, following, first, own, paths)
-        _settle(here.stop, own, symbols, paths)
+        block = slice(first, min(first + _COLUMNS, width))
+        weights = x[:, block] - paths.settled[:, :first] @ rows[:first, block]
+        _search_block(weights, rows[: block.stop, block].copy(), prices, following, first, open_errors, paths)
+        _settle_columns(block.stop, open_errors, symbols, paths)
     _finish(symbols, paths)
 
 
@@ -146,53 +156,64 @@ def _search_block(
     prices: _Prices,
     following: Machine,
     first: int,
-    own: Floats,
+    open_errors: Floats,
     paths: _Paths,
 ) -> None:
     """Extend the survivors of all rows by the columns of `weights` (R, B), which begin at column `first`."""
     width, states = weights.shape[1], len(following)
-    mine, other = np.empty((states, width)), np.empty((states, width))
+    row_weights, buffer = np.empty((states, width)), np.empty((states, width))
     for row in range(weights.shape[0]):
         for state in range(states):
-            mine[state] = weights[row]
+            row_weights[state] = weights[row]
         for j in range(paths.until[row], first):
             for state in range(states):
-                error = own[row, j - paths.until[row], state]
-                moving = mine[state]
+                error = open_errors[row, j - paths.until[row], state]
+                moving = row_weights[state]
                 for i in range(width):
                     moving[i] -= error * rows[j, i]
-        _search_row(row, first, mine, other, rows[first:], prices, following, paths)
+        _search_row(row, first, row_weights, buffer, rows[first:], prices, following, paths)
 
 
 @compiled
 def _search_row(
     row: Int,
     first: Int,
-    mine: Floats,
-    other: Floats,
+    row_weights: Floats,
+    buffer: Floats,
     rows: Floats,
     prices: _Prices,
     following: Machine,
     paths: _Paths,
 ) -> None:
-    """Extend a row's survivors, whose weights in the block are `mine` (S, B); `rows` are those of the block."""
-    states, width = mine.shape
+    """Extend a row's survivors, whose weights in the block are `row_weights` (S, B); `rows` are those of the block."""
+    states, width = row_weights.shape
     total, extended = paths.total[row], np.empty(states)
     for j in range(width):
         extended[:] = _FAR
-        previous, found, moved = (
+        previous, symbols, errors = (
             paths.previous[row, first + j], paths.symbols[row, first + j], paths.errors[row, first + j],
         )  # fmt: skip
         cost, rates = prices.cost[row, first + j], prices.rates[prices.classes[row, first + j]]
         for state in range(states):
             if total[state] < _FAR:
-                _extend(mine[state, j], state, total[state], cost, rates, following, extended, previous, found, moved)
+                _extend(
+                    row_weights[state, j],
+                    state,
+                    total[state],
+                    cost,
+                    rates,
+                    following,
+                    extended,
+                    previous,
+                    symbols,
+                    errors,
+                )
         for state in range(states):
             total[state] = extended[state]
-            source, target, error = mine[previous[state]], other[state], moved[state]
+            source, target, error = row_weights[previous[state]], buffer[state], errors[state]
             for i in range(j + 1, width):
                 target[i] = source[i] - error * rows[j, i]
-        mine, other = other, mine
+        row_weights, buffer = buffer, row_weights
 
 
 @compiled
@@ -205,8 +226,8 @@ def _extend(
     following: Machine,
     extended: Floats,
     previous: npt.NDArray[np.int8],
-    found: Symbols,
-    moved: Floats,
+    symbols: Symbols,
+    errors: Floats,
 ) -> None:
     """Try the symbols near a survivor's weight, and zero; keep what is best for the state that it leads to."""
     quantiser = state & 1
@@ -223,15 +244,15 @@ def _extend(
         target = following[state, magnitude & 1]
         if score < extended[target]:
             extended[target] = score
-            moved[target] = sign * error
+            errors[target] = sign * error
             previous[target] = state
-            found[target] = sign * magnitude
+            symbols[target] = sign * magnitude
 
 
 @compiled
-def _settle(end: int, own: Floats, symbols: Symbols, paths: _Paths) -> None:
-    """Settle rows as far back from column `end` as their survivors are one; fill in `own` of the columns since."""
-    window, count = own.shape[1:]
+def _settle_columns(end: int, open_errors: Floats, symbols: Symbols, paths: _Paths) -> None:
+    """Settle rows as far back from column `end` as their survivors agree; `open_errors`: of the columns since."""
+    window, count = open_errors.shape[1:]
     states = np.empty(count, np.int64)
     for row in range(symbols.shape[0]):
         best: Int = np.argmin(paths.total[row])
@@ -246,18 +267,18 @@ def _settle(end: int, own: Floats, symbols: Symbols, paths: _Paths) -> None:
                         states[state] = states[best]
                 break
             j -= 1
-            _step_back(row, j, j - (end - window), states, own, paths)
+            _step_back(row, j, j - (end - window), states, open_errors, paths)
         paths.until[row] = j
         for place in range(end - j):
-            own[row, place] = own[row, place + window - (end - j)]
+            open_errors[row, place] = open_errors[row, place + window - (end - j)]
         _write(row, start, j, states[0], symbols, paths)
 
 
 @compiled
-def _step_back(row: Int, j: Int, place: Int, states: npt.NDArray[np.int64], own: Floats, paths: _Paths) -> None:
+def _step_back(row: Int, j: Int, place: Int, states: npt.NDArray[np.int64], open_errors: Floats, paths: _Paths) -> None:
     """From the states after column j to those before it, noting the errors between."""
     for state in range(len(states)):
-        own[row, place, state] = paths.errors[row, j, states[state]]
+        open_errors[row, place, state] = paths.errors[row, j, states[state]]
         states[state] = paths.previous[row, j, states[state]]
 
 
@@ -274,3 +295,76 @@ def _finish(symbols: Symbols, paths: _Paths) -> None:
     """Settle the rest of all rows by their best survivors."""
     for row in range(symbols.shape[0]):
         _write(row, paths.until[row], symbols.shape[1], np.int64(np.argmin(paths.total[row])), symbols, paths)
+
+
+def classes_of(symbols: Symbols) -> npt.NDArray[np.uint8]:
+    """Classes (O, K) of the expected magnitude: column's mean times row's, drawn to the four neighbours'."""
+    classes = np.empty(symbols.shape, np.uint8)
+    if symbols.size:
+        _classify(symbols, _THRESHOLDS, classes)
+    return classes
+
+
+@compiled
+def _classify(symbols: Symbols, thresholds: Floats, classes: npt.NDArray[np.uint8]) -> None:
+    rows, columns = symbols.shape
+    row_sums, column_sums = np.zeros(rows), np.zeros(columns)
+    for r in range(rows):
+        for c in range(columns):
+            magnitude = float(abs(symbols[r, c]))
+            row_sums[r] += magnitude
+            column_sums[c] += magnitude
+    mean = row_sums.sum() / (rows * columns) + 1e-3
+    factors = 0.75 * (column_sums + 4 * mean) / ((rows + 4) * mean)
+    for r in range(rows):
+        row = (row_sums[r] + 16 * mean) / (columns + 16)
+        above, below = symbols[max(r - 1, 0)], symbols[min(r + 1, rows - 1)]
+        for c in range(columns):
+            left, right = symbols[r, max(c - 1, 0)], symbols[r, min(c + 1, columns - 1)]
+            near = float(abs(left)) + float(abs(right)) + float(abs(above[c])) + float(abs(below[c]))
+            estimate = row * factors[c] + 0.0625 * near
+            number = 0
+            while number < thresholds.size and estimate >= thresholds[number]:
+                number += 1
+            classes[r, c] = number
+
+
+def rates_of(symbols: Symbols, classes: npt.NDArray[np.uint8], following: Machine, searched: bool) -> Floats:
+    """Bits (classes, quantisers, magnitudes) of a symbol of either sign.
+
+    Args:
+        symbols: (O, K) of kind "trellis".
+        classes: Their `classes_of`.
+        following: their machine.
+        searched: Whether the symbols went through the states; else they count for both quantisers.
+    """
+    k = np.arange(MAGNITUDES)
+    mean = 2.0 ** ((np.arange(_CLASSES) - 7.5) / 2)
+    ratio = (np.sqrt(1 + mean**2) - 1) / mean  # of a two-sided geometric distribution
+    prior = np.where(k > 0, 2.0, 1.0) * ratio[:, None] ** k
+    counts = np.repeat((_PRIOR * prior / prior.sum(axis=1, keepdims=True))[:, None], 2, axis=1)
+    _count(symbols, classes, following, searched, counts)
+    bits: Floats = np.log2(counts.sum(axis=2, keepdims=True)) - np.log2(counts)
+    bits[:, :, 1:] += 1  # the sign
+    return bits
+
+
+@compiled
+def _count(
+    symbols: Symbols,
+    classes: npt.NDArray[np.uint8],
+    following: Machine,
+    searched: bool,
+    counts: Floats,
+) -> None:
+    for r in range(symbols.shape[0]):
+        state = np.int64(0)
+        for c in range(symbols.shape[1]):
+            symbol = np.int64(symbols[r, c])
+            magnitude = min(abs(symbol), np.int64(MAGNITUDES - 1))
+            if searched:
+                counts[classes[r, c], state & 1, magnitude] += 1
+                state = following[state, symbol & 1]
+            else:
+                counts[classes[r, c], 0, magnitude] += 1
+                counts[classes[r, c], 1, magnitude] += 1

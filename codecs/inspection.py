@@ -54,8 +54,8 @@ def inspect(data: bytes) -> tuple[list[TensorInfo], int]:
     # The table is deflated; where much side information is alike, it takes less there than it is long.
     share = min(1.0, contents.table_bytes / max(sum(len(entry.side) for entry in contents.tensors), 1))
     infos = [_info(contents, e, used * scale, share) for e, used in zip(contents.tensors, bits, strict=True)]
-    taken = sum(info.side_bytes for info in infos) + (len(contents.stream) if scale else 0)
-    return infos, len(data) - taken
+    tensor_bytes = sum(info.side_bytes for info in infos) + (len(contents.stream) if scale else 0)
+    return infos, len(data) - tensor_bytes
 
 
 def _info(contents: Contents, entry: Entry, payload: float, share: float) -> TensorInfo:

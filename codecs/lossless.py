@@ -36,8 +36,8 @@ class Lossless:
         if x.dtype.kind in "biu" and (x.size == 0 or (int(x.min()) > -_SMALL and int(x.max()) < _SMALL)):
             return Coded(to_planes(x.astype(np.int64)), varint(0))
         itemsize = x.dtype.itemsize
-        little = np.ascontiguousarray(x).astype(x.dtype.newbyteorder("<"), copy=False)
-        raw = np.frombuffer(little.tobytes(), np.uint8).reshape(-1, itemsize).T
+        little_endian = np.ascontiguousarray(x).astype(x.dtype.newbyteorder("<"), copy=False)
+        raw = np.frombuffer(little_endian.tobytes(), np.uint8).reshape(-1, itemsize).T
         planes = (Plane(raw.astype(np.int32), "bytes"),) if x.size else ()
         return Coded(planes, varint(itemsize))
 

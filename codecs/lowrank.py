@@ -13,7 +13,7 @@ import scipy.linalg
 from evocompress.codecs.arrange import as_matrix, matrix_shape
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
-from evocompress.codecs.steps import scale_codes, scale_values
+from evocompress.codecs.scales import scale_codes, scale_values
 from evocompress.errors import CodecError
 
 __all__ = ["LowRank", "least_squares"]
@@ -53,8 +53,8 @@ class LowRank:
         if matrix.size == 0:
             return Coded((), varint(0))
         _, sizes, right = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
-        worth = sizes**2 > cost.price * _BITS_PER_COEFFICIENT * sum(matrix.shape)
-        rank = min(int(worth.sum()), math.ceil(self.rank * len(sizes)))
+        paying = sizes**2 > cost.price * _BITS_PER_COEFFICIENT * sum(matrix.shape)
+        rank = min(int(paying.sum()), math.ceil(self.rank * len(sizes)))
         if rank == 0:
             return Coded((), varint(0))
         codes = scale_codes(sizes[:rank])

@@ -3,7 +3,7 @@
 Each symbol is a few binary decisions. For each, three counters (adaptive probabilities by context), a parametric prior
 and eight features are mixed into one probability with weights that learn as the file goes by (Mahoney, 2005), and an
 arithmetic coder spends what that implies. The statistics are shared by all planes of a file. mixing_contexts.py says
-what is known about a weight; mixing_symbols.py, mixing_planes.py and mixing_bytes.py what is decided in which order;
+what is known about a weight; mixing_weights.py and mixing_bytes.py what is decided in which order;
 mixing_coder.py how one decision is coded.
 
 Everything is integers, so every machine decodes the same, compiled or not. Three million weights a second go through
@@ -21,9 +21,8 @@ import numpy.typing as npt
 from evocompress.codecs.dependent import Kind, following_of
 from evocompress.codecs.mixing_bytes import BYTE_COUNTERS, BYTE_MIXERS, code_bytes, fresh_byte_mixers
 from evocompress.codecs.mixing_coder import COUNT, DECODE, ENCODE, LOW, MODE, POSITION, WIDTH
-from evocompress.codecs.mixing_planes import code_weights
-from evocompress.codecs.mixing_symbols import COUNTERS, MEMORY, fresh_memory
 from evocompress.codecs.mixing_tables import STRETCH, tables
+from evocompress.codecs.mixing_weights import COUNTERS, MEMORY, code_weights, fresh_memory
 from evocompress.errors import CodecError, FormatError
 
 __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State"]
@@ -98,8 +97,8 @@ class Encoder:
         """
         low, high = (0, 255) if kind == "bytes" else (-_MAX_SYMBOL, _MAX_SYMBOL)
         if symbols.size and (symbols.min() < low or symbols.max() > high):
-            found = f"{symbols.min()} to {symbols.max()}"
-            raise CodecError(f"Symbols of kind {kind!r} run from {found}; they must lie in [{low}, {high}].")
+            extremes = f"{symbols.min()} to {symbols.max()}"
+            raise CodecError(f"Symbols of kind {kind!r} run from {extremes}; they must lie in [{low}, {high}].")
         self._buffer = self.state.code(self._buffer, np.require(symbols, np.int32, ["C", "W"]), kind, period)
 
     def finish(self) -> bytes:

@@ -22,8 +22,8 @@ from evocompress.codecs.mixing_coder import (
     decide,
     grown,
 )
-from evocompress.codecs.mixing_symbols import MEMORY
 from evocompress.codecs.mixing_tables import Bytes, Int, Ints, Small, Symbols
+from evocompress.codecs.mixing_weights import MEMORY
 
 __all__ = ["BYTE_COUNTERS", "BYTE_MIXERS", "code_bytes", "fresh_byte_mixers"]
 
@@ -36,7 +36,7 @@ BYTE_MIXERS = _ROWS * STRIDE
 
 
 def fresh_byte_mixers(squash: Ints) -> Ints:
-    """Mixers (BYTE_MIXERS,) that add up the counters; `squash` as in mixing_symbols.py."""
+    """Mixers (BYTE_MIXERS,) that add up the counters; `squash` as in mixing_weights.py."""
     mixers = np.zeros((_ROWS, STRIDE), np.int64)
     mixers[:, INPUTS - SETS : INPUTS] = 26214
     cells = np.arange(STRIDE - INPUTS - 1)

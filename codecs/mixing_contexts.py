@@ -169,10 +169,10 @@ def describe(
     higher = lines[(row + 1) % 3, column] if row >= 2 else above
     log_left = log((512 * left + 256 * second + scale) >> 2, tables)
     log_above = log((512 * above + 256 * higher + scale) >> 2, tables)
-    known, total, group_log = place, memory[KERNEL], groups[1, group]
+    count, total, group_log = place, memory[KERNEL], groups[1, group]
     if period == 1:
-        known, total, group_log = min(column, 8), memory[RECENT], column_log - mean_log
-    recent = log(total * 256 + 4 * scale, tables) - tables[LOG + known + 4]
+        count, total, group_log = min(column, 8), memory[RECENT], column_log - mean_log
+    recent = log(total * 256 + 4 * scale, tables) - tables[LOG + count + 4]
     memory[X + 2] = 2 * (mean_log - WHOLE)
     memory[X + 3] = 2 * (column_log - mean_log)
     memory[X + 4] = 2 * (row_log - mean_log)

@@ -2,7 +2,7 @@
 
 Asymmetric numeral systems (Duda, 2013) decode with one multiplication and no division. Large planes are coded four rows
 at a time, each by a coder of its own, all in one stream (interleaving: Giesen, 2014), so that the processor works on
-four symbols at once. rans_model.py says under which probabilities; rans_lanes.py and rans_coder.py hold the loops.
+four symbols at once. rans_model.py says under which probabilities; rans_coder.py holds the loops.
 
 An encoder runs twice: forwards to learn which interval each symbol has, backwards to code them. It does so in *chunks*
 of about a million intervals, so that memory stays small. At the end of a chunk the decoder's coders are in the state in
@@ -18,8 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.codecs.dependent import Kind, Machine, following_of
-from evocompress.codecs.rans_coder import FIELD, LOW, code, put, take
-from evocompress.codecs.rans_lanes import LANES, model_bytes, model_rows, read_bytes, read_rows
+from evocompress.codecs.rans_coder import (
+    FIELD,
+    LANES,
+    LOW,
+    code,
+    model_bytes,
+    model_rows,
+    put,
+    read_bytes,
+    read_rows,
+    take,
+)
 from evocompress.codecs.rans_model import (
     EXPECTED,
     HINTS,
@@ -255,5 +265,5 @@ class BitCounter:
                 self.bits += float((PRECISION - np.log2(widths)).sum())
                 continue
             counts = np.bincount(widths)
-            where = np.flatnonzero(counts)
-            self.bits += float(counts[where] @ (PRECISION - np.log2(where)))
+            distinct = np.flatnonzero(counts)
+            self.bits += float(counts[distinct] @ (PRECISION - np.log2(distinct)))

@@ -60,9 +60,9 @@ CODECS: dict[str, str] = {
 _STAGE = re.compile(r"\s*(?P<id>[\w-]+)\s*(?:\((?P<parameters>[^()]*)\))?\s*")
 
 
-def nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, names: list[str]) -> str:
     """A hint with the known word most like this one, or nothing."""
-    match = difflib.get_close_matches(word, known, n=1)
+    match = difflib.get_close_matches(word, names, n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
@@ -147,18 +147,18 @@ def stage_type(name: str) -> type[Any]:
 
 
 def _check_private(name: str, kind: Any) -> None:
-    where = f"The stage {name!r} ({getattr(kind, '__module__', '?')}:{getattr(kind, '__qualname__', kind)})"
+    subject = f"The stage {name!r} ({getattr(kind, '__module__', '?')}:{getattr(kind, '__qualname__', kind)})"
     if not _is_stage(kind):
         raise CodecError(
-            f"{where} is no stage: write a frozen dataclass with id, number, terminal, encode, layout and decode."
+            f"{subject} is no stage: write a frozen dataclass with id, number, terminal, encode, layout and decode."
         )
     if kind.id != name or PRIVATE_NAME.fullmatch(name) is None:
         raise CodecError(
-            f"{where} has id {kind.id!r}; it must be the name of its entry point, up to 64 letters, digits, _ and -."
+            f"{subject} has id {kind.id!r}; it must be the name of its entry point, up to 64 letters, digits, _ and -."
         )
     if type(kind.number) is not int or kind.number not in PRIVATE:
         raise CodecError(
-            f"{where} has number {kind.number!r}; a package's stages have one of {PRIVATE[0]} to {PRIVATE[-1]}, "
+            f"{subject} has number {kind.number!r}; a package's stages have one of {PRIVATE[0]} to {PRIVATE[-1]}, "
             "any, as their names stand beside it in files."
         )
 

@@ -28,13 +28,13 @@ def rate_optimised(
         price: Squared error that one bit is worth.
         passes: How often to choose; each time under the rates of the symbols of the time before.
     """
-    where = np.flatnonzero(symbols)
+    nonzero = np.flatnonzero(symbols)
     tokens = tokenize(candidates)[0]
     symbols = symbols.copy()
-    for _ in range(passes if where.size else 0):
+    for _ in range(passes if nonzero.size else 0):
         classes = classes_of(symbols)
         rates = price * rate_table(classes, symbols)
-        score = error + rates.ravel()[classes.ravel()[where] * np.int64(rates.shape[1]) + tokens]
+        score = error + rates.ravel()[classes.ravel()[nonzero] * np.int64(rates.shape[1]) + tokens]
         choice = score.argmin(axis=0)
-        symbols.ravel()[where] = np.take_along_axis(candidates, choice[None], axis=0)[0]
+        symbols.ravel()[nonzero] = np.take_along_axis(candidates, choice[None], axis=0)[0]
     return symbols

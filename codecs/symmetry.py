@@ -85,16 +85,16 @@ def _residual(left: Floats, cost: Cost, outputs: int) -> Floats:
 
     Of H only the blocks of single kernels are used: what errors of different inputs do to each other is left out.
     """
-    known = cost.sensitivity
+    sensitivity = cost.sensitivity
     places = left.shape[1]
-    if known is None or not known.fits(outputs, len(left) // outputs * places):
+    if sensitivity is None or not sensitivity.fits(outputs, len(left) // outputs * places):
         return np.asarray((left**2).sum(axis=1), np.float64)
     inputs = len(left) // outputs
-    blocks = known.H.reshape(len(known.H), inputs, places, inputs, places)
-    own = np.einsum("gipiq->gipq", blocks)
-    parts = left.reshape(len(known.H), -1, inputs, places)
-    error = np.einsum("goip,gipq,goiq->goi", parts, own, parts, optimize=True).reshape(outputs, inputs)
-    return np.asarray((0.5 * known.g[:, None] * error / cost.scale).ravel(), np.float64)
+    blocks = sensitivity.H.reshape(len(sensitivity.H), inputs, places, inputs, places)
+    diagonal_blocks = np.einsum("gipiq->gipq", blocks)
+    parts = left.reshape(len(sensitivity.H), -1, inputs, places)
+    error = np.einsum("goip,gipq,goiq->goi", parts, diagonal_blocks, parts, optimize=True).reshape(outputs, inputs)
+    return np.asarray((0.5 * sensitivity.g[:, None] * error / cost.scale).ravel(), np.float64)
 
 
 def _scores(kernels: Floats, outputs: int, candidates: Sequence[Group], cost: Cost, strength: float) -> _Scores:
@@ -103,12 +103,12 @@ def _scores(kernels: Floats, outputs: int, candidates: Sequence[Group], cost: Co
     levels = kernels / step
     magnitudes = _magnitudes(levels, outputs)
     score, free_bits = np.empty((len(candidates), len(kernels)), np.float32), 0.0
-    for row, found in zip(score, candidates, strict=True):
-        coefficients = found.coefficients(levels)
+    for row, candidate in zip(score, candidates, strict=True):
+        coefficients = candidate.coefficients(levels)
         quantised, bits = _quantised(coefficients, magnitudes, price)
-        error = _residual(levels - found.kernels(coefficients), cost, outputs)
+        error = _residual(levels - candidate.kernels(coefficients), cost, outputs)
         row[:] = np.minimum((quantised + error) / price, _MOST)
-        if found.number == 0:
+        if candidate.number == 0:
             free_bits = float(bits.sum())
     return _Scores(score, free_bits)
 
@@ -147,13 +147,13 @@ def _read_head(side: SideReader, shape: Shape) -> _Head:
     count = side.integer(0, len(_NAMES) if size else 0)
     if not count or not size:
         return _Head({}, 0, 0)
-    known, used = free_numbers(*size), dict[str, int]()
+    free_counts, used = free_numbers(*size), dict[str, int]()
     for _ in range(count):
         number = side.integer(0, len(_NAMES) - 1)
         name = _NAMES[number]
-        if name not in known or name in used:
+        if name not in free_counts or name in used:
             raise FormatError(f"Kernels of shape {size} name symmetry {number}, twice or in vain: the file is damaged.")
-        used[name] = known[name]
+        used[name] = free_counts[name]
     kernels = shape[0] * shape[1]
     full = side.integer(0, kernels if "none" in used else 0)
     most = max((n_free for name, n_free in used.items() if name != "none"), default=0)
@@ -190,12 +190,12 @@ class Symmetry:
         """Array of any shape to the plane of symmetries, kernels without one, and the coefficients of the others."""
         size = kernel_shape(x.shape)
         if size is None or not self.strength:
-            return self._unchanged(x, cost, rest)
+            return self._encode_plain(x, cost, rest)
         kernels = x.reshape(-1, size[0] * size[1])
         candidates = list(groups(*size).values())
         chosen = _choose(_scores(kernels, len(x), candidates, cost, self.strength))
         if not chosen.any():
-            return self._unchanged(x, cost, rest)
+            return self._encode_plain(x, cost, rest)
         counts = np.bincount(chosen, minlength=len(candidates))
         order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
         place = np.empty(len(candidates), np.int64)
@@ -211,7 +211,7 @@ class Symmetry:
         return Coded((*names, *(plane for c in coded for plane in c.planes)), side)
 
     @staticmethod
-    def _unchanged(x: Floats, cost: Cost, rest: Codec) -> Coded:
+    def _encode_plain(x: Floats, cost: Cost, rest: Codec) -> Coded:
         coded = rest.encode(x, cost.flat)
         return Coded(coded.planes, varint(0) + coded.side)
 
@@ -238,13 +238,13 @@ class Symmetry:
         free = rest.decode_from(planes, side, (head.free,)) if head.free else np.empty(0)
         start, height = 0, places // shape[-1]
         for place, name in sorted(enumerate(head.used), key=lambda each: _NAMES.index(each[1])):
-            where = chosen == place
-            n, n_free = int(where.sum()), head.used[name]
+            members = chosen == place
+            n, n_free = int(members.sum()), head.used[name]
             if name == "none":
-                kernels[where] = full.reshape(-1, places)[: head.full]
+                kernels[members] = full.reshape(-1, places)[: head.full]
             elif n:
-                found = group(name, height, shape[-1])
-                kernels[where] = found.kernels(free[start : start + n * n_free].reshape(n, n_free))
+                symmetry = group(name, height, shape[-1])
+                kernels[members] = symmetry.kernels(free[start : start + n * n_free].reshape(n, n_free))
                 start += n * n_free
         return kernels.reshape(shape)
 

@@ -5,6 +5,10 @@ places into orbits; a kernel of the symmetry has one free number per orbit, and 
 that must equal its own opposite is zero. So a projection is a mean over each orbit, and nothing is approximate.
 (Projections on the symmetric subspaces of a finite group: Serre, "Linear Representations of Finite Groups", 1977.)
 
+Orbits are found for all places at a time. Each place stands twice, as itself and as its opposite, and a rule that
+changes the sign goes to the other one. Then an orbit in which signs clash is one that meets its own opposite, and all
+that is left is to find what hangs together.
+
 `SYMMETRIES` has one row each. Its order is that of the numbers in files: new ones are added at its end.
 """
 
@@ -13,11 +17,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs.symmetry_orbits import orbits, permutation
 from evocompress.errors import CodecError
 
 __all__ = [
@@ -31,6 +35,7 @@ __all__ = [
     "nearest",
     "nearness",
     "needs_square",
+    "orbits",
     "separable_nearness",
 ]
 
@@ -93,8 +98,8 @@ class Group:
     @property
     def basis(self) -> Floats:
         """Orthonormal rows (n_free, h·w) that span the kernels of this symmetry."""
-        own = self.index == np.arange(self.n_free)[:, None]
-        return np.asarray(own * self.sign / np.sqrt(self.size)[:, None], np.float64)
+        membership = self.index == np.arange(self.n_free)[:, None]
+        return np.asarray(membership * self.sign / np.sqrt(self.size)[:, None], np.float64)
 
     def coefficients(self, kernels: Floats) -> Floats:
         """Kernels (n, h·w) in the orthonormal basis, (n, n_free): √size times the mean over each orbit."""
@@ -117,7 +122,7 @@ class Group:
 
 @functools.lru_cache(maxsize=512)
 def _group(name: str, height: int, width: int) -> Group:
-    rules = [(permutation(rule, height, width), sign) for rule, sign in SYMMETRIES[name]]
+    rules = [(_permutation(rule, height, width), sign) for rule, sign in SYMMETRIES[name]]
     return Group(name, list(SYMMETRIES).index(name), *orbits(rules, height * width))
 
 
@@ -138,16 +143,16 @@ def groups(height: int, width: int) -> dict[str, Group]:
     """
     if height < 1 or width < 1:
         raise CodecError(f"A kernel of {height} × {width} places has no symmetries; give both lengths at least 1.")
-    found, seen = dict[str, Group](), set[bytes]()
+    by_name, seen = dict[str, Group](), set[bytes]()
     for name in SYMMETRIES:
-        if not _possible(name, height, width):
+        if not _has_shape(name, height, width):
             continue
         candidate = _group(name, height, width)
-        what = candidate.index.tobytes() + candidate.sign.tobytes()
-        if what not in seen:
-            seen.add(what)
-            found[name] = candidate
-    return found
+        key = candidate.index.tobytes() + candidate.sign.tobytes()
+        if key not in seen:
+            seen.add(key)
+            by_name[name] = candidate
+    return by_name
 
 
 @functools.lru_cache(maxsize=1 << 13)  # all 7 262 sizes: however many tensors a file has, it pays for each size once
@@ -160,7 +165,7 @@ def free_numbers(height: int, width: int) -> dict[str, int]:
     Raises:
         CodecError: A length below 1.
     """
-    return {name: found.n_free for name, found in groups(height, width).items()}
+    return {name: symmetry.n_free for name, symmetry in groups(height, width).items()}
 
 
 def group(name: str, height: int, width: int) -> Group:
@@ -176,7 +181,7 @@ def group(name: str, height: int, width: int) -> Group:
         close = difflib.get_close_matches(name, SYMMETRIES, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise CodecError(f"There is no symmetry {name!r}; there are {', '.join(SYMMETRIES)}.{hint}")
-    if not _possible(name, height, width):
+    if not _has_shape(name, height, width):
         large = height * width > MAX_PLACES
         rule = f"at most {MAX_PLACES} places may have symmetries" if large else "only square kernels have it"
         raise CodecError(f"Kernels of {height} × {width} places cannot have the symmetry {name!r}: {rule}.")
@@ -192,7 +197,7 @@ def needs_square(name: str) -> bool:
     return any(rule in _SQUARE_ONLY for rule, _ in SYMMETRIES[name])
 
 
-def _possible(name: str, height: int, width: int) -> bool:
+def _has_shape(name: str, height: int, width: int) -> bool:
     if height * width > MAX_PLACES:
         return name == "none"
     return height == width or not needs_square(name)
@@ -253,10 +258,10 @@ def nearest(kernels: npt.NDArray[np.floating], price: float = 0.5) -> Ints:
     """
     if not 0 <= price <= 1:
         raise CodecError(f"price is {price!r}; it must be in [0, 1].")
-    lost = nearness(kernels) ** 2
+    residuals = nearness(kernels) ** 2
     height, width = kernels.shape[-2:]
-    shares = [found.n_free / max(height * width, 1) for found in groups(height, width).values()]
-    return np.asarray((lost + price * np.asarray(shares)).argmin(axis=-1), np.int64)
+    shares = [symmetry.n_free / max(height * width, 1) for symmetry in groups(height, width).values()]
+    return np.asarray((residuals + price * np.asarray(shares)).argmin(axis=-1), np.int64)
 
 
 def bank_nearness(kernels: npt.NDArray[np.floating]) -> Floats:
@@ -284,3 +289,71 @@ def separable_nearness(kernels: npt.NDArray[np.floating]) -> Floats:
     """
     energy = np.linalg.svd(_scaled(kernels), compute_uv=False) ** 2
     return _relative(np.asarray(energy[..., 1:].sum(axis=-1)), np.asarray(energy.sum(axis=-1)))
+
+
+def _permutation(name: str, height: int, width: int) -> Ints:
+    """Where a rule of symmetry_groups.py takes each place of a kernel, (h·w,).
+
+    >>> _permutation("left-right", 1, 3)
+    array([2, 1, 0])
+    """
+    grid = np.arange(height * width).reshape(height, width)
+    if name == "ring":
+        return _ring(height, width)
+    moved = {
+        "stay": grid,
+        "next column": np.roll(grid, 1, axis=1),
+        "next row": np.roll(grid, 1, axis=0),
+        "left-right": grid[:, ::-1],
+        "up-down": grid[::-1],
+        "half turn": grid[::-1, ::-1],
+        "quarter turn": np.rot90(grid),
+        "transpose": grid.T,
+        "anti-transpose": grid[::-1, ::-1].T,
+    }
+    return np.asarray(moved[name].ravel(), np.int64)
+
+
+def _ring(height: int, width: int) -> Ints:
+    """The places at one distance from the centre go round: each to the next one, the last one to the first."""
+    rows, columns = (2 * np.arange(n) - (n - 1) for n in (height, width))  # in half places, so that they are integers
+    distance = (rows[:, None] ** 2 + columns**2).ravel()
+    order = np.argsort(distance, kind="stable")
+    first = np.flatnonzero(np.diff(distance[order], prepend=-1))
+    following = np.roll(order, -1)
+    following[np.append(first[1:], len(order)) - 1] = order[first]
+    target = np.empty_like(order)
+    target[order] = following
+    return target
+
+
+def orbits(rules: Sequence[tuple[Ints, int]], places: int) -> tuple[Ints, Ints, Ints]:
+    """What rules "± itself after this permutation" leave free: `index`, `sign`, `size` of `symmetry_groups.Group`.
+
+    Args:
+        rules: Permutations (places,), each with 1 or -1.
+        places: How many.
+
+    >>> [found.tolist() for found in orbits([(_permutation("left-right", 1, 3), -1)], 3)]
+    [[0, 1, 0], [1, 0, -1], [2]]
+    """
+    turns = [np.concatenate([to, to + places] if sign > 0 else [to + places, to]) for to, sign in rules]
+    label, before = np.arange(2 * places), np.empty(0, np.int64)
+    while not np.array_equal(before, label):
+        before = label
+        for turn in turns:
+            label = _least(label, turn)
+    first, live = np.minimum(label[:places], label[places:]), label[:places] != label[places:]
+    begins = live & (first == np.arange(places))
+    number = np.cumsum(begins) - 1
+    n_free = int(begins.sum())
+    index = np.where(live, number[first], n_free)
+    sign = np.where(live, np.where(label[:places] == first, 1, -1), 0)
+    return index, sign, np.bincount(index[live], minlength=n_free)
+
+
+def _least(label: Ints, turn: Ints) -> Ints:
+    """The least label of each one's cycle; twice as far round it at each step."""
+    while not np.array_equal(lower := np.minimum(label, label[turn]), label):
+        label, turn = lower, turn[turn]
+    return label

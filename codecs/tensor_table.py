@@ -255,13 +255,13 @@ class _Missing(NamedTuple):
 
     def error(self, tensor: str | None) -> FormatError:
         """What to tell whoever reads the file."""
-        what = "The file" if tensor is None else f"Tensor {tensor!r}"
+        subject = "The file" if tensor is None else f"Tensor {tensor!r}"
         if not self.name:
             return FormatError(
-                f"{what} needs codec stage {self.number}, which this version does not know: it was written by a newer "
-                "one, or is damaged."
+                f"{subject} needs codec stage {self.number}, which this version does not know: it was written by a "
+                "newer one, or is damaged."
             )
-        stage = f"{what} needs codec stage {self.name!r} (number {self.number}, of the range for private use)"
+        stage = f"{subject} needs codec stage {self.name!r} (number {self.number}, of the range for private use)"
         if self.failure:
             return FormatError(f"{stage}, which cannot be used here: {self.failure}")
         if self.name in STAGES:

@@ -14,8 +14,8 @@ from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, 
 from evocompress.codecs.dependent import KINDS, MACHINES, levels
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.feedback import inverse_factor, quantise_rows
+from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.codecs.sensitivity import Sensitivity
-from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.codecs.viterbi import trellis_quantise
 from evocompress.errors import CodecError, FormatError
 
@@ -51,8 +51,8 @@ class Trellis:
 
     def __post_init__(self) -> None:
         if self.states not in MACHINES:
-            known = ", ".join(map(str, MACHINES))
-            raise CodecError(f"trellis: states is {self.states}; it must be one of {known}.")
+            choices = ", ".join(map(str, MACHINES))
+            raise CodecError(f"trellis: states is {self.states}; it must be one of {choices}.")
         if not 0.01 <= self.step_scale <= 100:
             raise CodecError(f"trellis: step_scale is {self.step_scale}; it must lie in [0.01, 100].")
         if not 1 <= self.passes <= 10:
@@ -72,14 +72,14 @@ class Trellis:
             code = self._code(math.sqrt(cost.price), largest)
             step = scale_value(code)
             price = cost.price_in(step)
-            found = [trellis_quantise(part, price, step=step, states=states) for part in split(x)]
+            parts = [trellis_quantise(part, price, step=step, states=states) for part in split(x)]
         else:
             code, symbols = self._second_order(x, cost.rate_weight, cost.sensitivity, largest, states)
-            found = split(symbols)
-        if not any(part.any() for part in found):
-            return Coded(tuple(Plane(part, KINDS[8]) for part in found), varint(0))  # shortest, as nothing is left of x
+            parts = split(symbols)
+        if not any(part.any() for part in parts):
+            return Coded(tuple(Plane(part, KINDS[8]) for part in parts), varint(0))  # shortest, as nothing is left of x
         machine = varint(MAX_CODE + states // 8) if states > 8 else b""
-        return Coded(tuple(Plane(part, KINDS[states]) for part in found), machine + varint(code))
+        return Coded(tuple(Plane(part, KINDS[states]) for part in parts), machine + varint(code))
 
     def _code(self, error: float, largest: float) -> int:
         """The code of the step where a bit is worth a squared error of error²."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from evocompress.codecs.compiled import compiled
 from evocompress.codecs.dependent import KINDS, MACHINES, Machine
 from evocompress.codecs.rans import BitCounter, State, Symbols
-from evocompress.codecs.rans_lanes import LANES
+from evocompress.codecs.rans_coder import LANES
 from evocompress.codecs.rans_model import (
     CLASS_OF,
     CLASSES,
@@ -114,13 +114,13 @@ def _classes(x: npt.NDArray[np.floating], step: _Real) -> npt.NDArray[np.uint8]:
     for row in range(rows):
         if row % LANES == 0:
             mean = prepare_group(sums, row, max(expected, 1), factors)
-        known, recent, earlier = 16 * mean, mean, mean
+        row_sum, recent, earlier = 16 * mean, mean, mean
         for column in range(columns):
-            estimate = SEPARABLE * (known * factors[column] >> 36) + RECENT * recent + EARLIER * earlier
+            estimate = SEPARABLE * (row_sum * factors[column] >> 36) + RECENT * recent + EARLIER * earlier
             classes[row, column] = CLASS_OF[min(estimate >> 5, MAX_ESTIMATE)]
             level = np.int64(min(abs(x[row, column] / step) + 0.4, np.float64(MAX_LEVEL)))
             earlier, recent = recent, UNIT * level
-            known += UNIT * level
+            row_sum += UNIT * level
             sums[column] += level
     return classes
 

@@ -99,18 +99,18 @@ class Extensions(Mapping[str, Any]):
 
     def load_all(self) -> tuple[dict[str, Any], dict[str, str]]:
         """All that can be imported by name, and why the rest cannot; what is built in is imported or raises."""
-        things: dict[str, Any] = {name: self[name] for name in self.builtin}
+        loaded: dict[str, Any] = {name: self[name] for name in self.builtin}
         problems: dict[str, str] = {}
         try:
             added = list(self._added)
         except ConfigError as failure:
-            return things, {self.kind: str(failure)}
+            return loaded, {self.kind: str(failure)}
         for name in added:
             try:
-                things[name] = self[name]
+                loaded[name] = self[name]
             except ConfigError as failure:
                 problems[name] = str(failure)
-        return things, problems
+        return loaded, problems
 
     @functools.cached_property
     def _added(self) -> dict[str, importlib.metadata.EntryPoint]:
@@ -262,7 +262,7 @@ LAYER_VIEWS = Extensions(
         "embedding": "evocompress.calibration.layer_views.embedding:EmbeddingView",
         "attention": "evocompress.calibration.layer_views.attention:AttentionView",
         "recurrent": "evocompress.calibration.layer_views.recurrent:RecurrentView",
-        "recurrent_cell": "evocompress.calibration.layer_views.recurrent_cell:RecurrentCellView",
+        "recurrent_cell": "evocompress.calibration.layer_views.recurrent:RecurrentCellView",
         "normalisation": "evocompress.calibration.layer_views.normalisation:NormalisationView",
         "linearconv": "evocompress.ideas.linearconv.layer_view:LinearConvView",
         "overprovisioned": "evocompress.ideas.connections.layer_view:OverProvisionedView",

@@ -2,8 +2,8 @@
 
 A `Task` says what a network is for, a `Term` adds to the loss of training, a `Form` is another way of making a
 network's layers, a `LayerView` tells calibration about a kind of layer, and an `Observer` hears how long work goes on.
-Implementations are found by name through `extensions.py`; none of them needs to inherit from anything here. `docs/
-extending.md` has a whole example of each.
+Implementations are found by name through `extensions.py`; none of them needs to inherit from anything here. A whole
+example of each is in docs/extending.md.
 """
 
 from __future__ import annotations

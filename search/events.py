@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeAlias
 
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.search.search import Told
 
@@ -22,7 +22,7 @@ class Opened:
     total: int | None = None
     workers: int | None = None
     front: tuple[Leaf, ...] = ()
-    quality: Quality = ACCURACY
+    quality: Quality = Quality("quality")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
 from evocompress.search.attempt import Segment
-from evocompress.search.inline import InlineExecutor
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.ray_executor import RayExecutor
 from evocompress.search.records import Outcome, Task
-from evocompress.search.simulated import SimulatedExecutor
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.storage import Storage
 
 __all__ = [

@@ -44,8 +44,8 @@ def identity(header: Mapping[str, Any], space: Space, settings: SearchSettings, 
     """What must not change between a run and its resume, as it comes back from JSON."""
     parts = {key: header.get(key) for key in _FIXED}
     parts["quality"] = measured_as(header)
-    whole = {**parts, "space": space.to_json(), "search": settings.to_json(), "storage": storage_uri}
-    result: dict[str, Any] = json.loads(json.dumps(whole))
+    content = {**parts, "space": space.to_json(), "search": settings.to_json(), "storage": storage_uri}
+    result: dict[str, Any] = json.loads(json.dumps(content))
     return result
 
 

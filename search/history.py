@@ -55,7 +55,7 @@ class History:
 
     @property
     def quality(self) -> Quality:
-        """What the run calls good; accuracy in runs of before there were tasks."""
+        """What the run calls good."""
         try:
             return Quality.from_json(self.run.get("quality"))
         except (TypeError, ConfigError) as error:
@@ -109,8 +109,8 @@ def read_run_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); restore it from a copy") from error
     if not isinstance(run, dict) or run.get("format") != FORMAT:
-        found = run.get("format") if isinstance(run, dict) else None
-        raise RunError(f"{path} has format {found!r}, this version reads {FORMAT}; use the version that wrote it")
+        file_format = run.get("format") if isinstance(run, dict) else None
+        raise RunError(f"{path} has format {file_format!r}, this version reads {FORMAT}; use the version that wrote it")
     return run
 
 

@@ -37,13 +37,13 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        old: dict[signal.Signals, Any] = {}
+        previous_handlers: dict[signal.Signals, Any] = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                old[number] = signal.signal(number, self._handle)
+                previous_handlers[number] = signal.signal(number, self._handle)
             yield
         finally:
-            for number, handler in old.items():
+            for number, handler in previous_handlers.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def during(self, action: Callable[[], T], otherwise: T) -> T:

@@ -25,7 +25,7 @@ class Population:
 
     def insert(self, members: Sequence[Member]) -> list[Member]:
         """Offer members to both; returns those that one of the two let go of."""
-        released = [gone for member in members for gone in self.archive.insert(member)[1]]
+        released = [removed for member in members for removed in self.archive.insert(member)[1]]
         return released + self.pool.insert(members)
 
     def find(self, leaf_id: str) -> Member | None:

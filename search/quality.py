@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from evocompress.errors import ConfigError
 
-__all__ = ["ACCURACY", "Direction", "Quality"]
+__all__ = ["OF_OLD_RUNS", "Direction", "Quality"]
 
 Direction: TypeAlias = Literal["maximise", "minimise"]
 
@@ -20,7 +20,7 @@ class Quality:
 
     A value is stored as it was measured, and shown times `scale`, with `digits` decimals and the unit behind it.
 
-    >>> Quality("accuracy", unit="%", scale=100.0).show(0.97222)
+    >>> Quality("R²", unit="%", scale=100.0).show(0.97222)
     '97.22 %'
     >>> Quality("RMSE", unit="m", direction="minimise", digits=3).show(0.5)
     '0.500 m'
@@ -34,7 +34,7 @@ class Quality:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ConfigError("A quality has no name; give one, such as 'accuracy'.")
+            raise ConfigError("A quality has no name; give one, such as 'RMSE'.")
         if self.direction not in get_args(Direction):
             raise ConfigError(f"direction is {self.direction!r}; it must be one of {', '.join(get_args(Direction))}.")
         if not (math.isfinite(self.scale) and self.scale > 0):
@@ -66,9 +66,9 @@ class Quality:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Quality:
-        """The inverse of `to_json`; None, as in runs of before there were tasks, is `ACCURACY`."""
-        return ACCURACY if data is None else cls(**data)
+        """The inverse of `to_json`; None, as in runs of before there were tasks, is `OF_OLD_RUNS`."""
+        return OF_OLD_RUNS if data is None else cls(**data)
 
 
-#: Of classification, and of every run that does not say what its quality is.
-ACCURACY = Quality("accuracy", unit="%", scale=100.0)
+#: Of runs of before there were tasks, which classified only and do not say what their quality is.
+OF_OLD_RUNS = Quality("accuracy", unit="%", scale=100.0)

@@ -198,18 +198,18 @@ def _connect(ray: Any, address: str | None) -> bool:
     """Make sure that Ray is there; whether this call started or joined it."""
     if ray.is_initialized():
         return False
-    where = address or os.environ.get("RAY_ADDRESS")
-    _probe(where or "")
+    cluster = address or os.environ.get("RAY_ADDRESS")
+    _probe(cluster or "")
     try:
         # "local" by name: without an address Ray would join whatever cluster somebody else left on this machine.
         ray.init(
-            address=where or "local",
-            include_dashboard=None if where else False,
+            address=cluster or "local",
+            include_dashboard=None if cluster else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RunError(f"no Ray cluster at {where!r} ({error}); start one, or leave address out") from error
+        raise RunError(f"no Ray cluster at {cluster!r} ({error}); start one, or leave address out") from error
     return True
 
 

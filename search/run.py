@@ -167,8 +167,8 @@ class Run:
             parts = path.split("/")
             if len(parts) < 3 or parts[1] not in self._winners or parts[2] == "COMMIT.json":
                 continue
-            won = path.startswith(attempt_folder(parts[1], self._winners[parts[1]]) + "/")
-            if not won or (parts[-1] != "metrics.json" and path not in kept):
+            committed = path.startswith(attempt_folder(parts[1], self._winners[parts[1]]) + "/")
+            if not committed or (parts[-1] != "metrics.json" and path not in kept):
                 self.storage.delete(path)
 
 
@@ -241,8 +241,8 @@ def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) ->
         if (path / "seg").exists():
             raise RunError(f"{path} has no run.json but a folder seg of some run; choose another folder")
         return
-    mark = json.dumps({key: run_json.get(key) for key in _FINGERPRINT}, sort_keys=True).encode()
-    if not open_storage(storage_uri).create("RUN.json", mark):
+    fingerprint = json.dumps({key: run_json.get(key) for key in _FINGERPRINT}, sort_keys=True).encode()
+    if not open_storage(storage_uri).create("RUN.json", fingerprint):
         raise RunError(f"storage {storage_uri!r} already holds a run's files; give each run a place of its own")
 
 
@@ -262,8 +262,8 @@ def _resume(
     before = _effective(history)
     if settings.lag is None:
         settings = SearchSettings.from_json({**settings.to_json(), "lag": before["search"]["lag"]})
-    now = identity(header, space, settings, storage_uri)
-    changes = compare(before, now, free)
+    current = identity(header, space, settings, storage_uri)
+    changes = compare(before, current, free)
     if fixed := locked(changes):
         raise RunError(f"{path} cannot go on: {describe(fixed)}; undo that, or start a new run in another folder")
     if changes and not override:
@@ -272,7 +272,7 @@ def _resume(
         )
     run = Run(path, history.run, space, settings, lease)
     if changes:
-        run.record("override", changes=changes, **now)
+        run.record("override", changes=changes, **current)
     run.record("resumed", **{key: header.get(key) for key in ("versions", "git_revision")}, pid=os.getpid())
     run.fold()
     run.adopt()

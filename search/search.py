@@ -155,8 +155,8 @@ class Search:
             parent, rule = choose_parent(self._population, self._tries, self.settings, rng)
             operator, parents, genome = self._vary(parent, rng)
         s = self.settings
-        tried = probes(self.space, genome, rng, self._control.count, s.mutation_rate, s.mutation_sigma)
-        task = Task(index, "", operator, rule, tuple(map(_as_parent, parents)), genome, tried, seed, self._seen)
+        probe_genomes = probes(self.space, genome, rng, self._control.count, s.mutation_rate, s.mutation_sigma)
+        task = Task(index, "", operator, rule, tuple(map(_as_parent, parents)), genome, probe_genomes, seed, self._seen)
         return dataclasses.replace(task, segment_id=self._segment_id(task))
 
     def _initial(self, index: int) -> Genome:

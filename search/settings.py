@@ -110,7 +110,7 @@ class SearchSettings:
     lag: int | None = _count(
         None, "Deterministic: decision i sees results up to i - lag; left out: it follows from the workers."
     )
-    selection: str = _setting("dominance", "How parents are selected: a name in `extensions.SELECTION`.")
+    selection: str = _setting("dominance", "How parents are selected; packages add further ways.")
     byte_budget: int | None = _count(
         None,
         "A size under which some parents are the best, in bytes or as in 16kB; left out: no such parents.",

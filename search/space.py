@@ -96,12 +96,12 @@ class Integer:
 
     def mutate(self, value: Scalar, rng: np.random.Generator, sigma: float) -> int:
         """A normal step of `sigma` of the range, of at least one."""
-        old = int(value)
-        moved = self.from_unit(_step(_to_unit(old, *self._edges(), self.log), rng, sigma))
-        if moved != old:
-            return moved
+        number = int(value)
+        mutated = self.from_unit(_step(_to_unit(number, *self._edges(), self.log), rng, sigma))
+        if mutated != number:
+            return mutated
         up = bool(rng.random() < 0.5)
-        return old + 1 if (up and old < self.high) or old == self.low else old - 1
+        return number + 1 if (up and number < self.high) or number == self.low else number - 1
 
     def accepts(self, value: Scalar) -> bool:
         """Whether `value` is one of this gene's."""

@@ -165,8 +165,8 @@ class LocalStorage:
     def find(self, prefix: str) -> list[str]:
         """Paths of all files below `prefix`, sorted."""
         root = Path(self.root)
-        found = [Path(folder, name) for folder, _, names in os.walk(self.url(prefix)) for name in names]
-        return sorted(path.relative_to(root).as_posix() for path in found)
+        paths = [Path(folder, name) for folder, _, names in os.walk(self.url(prefix)) for name in names]
+        return sorted(path.relative_to(root).as_posix() for path in paths)
 
     def _prepared(self, path: str) -> str:
         target = self.url(path)

@@ -25,12 +25,12 @@ def mutate(
 
 def crossover(space: Space, genome: Genome, other: Genome, rng: np.random.Generator) -> Genome:
     """`genome` with about half of its recipe genes taken from `other`; training genes stay."""
-    taken = {
+    inherited = {
         name: other[name]
         for name, draw in zip(space.recipe_names, rng.random(len(space.recipe_names)), strict=True)
         if draw < 0.5
     }
-    return {**genome, **taken}
+    return {**genome, **inherited}
 
 
 def probes(
@@ -41,9 +41,9 @@ def probes(
     One that comes out twice is dropped, not drawn again: the number of draws stays fixed, and a space with few recipes
     ends at once.
     """
-    found: list[Genome] = []
+    distinct: list[Genome] = []
     for _ in range(count):
         probe = mutate(space, genome, rng, space.recipe_names, rate, sigma)
-        if probe != genome and probe not in found:
-            found.append(probe)
-    return tuple(found)
+        if probe != genome and probe not in distinct:
+            distinct.append(probe)
+    return tuple(distinct)

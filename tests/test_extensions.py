@@ -13,7 +13,6 @@ import pytest
 from small_package import every_list, installed
 
 from evocompress import protocols
-from evocompress.evolve.config import Config
 from evocompress.extensions import FORMS, LAYER_VIEWS, TASKS, TERMS, Extensions
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +22,7 @@ CONFIG = """
 model = "scaled_mlp"
 data = "quadrants"
 reference_epochs = 1
-TASK
+task = "agreement"
 [model_options]
 hidden = 6
 first_scale = 1.5
@@ -83,7 +82,7 @@ def evocompress(*words: str | Path, path: list[Path], log: Path | None = None) -
 def run(environment: Path, log: Path) -> Path:
     """A finished run."""
     config, folder = environment.parent / "example.toml", environment.parent / "run"
-    config.write_text(CONFIG.replace("TASK", 'task = "agreement"' if "task" in Config.model_fields else ""))
+    config.write_text(CONFIG)
     done = evocompress("run", config, "--out", folder, path=[environment], log=log)
     assert done.returncode == 0, done.stderr + done.stdout
     return folder
@@ -113,8 +112,7 @@ def test_a_search_uses_every_part(run: Path, environment: Path, log: Path) -> No
     assert done.returncode == 0, done.stderr
     sizes = sorted(path.stat().st_size for path in (run / "export" / "front").glob("*.evc"))
     assert sizes and set(sizes) <= {int(line) for line in done.stdout.split()}
-    idle = set() if "task" in Config.model_fields else {"tasks"}
-    assert set(log.read_text().split()) == KINDS - idle - {"layer_views"}  # those are for second order, not here
+    assert set(log.read_text().split()) == KINDS - {"layer_views"}  # those are for second order, not here
 
 
 def test_calibration_sees_its_layer(run: Path, environment: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from ideas_present import IDEAS, with_all_ideas
 
 ROOT = Path(__file__).resolve().parents[1]
 CODECS, SEARCH, PACKAGE = ROOT / "codecs", ROOT / "search", ROOT / "evocompress"
@@ -142,9 +143,10 @@ def ideas_named(source: str, brought: Mapping[str, set[str]]) -> set[str]:
     return named
 
 
+@with_all_ideas
 def test_the_core_names_no_idea() -> None:
     brought = ideas()
-    assert set(brought) == {"connections", "kernels", "linearconv", "saccades", "symmetry"}
+    assert set(brought) == set(IDEAS)
     core = [*files(CODECS), *files(SEARCH), *(path for path in files(PACKAGE) if "ideas" not in path.parts)]
     shared = {name for path in core for name in public_names(path)}  # words that the core has a thing of its own for
     own = {folder: names - shared for folder, names in brought.items()}
@@ -153,6 +155,7 @@ def test_the_core_names_no_idea() -> None:
             assert not ideas_named(path.read_text(encoding="utf-8"), own), path
 
 
+@with_all_ideas
 @pytest.mark.parametrize(
     "source",
     [
@@ -167,6 +170,7 @@ def test_a_named_idea_is_seen(source: str) -> None:
     assert ideas_named(source, ideas()) == {"linearconv"}
 
 
+@with_all_ideas
 def test_ideas_do_not_name_each_other() -> None:
     for path in files(PACKAGE / "ideas"):
         folder = path.relative_to(PACKAGE / "ideas").parts[0]

@@ -3,10 +3,13 @@
 A million Laplace symbols of about 2.2 bits, as one plane; one thread; medians of five. The entropy that it is held
 against is the code length of the same symbols under one adaptive table over all that occur (Krichevsky-Trofimov), which
 is ideal for symbols that are independent.
+
+    python -m benchmarks.codecs.entropy_coder
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
@@ -34,6 +37,7 @@ def adaptive_entropy(symbols: npt.NDArray[np.int32]) -> float:
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     symbols = np.random.default_rng(0).laplace(0, _SCALE, _SHAPE).round().astype(np.int32)
     encoding, decoding, stream = [], [], b""
     for _ in range(_ROUNDS):

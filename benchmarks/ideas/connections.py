@@ -28,7 +28,7 @@ from torch import nn
 
 import evocompress
 from evocompress.data import Splits, load
-from evocompress.ideas.connections.drawn import connect, mask
+from evocompress.ideas.connections.drawing import connect, mask
 from evocompress.ideas.connections.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, thin
 from evocompress.ideas.connections.plan import ConnectionPlan
 from evocompress.networks import build

@@ -23,7 +23,7 @@ from torch import nn
 from evocompress.data import Splits, load
 from evocompress.ideas.linearconv import LinearConv2d, compare, convert
 from evocompress.networks import build
-from evocompress.support.optional_libraries import wants
+from evocompress.support.optional_libraries import needs_extra
 from evocompress.support.threads import limit_threads
 from evocompress.tasks.classification import evaluate
 from evocompress.training.trainer import TrainingGenes, train
@@ -66,7 +66,7 @@ def rows(network: nn.Module, data: Splits, steps: int) -> Sequence[dict[str, Any
 
 def draw(network: nn.Module, points: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy over parameters, and the first layer's filters before and after (half of them primary)."""
-    with wants("report"):
+    with needs_extra("report"):
         from matplotlib.figure import Figure
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(1.15, 1))

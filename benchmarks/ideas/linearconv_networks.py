@@ -21,7 +21,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,14 +30,13 @@ from torch import Tensor, nn
 from evocompress.data import Examples, Splits, load
 from evocompress.data.augmentation import augment
 from evocompress.ideas.linearconv import correlation_loss, fold
-from evocompress.networks.base_cnn import base_cnn
-from evocompress.networks.vgg11 import vgg11
+from evocompress.networks import build
 from evocompress.support.threads import limit_threads
 from evocompress.tasks.classification import evaluate
 
 __all__ = ["NETWORKS", "VARIANTS", "one_run", "summary"]
 
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"base_cnn": base_cnn, "vgg11": vgg11}
+NETWORKS = ("base_cnn", "vgg11")
 VARIANTS: Mapping[str, Mapping[str, float]] = {
     "plain": {},
     "full": {"alpha": 0.5},
@@ -60,10 +59,8 @@ def one_run(
 ) -> dict[str, Any]:
     """Train one network and test it, as it is and folded."""
     began = time.perf_counter()
-    torch.manual_seed(seed)
-    model = NETWORKS[network](classes=data.classes, in_channels=data.train.images.shape[1], **VARIANTS[variant]).to(
-        device
-    )
+    shape = {"classes": data.classes, "in_channels": data.train.images.shape[1]}
+    model = build(network, shape | VARIANTS[variant], seed=seed).to(device)
     loss = _train(model, data.train.to(device), epochs, seed, schedule, precision)
     tested = evaluate(model, data.audit, device)
     folded = evaluate(fold(model), data.audit, device)
@@ -152,7 +149,7 @@ def _loaded(name: str, train: int | None) -> Splits:
 def main() -> None:
     """Run every combination that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["base_cnn"], choices=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", default=["base_cnn"], choices=NETWORKS)
     parser.add_argument("--data", nargs="+", default=["fashion_mnist", "cifar10"])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--epochs", type=int, default=10)

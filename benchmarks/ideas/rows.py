@@ -39,7 +39,7 @@ def freeze_rows(line: dict[str, Any]) -> Iterator[Row]:
 
 
 def kernels_rows(line: dict[str, Any]) -> Iterator[Row]:
-    """The last line of benchmarks/kernels.py right: what share of kernels of a known class is told so."""
+    """The last line of benchmarks/ideas/kernels.py right: what share of kernels of a known class is told so."""
     for entry in line.get("summary", []):
         noise = " / ".join(f"{100 * level:.0f}" for level in entry["noise"])
         text = " / ".join(f"{mean:.0f}" for mean in entry["mean_percent"])
@@ -50,7 +50,7 @@ def kernels_rows(line: dict[str, Any]) -> Iterator[Row]:
 
 
 def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:
-    """The last line of benchmarks/linearconv_networks.py: accuracy by network, data and variant."""
+    """The last line of benchmarks/ideas/linearconv_networks.py: accuracy by network, data and variant."""
     for entry in line.get("summary", []):
         what = f"LinearConv, {entry['network']}, {_DATA[entry['data']]}, {entry['epochs']} epochs, "
         what += f"{counted(entry['seeds'], 'seed')}: {_VARIANTS[entry['variant']]}"
@@ -59,7 +59,7 @@ def linearconv_rows(line: dict[str, Any]) -> Iterator[Row]:
 
 
 def saccades_rows(line: dict[str, Any]) -> Iterator[Row]:
-    """The last line of benchmarks/saccades.py: each network, and how those with saccades compare with dense ones."""
+    """The last line of benchmarks/ideas/saccades.py: each network, and those with saccades beside dense ones."""
     entries = line.get("summary", [])
     width = max((int(entry["network"].split()[-1]) for entry in entries if "width" in entry["network"]), default=0)
     for entry in entries:

@@ -3,15 +3,15 @@
     python -m benchmarks.pack.one_file pack WEIGHTS OUTPUT SETTING
     python -m benchmarks.pack.one_file unpack FILE OUTPUT [NETWORK]
 
-SETTING is a `PackSetting` as JSON; NETWORK gives the names of a file that has none. `runs.pack` and `runs.unpack` start
-this module.
+SETTING is a `PackSetting` as JSON; NETWORK gives the names of a file that has none. `pack` and `unpack` in
+`benchmarks/pack/runs.py` start this module.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
-import sys
 from pathlib import Path
 
 from benchmarks.pack.runs import PackSetting
@@ -50,11 +50,19 @@ def unpack_to(file: Path, output: Path, network: str | None = None) -> None:
 
 def main() -> None:
     """Do what the command line says."""
-    what, source, output, *rest = sys.argv[1:]
-    if what == "pack":
-        pack_file(Path(source), Path(output), PackSetting(**json.loads(rest[0])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    for part, source in (("pack", "weights"), ("unpack", "file")):
+        command = parts.add_parser(part)
+        command.add_argument(source, type=Path)
+        command.add_argument("output", type=Path)
+    parts.choices["pack"].add_argument("setting", type=json.loads)
+    parts.choices["unpack"].add_argument("network", nargs="?")
+    arguments = parser.parse_args()
+    if arguments.part == "pack":
+        pack_file(arguments.weights, arguments.output, PackSetting(**arguments.setting))
     else:
-        unpack_to(Path(source), Path(output), *rest)
+        unpack_to(arguments.file, arguments.output, arguments.network)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,7 @@ def _presets(line: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     """Print."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(tables(json.loads((Path(__file__).parents[1] / "results.json").read_text("utf-8"))))
 
 

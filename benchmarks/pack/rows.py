@@ -1,4 +1,4 @@
-"""Rows of RESULTS.md for the packing benchmarks, each with its target where issue 3 sets one."""
+"""Rows of RESULTS.md for the packing benchmarks, each with its target where there is one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from evocompress.search.executors import RayExecutor
 from evocompress.search.history import History
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.search.run import open_run
-from evocompress.search.toy import toy_settings, toy_space
+from evocompress.search.toy_segment import toy_settings, toy_space
 
 _WARM_UP_ROUNDS = 2
 

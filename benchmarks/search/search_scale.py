@@ -1,7 +1,9 @@
 """How fast the search itself is: 100 000 segments on 1 000 simulated workers, with faults, on one core.
 
 The segment is a formula of the genome and of how long its lineage has been trained, without files; what is timed is
-ask, tell and the loop. Prints one JSON line. `python benchmarks/search_scale.py --segments 10000` is a shorter run.
+ask, tell and the loop. Prints one JSON line. A shorter run:
+
+    python -m benchmarks.search.search_scale --segments 10000
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ def sensitivities(
             gradients = _gradients(model, task, parameters, examples.batch(index)[0], generator)
             for name, square in _mean_squares(model, gradients):
                 sums[name] = sums[name] + square if name in sums else square
-    found = torch.stack([*sums.values()]).tolist() if sums else []  # one wait for the device, not one a tensor
-    return _normalised(model, dict(zip(sums, found, strict=True)))
+    means = torch.stack([*sums.values()]).tolist() if sums else []  # one wait for the device, not one a tensor
+    return _normalised(model, dict(zip(sums, means, strict=True)))
 
 
 def _gradients(
@@ -70,8 +70,8 @@ def _gradients(
         check_gradient(model, inputs, first_tensor(outputs))
     targets = task.draw(outputs, generator)
     loss = task.loss(outputs, targets, {}, reduction="sum")
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 
 def _mean_squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -84,14 +84,14 @@ def _mean_squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator
 def _normalised(model: nn.Module, sums: Mapping[str, float]) -> dict[str, float]:
     state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     shared = dict(_aliases(model))
-    found = {name: sums.get(shared.get(name, name)) for name in state}
+    measured = {name: sums.get(shared.get(name, name)) for name in state}
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    usable = [scale for scale in found.values() if scale is not None and 0 < scale < math.inf]
+    usable = [scale for scale in measured.values() if scale is not None and 0 < scale < math.inf]
     if not usable:
         return dict.fromkeys(state, 1.0)
     top = max(usable)
     scales: dict[str, float] = {}
-    for name, scale in found.items():
+    for name, scale in measured.items():
         if scale is not None and not math.isfinite(scale):
             scales[name] = top
         elif scale is not None or name in trained:

@@ -109,19 +109,19 @@ class Moments:
 
         None where it has none, or they are zero (it never ran, or its input is dead).
         """
-        uses = list(self._known(name))
+        uses = list(self._uses_with_gradient(name))
         if not uses or any(use.H.shape != uses[0][0].H.shape for use, _ in uses):
             return None
         H, g = torch.zeros_like(uses[0][0].H), torch.zeros_like(uses[0][1])
-        for use, own in uses:  # each with its share of the trace, on both sides of the product
-            inputs, outputs = max(float(use.H.diagonal(dim1=1, dim2=2).sum()), _TINY), max(float(own.sum()), _TINY)
+        for use, use_g in uses:  # each with its share of the trace, on both sides of the product
+            inputs, outputs = max(float(use.H.diagonal(dim1=1, dim2=2).sum()), _TINY), max(float(use_g.sum()), _TINY)
             share = outputs if use.seen else inputs * outputs / use.count
             H += share / inputs * use.H
-            g += share / outputs * (_tempered(own, use.seen) if use.seen else own)
-        found = Sensitivity(H.numpy(), g.numpy())
-        return found.scaled(scale / found.scale) if found.scale > 0 else None
+            g += share / outputs * (_tempered(use_g, use.seen) if use.seen else use_g)
+        combined = Sensitivity(H.numpy(), g.numpy())
+        return combined.scaled(scale / combined.scale) if combined.scale > 0 else None
 
-    def _known(self, name: str) -> Iterator[tuple[_Use, Tensor]]:
+    def _uses_with_gradient(self, name: str) -> Iterator[tuple[_Use, Tensor]]:
         for use in self._uses.get(name, {}).values():
             g = self._rows.get(name) if use.g is None else use.g
             if g is not None:

@@ -52,7 +52,7 @@ def second_order_sensitivities(
 
     Args:
         model: The network; moved to `device`; weights, gradients and mode are left as they were. It may return a tensor
-            of any shape (n, …), or what `evaluation.first_tensor` finds one in.
+            of any shape (n, …), or what `first_tensor` finds one in.
         examples: Calibration examples, as the network was trained on.
         samples: How many of them to draw, without replacement.
         seed: Of the draws.
@@ -115,17 +115,19 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
     Raises:
         ModelError: It fails, or its outputs are not finite or not one for each example.
     """
-    where = f"calibration examples of shape {tuple(inputs.shape)}, {inputs.dtype}"
+    subject = f"calibration examples of shape {tuple(inputs.shape)}, {inputs.dtype}"
     try:
         outputs = first_tensor(model(inputs))
     except ModelError:
         raise
     except Exception as cause:
-        raise failure(model, inputs, where, cause) from cause
+        raise failure(model, inputs, subject, cause) from cause
     if not outputs.ndim or len(outputs) != len(inputs) or not outputs.is_floating_point():
-        raise ModelError(f"the network gives {outputs.dtype} {tuple(outputs.shape)} on {where}; must be floats (n, …)")
+        raise ModelError(
+            f"the network gives {outputs.dtype} {tuple(outputs.shape)} on {subject}; must be floats (n, …)"
+        )
     if not outputs.isfinite().all():
-        raise ModelError(f"the network gives outputs that are not finite on {where}: {overflow(model, inputs)}")
+        raise ModelError(f"the network gives outputs that are not finite on {subject}: {overflow(model, inputs)}")
     return outputs
 
 
@@ -142,8 +144,8 @@ def _gradients(
     share = math.sqrt(outputs.numel() / max(sum(output.numel() for output in further), 1))
     for output in further:
         total = total + share * _along(output.movedim(1, -1), generator)
-    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    pairs = zip(parameters, found, strict=True)
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    pairs = zip(parameters, gradients, strict=True)
     return {name: gradient.to_dense() for name, gradient in pairs if gradient is not None}
 
 
@@ -194,13 +196,13 @@ def _normalised(
     total = sum(state[name].numel() for name in usable)
     middle = math.exp(sum(state[name].numel() * math.log(scale) for name, scale in usable.items()) / total)
     least = _FLOOR * max(usable.values())
-    found: dict[str, float | Sensitivity] = {}
+    by_name: dict[str, float | Sensitivity] = {}
     for name, scale in scales.items():
         scale = max(scale, least) / middle
-        found[name] = moments.sensitivity(name, scale) or scale
-    known = dict(_names(model))
+        by_name[name] = moments.sensitivity(name, scale) or scale
+    first_names = dict(_names(model))
     # A buffer without gradient (not of batch normalisation) is neither dead nor known: the neutral 1.
-    return {name: found.get(known.get(name, name), 1.0) for name in state}
+    return {name: by_name.get(first_names.get(name, name), 1.0) for name in state}
 
 
 def _names(model: nn.Module) -> Iterator[tuple[str, str]]:

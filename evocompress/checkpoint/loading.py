@@ -94,7 +94,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
         ModelError: Names or shapes differ, or a layer refuses its values, such as those of another plan.
     """
     tensors = _tensors(model)
-    state = {name: _as_whole(value, tensors.get(name)) for name, value in state.items()}
+    state = {name: _as_integers(value, tensors.get(name)) for name, value in state.items()}
     difference = _compare(_kinds(state), _kinds(tensors), tensors)
     if strict and any(difference):
         raise ModelError(f"{source} does not fit the model: {_described(difference)}.")
@@ -110,7 +110,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source
         raise ModelError(f"{source} does not fit the model: {' '.join(str(problem).split())}") from problem
 
 
-def _as_whole(value: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+def _as_integers(value: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
     """Floats that are whole numbers as those, where the model holds whole numbers or truth values (a mask, say)."""
     if target is None or target.is_floating_point() or not value.is_floating_point():
         return value
@@ -149,8 +149,8 @@ def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
     tensors = _tensors(model)
     first = {id(tensor): name for name, tensor in reversed(tensors.items())}.values()
     last = {id(tensor): name for name, tensor in tensors.items()}.values()
-    for whole in (tensors.keys(), first, last):
-        for names in (sorted(whole), sorted(name for name in whole if not _is_counter(name))):
+    for all_names in (tensors.keys(), first, last):
+        for names in (sorted(all_names), sorted(name for name in all_names if not _is_counter(name))):
             if len(names) == len(contents.tensors) and fingerprint(names) == contents.lost_names:
                 return names
     raise ModelError(
@@ -222,8 +222,8 @@ def _tensors(model: object) -> dict[str, torch.Tensor]:
     import torch
 
     if not isinstance(model, torch.nn.Module):
-        what = f"the class {model.__name__}" if isinstance(model, type) else kind_of(model)
-        raise ModelError(f"model is {what}; it must be a torch.nn.Module, made already.")
+        kind = f"the class {model.__name__}" if isinstance(model, type) else kind_of(model)
+        raise ModelError(f"model is {kind}; it must be a torch.nn.Module, made already.")
     state = model.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     empty = [shortened(name) for name, value in tensors.items() if value.is_meta]
@@ -252,11 +252,11 @@ def _gathered(state: dict[str, torch.Tensor], model: torch.nn.Module, source: st
     """The state dict of the plain network from one of a form that can be gathered exactly; another as it is."""
     from evocompress.checkpoint.forms import formed, gathered
 
-    own = model.state_dict().keys()
-    if own >= state.keys():
+    names = model.state_dict().keys()
+    if names >= state.keys():
         return state
     network = formed(model, state)
-    if network.state_dict().keys() == own:
+    if network.state_dict().keys() == names:
         return state
     load_state(network, state, source)
     return gathered(network, model).state_dict()

@@ -53,10 +53,8 @@ def to_numpy(name: str, value: object) -> Array:
     elif hasattr(value, "detach") and any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__):
         array = _from_torch(name, value)
     else:
-        inside = f" If that is one, pack it alone: checkpoint[{quoted(name)}]." if isinstance(value, Mapping) else ""
-        raise CodecError(
-            f"{quoted(name)} is {kind_of(value)}; a state dict holds torch tensors or numpy arrays.{inside}"
-        )
+        hint = f" If that is one, pack it alone: checkpoint[{quoted(name)}]." if isinstance(value, Mapping) else ""
+        raise CodecError(f"{quoted(name)} is {kind_of(value)}; a state dict holds torch tensors or numpy arrays.{hint}")
     if array.dtype.name not in DTYPES:
         raise _no_such_dtype(name, array.dtype.name)
     return array
@@ -136,9 +134,9 @@ def encode_tensor(
     exact = _floats(array if values is None else values)
     ends = (float(exact.min()), float(exact.max())) if exact.size else ()  # NaN goes through both
     if not all(map(math.isfinite, ends)):
-        what = "NaN" if any(map(math.isnan, ends)) else "Inf"
+        non_finite = "NaN" if any(map(math.isnan, ends)) else "Inf"
         raise TensorError(
-            f"Tensor {quoted(name)} holds {what}, which no lossy codec can keep. If it is meant (a mask, say), "
+            f"Tensor {quoted(name)} holds {non_finite}, which no lossy codec can keep. If it is meant (a mask, say), "
             f"add the rule {_lossless_rule(name)}; else the network has diverged.",
             shortened(name, "*"),
         )

@@ -56,11 +56,11 @@ def write_tensors(path: Path, slots: Sequence[Slot], arrays: Iterable[tuple[str,
             if slot is None or (slot.dtype, slot.shape) != (array.dtype.name, array.shape):
                 raise CodecError(f"Tensor {name!r}, {array.dtype} {array.shape}, is not among those announced: {slot}.")
             file.seek(len(header) + places[name])
-            little = np.ascontiguousarray(array)
+            little_endian = np.ascontiguousarray(array)
             if slot.dtype != "bfloat16":
-                little = little.astype(array.dtype.newbyteorder("<"), copy=False)
-            file.write(little.reshape(-1).view(np.uint8).data)
-            del array, little  # they are not needed while the next one is made
+                little_endian = little_endian.astype(array.dtype.newbyteorder("<"), copy=False)
+            file.write(little_endian.reshape(-1).view(np.uint8).data)
+            del array, little_endian  # they are not needed while the next one is made
         if announced:
             raise CodecError(f"There is nothing for the tensors {', '.join(announced)}.")
 

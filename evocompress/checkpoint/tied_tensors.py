@@ -23,13 +23,13 @@ def tied_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
     >>> tied_tensors({"embedding": np.ones(100), "bias": np.zeros(100), "head": np.ones(100)})
     {'head': 'embedding'}
     """
-    alike: dict[tuple[object, ...], list[str]] = {}
+    candidates: dict[tuple[object, ...], list[str]] = {}
     for name, array in arrays.items():
         if array.size > _FEW:
             head = array.flat[:_HEAD].tobytes()  # tells nearly all apart, at no cost
-            alike.setdefault((array.dtype.name, array.shape, head), []).append(name)
+            candidates.setdefault((array.dtype.name, array.shape, head), []).append(name)
     tied: dict[str, str] = {}
-    for names in alike.values():
+    for names in candidates.values():
         first: dict[bytes, str] = {}
         for name in names if len(names) > 1 else ():
             source = first.setdefault(_digest(arrays[name]), name)

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from evocompress.cli import analyse, curve, data, files, pack, run
+from evocompress.cli import analyse, curve, data, files, pack, run, settings
 from evocompress.cli.command_group import CommandGroup
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.search.interrupts import is_interrupt
@@ -45,7 +45,7 @@ def _root(
         raise typer.Exit
 
 
-for module in (run, analyse, pack, files, curve, data):
+for module in (run, settings, analyse, pack, files, curve, data):
     module.register(app)
 
 
@@ -62,8 +62,8 @@ def _one_line_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _tell(f"{where}{error.strerror or error}")
+        prefix = f"{error.filename}: " if error.filename else ""
+        _tell(f"{prefix}{error.strerror or error}")
         sys.exit(1)
     except SystemError as error:
         if not is_interrupt(error):

@@ -77,12 +77,14 @@ def _common_quality(histories: dict[str, History]) -> Quality:
     """
     (label, first), *others = histories.items()
     for other, history in others:
-        measures, also = (dataclasses.replace(found, digits=0) for found in (first.quality, history.quality))
-        if measures != also:
-            what = f"{label} measures {measures.name} and {other} {also.name}"
-            if measures.name == also.name:
-                what += f", but not in the same units or direction ({_unit(measures)}; {_unit(also)})"
-            raise ConfigError(f"{what}: they cannot be compared; look at them one by one.")
+        measures, measures_too = (
+            dataclasses.replace(quality, digits=0) for quality in (first.quality, history.quality)
+        )
+        if measures != measures_too:
+            text = f"{label} measures {measures.name} and {other} {measures_too.name}"
+            if measures.name == measures_too.name:
+                text += f", but not in the same units or direction ({_unit(measures)}; {_unit(measures_too)})"
+            raise ConfigError(f"{text}: they cannot be compared; look at them one by one.")
     return first.quality
 
 

@@ -57,11 +57,11 @@ def curve(
     from evocompress.cli.progress_bars import ProgressBars
     from evocompress.packer.curve import by_codec, curve_points, preset_label, write_csv
     from evocompress.packer.curve import rate_weights as default_ladder
-    from evocompress.support.optional_libraries import wants
+    from evocompress.support.optional_libraries import needs_extra
 
     csv_path, png_path = _outputs(weights, output)
     if png:
-        with wants("report"):  # now, not after the work
+        with needs_extra("report"):  # now, not after the work
             import evocompress.packer.curve_figure  # noqa: F401
     chosen, named = _codecs(codecs), _presets(presets)
     ladder = None if rate_weights is None else _ladder(rate_weights)
@@ -72,8 +72,8 @@ def curve(
     if png:
         from evocompress.packer.curve_figure import write_curve_png
 
-        what = "Codecs and presets" if named else "Codecs"
-        write_curve_png(curves, baseline, f"{what} on {weights.name}", png_path, heavy=map(preset_label, named))
+        subject = "Codecs and presets" if named else "Codecs"
+        write_curve_png(curves, baseline, f"{subject} on {weights.name}", png_path, heavy=map(preset_label, named))
     _print_best(curves, baseline)
     if all(tensor.dim() < 2 for tensor in state.values()):
         typer.echo("No tensor has two dimensions; vectors follow one rule whatever the codec, so all curves are alike.")
@@ -158,6 +158,6 @@ def _round_ratios(measured: Sequence[float]) -> list[int]:
     if not measured:
         return []
     low, high = math.ceil(min(measured)), math.floor(max(measured))
-    apart = max(1, math.ceil((high - low) / (_TABLE_ROWS - 1)))
-    apart = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, apart) if nice >= apart)
-    return [ratio for ratio in range(math.ceil(low / apart) * apart, high + 1, apart)]
+    spacing = max(1, math.ceil((high - low) / (_TABLE_ROWS - 1)))
+    spacing = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, spacing) if nice >= spacing)
+    return [ratio for ratio in range(math.ceil(low / spacing) * spacing, high + 1, spacing)]

@@ -123,7 +123,7 @@ def pack(
     check_rate_weight(rate_weight)
     check_loss_increase(max_loss_increase)
     check_output(output, [weights])
-    own_rules, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
+    user_rules, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
     preset_recipe(preset)  # says what is wrong with it before any work
     if model is not None:
         check_device(device)
@@ -144,7 +144,7 @@ def pack(
                 with about("--noise", noise or "", DataError):
                     examples = on_noise(weights, network, noise or "", samples, seed)
             state = read_weights(weights, functools.partial(names_for, examples.model))  # with the network's names
-    job = PackJob(state, preset, rules=own_rules, names=names, inference=inference, observer=PackReport())
+    job = PackJob(state, preset, rules=user_rules, names=names, inference=inference, observer=PackReport())
     with _rules_as_options():
         if examples is not None:
             if fit_confidence:

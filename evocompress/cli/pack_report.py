@@ -68,11 +68,12 @@ def table_of(tried: Sequence[Try], loss_name: str) -> Table:
 def held_out_line(held_out: HeldOut) -> str:
     """How good the network is on held-out examples before and after; without labels: how far its outputs moved."""
     total = f"({_grouped(held_out.total)} {held_out.counted})"
-    if held_out.accuracy_before is None or held_out.accuracy_after is None:
+    if held_out.quality is None or held_out.quality_before is None or held_out.quality_after is None:
         return f"held-out: {held_out.loss_name} {held_out.loss_after:.4g} {total}"
     return (
         f"held-out: loss {held_out.loss_before:.4f} → {held_out.loss_after:.4f}, "
-        f"accuracy {100 * held_out.accuracy_before:.2f} % → {100 * held_out.accuracy_after:.2f} % {total}"
+        f"{held_out.quality.name} {held_out.quality.show(held_out.quality_before)} → "
+        f"{held_out.quality.show(held_out.quality_after)} {total}"
     )
 
 

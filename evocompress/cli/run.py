@@ -28,7 +28,10 @@ def run(
         str | None, typer.Option(help="An existing Ray cluster, such as auto or ray://host:10001.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: --set search.segments=200. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a setting (see `evocompress settings`): --set search.segments=200. Repeatable."
+        ),
     ] = None,
     override: Annotated[
         bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")
@@ -75,7 +78,7 @@ def run(
         raise typer.Exit(130)
     history = read_history(folder)
     if not front(history):
-        console.print(_why_nothing(history), soft_wrap=True, markup=False)
+        console.print(_reasons_for_no_file(history), soft_wrap=True, markup=False)
         raise typer.Exit(1)
     console.print(front_table(front(history), history.quality, title=f"Front of {loaded.name}, audited"))
     shown, audited = len(front(history)), len(history.archive)
@@ -90,7 +93,7 @@ def run(
         typer.echo(f"note: {problem}", err=True)
 
 
-def _why_nothing(history: History) -> str:
+def _reasons_for_no_file(history: History) -> str:
     """What to say where no segment left a file: how they ended, and the last one's words."""
     last = next((outcome for outcome in reversed(history.outcomes) if outcome.error), None)
     statuses = ", ".join(sorted({outcome.status for outcome in history.outcomes})) or "not run"

@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from evocompress.data.assembly import Bytes, Raw
 from evocompress.data.examples import Augmentation, Splits
 from evocompress.data.location import missing
 from evocompress.data.pickles import load_plain
+from evocompress.data.splits import Bytes, Raw
 from evocompress.errors import DataError
 
 __all__ = ["BATCHES", "cifar10"]
@@ -37,11 +37,11 @@ def cifar10(
 def _read(root: Path) -> list[Batch]:
     binary, python = root / "cifar-10-batches-bin", root / "cifar-10-batches-py"
     if not binary.is_dir() and python.is_dir():
-        return [read_python_batch(_there(python / name)) for name in BATCHES]
-    return [read_binary_batch(_there(binary / f"{name}.bin")) for name in BATCHES]
+        return [read_python_batch(_existing(python / name)) for name in BATCHES]
+    return [read_binary_batch(_existing(binary / f"{name}.bin")) for name in BATCHES]
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise missing("cifar10", path)
     return path

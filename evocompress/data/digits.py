@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evocompress.data.assembly import examples
 from evocompress.data.examples import Splits
-from evocompress.data.splitting import hold_out
+from evocompress.data.splits import examples, hold_out
 from evocompress.errors import DataError
 
 __all__ = ["digits"]

@@ -101,15 +101,15 @@ def fetch(
     how to place the files by hand where none served.
     """
     base = data_root(root)
-    known = SOURCES if sources is None else sources
-    if name not in known and name in DATA_SETS:  # nothing to fetch; loading it shows that it is there
+    available = SOURCES if sources is None else sources
+    if name not in available and name in DATA_SETS:  # nothing to fetch; loading it shows that it is there
         DATA_SETS[name](base, 0)
         return base
-    if name not in known:
-        raise DataError(f"data set {name!r} is unknown. {one_of({*known, *DATA_SETS}, name)}")
-    source = known[name]
+    if name not in available:
+        raise DataError(f"data set {name!r} is unavailable. {one_of({*available, *DATA_SETS}, name)}")
+    source = available[name]
     folder = base / source.folder
-    if not _unfit(folder, source.files):
+    if not _unfit_files(folder, source.files):
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,8 +118,8 @@ def fetch(
                 path = Path(scratch) / archive
                 _download(name, source, archive, md5, path, folder, progress, timeout)
                 _unpack(path, source.files)
-            if unfit := _unfit(Path(scratch), source.files):
-                raise DataError(f"data set {name!r}: {unfit} did not come out of {', '.join(source.archives)}")
+            if unfit_files := _unfit_files(Path(scratch), source.files):
+                raise DataError(f"data set {name!r}: {unfit_files} did not come out of {', '.join(source.archives)}")
             for file in source.files:
                 os.replace(Path(scratch) / file, folder / file)
     except _FAILURES as failure:
@@ -142,13 +142,13 @@ def _download(
     answers: list[str] = []
     for mirror in source.mirrors:
         try:
-            got = _transfer(mirror + archive, path, progress, timeout)
+            digest = _transfer(mirror + archive, path, progress, timeout)
         except _FAILURES as failure:
             answers.append(f"{mirror}{archive}: {failure}")
             continue
-        if got == md5:
+        if digest == md5:
             return
-        answers.append(f"{mirror}{archive}: MD5 is {got}, not {md5}")
+        answers.append(f"{mirror}{archive}: MD5 is {digest}, not {md5}")
     raise DataError(_advice(name, source, folder, answers))
 
 
@@ -182,7 +182,7 @@ def _unpack(path: Path, files: Mapping[str, int]) -> None:
                 archive.extract(member, path.parent, filter="data")
 
 
-def _unfit(folder: Path, files: Mapping[str, int]) -> str:
+def _unfit_files(folder: Path, files: Mapping[str, int]) -> str:
     """The files that are not in `folder`, or not of their size."""
     paths = {file: folder / file for file in files}
     return ", ".join(f for f, path in paths.items() if not path.is_file() or path.stat().st_size != files[f])

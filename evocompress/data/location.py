@@ -22,7 +22,7 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 def missing(name: str, path: Path) -> DataError:
     """The error for a data set that is not there; it says how to get it."""
-    where = "or set EVOCOMPRESS_DATA to the folder that holds it"
+    instead = "or set EVOCOMPRESS_DATA to the folder that holds it"
     return DataError(
-        f"data set {name!r} is not on this machine: {path} does not exist. Run `evocompress data {name}`, {where}."
+        f"data set {name!r} is not on this machine: {path} does not exist. Run `evocompress data {name}`, {instead}."
     )

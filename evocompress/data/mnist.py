@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evocompress.data.assembly import Bytes, Raw
 from evocompress.data.examples import Augmentation, Splits
 from evocompress.data.idx import read_idx
 from evocompress.data.location import missing
+from evocompress.data.splits import Bytes, Raw
 from evocompress.errors import DataError
 
 __all__ = ["IDX_FILES", "fashion_mnist", "mnist"]
@@ -40,9 +40,9 @@ def _read(name: str, folder: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
     images, labels, test_images, test_labels = (read_idx(_path(name, folder, file)) for file in IDX_FILES)
     for array, targets, part in ((images, labels, "train"), (test_images, test_labels, "t10k")):
         if array.ndim != 3 or array.shape[1:] != (28, 28) or targets.shape != array.shape[:1]:
-            got, rule = f"images {array.shape} and labels {targets.shape}", "must be (n, 28, 28) and (n,)"
+            contents, rule = f"images {array.shape} and labels {targets.shape}", "must be (n, 28, 28) and (n,)"
             path = folder / f"{part}-images-idx3-ubyte"
-            raise DataError(f"{path}: holds {got}; {rule}; delete it and fetch it again")
+            raise DataError(f"{path}: holds {contents}; {rule}; delete it and fetch it again")
     return images[:, None], labels, test_images[:, None], test_labels
 
 

@@ -47,46 +47,46 @@ def _parts(name: str, result: Any) -> tuple[list[Any], Any]:
         return [result[split] for split in SPLITS], result.get("classes")
     if isinstance(result, Sequence) and not isinstance(result, str | bytes) and len(result) == len(SPLITS):
         return list(result), None
-    got = f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, Sequence) else "")
+    returned = f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, Sequence) else "")
     rule = f"three pairs (images, labels), or images alone: {', '.join(SPLITS)}"
-    raise DataError(f"{name}: the loader returned {got}; must be {rule}")
+    raise DataError(f"{name}: the loader returned {returned}; must be {rule}")
 
 
-def _examples(where: str, part: Any) -> Examples:
+def _examples(part_name: str, part: Any) -> Examples:
     if isinstance(part, Examples):
         return part
-    images, labels = _inputs_and_labels(where, part)
+    images, labels = _inputs_and_labels(part_name, part)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         rule = "must be integers, the class of each image (numbers to predict: return evocompress.data.Examples)"
-        raise DataError(f"{where}: labels are {labels.dtype}; {rule}")
+        raise DataError(f"{part_name}: labels are {labels.dtype}; {rule}")
     if images.is_floating_point():
         images = images.float()
         if not bool(images.isfinite().all()):
-            raise DataError(f"{where}: images hold NaN or infinity; all values must be finite in float32")
+            raise DataError(f"{part_name}: images hold NaN or infinity; all values must be finite in float32")
     try:
         return Examples(images, labels.long(), std=(255.0,) if images.dtype == torch.uint8 else (1.0,))
     except DataError as failure:
-        raise DataError(f"{where}: {failure}") from failure
+        raise DataError(f"{part_name}: {failure}") from failure
 
 
-def _inputs_and_labels(where: str, part: Any) -> tuple[Tensor, Tensor]:
+def _inputs_and_labels(part_name: str, part: Any) -> tuple[Tensor, Tensor]:
     """Both of a pair; inputs alone get labels that ask for nothing."""
     sequence = isinstance(part, Sequence) and not isinstance(part, str | bytes)
     if sequence and len(part) == 2 and part[1] is not None:
-        return _tensor(f"{where}, images", part[0]), _tensor(f"{where}, labels", part[1])
+        return _tensor(f"{part_name}, images", part[0]), _tensor(f"{part_name}, labels", part[1])
     if not hasattr(part, "__array__") and (not sequence or len(part) == 1):
-        got = f"a {type(part).__name__}" + (" of 1" if sequence else "")
-        raise DataError(f"{where}: must be a pair (images, labels), or images alone without labels; is {got}")
-    images = _tensor(f"{where}, images", part[0] if sequence and len(part) == 2 else part)
+        kind = f"a {type(part).__name__}" + (" of 1" if sequence else "")
+        raise DataError(f"{part_name}: must be a pair (images, labels), or images alone without labels; is {kind}")
+    images = _tensor(f"{part_name}, images", part[0] if sequence and len(part) == 2 else part)
     return images, torch.full(images.shape[:1], IGNORED)
 
 
-def _tensor(where: str, value: Any) -> Tensor:
+def _tensor(part_name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     try:
-        if isinstance(value, Sequence) and value and all(isinstance(one, Tensor) for one in value):
+        if isinstance(value, Sequence) and value and all(isinstance(item, Tensor) for item in value):
             return torch.stack([*value]).detach()
         return torch.tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError) as failure:
-        raise DataError(f"{where}: a {type(value).__name__} is no array of numbers ({failure})") from failure
+        raise DataError(f"{part_name}: a {type(value).__name__} is no array of numbers ({failure})") from failure

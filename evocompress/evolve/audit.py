@@ -24,11 +24,17 @@ from evocompress.training.trainer import TrainingGenes, train
 __all__ = ["AuditJob", "ReferenceJob", "audited"]
 
 
-def audited(found: Measured) -> dict[str, Any]:
+def audited(measured: Measured) -> dict[str, Any]:
     """What the journal holds of a measurement: quality, low, high, error, loss, total, details; None: not finite."""
-    numbers = {"quality": found.value, "low": found.low, "high": found.high, "error": found.error, "loss": found.loss}
-    details = {name: finite(value) for name, value in found.details.items()}
-    return {name: finite(value) for name, value in numbers.items()} | {"total": found.total, "details": details}
+    numbers = {
+        "quality": measured.value,
+        "low": measured.low,
+        "high": measured.high,
+        "error": measured.error,
+        "loss": measured.loss,
+    }
+    details = {name: finite(value) for name, value in measured.details.items()}
+    return {name: finite(value) for name, value in numbers.items()} | {"total": measured.total, "details": details}
 
 
 @dataclasses.dataclass(frozen=True)

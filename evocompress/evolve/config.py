@@ -29,7 +29,6 @@ Positive: TypeAlias = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)
 NotNegative: TypeAlias = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 PositiveRange: TypeAlias = tuple[Positive, Positive]
 
-
 _DEFAULT_TASK = "classification"
 
 
@@ -40,11 +39,13 @@ class _Section(pydantic.BaseModel):
 class _SearchBase(_Section):
     """How the population is searched; `segments` or `minutes` ends it.
 
-    The fields are those of `SearchSettings` that people set. `ratio_range`: how many times smaller than in float32 the
-    files are at the ends of the scale on which sizes are compared.
+    The fields are those of `SearchSettings` that people set, and `ratio_range`.
     """
 
-    ratio_range: PositiveRange = (4.0, 512.0)
+    ratio_range: PositiveRange = pydantic.Field(
+        default=(4.0, 512.0),
+        description="How many times smaller than in float32 files are at the ends of the scale of sizes.",
+    )
 
     @pydantic.field_validator("ratio_range")
     @classmethod
@@ -108,22 +109,23 @@ else:
 class Genes(_Section):
     """What a genome can say; `genes_model` adds a field for every gene of `training.genes.gene_specs`.
 
-    A number fixes a gene, [low, high] lets it evolve, a list of words gives its options. `codecs` are the options for
-    each layer group; one option may try several codecs: "deadzone | dct".
+    A number fixes a gene, [low, high] lets it evolve, a list of words gives its options.
     """
 
-    codecs: dict[str, list[str]] = {}
+    codecs: dict[str, list[str]] = pydantic.Field(
+        default={}, description='Codecs that may code this layer group; one option may try several: "deadzone | dct".'
+    )
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values(cls, value: Any) -> Any:
+    def _refuse_truth_values(cls, value: Any) -> Any:
         if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
             raise ValueError("is true or false, which would count as 1 or 0; give a number")
         return value
 
     @pydantic.field_validator("codecs")
     @classmethod
-    def _known_codecs(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+    def _check_codecs(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
         for group, options in value.items():
             if group not in GROUPS:
                 raise ValueError(f"there is no layer group {group!r}; groups are {', '.join(GROUPS)}")
@@ -178,46 +180,56 @@ def _type_of(spec: GeneSpec) -> Any:
 
 
 class Resources(_Section):
-    """What a segment gets: CPUs and (fractions of) GPUs, and how many segments run at once (0: as many as fit).
+    """What a segment gets, and how many run at once."""
 
-    `gpus` "auto" is a quarter of a GPU where there is one, else none; 0 keeps to the CPUs.
-    `precision`: what networks are trained in; evaluation is in float32. `executor`: a name in `extensions.EXECUTORS`.
-    """
-
-    cpus: Positive = 1.0
-    gpus: NotNegative | Literal["auto"] = "auto"
-    workers: pydantic.NonNegativeInt = 0
-    threads: pydantic.PositiveInt = 1
-    executor: str = "ray"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    cpus: Positive = pydantic.Field(default=1.0, description="CPUs of a segment; fractions too.")
+    gpus: NotNegative | Literal["auto"] = pydantic.Field(
+        default="auto",
+        description="GPUs of a segment; fractions too. auto: a quarter of one where there is one, else none.",
+    )
+    workers: pydantic.NonNegativeInt = pydantic.Field(
+        default=0, description="How many segments run at once; 0: all that fit."
+    )
+    threads: pydantic.PositiveInt = pydantic.Field(default=1, description="CPU threads of a segment.")
+    executor: str = pydantic.Field(default="ray", description="What runs segments; packages add further ways.")
+    precision: Literal["float32", "bfloat16"] = pydantic.Field(
+        default="float32", description="What networks are trained in; evaluation is in float32."
+    )
 
     @pydantic.field_validator("executor")
     @classmethod
-    def _known_executor(cls, value: str) -> str:
+    def _check_executor(cls, value: str) -> str:
         EXECUTORS.find(value)
         return value
 
 
 class Config(_Section):
-    """A whole experiment. `model` and `data` are names, or "package.module:function" of one's own.
+    """A whole experiment.
 
-    `task`: what the network is for, a name or "package.module:Class" of one's own.
-
-    `reference_epochs`: how long the uncompressed network is trained that the front is compared with (0: none).
-    `storage`: a folder or fsspec URI for the segments' files, if not the run folder. `genes` has all genes by name, as
-    `genes_model` checked them: a number, a range (low, high), a list of options, or None.
+    `genes` has all genes by name, as `genes_model` checked them: a number, a range (low, high), a list of options, or
+    None.
     """
 
-    name: str = ""
-    model: str
-    data: str
-    task: str = "classification"
-    seed: pydantic.NonNegativeInt = 0
-    reference_epochs: pydantic.NonNegativeInt = 30
-    initial_weights: str = ""
-    storage: str = ""
-    model_options: dict[str, Any] = {}
-    data_options: dict[str, Any] = {}
+    name: str = pydantic.Field(
+        default="", description="Name of the experiment, and of its run folder; by default the file's."
+    )
+    model: str = pydantic.Field(description="The network: a name, or package.module:function of your own.")
+    data: str = pydantic.Field(description="The data set: a name, or package.module:function of your own.")
+    task: str = pydantic.Field(
+        default=_DEFAULT_TASK, description="What the network is for: a name, or package.module:Class of your own."
+    )
+    seed: pydantic.NonNegativeInt = pydantic.Field(default=0, description="What every draw follows from.")
+    reference_epochs: pydantic.NonNegativeInt = pydantic.Field(
+        default=30, description="How long the uncompressed network is trained that the front is compared with; 0: none."
+    )
+    initial_weights: str = pydantic.Field(
+        default="", description="A file of weights to begin with; by default random ones."
+    )
+    storage: str = pydantic.Field(
+        default="", description="A folder or fsspec URI for the segments' files; by default the run folder."
+    )
+    model_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the network.")
+    data_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the data set.")
     search: Search = Search()
     genes: Mapping[str, Any] = {}
     resources: Resources = Resources()
@@ -226,8 +238,8 @@ class Config(_Section):
     @classmethod
     def _not_empty(cls, value: str, field: pydantic.ValidationInfo) -> str:
         if not value.strip():
-            own = "package.module:Class" if field.field_name == "task" else "package.module:function"
-            raise ValueError(f"is empty; give a name, or '{own}'")
+            example = "package.module:Class" if field.field_name == "task" else "package.module:function"
+            raise ValueError(f"is empty; give a name, or '{example}'")
         return value
 
 
@@ -259,15 +271,15 @@ def _unknown(path: Sequence[str | int]) -> str:
     """An unknown key, with the nearest one that there is."""
     name = ".".join(map(str, path))
     model = _model_at(path[:-1])
-    known, everywhere = list(model.model_fields) if model else [], _all_keys()
-    near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    fields, everywhere = list(model.model_fields) if model else [], _all_keys()
+    near = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.5)
     prefix = ".".join(map(str, path[:-1]))
     hint = f"{prefix}.{near[0]}" if near and prefix else near[0] if near else ""
     hint = everywhere.get(str(path[-1]), hint)  # a key of another section, written out in full
     if not hint:
         further = difflib.get_close_matches(str(path[-1]), list(everywhere), n=1, cutoff=0.7)
         hint = everywhere[further[0]] if further else ""
-    return f"{name}: there is no such key." + (f" Did you mean {hint!r}?" if hint else f" Known: {', '.join(known)}.")
+    return f"{name}: there is no such key." + (f" Did you mean {hint!r}?" if hint else f" Known: {', '.join(fields)}.")
 
 
 def _explained(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> list[str]:
@@ -282,9 +294,9 @@ def _explained(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> l
             lines[name] = f"{name}: is missing; it has no default."
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            given = repr(problem["input"])
-            got = "" if message.startswith(name) or len(given) > 60 else f" (got {given})"
-            lines.setdefault(name, f"{name}: {message}{got}")
+            value = repr(problem["input"])
+            shown = "" if message.startswith(name) or len(value) > 60 else f" (got {value})"
+            lines.setdefault(name, f"{name}: {message}{shown}")
     return list(lines.values())
 
 

@@ -82,8 +82,8 @@ def _versions() -> dict[str, str]:
 
 def _git_revision() -> str:
     """The commit of this source tree, with a + where it was changed; empty outside a checkout."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -157,8 +157,8 @@ def counted_as_before(prepared: Prepared, stored: dict[str, Any]) -> Prepared:
     return dataclasses.replace(prepared, header=header, settings=_settings(prepared.config, floats))
 
 
-def _settings(config: Config, whole: int) -> SearchSettings:
-    settings = config.search.settings(seed=config.seed, float32_bytes=whole)
+def _settings(config: Config, float32_size: int) -> SearchSettings:
+    settings = config.search.settings(seed=config.seed, float32_bytes=float32_size)
     return dataclasses.replace(settings, lag=_LAG) if settings.deterministic and settings.lag is None else settings
 
 
@@ -278,7 +278,7 @@ def run_experiment(
                 free=(*_FREE, *(_added_since(folder, prepared.header["config"]) if resume else ())),
             )
         )
-        tell: Observer = observer or _silent
+        tell: Observer = observer or _ignore
         quality = prepared.segment.experiment.task().quality
         stack.enter_context(_sigterm_interrupts())
         tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality))
@@ -293,7 +293,7 @@ def run_experiment(
         return RunSummary(run.folder, True, segments, export)
 
 
-def _silent(event: object) -> None:
+def _ignore(event: object) -> None:
     """Where nobody listens."""
 
 
@@ -301,18 +301,18 @@ def _added_since(folder: str | os.PathLike[str], config: dict[str, Any]) -> list
     """Keys that an older run's configuration lacks, and which now have what stands for their absence: the default."""
     stored = read_run_json(folder).get("config", {})
     with contextlib.suppress(ConfigError):
-        return _absent(stored, parse_config(stored).model_dump(mode="json"), config, "config")
+        return _absent_keys(stored, parse_config(stored).model_dump(mode="json"), config, "config")
     return []
 
 
-def _absent(old: dict[str, Any], filled: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
-    found = []
+def _absent_keys(old: dict[str, Any], filled: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
+    absent = []
     for key, value in filled.items():
         if key not in old and new.get(key) == value:
-            found.append(f"{prefix}.{key}")
+            absent.append(f"{prefix}.{key}")
         elif isinstance(value, dict) and isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
-            found += _absent(old[key], value, new[key], f"{prefix}.{key}")
-    return found
+            absent += _absent_keys(old[key], value, new[key], f"{prefix}.{key}")
+    return absent
 
 
 def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:

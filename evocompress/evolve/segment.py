@@ -192,11 +192,11 @@ class Segment:
         A file whose quality is not finite is of no use, and left out.
         """
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        found = []
+        candidates = []
         for genome in (task.genome, *task.probes):
             used = scales if self.reader.uses_gradients(genome) else None
-            found.append(self._candidate(genome, state, used, model, splits, device))
-        return [candidate for candidate in found if math.isfinite(candidate.quality)]
+            candidates.append(self._candidate(genome, state, used, model, splits, device))
+        return [candidate for candidate in candidates if math.isfinite(candidate.quality)]
 
     def _candidate(
         self,

@@ -35,28 +35,30 @@ def build(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0)
     factory = _factory(name)
     further = _further_options(name, factory, options)
     of_factory = {
-        option: value for option, value in options.items() if not any(option in taken for _, taken in further)
+        option: value
+        for option, value in options.items()
+        if not any(option in function_options for _, function_options in further)
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _call(name, "its factory", factory, (), of_factory)
-        for function, taken in further:
-            asked = ", ".join(f"{option} = {taken[option]!r}" for option in taken)
-            network = _call(name, f"what makes it a network of {asked}", function, (network,), taken)
+        for function, function_options in further:
+            listing = ", ".join(f"{option} = {function_options[option]!r}" for option in function_options)
+            network = _call(name, f"what makes it a network of {listing}", function, (network,), function_options)
     return network
 
 
-def _call(name: str, what: str, function: Callable[..., Any], before: tuple[Any, ...], options: Any) -> nn.Module:
+def _call(name: str, maker: str, function: Callable[..., Any], before: tuple[Any, ...], options: Any) -> nn.Module:
     try:
         network = function(*before, **options)
     except EvocompressError:
         raise
     except Exception as failure:
         cause = f"{type(failure).__name__}: {failure}"
-        raise ModelError(f"network {name!r}: {what} failed for options {options}: {cause}") from failure
+        raise ModelError(f"network {name!r}: {maker} failed for options {options}: {cause}") from failure
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
-        raise ModelError(f"network {name!r}: {what} returned a {kind}; it must return a torch.nn.Module")
+        raise ModelError(f"network {name!r}: {maker} returned a {kind}; it must return a torch.nn.Module")
     return network
 
 
@@ -86,6 +88,8 @@ def _further_options(
             raise ModelError(f"network {name!r}: unknown option {option!r}. {one_of(names, option)}")
     further = []
     for function, names_taken in functions.items():
-        asked = {option: options[option] for option in names_taken if option in options and option not in of_factory}
-        further += [(function, asked)] if asked else []
+        function_options = {
+            option: options[option] for option in names_taken if option in options and option not in of_factory
+        }
+        further += [(function, function_options)] if function_options else []
     return further

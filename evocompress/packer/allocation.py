@@ -142,12 +142,12 @@ class _Loop:
                 for name in names
             }  # fmt: skip
             data = pack(self._state, self._recipe, records={**file.records, **records})
-            change = self._with(file.model, records)
+            change = self._change_with(file.model, records)
             slopes.append(_Slope(names, len(file.data) - len(data), change - file.change))
             progress((done + 1) / len(groups))
         return slopes
 
-    def _with(self, model: nn.Module, records: Mapping[str, Record]) -> float:
+    def _change_with(self, model: nn.Module, records: Mapping[str, Record]) -> float:
         """What changes if these records take the place of the model's tensors; it is left as it was."""
         tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
         kept = {name: tensors[name].detach().clone() for name in records}

@@ -17,7 +17,10 @@ from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
 from evocompress.packer.layerwise import layerwise_records
-from evocompress.tasks.classification import evaluate
+from evocompress.protocols import Task
+from evocompress.search.quality import Quality
+from evocompress.tasks.classification import Classification
+from evocompress.tasks.measure import measure
 
 __all__ = ["Calibration", "HeldOut", "PackedFile", "calibrate", "pack_calibrated"]
 
@@ -27,17 +30,18 @@ _LAYERS_SHARE = 0.7  # of the time is the layers'; the rest goes into coding, an
 
 
 class HeldOut(NamedTuple):
-    """A network on held-out examples, before it was packed and after: its loss in nats, and its accuracy in [0, 1].
+    """A network on held-out examples, before it was packed and after: its task's loss and quality.
 
-    Where they have no labels, `accuracy_before` and `accuracy_after` are None, and the losses are 0 and how far the
-    outputs moved. `loss_name` says which it is, `total` how many examples (or labels, `counted`) it was measured on.
+    Where they have no labels, `quality` and its values are None, and the losses are 0 and how far the outputs moved.
+    `loss_name` says which it is, `total` how many examples (or labels, `counted`) it was measured on.
     """
 
     loss_name: str
     loss_before: float
     loss_after: float
-    accuracy_before: float | None
-    accuracy_after: float | None
+    quality: Quality | None
+    quality_before: float | None
+    quality_after: float | None
     total: int
     counted: Literal["examples", "labels"] = "examples"
 
@@ -54,6 +58,7 @@ class Calibration:
     held_out: Examples
     sensitivities: Mapping[str, float | Sensitivity]
     device: str = "cpu"
+    task: Task = Classification()
 
     @property
     def labelled(self) -> bool:
@@ -66,7 +71,7 @@ class Calibration:
         return "held-out loss" if self.labelled else "change of outputs"
 
     def loss(self, data: bytes | None = None, limit: int | None = None) -> float:
-        """Mean cross-entropy on held-out examples (at most `limit`) of the network, or of what a file holds of it.
+        """The task's mean loss on held-out examples (at most `limit`) of the network, or of what a file holds of it.
 
         Where they have no labels (all are -100): how far the file's network is from the network (`OutputChange`).
         """
@@ -74,16 +79,16 @@ class Calibration:
         model = self.model if data is None else self.decoded(data)
         if not self.labelled:
             return OutputChange(self.model, held_out, self.device)(model)
-        return evaluate(model, held_out, self.device).loss
+        return measure(self.task, model, held_out, self.device).loss
 
     def held_out_quality(self, data: bytes) -> HeldOut:
         """What a file loses on all held-out examples."""
         if not self.labelled:
-            return HeldOut(self.loss_name, 0.0, self.loss(data), None, None, len(self.held_out))
+            return HeldOut(self.loss_name, 0.0, self.loss(data), None, None, None, len(self.held_out))
         networks = self.model, self.decoded(data)
-        before, after = (evaluate(network, self.held_out, self.device) for network in networks)
+        before, after = (measure(self.task, network, self.held_out, self.device) for network in networks)
         return HeldOut(
-            self.loss_name, before.loss, after.loss, before.accuracy, after.accuracy, after.total,
+            self.loss_name, before.loss, after.loss, self.task.quality, before.value, after.value, after.total,
             "examples" if self.held_out.labels.ndim == 1 else "labels",
         )  # fmt: skip
 

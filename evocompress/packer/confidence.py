@@ -127,8 +127,8 @@ def _is_proportional(model: nn.Module, layer: nn.Module, inputs: Tensor, outputs
     finally:
         for parameter, values in zip(parameters, kept, strict=True):
             parameter.copy_(values)
-    off = (2 * halved - outputs).abs().max() / outputs.abs().max().clamp_min(1e-30)
-    return bool(off < _PROPORTIONAL)  # not where outputs are not finite
+    deviation = (2 * halved - outputs).abs().max() / outputs.abs().max().clamp_min(1e-30)
+    return bool(deviation < _PROPORTIONAL)  # not where outputs are not finite
 
 
 def _logits(model: nn.Module, examples: Examples, device: torch.device | str) -> tuple[Tensor, Tensor]:

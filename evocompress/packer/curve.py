@@ -148,7 +148,7 @@ def rate_weights(
             powers.append(2 * math.log(2) * power / recipe.rule(name, array.ndim).rate_factor)
     if not sizes:
         sizes, powers = [1], [1.0]
-    low, high = (_where(rate, np.array(sizes), np.log2(powers)) for rate in bits)
+    low, high = (_log_rate_weight(rate, np.array(sizes), np.log2(powers)) for rate in bits)
     return tuple(float(weight) for weight in np.exp2(np.linspace(low, high, count)))
 
 
@@ -226,7 +226,7 @@ def _point(trial: _Trial, arrays: Mapping[str, Array], measured: Sequence[str]) 
     return CurvePoint(trial.label, trial.recipe.rate_weight, len(data), bits, error, snr, seconds)
 
 
-def _where(rate: float, sizes: Array, log_powers: Array) -> float:
+def _log_rate_weight(rate: float, sizes: Array, log_powers: Array) -> float:
     """log2 of the λ at which the tensors take `rate` bits per weight in the mean, by bisection."""
     low, high = float(log_powers.min()) - 2 * rate, float(log_powers.max())
     for _ in range(_HALVINGS):

@@ -171,7 +171,7 @@ class PackJob:
             raise ConfigError("rules are for presets; a function of recipes gives its own.")
         self._state = fold_statistics(state) if inference else state
         self._preset, self._rules, self._names = preset, rules, names
-        self._tell: Observer = observer or _deaf
+        self._tell: Observer = observer or _ignore
         self._calibration: Calibration | None = None
         self._layerwise, self._rounds, self._noise = False, 0, False
 
@@ -390,5 +390,5 @@ class PackJob:
             self._tell(Searched(tuple(tried[first:]), name))
 
 
-def _deaf(event: object) -> None:
+def _ignore(event: object) -> None:
     """An observer that hears nothing."""

@@ -60,7 +60,7 @@ def layerwise_records(
     Args:
         model: The network as it was trained; its mode, weights and device are left as they were.
         state: The checkpoint: names, values and dtypes of what will be in the file. The values may be written in
-            another way than the model's (inference.py).
+            another way than the model's (checkpoint/fold_statistics.py).
         recipe: Which codecs, at which λ.
         examples: All calibration examples that shall be used; their activations are held in memory.
         sensitivities: second_order.py's, of the same model.
@@ -110,9 +110,9 @@ class _Job:
         self._state, self._recipe, self._sensitivities = state, recipe, sensitivities
         self.records: dict[str, Record] = {}
         self._done: set[int] = set()  # tensors of the copy that are quantised, so that tied ones are but once
-        self.paths = [path for path in self._quantised if any(self._own(path))]
+        self.paths = [path for path in self._quantised if any(self._held_tensors(path))]
 
-    def _own(self, path: str) -> Iterator[tuple[str, str, Tensor]]:
+    def _held_tensors(self, path: str) -> Iterator[tuple[str, str, Tensor]]:
         """Name in the module, name in the checkpoint, and tensor of what a module of the copy holds itself."""
         module = self._quantised[path]
         for leaf, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
@@ -122,14 +122,14 @@ class _Job:
 
     def encode_as_is(self, path: str) -> None:
         """Code what a module holds, without knowledge of its inputs."""
-        for _, name, tensor in self._own(path):
+        for _, name, tensor in self._held_tensors(path):
             self._encode(name, tensor)
 
     def visit(self, path: str, before: Sequence[Any], after: Sequence[Any]) -> None:
         """Code what a module holds, given the inputs of both networks."""
         original, quantised = self._original[path], self._quantised[path]
         view, late = view_of(quantised), []
-        for leaf, name, tensor in self._own(path):
+        for leaf, name, tensor in self._held_tensors(path):
             if tensor.ndim >= 2 and view is not None and leaf == "weight":
                 self._matrix(name, view, original, quantised, before, after)
             elif leaf in ("weight", "bias") and tensor.ndim == 1:
@@ -161,9 +161,9 @@ class _Job:
             return
         target = _target(weight, moments)
         H = moments.H.cpu().numpy()
-        own = Sensitivity(H, sensitivity.g)
-        if own.scale > 0:  # the measured trace holds; only the directions are those of the copy's inputs
-            sensitivity = own.scaled(sensitivity.scale / own.scale)
+        fitted = Sensitivity(H, sensitivity.g)
+        if fitted.scale > 0:  # the measured trace holds; only the directions are those of the copy's inputs
+            sensitivity = fitted.scaled(sensitivity.scale / fitted.scale)
         self._encode(name, weight, target, sensitivity)
 
     def _fit(
@@ -231,11 +231,11 @@ def _moments(
         return None
     count, columns = 0, first.shape[2]
     every = len(after) * first.shape[1] // (_ROWS_PER_COLUMN * columns) | 1  # odd, so as not to keep to a few columns
-    for x, own in zip(before, after, strict=True):
-        rows, own_rows = view.rows(original, x, every), view.rows(quantised, own, every)
-        assert rows is not None and own_rows is not None
-        H = H + (own_rows.mT @ own_rows).double()
-        C = C + (rows.mT @ own_rows).double()
+    for x, quantised_x in zip(before, after, strict=True):
+        rows, quantised_rows = view.rows(original, x, every), view.rows(quantised, quantised_x, every)
+        assert rows is not None and quantised_rows is not None
+        H = H + (quantised_rows.mT @ quantised_rows).double()
+        C = C + (rows.mT @ quantised_rows).double()
         count += rows.shape[1]
     return _Moments(H / count, C / count, count)
 
@@ -261,14 +261,19 @@ def _regression(
     """
     sums: Any = 0.0
     count = 0
-    for x, own in zip(before, after, strict=True):
-        y, y_own = (view.channels(m, m.forward(z)) for m, z in ((original, x), (quantised, own)))
-        if y is None or y_own is None:
+    for x, quantised_x in zip(before, after, strict=True):
+        y, quantised_y = (view.channels(m, m.forward(z)) for m, z in ((original, x), (quantised, quantised_x)))
+        if y is None or quantised_y is None:
             return None
-        sums = sums + torch.stack([y_own.sum(1), y.sum(1), (y_own * y_own).sum(1), (y_own * y).sum(1)]).double()
+        sums = (
+            sums
+            + torch.stack(
+                [quantised_y.sum(1), y.sum(1), (quantised_y * quantised_y).sum(1), (quantised_y * y).sum(1)]
+            ).double()
+        )
         count += y.shape[1]
-    mean_own, mean, square, product = sums / count
-    variance, covariance = square - mean_own**2, product - mean_own * mean
+    quantised_mean, mean, square, product = sums / count
+    variance, covariance = square - quantised_mean**2, product - quantised_mean * mean
     shrink = _SHRINK * variance.mean() + 1e-30
     slope = (covariance + shrink) / (variance + shrink) if view.scales else torch.ones_like(mean)
-    return slope, mean - slope * mean_own
+    return slope, mean - slope * quantised_mean

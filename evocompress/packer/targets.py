@@ -113,10 +113,10 @@ def best(tried: Iterable[Try], *, small_is_good: bool) -> Try | None:
     """Of the files that meet the target the largest (a size limit; refined ones before others), or the smallest (a
     loss limit); None where none does.
     """
-    meeting = [file for file in tried if file.meets]
+    candidates = [file for file in tried if file.meets]
     if small_is_good:
-        return max(meeting, key=lambda file: (file.refined, len(file.data)), default=None)
-    return min(meeting, key=lambda file: len(file.data), default=None)
+        return max(candidates, key=lambda file: (file.refined, len(file.data)), default=None)
+    return min(candidates, key=lambda file: len(file.data), default=None)
 
 
 def find_rate_weight(
@@ -145,21 +145,21 @@ def find_rate_weight(
         growth: How far the bracket grows at a time; nearer to 1 where `start` is a good guess.
     """
     tried = [attempt(start)]
-    good, bad = (tried[0], None) if tried[0].meets else (None, tried[0])
+    meeting, missing = (tried[0], None) if tried[0].meets else (None, tried[0])
     while len(tried) < tries:
-        if good is not None and bad is not None:
-            if abs(len(good.data) - len(bad.data)) <= tolerance * len(good.data):
+        if meeting is not None and missing is not None:
+            if abs(len(meeting.data) - len(missing.data)) <= tolerance * len(meeting.data):
                 break
-            file = attempt(math.sqrt(good.rate_weight * bad.rate_weight))
+            file = attempt(math.sqrt(meeting.rate_weight * missing.rate_weight))
         else:
-            upwards = (good is None) == small_is_good  # from what meets it to what does not, or the other way round
+            upwards = (meeting is None) == small_is_good  # from what meets it to what does not, or the other way round
             file = attempt(tried[-1].rate_weight * (growth if upwards else 1 / growth))
             growth = max(growth, min(growth**2, _GROWTH))
             if len(file.data) == len(tried[-1].data):
                 tried.append(file)
                 break  # nothing changes any more at this end
         tried.append(file)
-        good, bad = (file, bad) if file.meets else (good, file)
+        meeting, missing = (file, missing) if file.meets else (meeting, file)
     return best(tried, small_is_good=small_is_good)
 
 

@@ -25,7 +25,7 @@ from evocompress.protocols import Said
 from evocompress.runs.front import FrontPoint, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Finished, Opened, Submitted
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.support.quantities import format_bytes
 
@@ -51,7 +51,7 @@ class Progress:
     finishes: collections.deque[float] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=_RECENT))
     events: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=4))
     front: tuple[Leaf, ...] = ()
-    quality: Quality = ACCURACY
+    quality: Quality = Quality("quality")
 
     def seconds_left(self, now: float) -> float | None:
         """From the pace of the last results, so that a resumed run or a slow start does not distort it."""
@@ -264,8 +264,8 @@ def _leaf_table(front: Sequence[Leaf], quality: Quality) -> Table:
     count = min(_SHOWN_ROWS, len(front))
     places = [round(number * (len(front) - 1) / max(1, count - 1)) for number in range(count)]
     for leaf in (front[place] for place in places):
-        whole = leaf.measurements.get("float32_bytes")
-        ratio = _ratio(whole / leaf.nbytes) if whole else ""
+        float32_size = leaf.measurements.get("float32_bytes")
+        ratio = _ratio(float32_size / leaf.nbytes) if float32_size else ""
         table.add_row(
             format_bytes(leaf.nbytes), Text(quality.show(leaf.quality)), ratio, str(leaf.depth), str(leaf.epochs)
         )

@@ -21,7 +21,7 @@ from evocompress.runs.segment_table import canonical_json, segment_rows, write_s
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf
 from evocompress.support.atomic_files import write_bytes
-from evocompress.support.optional_libraries import wants
+from evocompress.support.optional_libraries import needs_extra
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
@@ -96,7 +96,7 @@ def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) ->
         EvocompressError: The libraries of `evocompress[report]` are missing.
     """
     folder = Path(run_folder) / "export"
-    with wants("report"):  # before anything is written
+    with needs_extra("report"):  # before anything is written
         import evocompress.runs.front_figure
         import evocompress.runs.report  # noqa: F401
     exporters, failed = EXPORTERS.load_all()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.runs.recorded import Recorded, of_event, of_leaf
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.runs.measurements import Recorded, of_event, of_leaf
+from evocompress.search.quality import Quality
 from evocompress.search.records import Genome, Leaf
 from evocompress.support.quantities import parse_fraction
 
@@ -102,13 +102,13 @@ def front(history: History, *, audited: bool | None = None) -> list[FrontPoint]:
     archive never count: their files may be gone; nor do those whose audited quality is not finite. Of equal points the
     first leaf id stays. Raises `EvocompressError` where `audited=True` finds no audit.
     """
-    found = audits(history) if audited is not False else {}
-    leaves = [leaf for leaf in history.archive if leaf.leaf_id in found] or history.archive
+    by_leaf = audits(history) if audited is not False else {}
+    leaves = [leaf for leaf in history.archive if leaf.leaf_id in by_leaf] or history.archive
     if audited is None and len(leaves) < len(history.archive):
-        leaves, found = history.archive, {}
-    if audited and leaves[:1] and leaves[0].leaf_id not in found:
+        leaves, by_leaf = history.archive, {}
+    if audited and leaves[:1] and leaves[0].leaf_id not in by_leaf:
         raise EvocompressError("audited=True, but this run has no audit yet: let it finish, or use audited=None.")
-    points = (_point(history, leaf, found.get(leaf.leaf_id)) for leaf in leaves)
+    points = (_point(history, leaf, by_leaf.get(leaf.leaf_id)) for leaf in leaves)
     return _non_dominated(point for point in points if point is not None)
 
 
@@ -123,11 +123,11 @@ def audits(history: History) -> dict[str, Recorded]:
 def reference(history: History) -> Reference | None:
     """The last recorded plain training of the uncompressed network, or None, also where its quality is not finite."""
     events = history.events("reference")
-    found = of_event(events[-1]) if events else None
-    if found is None or found.quality is None:
+    recorded = of_event(events[-1]) if events else None
+    if recorded is None or recorded.quality is None:
         return None
-    low, high = (found.quality if end is None else end for end in (found.low, found.high))
-    return Reference(found.quality, int(events[-1]["float32_bytes"]), low, high, int(events[-1].get("epochs", 0)))
+    low, high = (recorded.quality if end is None else end for end in (recorded.low, recorded.high))
+    return Reference(recorded.quality, int(events[-1]["float32_bytes"]), low, high, int(events[-1].get("epochs", 0)))
 
 
 def float32_bytes(history: History, leaf: Leaf | None = None) -> int:
@@ -137,10 +137,10 @@ def float32_bytes(history: History, leaf: Leaf | None = None) -> int:
     return int(measured or network.get("float32_bytes", 0))
 
 
-def file_name(nbytes: int, value: float, quality: Quality = ACCURACY) -> str:
+def file_name(nbytes: int, value: float, quality: Quality) -> str:
     """Readable name of a front's file, with as many digits of the quality as are shown; names sort by size.
 
-    >>> file_name(3412, 0.9722)
+    >>> file_name(3412, 0.9722, Quality("accuracy", unit="%", scale=100.0))
     '003412B_0.9722.evc'
     """
     decimals = max(0, quality.digits + round(math.log10(quality.scale)))
@@ -165,7 +165,8 @@ def parse_level(text: str, quality: Quality) -> float:
     Raises:
         ConfigError: It is no number, has another unit, or is no share where it must be.
 
-    >>> parse_level("95%", ACCURACY), parse_level("0.95", ACCURACY)
+    >>> share = Quality("accuracy", unit="%", scale=100.0)
+    >>> parse_level("95%", share), parse_level("0.95", share)
     (0.95, 0.95)
     >>> parse_level("250 mm", Quality("RMSE", unit="mm", direction="minimise", scale=1000.0))
     0.25
@@ -236,21 +237,21 @@ def hypervolume_curve(history: History) -> list[HypervolumePoint]:
 
 
 def _point(history: History, leaf: Leaf, audit: Recorded | None) -> FrontPoint | None:
-    found = of_leaf(leaf) if audit is None else audit
-    if found.quality is None or found.error is None:
+    measured = of_leaf(leaf) if audit is None else audit
+    if measured.quality is None or measured.error is None:
         return None
     return FrontPoint(
-        file=file_name(leaf.nbytes, found.quality, history.quality),
+        file=file_name(leaf.nbytes, measured.quality, history.quality),
         nbytes=leaf.nbytes,
-        quality=found.quality,
-        error=found.error,
+        quality=measured.quality,
+        error=measured.error,
         validation_quality=leaf.quality,
         ratio=float32_bytes(history, leaf) / leaf.nbytes,
         audited=audit is not None,
-        total=found.total,
-        details=found.details,
-        low=found.quality if found.low is None else found.low,
-        high=found.quality if found.high is None else found.high,
+        total=measured.total,
+        details=measured.details,
+        low=measured.quality if measured.low is None else measured.low,
+        high=measured.quality if measured.high is None else measured.high,
         leaf_id=leaf.leaf_id,
         segment_id=history.segment_of[leaf.leaf_id],
         depth=leaf.depth,

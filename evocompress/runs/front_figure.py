@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evocompress.runs.front import FrontPoint, Reference, front, in_view, knee, reference
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.support.figure_style import COLOURS, FAINT, INK, new_figure, style_axes
 from evocompress.support.quantities import format_bytes
 
@@ -43,7 +43,7 @@ def compare_figure(runs: Mapping[str, History]) -> Figure:
 
     The runs must measure the same quality, or the axis has no meaning; the first one's is shown.
     """
-    quality = next((history.quality for history in runs.values()), ACCURACY)
+    quality = next((history.quality for history in runs.values()), Quality("quality"))
     figure, axes = new_figure("Fronts compared", f"{len(runs)} runs")
     fronts = {label: front(history) for label, history in runs.items()}
     drawn: set[tuple[float, int]] = set()
@@ -130,14 +130,14 @@ def _knee(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
     bend = knee(points)
     if bend is None:
         return
-    spot = (bend.nbytes, quality.scale * bend.quality)
-    axes.plot(*spot, "o", ms=11, mfc="none", mec="#c77700", mew=1.6, zorder=5)
+    position = (bend.nbytes, quality.scale * bend.quality)
+    axes.plot(*position, "o", ms=11, mfc="none", mec="#c77700", mew=1.6, zorder=5)
     # Above and left of a front that rises there is room, and below and left of one that falls; else on its other side.
     low, high = axes.get_xlim()
     right = math.log(bend.nbytes / low) > 0.5 * math.log(high / low)
     axes.annotate(
         f"knee: {format_bytes(bend.nbytes)}, {_short(quality, bend.quality)}, {bend.ratio:.0f}× smaller",
-        spot,
+        position,
         xytext=(-14 if right else 14, 9 if right == quality.is_maximised else -16),
         ha="right" if right else "left",
         textcoords="offset points",

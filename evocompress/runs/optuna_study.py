@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import audits
-from evocompress.runs.recorded import Recorded
+from evocompress.runs.measurements import Recorded
 from evocompress.search.records import Genome, Leaf, Outcome, Scalar
-from evocompress.support.optional_libraries import wants
+from evocompress.support.optional_libraries import needs_extra
 
 if TYPE_CHECKING:
     import optuna
@@ -24,7 +24,7 @@ def to_optuna(history: History, *, study_name: str | None = None) -> optuna.stud
     Genes are the parameters, with distributions that span the values seen; ids and audit are user attributes. Raises
     `EvocompressError` where Optuna is not installed.
     """
-    with wants("optuna"):
+    with needs_extra("optuna"):
         import optuna
     audited = audits(history)
     trials = [

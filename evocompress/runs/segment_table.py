@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import audits, float32_bytes
-from evocompress.runs.recorded import Recorded, of_leaf
+from evocompress.runs.measurements import Recorded, of_leaf
 from evocompress.search.records import Leaf, Outcome, Task, genome_hash
 from evocompress.support.atomic_files import replacing
-from evocompress.support.optional_libraries import wants
+from evocompress.support.optional_libraries import needs_extra
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
@@ -57,7 +57,7 @@ def segment_rows(history: History) -> list[dict[str, Any]]:
 
 def write_segments_parquet(history: History, path: str | Path) -> None:
     """Write `segment_rows` as parquet; the schema is fixed, so that tables of several runs can be joined."""
-    with wants("report"):
+    with needs_extra("report"):
         import pyarrow
         import pyarrow.parquet
     integer, number, text = pyarrow.int64(), pyarrow.float64(), pyarrow.string()
@@ -110,9 +110,9 @@ def _segment_columns(task: Task, outcome: Outcome) -> dict[str, Any]:
         "segment_genome_hash": genome_hash(task.genome),
         "probes": len(task.probes),
         "train_loss": curves.get("train_loss"),
-        "train_quality": _either(curves, "train_quality", "train_accuracy"),
-        "validation_quality_curve": _either(curves, "validation_quality", "validation_accuracy"),
-        "float_quality": _either(metrics, "float_quality", "float_accuracy"),
+        "train_quality": _renamed_value(curves, "train_quality", "train_accuracy"),
+        "validation_quality_curve": _renamed_value(curves, "validation_quality", "validation_accuracy"),
+        "float_quality": _renamed_value(metrics, "float_quality", "float_accuracy"),
         "segment_seconds": outcome.seconds,
         "compress_seconds": metrics.get("encode_seconds"),
         "encode_fraction": outcome.encode_fraction,
@@ -121,13 +121,13 @@ def _segment_columns(task: Task, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _either(record: Mapping[str, Any], name: str, old_name: str) -> Any:
+def _renamed_value(record: Mapping[str, Any], name: str, old_name: str) -> Any:
     """A value by its name, or by the one that it had in runs of before there were tasks."""
     return record.get(name, record.get(old_name))
 
 
 def _leaf_columns(history: History, leaf: Leaf) -> dict[str, Any]:
-    found = of_leaf(leaf)
+    measured = of_leaf(leaf)
     return {
         "leaf_id": leaf.leaf_id,
         "path": leaf.path,
@@ -135,12 +135,12 @@ def _leaf_columns(history: History, leaf: Leaf) -> dict[str, Any]:
         "weights_sha256": leaf.weights_sha256,
         "bytes": leaf.nbytes,
         "quality": leaf.quality,
-        "quality_low": found.low,
-        "quality_high": found.high,
+        "quality_low": measured.low,
+        "quality_high": measured.high,
         "quality_error": leaf.error,  # `error` is what a segment says that failed
-        "loss": found.loss,
-        "total": found.total,
-        "details": canonical_json(found.details),
+        "loss": measured.loss,
+        "total": measured.total,
+        "details": canonical_json(measured.details),
         "ratio": float32_bytes(history, leaf) / leaf.nbytes,
         "genome": canonical_json(leaf.genome),
         "genome_hash": genome_hash(leaf.genome),

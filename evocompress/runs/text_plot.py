@@ -17,10 +17,10 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     '▁▃▅█'
     """
     count = min(width, len(values))
-    taken = [values[(number + 1) * len(values) // count - 1] for number in range(count)]
-    low, high = min(taken, default=0.0), max(taken, default=0.0)
+    sampled = [values[(number + 1) * len(values) // count - 1] for number in range(count)]
+    low, high = min(sampled, default=0.0), max(sampled, default=0.0)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[int((value - low) * scale)] for value in taken)
+    return "".join(_BARS[int((value - low) * scale)] for value in sampled)
 
 
 def braille_scatter(points: Sequence[tuple[float, float]], width: int, height: int) -> list[str]:

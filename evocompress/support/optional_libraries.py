@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from evocompress.errors import EvocompressError
 
-__all__ = ["wants"]
+__all__ = ["needs_extra"]
 
 
 @contextlib.contextmanager
-def wants(extra: str) -> Iterator[None]:
+def needs_extra(extra: str) -> Iterator[None]:
     """Turn a failed import of a library into an error that names the extra which installs it."""
     try:
         yield

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evocompress.errors import DataError
-from evocompress.support.optional_libraries import wants
+from evocompress.support.optional_libraries import needs_extra
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +34,7 @@ def read_pixels(path: Path, *, grey: bool = False, size: tuple[int, int] | None 
         DataError: It cannot be read as a picture, or its pixels are floating-point numbers or 32-bit integers.
         EvocompressError: pillow is missing.
     """
-    with wants("report"):
+    with needs_extra("report"):
         from PIL import Image, ImageOps, UnidentifiedImageError
     try:
         with Image.open(path) as opened:

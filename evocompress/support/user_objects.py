@@ -45,16 +45,16 @@ def resolve(reference: str, *, what: str = "object", error: type[EvocompressErro
     module_name, colon, attribute = reference.partition(":")
     if not colon or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise error(f"{what} {reference!r}: write it as 'package.module:attribute', the module as in an import")
-    thing: Any = _module(module_name, reference, what, error)
-    file = getattr(thing, "__file__", None)
+    value: Any = _module(module_name, reference, what, error)
+    file = getattr(value, "__file__", None)
     home = f"{module_name} ({file})" if file else module_name  # which may not be the one that was meant
     for part in attribute.split("."):
-        if not hasattr(thing, part):
-            raise error(f"{what} {reference!r}: {home} has no {part!r}. {one_of(_callables(thing, module_name), part)}")
-        thing = getattr(thing, part)
-    if not callable(thing):
-        raise error(f"{what} {reference!r}: it is a {type(thing).__name__}; it must be callable")
-    return thing  # type: ignore[no-any-return]
+        if not hasattr(value, part):
+            raise error(f"{what} {reference!r}: {home} has no {part!r}. {one_of(_callables(value, module_name), part)}")
+        value = getattr(value, part)
+    if not callable(value):
+        raise error(f"{what} {reference!r}: it is a {type(value).__name__}; it must be callable")
+    return value  # type: ignore[no-any-return]
 
 
 def _callables(place: object, module_name: str) -> list[str]:

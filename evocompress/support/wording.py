@@ -43,8 +43,8 @@ def listed(items: Sequence[str], limit: int = _LISTED) -> str:
     >>> listed("abcdefgh", 2)
     'a, b and 6 more'
     """
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    remainder = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + remainder
 
 
 def counted(number: int, noun: str) -> str:

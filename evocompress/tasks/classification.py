@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from evocompress.data.examples import IGNORED, Examples
 from evocompress.errors import DataError, ModelError
 from evocompress.protocols import Genes, GeneSpec, Measured
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.support.diagnosis import failure
 from evocompress.support.intervals import wilson_interval
 from evocompress.support.modules import evaluation_mode, find_tensor, first_tensor
 from evocompress.tasks.measure import measure
 
-__all__ = ["Classification", "Evaluation", "calibration_examples", "check_fit", "evaluate"]
+__all__ = ["ACCURACY", "Classification", "Evaluation", "calibration_examples", "check_fit", "evaluate"]
 
+ACCURACY = Quality("accuracy", unit="%", scale=100.0)
 _LABEL_SMOOTHING = GeneSpec(
     "label_smoothing",
     "Share of the target that is spread evenly over all classes.",
@@ -128,8 +129,8 @@ def evaluate(
     Labels (n,) belong to logits (n, classes), labels (n, L) to logits (n, L, classes), and each of the n·L counts.
     Where a logit is not finite the example counts as wrong. Raises ModelError where the logits have another shape.
     """
-    found = measure(Classification(), model, examples, device, batch_size)
-    return Evaluation(int(found.details["correct"]), found.total, found.loss)
+    measured = measure(Classification(), model, examples, device, batch_size)
+    return Evaluation(int(measured.details["correct"]), measured.total, measured.loss)
 
 
 def check_fit(model: nn.Module, examples: Examples, classes: int) -> None:
@@ -164,9 +165,9 @@ def _run_two(model: nn.Module, examples: Examples) -> object:
         try:
             result = model(inputs.to(device))
         except Exception as cause:
-            what = "images" if inputs.ndim == 4 else "inputs"
+            noun = "images" if inputs.ndim == 4 else "inputs"
             shape = f"{tuple(inputs.shape)}, {inputs.dtype}" if examples.is_discrete else tuple(inputs.shape)
-            raise failure(model, inputs, f"{what} of shape {shape}", cause) from cause
+            raise failure(model, inputs, f"{noun} of shape {shape}", cause) from cause
     first_tensor(result)
     return result
 
@@ -182,10 +183,11 @@ def _logits(result: object, labels: Tensor) -> Tensor:
     if labels.is_floating_point():
         raise ModelError(f"the labels are numbers, {tuple(labels.shape)}; classification needs classes, as int64")
     if logits is None or logits.ndim != labels.ndim + 1 or logits.shape[:-1] != labels.shape:
-        got = f"a {type(result).__name__}" if logits is None else f"shape {tuple(logits.shape)}"
-        must = ", ".join(["classes"] if labels.ndim == 1 else [str(labels.shape[1]), "classes"])
+        shown = f"a {type(result).__name__}" if logits is None else f"shape {tuple(logits.shape)}"
+        sizes = ", ".join(["classes"] if labels.ndim == 1 else [str(labels.shape[1]), "classes"])
         raise ModelError(
-            f"the network returned {got} for {len(labels)} examples of labels {tuple(labels.shape)}; it must return "
-            f"logits ({len(labels)}, {must}) for a loss; without labels (-100) the change of the outputs counts instead"
+            f"the network returned {shown} for {len(labels)} examples of labels {tuple(labels.shape)}; it must "
+            f"return logits ({len(labels)}, {sizes}) for a loss; without labels (-100) the change of the outputs "
+            "counts instead"
         )
     return logits

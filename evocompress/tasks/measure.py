@@ -38,8 +38,10 @@ def measure(
         for start in range(0, len(examples), batch_size):
             inputs, targets = examples.batch(slice(start, start + batch_size))
             meter.add(model(inputs), targets)
-        found = meter.measured()
-    if math.isfinite(found.value) and not (math.isfinite(found.error) and found.error >= 0):
+        measured = meter.measured()
+    if math.isfinite(measured.value) and not (math.isfinite(measured.error) and measured.error >= 0):
         name = type(task).__name__
-        raise ModelError(f"{name} measured {found.value} with error {found.error}, which must be finite and at least 0")
-    return found
+        raise ModelError(
+            f"{name} measured {measured.value} with error {measured.error}, which must be finite and at least 0"
+        )
+    return measured

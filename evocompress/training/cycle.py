@@ -107,20 +107,20 @@ class Cycle:
         original = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         scales = None if self._sensitivities is None else self._sensitivities(self.model)
         try:
-            tried = [self._try(original, place, scales) for place in range(len(self.recipes))]
-            winner = max(tried, key=lambda step: step.score)
-            if winner.score == -math.inf:
-                found = ", ".join(str(step.quality) for step in tried)
+            attempts = [self._try(original, place, scales) for place in range(len(self.recipes))]
+            best = max(attempts, key=lambda step: step.score)
+            if best.score == -math.inf:
+                qualities = ", ".join(str(step.quality) for step in attempts)
                 raise ConfigError(
-                    f"evaluate returned {found}: for no recipe a quality to choose by. Either all of them damage the "
-                    "network too much, so that rate weights must be smaller, or evaluate is wrong."
+                    f"evaluate returned {qualities}: for no recipe a quality to choose by. Either all of them damage "
+                    "the network too much, so that rate weights must be smaller, or evaluate is wrong."
                 )
-            self._load(winner.data)
+            self._load(best.data)
         except BaseException:
             self.model.load_state_dict(original)
             raise
-        self.history.append(winner)
-        return winner
+        self.history.append(best)
+        return best
 
     def restore(self, step: Compressed | None = None) -> None:
         """Load a compression's decoded weights into the module; the best one's by default."""
@@ -153,12 +153,12 @@ def _check_kinds(model: object, recipes: object, evaluate: object, sensitivities
 def _number(quality: Any) -> float:
     """What `evaluate` returned: a number, or an array or tensor of one."""
     try:
-        found: object = quality.item() if hasattr(quality, "item") else quality
+        number: object = quality.item() if hasattr(quality, "item") else quality
     except (RuntimeError, ValueError):  # torch's and numpy's for several elements
-        found = quality
-    if not isinstance(found, numbers.Real):
+        number = quality
+    if not isinstance(number, numbers.Real):
         raise ConfigError(
             f"evaluate returned {shortened(repr(quality))}; it must return one number, the quality of the network, "
             "where higher is better."
         )
-    return float(found)
+    return float(number)

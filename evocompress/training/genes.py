@@ -19,7 +19,7 @@ from evocompress.protocols import GeneSpec, Term
 from evocompress.search.records import Scalar
 from evocompress.tasks import build
 
-__all__ = ["CORE", "TrainingGenes", "check_value", "gene_specs", "terms_of"]
+__all__ = ["CORE", "TrainingGenes", "check_value", "gene_specs", "rule_of", "terms_of"]
 
 #: Genes of the recipe and of the trainer. Further recipe genes are a codec and a rate factor for each layer group.
 CORE: tuple[GeneSpec, ...] = (
@@ -29,7 +29,8 @@ CORE: tuple[GeneSpec, ...] = (
     ),
     GeneSpec("rate_factor", "what λ is multiplied with in a layer group", (0.1, 10.0), low_open=True, role="recipe"),
     GeneSpec(
-        "vector_rate_factor", "the same for biases and norms", (0.001, 1.0), low_open=True, role="recipe",
+        "vector_rate_factor", "what λ is multiplied with for biases and norms", (0.001, 1.0), low_open=True,
+        role="recipe",
     ),
     GeneSpec(
         "step_scale", "what the quantiser's step is multiplied with", (0.6, 1.5), low_open=True, role="recipe",
@@ -46,8 +47,8 @@ CORE: tuple[GeneSpec, ...] = (
         "the gradient (Loshchilov and Hutter, 2019)", (1e-4, 1e-1),
     ),
     GeneSpec(
-        "projection", "keep-zeros holds weights at zero that are zero when training starts", ["free", "keep-zeros"],
-        kind="choice", options=("free", "keep-zeros"), plain="free",
+        "projection", "whether weights that are zero when training starts stay there (keep-zeros)",
+        ["free", "keep-zeros"], kind="choice", options=("free", "keep-zeros"), plain="free",
     ),
     GeneSpec("batch_size", "examples in a step", 64, kind="whole", low=1, log=False, plain=64),
     GeneSpec("optimiser", "the optimiser", ["adam"], kind="choice", options=("adam", "sgd"), plain="adam"),
@@ -68,10 +69,10 @@ def gene_specs(task: str = "classification") -> Mapping[str, GeneSpec]:
     >>> gene_specs()["l1"].role, gene_specs()["rate_weight"].role
     ('training', 'recipe')
     """
-    everything: list[GeneSpec] = [*CORE, *build(task).genes]
+    unsorted: list[GeneSpec] = [*CORE, *build(task).genes]
     for kind in (*FORMS.values(), *TERMS.values()):
-        everything += kind.genes
-    ranked = sorted(everything, key=lambda spec: ("recipe", "architecture", "training").index(spec.role))
+        unsorted += kind.genes
+    ranked = sorted(unsorted, key=lambda spec: ("recipe", "architecture", "training").index(spec.role))
     specs: dict[str, GeneSpec] = {}
     for spec in ranked:
         if spec.name in specs:
@@ -90,19 +91,26 @@ def check_value(spec: GeneSpec, value: Any) -> None:
     """
     if spec.kind == "choice":
         if value not in spec.options:
-            raise ConfigError(f"{spec.name} {value!r}: must be one of {', '.join(spec.options)}")
+            raise ConfigError(f"{spec.name} {value!r}: must be {rule_of(spec)}")
         return
     number = isinstance(value, int if spec.kind == "whole" else int | float) and not isinstance(value, bool)
     below = number and (value < spec.low or (spec.low_open and value == spec.low))
     above = number and spec.high is not None and (value > spec.high or (spec.high_open and value == spec.high))
     if not number or not math.isfinite(value) or below or above:
-        raise ConfigError(f"{spec.name} {value}: must be {_rule(spec)}")
+        raise ConfigError(f"{spec.name} {value}: must be {rule_of(spec)}")
 
 
-def _rule(spec: GeneSpec) -> str:
-    what = "a whole number" if spec.kind == "whole" else "a finite number"
+def rule_of(spec: GeneSpec) -> str:
+    """What a gene's value must be, in words.
+
+    >>> rule_of(gene_specs()["l1"]), rule_of(gene_specs()["projection"])
+    ('a finite number of at least 0', 'one of free, keep-zeros')
+    """
+    if spec.kind == "choice":
+        return f"one of {', '.join(spec.options)}"
+    noun = "a whole number" if spec.kind == "whole" else "a finite number"
     low = f"{'above' if spec.low_open else 'of at least'} {spec.low:g}"
-    return f"{what} {low}" + (
+    return f"{noun} {low}" + (
         "" if spec.high is None else f" and {'below' if spec.high_open else 'at most'} {spec.high:g}"
     )
 

@@ -168,17 +168,17 @@ class _Trainer:
             step.outputs, step.targets = outputs, targets
             loss = self.task.loss(outputs, targets, self.genes)
             extra = [added.reshape(()) for term in self.terms if (added := term.loss(step)) is not None]
-            whole = loss + torch.stack(extra).sum() if extra else loss
-            whole.backward()  # type: ignore[no-untyped-call]
+            total = loss + torch.stack(extra).sum() if extra else loss
+            total.backward()  # type: ignore[no-untyped-call]
         for group in self.optimiser.param_groups:
             group["lr"] = group["initial_lr"] * (step.learning_rate / self.genes.learning_rate)
         self.optimiser.param_groups[0]["lr"] = step.learning_rate
         self.optimiser.step()
-        self._settle(step)
+        self._after_step(step)
         return loss.detach() * len(index)
 
     @torch.no_grad()
-    def _settle(self, step: TrainingStep) -> None:
+    def _after_step(self, step: TrainingStep) -> None:
         """What follows the optimiser's step: decay, then the terms, then what is held at zero."""
         for weight in self.decayed:
             weight.mul_(1 - step.learning_rate * self.genes.weight_decay)
@@ -199,8 +199,10 @@ class _Projection:
         named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         for name, allowed in mask.items():
             if name not in named or allowed.shape != named[name].shape or allowed.dtype != torch.bool:
-                got = f"{allowed.dtype} {tuple(allowed.shape)}"
-                raise ConfigError(f"mask {name!r} is {got}: must be boolean, with a trained parameter's name and shape")
+                description = f"{allowed.dtype} {tuple(allowed.shape)}"
+                raise ConfigError(
+                    f"mask {name!r} is {description}: must be boolean, with a trained parameter's name and shape"
+                )
         held: dict[str, Tensor] = {name: allowed.to(named[name].device) for name, allowed in mask.items()}
         if genes.projection == "keep-zeros":
             for name, parameter in named.items():

@@ -21,7 +21,7 @@ from evocompress.codecs import CODECS, Cost, Sensitivity, choose, parse_codec, r
 from evocompress.codecs.codec import SideReader
 from evocompress.codecs.dtypes import to_dtype
 from evocompress.codecs.feedback import inverse_factor, quantise_rows
-from evocompress.codecs.parts import decode_in_parts
+from evocompress.codecs.partial_decoding import decode_in_parts
 from evocompress.codecs.viterbi import trellis_quantise
 from evocompress.errors import CodecError, EvocompressError, FormatError
 

@@ -18,6 +18,7 @@ from evocompress.packer.events import (
 )
 from evocompress.packer.targets import Try
 from evocompress.protocols import Began, Progressed, Said
+from evocompress.tasks.classification import ACCURACY
 
 FINE, ROUGH = Try(1e-4, bytes(900), meets=False, loss=0.25), Try(2e-4, bytes(80), meets=True, loss=0.5)
 
@@ -36,8 +37,9 @@ def test_a_pipe_gets_lines_and_tables_but_no_bars(capsys: pytest.CaptureFixture[
         PhaseBegan("quantising"),
         StoppedEarly(ROUGH, 2),
         TensorsZeroed(("a.bias", "b"), Rule("a.bias", ("dct",), 0.05)),
-        Said("of no meaning here"),
-        HeldOutMeasured(HeldOut("held-out loss", 0.25, 0.5, 1.0, 0.975, 1200)),
+        Said("[b]said as it is[/b]"),
+        object(),
+        HeldOutMeasured(HeldOut("held-out loss", 0.25, 0.5, ACCURACY, 1.0, 0.975, 1200)),
     ):
         report(event)
     out, err = capsys.readouterr()
@@ -53,10 +55,11 @@ def test_a_pipe_gets_lines_and_tables_but_no_bars(capsys: pytest.CaptureFixture[
         "Stopped early: of 2 files that were tried, the best that meets the target has 80 bytes (λ = 0.0002).",
         "warning: 2 tensors that are not zero decode to zeros: a.bias, b. To keep them, use a smaller λ, or for single "
         "ones a rule with a smaller factor, such as --rule 'a.bias=dct@0.05'",
+        "[b]said as it is[/b]",
     ]
     assert out == "held-out: loss 0.2500 → 0.5000, accuracy 100.00 % → 97.50 % (1 200 examples)\n"
 
 
 def test_without_labels_the_line_tells_the_change_of_outputs() -> None:
-    line = held_out_line(HeldOut("change of outputs", 0.0, 0.0123456, None, None, 50))
+    line = held_out_line(HeldOut("change of outputs", 0.0, 0.0123456, None, None, None, 50))
     assert line == "held-out: change of outputs 0.01235 (50 examples)"

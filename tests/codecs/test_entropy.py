@@ -16,7 +16,7 @@ from evocompress.codecs.codec import SideReader, varint
 from evocompress.codecs.contexts import ALPHABET, CLASSES, DIRECT, extra_bits, magnitude_class, token_base, tokenize
 from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, State, Symbols, classes_of, rate_table
 from evocompress.codecs.rounding import rate_optimised
-from evocompress.codecs.steps import MAX_CODE, MIN_CODE, scale_code, scale_codes, scale_value, scale_values
+from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_codes, scale_value, scale_values
 from evocompress.errors import FormatError
 
 LARGEST = (1 << 31) - 1

@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from evocompress.codecs.dependent import MACHINES, Machine, levels
-from evocompress.codecs.feedback import inverse_factor, quantise_rows
-from evocompress.codecs.feedback_rates import MAGNITUDES, classes_of, rates_of
+from evocompress.codecs.feedback import MAGNITUDES, classes_of, inverse_factor, quantise_rows, rates_of
 
 Floats = npt.NDArray[np.float64]
 Symbols = npt.NDArray[np.int32]

@@ -14,7 +14,7 @@ from evocompress.checkpoint.presets import PRESETS, preset
 from evocompress.codecs import Cost, Sensitivity, choice, choose, inspect, parse_codec, rans, try_codec
 from evocompress.codecs.choice import Trial
 from evocompress.codecs.codec import Codec, Floats
-from evocompress.codecs.simple import simple_codecs
+from evocompress.codecs.simple_tensors import simple_codecs
 
 Array = npt.NDArray[Any]
 RNG = np.random.default_rng(4)

@@ -17,8 +17,7 @@ from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.entropy import State
 from evocompress.codecs.sensitivity import Sensitivity
 from evocompress.codecs.symmetry import Ints, Symmetry, _residual, kernel_shape
-from evocompress.codecs.symmetry_groups import SYMMETRIES, free_numbers, group, groups
-from evocompress.codecs.symmetry_orbits import orbits
+from evocompress.codecs.symmetry_groups import SYMMETRIES, free_numbers, group, groups, orbits
 from evocompress.codecs.trellis import Trellis
 from evocompress.errors import CodecError, FormatError
 

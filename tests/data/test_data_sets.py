@@ -15,7 +15,7 @@ import torch
 from evocompress.data import DATA_SETS, Splits, data_root, load
 from evocompress.data.cifar10 import BATCHES
 from evocompress.data.idx import read_idx
-from evocompress.data.splitting import hold_out
+from evocompress.data.splits import hold_out
 from evocompress.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]

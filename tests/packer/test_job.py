@@ -140,7 +140,7 @@ def test_phases_and_progress_are_told() -> None:
     assert all(0 <= event.share <= 1 for event in heard.of(Progressed))
     held_out = result.held_out
     assert held_out is not None and heard.events[-1] == HeldOutMeasured(held_out)
-    assert held_out.accuracy_before == 1.0 and (held_out.total, held_out.counted) == (50, "examples")
+    assert held_out.quality_before == 1.0 and (held_out.total, held_out.counted) == (50, "examples")
     assert result.loss_before == held_out.loss_before and result.loss_after == held_out.loss_after
     assert held_out.loss_after <= held_out.loss_before + 0.0501
 
@@ -152,7 +152,7 @@ def test_without_labels_the_loss_is_the_change_of_outputs() -> None:
     assert heard.of(PhaseBegan)[0].what == "searching λ for a change of outputs of at most 0.001"
     assert result.loss_before == 0.0 and result.loss_after is not None and 0 < result.loss_after <= 1e-3
     held_out = search.measure(result).held_out
-    assert held_out is not None and held_out.loss_name == "change of outputs" and held_out.accuracy_after is None
+    assert held_out is not None and held_out.loss_name == "change of outputs" and held_out.quality_after is None
     assert held_out.loss_after == pytest.approx(result.loss_after)
 
 

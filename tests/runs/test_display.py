@@ -13,8 +13,9 @@ from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.history import History
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.search.search import Told
+from evocompress.tasks.classification import ACCURACY
 
 
 def console(*, terminal: bool) -> tuple[Console, Callable[[], str]]:

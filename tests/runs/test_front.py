@@ -23,9 +23,10 @@ from evocompress.runs.front import (
     reference,
     smallest_meeting,
 )
-from evocompress.runs.recorded import Recorded
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.runs.measurements import Recorded
+from evocompress.search.quality import Quality
 from evocompress.support.intervals import wilson_interval
+from evocompress.tasks.classification import ACCURACY
 
 RMSE = Quality("RMSE", unit="m", direction="minimise", digits=3)
 FRONTS = st.lists(

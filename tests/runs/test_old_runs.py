@@ -8,16 +8,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ideas_present import with_all_ideas
 
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import config_of_run, counted_as_before, prepare, run_experiment
 from evocompress.runs.export import export_run, segment_rows
 from evocompress.runs.front import audits, front, reference
-from evocompress.runs.recorded import of_leaf
+from evocompress.runs.measurements import of_leaf
 from evocompress.search.history import read_history
-from evocompress.search.quality import ACCURACY
 from evocompress.search.records import Leaf
 from evocompress.support.intervals import wilson_interval
+from evocompress.tasks.classification import ACCURACY
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_an_old_run_is_exported(folder: Path) -> None:
     assert row["float_quality"] > 0.5 and len(row["train_quality"]) == 6
 
 
+@with_all_ideas  # its configuration has their genes
 def test_an_old_run_goes_on(folder: Path) -> None:
     config = config_of_run(folder)
     assert config.task == "classification"

@@ -15,7 +15,7 @@ from evocompress.search.probe_control import ProbeControl
 from evocompress.search.records import Genome, Leaf, Outcome, Task
 from evocompress.search.search import Search
 from evocompress.search.settings import SearchSettings
-from evocompress.search.toy import toy_settings, toy_space
+from evocompress.search.toy_segment import toy_settings, toy_space
 
 
 def evaluate(task: Task, folder: str = "", parent_files: Sequence[bytes] = ()) -> Outcome:

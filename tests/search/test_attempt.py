@@ -22,7 +22,7 @@ from evocompress.search.commit import read_commit, sha256
 from evocompress.search.records import Leaf, Outcome, Parent, Task
 from evocompress.search.search import Search
 from evocompress.search.storage import Storage, open_storage
-from evocompress.search.toy import ToySegment, toy_settings, toy_space
+from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 
 def first_task() -> Task:
@@ -251,7 +251,7 @@ import resource, signal, sys
 from evocompress.search.attempt import run_attempt
 from evocompress.search.storage import open_storage
 from evocompress.search.search import Search
-from evocompress.search.toy import ToySegment, toy_settings, toy_space
+from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))
 outcome = run_attempt(ToySegment(), Search(toy_space(), toy_settings()).ask(), open_storage(sys.argv[1]))

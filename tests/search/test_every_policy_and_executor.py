@@ -11,7 +11,7 @@ from evocompress.search.executors import ExecutorResources, SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.search import Search
 from evocompress.search.storage import open_storage
-from evocompress.search.toy import ToySegment, toy_settings, toy_space
+from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 
 def archive(folder: Path, executor: str = "", **changes: object) -> list[tuple[int, float]]:

@@ -14,7 +14,7 @@ from evocompress.search.executors import RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.records import Outcome, Task
 from evocompress.search.run import open_run
-from evocompress.search.toy import ToySegment, toy_settings, toy_space
+from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 ray = pytest.importorskip("ray")
 pytestmark = [

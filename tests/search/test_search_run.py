@@ -16,7 +16,7 @@ from evocompress.search.pareto import hypervolume
 from evocompress.search.run import Run, open_run
 from evocompress.search.space import Float, Space
 from evocompress.search.storage import LocalStorage
-from evocompress.search.toy import ToySegment, toy_settings, toy_space
+from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 HEADER: dict[str, Any] = {
     "config": {"search": {"segments": 30}, "resources": {"cpus": 1}},

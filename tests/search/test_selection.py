@@ -18,7 +18,7 @@ from evocompress.search.search import Search
 from evocompress.search.selection import Policy
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import open_storage
-from evocompress.search.toy import ToySegment, toy_settings, toy_space
+from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 
 def hypervolumes(folder: Path, **changes: object) -> list[float]:

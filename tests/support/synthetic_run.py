@@ -17,10 +17,11 @@ import numpy as np
 
 from evocompress.search.history import History
 from evocompress.search.journal import Journal
-from evocompress.search.quality import ACCURACY, Quality
+from evocompress.search.quality import Quality
 from evocompress.search.records import Genome, Leaf, Outcome, Parent, Task
 from evocompress.search.settings import SearchSettings
 from evocompress.support.intervals import wilson_interval
+from evocompress.tasks.classification import ACCURACY
 
 LAYERS = (
     ("conv1.weight", (16, 1, 3, 3)),

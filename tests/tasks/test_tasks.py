@@ -15,10 +15,9 @@ from training_problem import net, problem
 from evocompress.errors import ConfigError, DataError, ModelError
 from evocompress.extensions import TASKS
 from evocompress.protocols import Measured, Task
-from evocompress.search.quality import ACCURACY
 from evocompress.support.intervals import wilson_interval
 from evocompress.tasks import build
-from evocompress.tasks.classification import Classification, evaluate
+from evocompress.tasks.classification import ACCURACY, Classification, evaluate
 from evocompress.tasks.measure import measure
 
 

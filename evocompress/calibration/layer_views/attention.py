@@ -24,8 +24,8 @@ class AttentionView(LayerViewBase):
         arguments = inspect.signature(nn.MultiheadAttention.forward).bind(module, *call.args, **call.kwargs).arguments
         query, key, value = arguments["query"], arguments["key"], arguments["value"]
         if module._qkv_same_embed_dim:
-            same = query is key and key is value
-            add(module.in_proj_weight, flat_rows(query) if same else _stacked(query, key, value))
+            is_self_attention = query is key and key is value
+            add(module.in_proj_weight, flat_rows(query) if is_self_attention else _stacked(query, key, value))
         else:
             add(module.q_proj_weight, flat_rows(query))
             add(module.k_proj_weight, flat_rows(key))

@@ -64,6 +64,6 @@ def patches(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, every: int = 1) -> Te
     windows = windows[..., :: dilation[0], :: dilation[1]]  # (n, C, height, width, *kernel), a view
     height, width = windows.shape[2:4]
     position = torch.arange(0, height * width, every, device=inputs.device)
-    seen = windows.permute(2, 3, 0, 1, 4, 5)[position // width, position % width]  # (positions, n, C, *kernel)
-    rows = seen.reshape(len(position) * len(inputs), module.groups, -1).transpose(0, 1)
+    selected = windows.permute(2, 3, 0, 1, 4, 5)[position // width, position % width]  # (positions, n, C, *kernel)
+    rows = selected.reshape(len(position) * len(inputs), module.groups, -1).transpose(0, 1)
     return rows / math.sqrt(len(position))

@@ -1,4 +1,4 @@
-"""Recurrent layers: LSTM, GRU, and plain ones, with several layers and both directions."""
+"""Recurrent layers (LSTM, GRU and plain ones, with several layers and both directions), and recurrent cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from evocompress.calibration.layer_views.base import LayerViewBase, flat_rows
 from evocompress.protocols import Add, Call
 
-__all__ = ["RecurrentView"]
+__all__ = ["RecurrentCellView", "RecurrentView"]
 
 
 class RecurrentView(LayerViewBase):
@@ -26,8 +26,8 @@ class RecurrentView(LayerViewBase):
         directions = 2 if module.bidirectional else 1
         with torch.no_grad():
             for layer in range(module.num_layers):
-                here = slice(directions * layer, directions * (layer + 1))
-                begin = None if states is None else [state[here] for state in states]
+                layer_states = slice(directions * layer, directions * (layer + 1))
+                begin = None if states is None else [state[layer_states] for state in states]
                 single = _one_layer(module, layer)
                 output = single(x, begin and (tuple(begin) if len(begin) > 1 else begin[0]))[0]
                 for direction in range(directions):
@@ -36,14 +36,14 @@ class RecurrentView(LayerViewBase):
                         getattr(module, f"weight_ih_{suffix}"),
                         flat_rows(x.data if isinstance(x, PackedSequence) else x),
                     )
-                    before = _before(output, module.batch_first, direction, directions)
+                    before = _previous_outputs(output, module.batch_first, direction, directions)
                     if begin:
                         before = torch.cat([before, flat_rows(begin[0][direction])], dim=1)
                     add(getattr(module, f"weight_hh_{suffix}"), before)
                 x = output
 
 
-def _before(output: Tensor | PackedSequence, batch_first: bool, direction: int, directions: int) -> Tensor:
+def _previous_outputs(output: Tensor | PackedSequence, batch_first: bool, direction: int, directions: int) -> Tensor:
     """What a direction's recurrent weights see, (1, n, K): the outputs but for those of the last step."""
     if isinstance(output, PackedSequence):
         output, batch_first = pad_packed_sequence(output)[0], False
@@ -67,3 +67,17 @@ def _one_layer(module: nn.RNNBase, layer: int) -> nn.RNNBase:
     for name, parameter in single.named_parameters():
         parameter.copy_(module.get_parameter(name.replace("_l0", f"_l{layer}")))
     return single.eval()
+
+
+class RecurrentCellView(LayerViewBase):
+    """Rows of H are the inputs and the hidden states; g is left to the weights' own gradients."""
+
+    kinds = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+
+    def observe(self, module: nn.RNNCellBase, call: Call, add: Add) -> None:
+        """Report both matrices."""
+        state = call.args[1] if len(call.args) > 1 else call.kwargs.get("hx")
+        add(module.weight_ih, flat_rows(call.first))
+        hidden = state[0] if isinstance(state, tuple) else state
+        if hidden is not None:
+            add(module.weight_hh, flat_rows(hidden))

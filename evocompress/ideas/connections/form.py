@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from evocompress.errors import ConfigError, EvocompressError, ModelError
-from evocompress.ideas.connections.drawn import foreseen
-from evocompress.ideas.connections.overprovisioned_base import OverProvisioned, stored_plan
+from evocompress.ideas.connections.drawing import foreseen
+from evocompress.ideas.connections.overprovisioned import OverProvisioned, stored_plan
 from evocompress.ideas.connections.plan import ConnectionPlan
 from evocompress.ideas.connections.replan import replanned, unset
 from evocompress.ideas.connections.term import NO_LAYERS
@@ -60,14 +60,14 @@ class PlanForm:
             ModelError: Says which genes have nothing to act on, or which layer they do not fit, and why.
         """
         layers = _over_provisioned(plain)
-        if (names := list(self._given(low))) and not layers:
+        if (names := list(self._plan_genes(low))) and not layers:
             raise ModelError(f"genes {', '.join(names)}: {NO_LAYERS}")
         for genes in (low, high):
-            for name, layer in layers.items() if self._given(genes) else ():
+            for name, layer in layers.items() if self._plan_genes(genes) else ():
                 try:
                     replanned(layer, self.plan(layer.genes, genes))
                 except EvocompressError as failure:
-                    values = ", ".join(f"{gene} = {value:g}" for gene, value in self._given(genes).items())
+                    values = ", ".join(f"{gene} = {value:g}" for gene, value in self._plan_genes(genes).items())
                     raise ModelError(f"genes {values} do not fit layer {name!r}: {failure}") from failure
 
     def coarse(self, genes: Genes) -> Genes:
@@ -116,8 +116,8 @@ class PlanForm:
         """A plan may have a kernel, links, or both: each is in the other's group where that is alone."""
         return {"kernel": "links", "links": "kernel"}.get(leaf)
 
-    def plan(self, own: ConnectionPlan, genes: Genes) -> ConnectionPlan:
-        """The plan of a layer whose factory gives it the plan `own`.
+    def plan(self, factory_plan: ConnectionPlan, genes: Genes) -> ConnectionPlan:
+        """The plan of a layer whose factory gives it `factory_plan`.
 
         Raises:
             ConfigError: Genes that are no plan.
@@ -125,9 +125,9 @@ class PlanForm:
         >>> PlanForm().plan(ConnectionPlan(kernel=5), {"far": 0.01}) == ConnectionPlan(kernel=5, far=0.01)
         True
         """
-        return ConnectionPlan.from_genes(own.genes() | self._given(genes))
+        return ConnectionPlan.from_genes(factory_plan.genes() | self._plan_genes(genes))
 
-    def _given(self, genes: Genes) -> dict[str, Any]:
+    def _plan_genes(self, genes: Genes) -> dict[str, Any]:
         return {spec.name: genes[spec.name] for spec in self.genes if genes.get(spec.name) is not None}
 
 

@@ -4,7 +4,7 @@ Every output looks at a window of inputs (the kernel, full), at inputs around it
 distance, and at some far away, as the short and the few long fibres of cortex do (Watts and Strogatz, 1998, show what
 few long links are worth). The plan is repeated over space. A convolution is the plan with a kernel and nothing else; a
 locally connected layer is one whose weights are not shared; a tiled convolution (Ngiam et al., 2010) has a period above
-1. `connections_drawn.py` says which connections a plan has between two layers.
+1. `drawing.py` says which connections a plan has between two layers.
 """
 
 from __future__ import annotations
@@ -117,11 +117,11 @@ class ConnectionPlan:
     def thresholds(self, distances: int) -> list[int]:
         """Density outside the kernel at distance 0, 1, …, distances - 1, in millionths: integers all the way."""
         near, decay, far = (round(getattr(self, name) * UNITS) for name in _SHARES)
-        found = []
+        densities = []
         for _ in range(distances):
-            found.append(min(near + far, UNITS))
+            densities.append(min(near + far, UNITS))
             near = near * decay // UNITS
-        return found
+        return densities
 
     def density(self, distance: int) -> float:
         """Share of the inputs at this distance that are connected, where they are not in the kernel.
@@ -181,12 +181,12 @@ class ConnectionPlan:
         >>> ConnectionPlan.from_genes({"kernel": 5, "stride": 2}).window(2)
         (5, 5)
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        names = [field.name for field in dataclasses.fields(cls)]
         for name in genes:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"A plan of connections has no gene {name!r}; it has {', '.join(known)}.{hint}")
+                raise ConfigError(f"A plan of connections has no gene {name!r}; it has {', '.join(names)}.{hint}")
         values: dict[str, Any] = dict(genes)
         return cls(**values)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evocompress.ideas.connections.drawn import Connections
+from evocompress.ideas.connections.drawing import Connections
 
 __all__ = ["Product"]
 
@@ -38,26 +38,26 @@ class Product(nn.Module):
     starts_by_input: Tensor
 
     def __init__(
-        self, found: Connections, outputs: int, inputs: int, first: int, device: torch.device | str | None
+        self, connections: Connections, outputs: int, inputs: int, first: int, device: torch.device | str | None
     ) -> None:
         super().__init__()
         self.shape = outputs, inputs
         size = outputs * inputs
-        many = len(found.outputs) >= _DENSE_FROM * size
-        self.dense = size <= _SMALL_MATRIX or (many and size <= _LARGEST_MATRIX)
+        mostly_connected = len(connections.outputs) >= _DENSE_FROM * size
+        self.dense = size <= _SMALL_MATRIX or (mostly_connected and size <= _LARGEST_MATRIX)
         # Whether each value has one connection, in this order; a kernel that meets no input has values without any.
-        self.once = np.array_equal(found.weights, np.arange(first, found.n_kernel + found.n_links))
-        order = np.argsort(found.inputs, kind="stable")
-        laid = {
-            "outputs": found.outputs,
-            "inputs": found.inputs,
-            "weights": found.weights - first,
-            "starts": np.searchsorted(found.outputs, np.arange(outputs)),
+        self.once = np.array_equal(connections.weights, np.arange(first, connections.n_kernel + connections.n_links))
+        order = np.argsort(connections.inputs, kind="stable")
+        buffers = {
+            "outputs": connections.outputs,
+            "inputs": connections.inputs,
+            "weights": connections.weights - first,
+            "starts": np.searchsorted(connections.outputs, np.arange(outputs)),
             "by_input": order,
-            "outputs_by_input": found.outputs[order],
-            "starts_by_input": np.searchsorted(found.inputs[order], np.arange(inputs)),
+            "outputs_by_input": connections.outputs[order],
+            "starts_by_input": np.searchsorted(connections.inputs[order], np.arange(inputs)),
         }
-        for name, values in laid.items():
+        for name, values in buffers.items():
             self.register_buffer(name, torch.from_numpy(values).to(device), persistent=False)
 
     def forward(self, x: Tensor, values: Tensor) -> Tensor:

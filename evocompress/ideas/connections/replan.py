@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from evocompress.codecs.codec import Floats
-from evocompress.ideas.connections.drawn import connect
-from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
+from evocompress.ideas.connections.drawing import connect
+from evocompress.ideas.connections.overprovisioned import OverProvisioned
 from evocompress.ideas.connections.plan import ConnectionPlan, Scalar
 
 __all__ = ["replanned", "unset"]
@@ -75,19 +75,21 @@ def _carried(old: OverProvisioned, new: OverProvisioned) -> Floats:
     """The new layer's values, kernel and links one after the other, float64 (n,)."""
     # A kernel that lies as it did needs no list of its connections, which may be many.
     same = _kernel_genes(old.genes) == _kernel_genes(new.genes)
-    had, has = (connect(layer.genes, layer.out_shape, layer.in_shape, kernel=not same) for layer in (old, new))
+    old_connections, new_connections = (
+        connect(layer.genes, layer.out_shape, layer.in_shape, kernel=not same) for layer in (old, new)
+    )
     inputs = math.prod(old.in_shape)
-    before, after = (found.outputs * inputs + found.inputs for found in (had, has))
+    before, after = (listed.outputs * inputs + listed.inputs for listed in (old_connections, new_connections))
     place = np.minimum(np.searchsorted(before, after), max(len(before) - 1, 0))
-    known = before[place] == after if len(before) else np.zeros(len(after), np.bool_)
-    values, count = _values(old), has.n_kernel + has.n_links
-    sums = np.bincount(has.weights[known], values[had.weights[place[known]]], count)
-    connections = np.bincount(has.weights, minlength=count)
-    carried = np.bincount(has.weights[known], minlength=count) > 0
+    kept = before[place] == after if len(before) else np.zeros(len(after), np.bool_)
+    values, count = _values(old), new_connections.n_kernel + new_connections.n_links
+    sums = np.bincount(new_connections.weights[kept], values[old_connections.weights[place[kept]]], count)
+    connections = np.bincount(new_connections.weights, minlength=count)
+    carried = np.bincount(new_connections.weights[kept], minlength=count) > 0
     drawn = np.random.default_rng(new.genes.seed).uniform(-1, 1, count) * (_START * new.bound)
     drawn[carried] = sums[carried] / connections[carried]
     if same and new.genes.shared:
-        drawn[: has.n_kernel] = values[: has.n_kernel]
+        drawn[: new_connections.n_kernel] = values[: new_connections.n_kernel]
     return drawn
 
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from evocompress.errors import ModelError
-from evocompress.ideas.connections.overprovisioned import hold, thin
-from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
+from evocompress.ideas.connections.overprovisioned import OverProvisioned, hold, thin
 from evocompress.protocols import GeneSpec, TermContext
 from evocompress.training.terms.base import TermBase
 

@@ -82,12 +82,12 @@ def chosen_layers(state: Mapping[str, object], patterns: Sequence[str] = ()) -> 
     """
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     if not patterns:
-        found = [n for n, s in shapes.items() if len(s) == 4 and s[2] * s[3] > 1 and 0 not in s]
-        if not found:
+        names = [n for n, s in shapes.items() if len(s) == 4 and s[2] * s[3] > 1 and 0 not in s]
+        if not names:
             raise ConfigError(
                 "The file has no tensor of four dimensions with kernels larger than 1×1; name a layer of three."
             )
-        return found
+        return names
     chosen: set[str] = set()
     for pattern in patterns:
         fits = [n for n in shapes if any(fnmatch.fnmatchcase(x, pattern) for x in (n, short_name(n)))]
@@ -171,13 +171,13 @@ def _in_colour(kernels: Floats, classes: list[Kernel]) -> list[Colour | None]:
     if kernels.shape[1] != 3 or kernels.shape[2] * kernels.shape[3] == 1:
         return [None] * len(kernels)
     colours: list[Colour | None] = []
-    for output, found in enumerate(colour_filters(kernels)):
-        colours.append(found.colour if found else None)
-        if found and found.is_blob:
+    for output, of_filter in enumerate(colour_filters(kernels)):
+        colours.append(of_filter.colour if of_filter else None)
+        if of_filter and of_filter.is_blob:
             for number in range(3 * output, 3 * output + 3):
                 classes[number] = dataclasses.replace(
-                    classes[number], kernel_class="blob", confidence=found.picture.confidence, order=None,
-                    orientation_degrees=found.picture.orientation_degrees, isotropic=found.picture.isotropic,
+                    classes[number], kernel_class="blob", confidence=of_filter.picture.confidence, order=None,
+                    orientation_degrees=of_filter.picture.orientation_degrees, isotropic=of_filter.picture.isotropic,
                 )  # fmt: skip
     return colours
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evocompress.errors import EvocompressError
-from evocompress.ideas.kernels.directions import steered
 from evocompress.ideas.kernels.evidence import Evidence, evidence, noise_threshold, posterior
 from evocompress.ideas.kernels.families import FAMILIES, Family, FamilyName, families
 from evocompress.ideas.kernels.fitting import GaborFit, fit_gabor, folded, refine
+from evocompress.ideas.kernels.narrow_derivatives import steered
 from evocompress.ideas.kernels.response import bands
 from evocompress.ideas.kernels.shapes import (
     CENTRE_X,
@@ -127,12 +127,12 @@ def _unit(flat: Floats) -> tuple[Floats, Floats]:
 
 def _structured(units: Floats, height: int, width: int) -> list[Kernel]:
     """Classes of kernels (K, n) of unit norm by their posterior probabilities."""
-    found = evidence(units, height, width)
-    probability = posterior(found.log_bayes, noise_threshold(height, width))
+    family_evidence = evidence(units, height, width)
+    probability = posterior(family_evidence.log_bayes, noise_threshold(height, width))
     verdicts = {
-        column: _verdicts(name, units, found, column, probability[:, column], (height, width))
+        column: _verdicts(name, units, family_evidence, column, probability[:, column], (height, width))
         for column, name in enumerate(FAMILIES)
-        if np.isfinite(found.log_bayes[:, column]).all()
+        if np.isfinite(family_evidence.log_bayes[:, column]).all()
     }
     kernels = []
     for number, row in enumerate(probability):
@@ -144,18 +144,18 @@ def _structured(units: Floats, height: int, width: int) -> list[Kernel]:
             name = verdict[number].kernel_class
             shares[name] = shares.get(name, 0.0) + float(row[column])
         chosen = max(shares, key=lambda name: shares[name])
-        mine = [column for column, verdict in verdicts.items() if verdict[number].kernel_class == chosen]
-        top = verdicts[max(mine, key=lambda column: float(row[column]))][number]
+        columns = [column for column, verdict in verdicts.items() if verdict[number].kernel_class == chosen]
+        top = verdicts[max(columns, key=lambda column: float(row[column]))][number]
         kernels.append(Kernel(chosen, min(1.0, shares[chosen]), top.order, top.degrees, top.isotropic))
     return kernels
 
 
 def _verdicts(
-    name: FamilyName, units: Floats, found: Evidence, column: int, share: Floats, size: tuple[int, int]
+    name: FamilyName, units: Floats, family_evidence: Evidence, column: int, share: Floats, size: tuple[int, int]
 ) -> Sequence[_Verdict]:
     """How one family reads every kernel, by its best member; refined where the family has a say."""
     family = next(family for family in families(*size) if family.name == name)
-    best = found.best[:, column]
+    best = family_evidence.best[:, column]
     if name == "point":
         return [_Verdict("identity", isotropic=True)] * len(units)
     if name == "gaussian":
@@ -173,11 +173,11 @@ def _verdicts(
         stripes = family.parameters[best, THETA]
         return [_alternates(float(theta)) for theta in stripes]
     if name in ("laplacian", "sharpen"):
-        return _laplacians(name, units, found, size)
+        return _laplacians(name, units, family_evidence, size)
     return _oriented(family, units, best, share > 0.05, size)
 
 
-def _laplacians(name: FamilyName, units: Floats, found: Evidence, size: tuple[int, int]) -> list[_Verdict]:
+def _laplacians(name: FamilyName, units: Floats, family_evidence: Evidence, size: tuple[int, int]) -> list[_Verdict]:
     """A Laplacian and one that sharpens are so near that only a kernel with next to no noise tells them apart.
 
     There the tenth of the other's misfit decides; else each family stands for itself.
@@ -185,7 +185,7 @@ def _laplacians(name: FamilyName, units: Floats, found: Evidence, size: tuple[in
     misfit = {}
     for family in families(*size):
         if family.name in ("laplacian", "sharpen"):
-            basis = family.basis[found.best[:, FAMILIES.index(family.name)], 0]
+            basis = family.basis[family_evidence.best[:, FAMILIES.index(family.name)], 0]
             misfit[family.name] = 1 - np.square((basis * units).sum(axis=1)) + 1e-9
     sharp, smooth = misfit["sharpen"], misfit["laplacian"]
     sharpens = sharp < 10 * smooth if name == "sharpen" else 10 * sharp < smooth
@@ -232,31 +232,31 @@ def _refined(shape: Shape, units: Floats, start: Floats, size: tuple[int, int]) 
 
     An elongated start may end at a wrong angle on few pixels, a round one at a wrong elongation.
     """
-    found, r2 = refine(shape, units, start, *size)
+    fitted, r2 = refine(shape, units, start, *size)
     if shape == "second":
-        return steered(2, units, found, *size)
+        return steered(2, units, fitted, *size)
     if shape != "first":
-        return found
+        return fitted
     equal = start.copy()
     equal[:, LOG_SIGMA_V] = equal[:, LOG_SIGMA_U]
     other, other_r2 = refine(shape, units, equal, *size)
-    return steered(1, units, np.where((other_r2 > r2)[:, None], other, found), *size)
+    return steered(1, units, np.where((other_r2 > r2)[:, None], other, fitted), *size)
 
 
 def _with_fit(kernel: Kernel, fits: GaborFit, number: int, norm: float) -> Kernel:
-    def known(values: Floats) -> float | None:
+    def finite(values: Floats) -> float | None:
         value = float(values[number])
         return value if np.isfinite(value) else None
 
-    fitted = known(fits.orientation_degrees)
-    own = fitted is not None and kernel.kernel_class == "gabor"
+    fitted = finite(fits.orientation_degrees)
+    is_gabor = fitted is not None and kernel.kernel_class == "gabor"
     return dataclasses.replace(
         kernel,
-        orientation_degrees=fitted if own else kernel.orientation_degrees,
-        frequency=known(fits.frequency),
-        bandwidth=known(fits.bandwidth),
-        phase=known(fits.phase),
-        r2=known(fits.r2),
+        orientation_degrees=fitted if is_gabor else kernel.orientation_degrees,
+        frequency=finite(fits.frequency),
+        bandwidth=finite(fits.bandwidth),
+        phase=finite(fits.phase),
+        r2=finite(fits.r2),
         norm=norm,
         fit_orientation_degrees=fitted,
     )

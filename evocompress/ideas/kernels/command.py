@@ -60,9 +60,9 @@ def kernels(
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.ideas.kernels.analysis import analyse, chosen_layers, responses
     from evocompress.ideas.kernels.analysis import compare as compared
-    from evocompress.ideas.kernels.banks import with_banks
+    from evocompress.ideas.kernels.linearconv_banks import with_banks
     from evocompress.ideas.kernels.tables import write_csv, write_json
-    from evocompress.support.optional_libraries import wants
+    from evocompress.support.optional_libraries import needs_extra
 
     inputs = [path for path in (weights, compare, image) if path is not None]
     outputs = _outputs({"--json": json, "--csv": csv, "--html": html, "--png": png}, inputs)
@@ -73,11 +73,11 @@ def kernels(
     if png is not None and png.suffix.lower() != ".png":
         raise ConfigError(f"--png {png}: must end in .png")
     if html is not None:
-        with wants("report"):  # now, not after the work
+        with needs_extra("report"):  # now, not after the work
             import jinja2  # noqa: F401
             import PIL  # noqa: F401
     if png is not None:
-        with wants("report"):
+        with needs_extra("report"):
             import evocompress.ideas.kernels.gallery_png  # noqa: F401
     first = read_weights(weights)
     state, after = with_banks(first), None if compare is None else with_banks(_second(compare, first))
@@ -117,14 +117,14 @@ def _galleries(shown: Sequence[Section], title: str, html: Path | None, png: Pat
 
 def _outputs(paths: Mapping[str, Path | None], inputs: Sequence[Path]) -> list[Path]:
     """The files to write: each another one, and none that is read."""
-    found: list[Path] = []
+    outputs: list[Path] = []
     for option, path in paths.items():
         if path is not None:
             check_output(path, inputs, option)
-            if path.resolve() in map(Path.resolve, found):
+            if path.resolve() in map(Path.resolve, outputs):
                 raise ConfigError(f"{option} {path} is written already by another option; give another name.")
-            found.append(path)
-    return found
+            outputs.append(path)
+    return outputs
 
 
 def _with_a_class(layers: Sequence[str], states: Sequence[Mapping[str, object]]) -> list[str]:
@@ -139,8 +139,8 @@ def _with_a_class(layers: Sequence[str], states: Sequence[Mapping[str, object]])
         name: reason for name in layers for state in states if name in state and (reason := why_not(name, state[name]))
     }
     if len(reasons) == len(layers):
-        told = listed([f"{name!r} {reason}" for name, reason in reasons.items()])
-        raise ConfigError(f"No layer's kernels can have a class: {told}.")
+        listing = listed([f"{name!r} {reason}" for name, reason in reasons.items()])
+        raise ConfigError(f"No layer's kernels can have a class: {listing}.")
     for name, reason in reasons.items():
         typer.echo(f"left out: {name} {reason}", err=True)
     return [name for name in layers if name not in reasons]

@@ -96,8 +96,8 @@ def posterior(log_bayes: Floats, threshold: float) -> Floats:
 
     The prior odds of noise are exp(`threshold`): where they equal the mean Bayes factor, noise has one half.
     """
-    there = np.isfinite(log_bayes).sum(axis=1, keepdims=True)
-    logs = np.column_stack([log_bayes - np.log(there), np.full(len(log_bayes), threshold)])
+    family_count = np.isfinite(log_bayes).sum(axis=1, keepdims=True)
+    logs = np.column_stack([log_bayes - np.log(family_count), np.full(len(log_bayes), threshold)])
     shares: Floats = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
     return shares
 
@@ -115,14 +115,14 @@ def noise_threshold(height: int, width: int) -> float:
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     x, y = pixels(height, width)
     perfect = [np.ones_like(x), *(axis for axis in (x, y) if axis.any())]
-    known = np.stack([shape / np.linalg.norm(shape) for shape in perfect])
+    normalised = np.stack([shape / np.linalg.norm(shape) for shape in perfect])
     quantile = np.quantile(_mean_factor(noise, height, width), 1 - FALSE_ALARMS)
-    return float(min(quantile, _mean_factor(known, height, width).min() - _MARGIN))
+    return float(min(quantile, _mean_factor(normalised, height, width).min() - _MARGIN))
 
 
 def _mean_factor(kernels: Floats, height: int, width: int) -> Floats:
     """The logarithm of the mean Bayes factor over the families that there are."""
     log_bayes = evidence(kernels, height, width).log_bayes
-    there = np.isfinite(log_bayes).sum(axis=1)
-    mean: Floats = np.logaddexp.reduce(log_bayes, axis=1) - np.log(there)
+    family_count = np.isfinite(log_bayes).sum(axis=1)
+    mean: Floats = np.logaddexp.reduce(log_bayes, axis=1) - np.log(family_count)
     return mean

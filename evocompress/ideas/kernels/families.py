@@ -1,4 +1,4 @@
-"""Grids of shapes, one family for each structure that a kernel may have, for kernels of one size."""
+"""Families of shapes, one for each structure that a kernel may have, sampled on grids of angles, widths and centres."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from evocompress.ideas.kernels.grids import GABOR_EXTENT, WIDE, gabor_rows, offsets, turns, widths
 from evocompress.ideas.kernels.shapes import Floats, Shape, orthonormal, pixels, sampled
 
-__all__ = ["FAMILIES", "Family", "FamilyName", "families", "gabor_family"]
+__all__ = [
+    "FAMILIES",
+    "GABOR_EXTENT",
+    "Family",
+    "FamilyName",
+    "families",
+    "gabor_family",
+]
 
 FamilyName: TypeAlias = Literal[
     "point", "gaussian", "bar", "surround", "laplacian", "sharpen", "alternating", "first", "second", "saddle", "gabor"
@@ -31,6 +37,96 @@ _POINT = np.array([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]])
 _CROSS, _DIAGONAL = np.array([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]), np.array([[1.0, 0, 1], [0, 0, 0], [1, 0, 1]])
 _LAPLACIANS = tuple(4 * (edge + corner) * _POINT - edge * _CROSS - corner * _DIAGONAL
                     for edge, corner in ((1, 0), (8, 1), (4, 1), (3, 1), (2, 1), (1.4, 1), (1, 1)))  # fmt: skip
+
+GABOR_EXTENT = 5
+"""The least height or width for which `gabor` is a class: three pixels cannot hold a period and what is beside it."""
+
+_WIDE = 50.0
+"""A Gaussian so wide, in pixels, is a constant on every kernel that we meet."""
+
+# Bounds on the grids of large kernels; up to 13 pixels there are no more.
+_PLACES = 3  # on each side of the middle
+_WIDTHS = 10
+_TURNS = 16
+
+_NARROW_CYCLES = (0.28, 0.36, 0.47, 0.65)  # frequency times σ_u: bandwidths of 2.4, 1.7, 1.2 and 0.8 octaves
+_WIDE_CYCLES = 0.8  # the least of those with a wide window
+_WINDOWS = (0.5, 0.29, 0.17, 0.1)  # σ of wide windows, in sides of the kernel
+_CUT = 0.37  # a window wider than that, in sides, is cut by the kernel to about the same
+_FINEST = 0.49  # at 1/2 the sine vanishes on all pixels, and a fit that begins there has no slope
+_APART = 0.13  # frequencies over 1/σ: half of their distance each way leaves 85 % of the energy, enough to begin with
+
+
+def _turns(height: int, width: int) -> tuple[float, ...]:
+    """Angles in radians; a row or a column of pixels has one."""
+    if min(height, width) == 1:
+        return (0.0 if height == 1 else math.pi / 2,)
+    return tuple(math.pi * step / _TURNS for step in range(_TURNS))
+
+
+def _widths(height: int, width: int) -> list[float]:
+    """Widths in pixels, a quarter apart or a little more on large kernels, and one that is constant on the kernel."""
+    sigma, widest, sigmas = 0.45, 0.4 * max(height, width), []
+    ratio = max(1.28, (widest / sigma) ** (1 / _WIDTHS))
+    while sigma < widest:
+        sigmas.append(sigma)
+        sigma *= ratio
+    return [*sigmas, sigma, 1.6 * sigma, _WIDE]
+
+
+def _offsets(extent: int, sigma: float) -> list[float]:
+    """Centres along one axis: half a pixel or half a width apart, in the middle of the kernel, seven at most."""
+    if extent < 3:
+        return [0.0]
+    spacing = max(0.5, 0.5 * sigma) if extent < 5 else max(0.5, 0.75 * sigma)
+    count = min(_PLACES, int(max(0.5, 0.15 * extent) / spacing))
+    return [spacing * step for step in range(-count, count + 1)]
+
+
+def _gabor_rows(height: int, width: int) -> list[list[float]]:
+    """Parameters of Gabor functions, a row each as `shapes.sampled` has them.
+
+    Narrow windows, of less than a period, have frequencies a fifth apart from one period in the kernel up, at every
+    angle, in two elongations. Wide ones are sharp in frequency and direction, so theirs lie on a square lattice.
+    """
+    return _narrow(height, width) + _wide(height, width)
+
+
+def _narrow(height: int, width: int) -> list[list[float]]:
+    extent, rows = max(height, width), []
+    frequency = (1 if extent >= GABOR_EXTENT else 0.5) / extent  # a fit to three pixels may begin at half a period
+    while frequency < 0.46:
+        for cycles, ratio in itertools.product(_NARROW_CYCLES, (1.0, 2.0)):
+            sigma = cycles / frequency
+            if sigma > 0.6 * extent and extent >= GABOR_EXTENT:
+                continue
+            centres = [_offsets(side, 1.6 * sigma) for side in (height, width)]
+            for theta, y0, x0 in itertools.product(_turns(height, width), *centres):
+                rows.append([theta, math.log(sigma), math.log(ratio * sigma), x0, y0, frequency])
+        frequency *= 1.19
+    return rows
+
+
+def _wide(height: int, width: int) -> list[list[float]]:
+    extent, rows = max(height, width), []
+    # A row has few numbers, where a misfit counts, and few waves.
+    spacing = _APART if min(height, width) > 1 else _APART / 4
+    for sigma in (window * extent for window in _WINDOWS):
+        up, along = (_lattice(side, sigma, spacing) for side in (height, width))
+        for fy, fx in itertools.product(up, along):
+            frequency = math.hypot(fx, fy)
+            half_plane = fy > 0 or (fy == 0 and fx > 0)
+            if half_plane and _WIDE_CYCLES / sigma < frequency <= 0.5:
+                rows.append([math.atan2(fy, fx), math.log(sigma), math.log(sigma), 0.0, 0.0, frequency])
+    return rows
+
+
+def _lattice(side: int, sigma: float, spacing: float) -> list[float]:
+    """Frequencies along one axis, of both signs."""
+    if side == 1:
+        return [0.0]
+    count = math.ceil(_FINEST * min(sigma, _CUT * side) / spacing)
+    return [_FINEST * step / count for step in range(-count, count + 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +156,7 @@ def families(height: int, width: int) -> tuple[Family, ...]:
     """
     made = [_point(height, width), _oriented("gaussian", "gaussian", height, width, ratios=(1.0,), angles=(0.0,))]
     flat = min(height, width) == 1
-    angles = turns(height, width)
+    angles = _turns(height, width)
     if not flat:
         made.append(_oriented("bar", "gaussian", height, width, ratios=(2.0, 4.0, math.inf), angles=angles))
     made.append(_surround(height, width))
@@ -84,7 +180,7 @@ def families(height: int, width: int) -> tuple[Family, ...]:
 @functools.lru_cache(maxsize=4)
 def gabor_family(height: int, width: int) -> Family:
     """The Gabor functions of any size: below `GABOR_EXTENT`, starting points of a fit and no class."""
-    return _family("gabor", "gabor", gabor_rows(height, width), (height, width))
+    return _family("gabor", "gabor", _gabor_rows(height, width), (height, width))
 
 
 def _family(name: FamilyName, shape: Shape | None, rows: Sequence[Sequence[float]], size: tuple[int, int]) -> Family:
@@ -129,12 +225,12 @@ def _oriented(
 ) -> Family:
     """Gaussians or their derivatives, over widths, elongations, angles and centres."""
     rows = []
-    for sigma, ratio in itertools.product(widths(height, width), ratios):
-        if sigma == WIDE and ratio != 1.0:
+    for sigma, ratio in itertools.product(_widths(height, width), ratios):
+        if sigma == _WIDE and ratio != 1.0:
             continue
-        along = min(WIDE, sigma * ratio)
+        along = min(_WIDE, sigma * ratio)
         moves = name != "second" or max(height, width) >= GABOR_EXTENT  # three lobes fill three pixels
-        centres = [offsets(side, sigma) if moves else [0.0] for side in (height, width)]
+        centres = [_offsets(side, sigma) if moves else [0.0] for side in (height, width)]
         if name == "bar" and sigma > 0.35 * max(height, width):
             continue
         for theta, y0, x0 in itertools.product(angles, *centres):
@@ -150,11 +246,11 @@ def _with_operators(family: Family, height: int, width: int) -> Family:
     if min(height, width) < 4:
         return family
     assert family.shape is not None
-    sigmas = [*np.geomspace(0.45, 1.8, 12), WIDE]
+    sigmas = [*np.geomspace(0.45, 1.8, 12), _WIDE]
     rows = [
         [theta, math.log(sigma), math.log(along), 0.0, 0.0, 0.0]
-        for sigma, theta in itertools.product(sigmas, turns(3, 3))
-        for along in sorted({sigma, WIDE})
+        for sigma, theta in itertools.product(sigmas, _turns(3, 3))
+        for along in sorted({sigma, _WIDE})
     ]
     small = _family(family.name, family.shape, rows, (3, 3))
     tiles = small.basis.reshape(-1, 3, 3)
@@ -196,8 +292,8 @@ def _alternating(height: int, width: int) -> Family:
     """
     x, y = pixels(height, width)
     rows, signs = [], []
-    ways = [(column, row) for column, row in ((1, 0), (0, 1), (1, 1)) if column < width and row < height]
-    grid = list(itertools.product(widths(height, width)[1:], ways))
+    directions = [(column, row) for column, row in ((1, 0), (0, 1), (1, 1)) if column < width and row < height]
+    grid = list(itertools.product(_widths(height, width)[1:], directions))
     for sigma, (column, row) in grid:
         if column + row == 1 and _is_second(sigma, width if column else height):
             continue
@@ -229,7 +325,7 @@ def _point(height: int, width: int) -> Family:
 def _surround(height: int, width: int) -> Family:
     """Pairs of round Gaussians; the narrowest is one pixel where the centre is on one."""
     x, y = pixels(height, width)
-    sigmas = [0.05, *widths(height, width)] if height % 2 and width % 2 else widths(height, width)
+    sigmas = [0.05, *_widths(height, width)] if height % 2 and width % 2 else _widths(height, width)
     bases, rows = [], []
     tops, lefts = ([0.0] if side % 2 else [-0.5, 0.0, 0.5] for side in (height, width))
     pairs, centres = itertools.combinations(sigmas, 2), list(itertools.product(tops, lefts))

@@ -12,8 +12,7 @@ import math
 import numpy as np
 
 from evocompress.ideas.kernels.evidence import evidence_of
-from evocompress.ideas.kernels.families import gabor_family
-from evocompress.ideas.kernels.grids import GABOR_EXTENT
+from evocompress.ideas.kernels.families import GABOR_EXTENT, gabor_family
 from evocompress.ideas.kernels.shapes import (
     CENTRE_X,
     CENTRE_Y,
@@ -124,7 +123,9 @@ def _descend(
     rest = _rest(shape, kernels, parameters, grid)
     cost, damping = np.square(rest).sum(axis=1), np.full(len(kernels), 1e-2)
     for _ in range(_ROUNDS):
-        slopes = [(_rest(shape, kernels, parameters + _STEP * way, grid) - rest) / _STEP for way in directions]
+        slopes = [
+            (_rest(shape, kernels, parameters + _STEP * direction, grid) - rest) / _STEP for direction in directions
+        ]
         jacobian = np.stack(slopes, axis=2)
         normal = jacobian.transpose(0, 2, 1) @ jacobian
         gradient = np.einsum("knp,kn->kp", jacobian, rest)
@@ -163,14 +164,14 @@ def folded(degrees: Floats) -> Floats:
 
 def _described(kernels: Floats, parameters: Floats, r2: Floats, x: Floats, y: Floats) -> GaborFit:
     """Amplitude positive, orientation folded into [0, 180), phase taken at the kernel's middle."""
-    known = np.isfinite(r2)
+    finite = np.isfinite(r2)
     theta, frequency = parameters[:, THETA], parameters[:, FREQUENCY]
     phase = np.full(len(kernels), np.nan)
-    basis = sampled("gabor", parameters[known], x, y)
-    gram, right = basis @ basis.transpose(0, 2, 1), np.einsum("kdn,kn->kd", basis, kernels[known])
+    basis = sampled("gabor", parameters[finite], x, y)
+    gram, right = basis @ basis.transpose(0, 2, 1), np.einsum("kdn,kn->kd", basis, kernels[finite])
     weights = np.einsum("kde,ke->kd", np.linalg.pinv(gram, hermitian=True), right)
     middle = -(parameters[:, CENTRE_X] * np.cos(theta) + parameters[:, CENTRE_Y] * np.sin(theta))
-    phase[known] = np.arctan2(-weights[:, 1], weights[:, 0]) + (2 * np.pi * frequency * middle)[known]
+    phase[finite] = np.arctan2(-weights[:, 1], weights[:, 0]) + (2 * np.pi * frequency * middle)[finite]
     degrees = folded(np.degrees(theta))
     half_turns = np.rint((np.degrees(theta) - degrees) / 180)
     phase = np.where(half_turns % 2 == 1, -phase, phase)

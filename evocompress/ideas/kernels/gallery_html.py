@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evocompress.ideas.kernels.panels import Picture, Section
 from evocompress.support.atomic_files import write_bytes
-from evocompress.support.optional_libraries import wants
+from evocompress.support.optional_libraries import needs_extra
 
 __all__ = ["render_gallery", "write_gallery_html"]
 
@@ -20,7 +20,7 @@ def render_gallery(sections: Sequence[Section], title: str) -> str:
     Raises:
         EvocompressError: The libraries of `evocompress[report]` are missing.
     """
-    with wants("report"):
+    with needs_extra("report"):
         import jinja2
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evocompress.ideas.kernels", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -39,7 +39,7 @@ def write_gallery_html(sections: Sequence[Section], title: str, path: Path) -> N
 
 
 def _data_uri(picture: Picture) -> str:
-    with wants("report"):
+    with needs_extra("report"):
         from PIL import Image
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "PNG", optimize=True)

@@ -101,12 +101,12 @@ def sections(
     exact = {name: kernels_of(name, before[name]) for name in layers}
     lossy = {name: kernels_of(name, after[name]) for name in layers} if after is not None else None
     for kernel_class in CLASSES:
-        mine = [row for row in rows if row.kernel.kernel_class == kernel_class]
-        if mine:
-            tiles = [_tile(row, exact, lossy, image) for row in _shown(mine, per_class)]
-            changed = sum(row.changed and not row.became_zero for row in mine)
-            zeros, blank = sum(row.became_zero for row in mine), sum(_is_blank(row) for row in mine)
-            made.append(Section(kernel_class, len(mine), tuple(tiles), changed, zeros, blank))
+        class_rows = [row for row in rows if row.kernel.kernel_class == kernel_class]
+        if class_rows:
+            tiles = [_tile(row, exact, lossy, image) for row in _shown(class_rows, per_class)]
+            changed = sum(row.changed and not row.became_zero for row in class_rows)
+            zeros, blank = sum(row.became_zero for row in class_rows), sum(_is_blank(row) for row in class_rows)
+            made.append(Section(kernel_class, len(class_rows), tuple(tiles), changed, zeros, blank))
     return made
 
 
@@ -121,8 +121,8 @@ def _shown(rows: Sequence[KernelRow], number: int) -> list[KernelRow]:
     zeros = [row for row in ordered if row.became_zero] + [row for row in ordered if _is_blank(row)]
     changed = [row for row in ordered if row.changed and not row.became_zero]
     rest = [row for row in ordered if not row.changed and not row.became_zero and not _is_blank(row)]
-    some = max(number // 4, number - len(changed) - len(rest))
-    return [*changed, *zeros[:some], *rest][:number]
+    unchanged_count = max(number // 4, number - len(changed) - len(rest))
+    return [*changed, *zeros[:unchanged_count], *rest][:number]
 
 
 def _tile(
@@ -176,8 +176,8 @@ def _filtered(image: Floats, kernel: Floats, row: KernelRow) -> Picture:
     grey = image[:, :, row.input] if row.colour is not None else image.mean(axis=2)
     made = correlate(grey, kernel, mode="nearest")
     low, high = float(made.min()), float(made.max())
-    even = (made - low) / (high - low) if high - low > 1e-9 else np.full_like(made, 0.5)
-    return np.repeat(np.rint(255 * even).astype(np.uint8)[:, :, None], 3, axis=2)
+    scaled = (made - low) / (high - low) if high - low > 1e-9 else np.full_like(made, 0.5)
+    return np.repeat(np.rint(255 * scaled).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _enlarged(values: Floats) -> Floats:
@@ -194,7 +194,7 @@ def _enlarged(values: Floats) -> Floats:
 
 def _coloured(values: Floats, colours: Floats) -> Picture:
     """Values in [0, 1] on a ramp of colours; NaN is white."""
-    known = np.nan_to_num(values, nan=0.0)
+    filled = np.nan_to_num(values, nan=0.0)
     at = np.linspace(0, 1, len(colours))
-    ramp = np.stack([np.interp(known, at, colours[:, channel]) for channel in range(3)], axis=2)
+    ramp = np.stack([np.interp(filled, at, colours[:, channel]) for channel in range(3)], axis=2)
     return np.where(np.isnan(values)[:, :, None], 255, np.rint(ramp)).astype(np.uint8)

@@ -33,8 +33,8 @@ def write_json(rows: Sequence[KernelRow], path: Path, responses: Floats | None =
     """
     objects: list[dict[str, object]] = [{**row} for row in rows_as_objects(rows)]
     if responses is not None:
-        for found, gains in zip(objects, responses, strict=True):
-            found["response"] = [float(f"{gain:.5g}") if math.isfinite(gain) else None for gain in gains]
+        for entry, gains in zip(objects, responses, strict=True):
+            entry["response"] = [float(f"{gain:.5g}") if math.isfinite(gain) else None for gain in gains]
     lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in objects)
     write_bytes(path, f"[\n{lines}\n]\n".encode())
 
@@ -50,7 +50,7 @@ def write_csv(rows: Sequence[KernelRow], path: Path) -> None:
 
 def _object(row: KernelRow) -> dict[str, Scalar]:
     kernel = row.kernel
-    found: dict[str, Scalar] = {
+    entry: dict[str, Scalar] = {
         "layer": row.layer,
         "output": row.output,
         "input": row.input,
@@ -68,7 +68,7 @@ def _object(row: KernelRow) -> dict[str, Scalar]:
         "norm": kernel.norm if math.isfinite(kernel.norm) else None,
     }
     if row.after is not None:
-        found |= {
+        entry |= {
             "class_after": row.after.kernel_class,
             "order_after": row.after.order,
             "orientation_degrees_after": _rounded(row.after.orientation_degrees, 2),
@@ -77,7 +77,7 @@ def _object(row: KernelRow) -> dict[str, Scalar]:
             "changed": row.changed,
             "relative_error": _rounded(row.relative_error, 5),
         }
-    return found
+    return entry
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

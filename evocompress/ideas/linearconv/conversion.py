@@ -97,11 +97,11 @@ def fold(model: nn.Module) -> nn.Module:
     Conv2d(3, 8, kernel_size=(5, 5), stride=(1, 1))
     """
     for name, module in model.named_modules():
-        if isinstance(module, LinearConv2d) and (more := _behaviour(module)):
-            raise ModelError(f"layer {name!r} has {more}, and fold would drop that; remove it first")
+        if isinstance(module, LinearConv2d) and (behaviour := _behaviour(module)):
+            raise ModelError(f"layer {name!r} has {behaviour}, and fold would drop that; remove it first")
     network = copy.deepcopy(model)
-    found = [module for module in network.modules() if isinstance(module, LinearConv2d)]
-    return exchanged(network, {module: tagged(module.folded(), module) for module in found})
+    layers = [module for module in network.modules() if isinstance(module, LinearConv2d)]
+    return exchanged(network, {module: tagged(module.folded(), module) for module in layers})
 
 
 def compare(original: nn.Module, converted: nn.Module, *, skip_first: bool = True) -> tuple[LayerConversion, ...]:
@@ -152,20 +152,20 @@ def _reasons(network: nn.Module, skip_first: bool) -> dict[str, str]:
     """Names of the convolutions that stay, and why."""
     convolutions = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
     holders = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for place, (name, module) in enumerate(convolutions.items()):
-        shared = [own for own, p in module.named_parameters(recurse=False) if holders[id(p)] > 1]
+        shared = [parameter_name for parameter_name, p in module.named_parameters(recurse=False) if holders[id(p)] > 1]
         if type(module) is not nn.Conv2d:
-            found[name] = f"a {type(module).__name__} may compute in a way of its own"
+            reasons[name] = f"a {type(module).__name__} may compute in a way of its own"
         elif more := _behaviour(module) or _additions(module):
-            found[name] = f"it has {more}"
+            reasons[name] = f"it has {more}"
         elif shared:
-            found[name] = f"another layer shares its {shared[0]}"
+            reasons[name] = f"another layer shares its {shared[0]}"
         elif module.out_channels == module.groups:
-            found[name] = "one filter for each group: nothing to combine"
+            reasons[name] = "one filter for each group: nothing to combine"
         elif skip_first and place == 0:
-            found[name] = "the first layer"
-    return found
+            reasons[name] = "the first layer"
+    return reasons
 
 
 def _behaviour(module: nn.Module) -> str:
@@ -180,9 +180,9 @@ def _additions(module: nn.Conv2d) -> str:
     hooked = [name for name, parameter in module.named_parameters(recurse=False) if parameter._backward_hooks]
     if hooked or any(value for name, value in vars(module).items() if name.endswith("_hooks")):
         return f"hooks on its {hooked[0] if hooked else 'state dict'}"
-    usual = nn.Conv2d(1, 1, 1, device="meta")
+    plain = nn.Conv2d(1, 1, 1, device="meta")
     named = {**module._parameters, **module._buffers, **module._modules}
-    more = sorted(named.keys() - usual._parameters.keys())
+    more = sorted(named.keys() - plain._parameters.keys())
     more += additions(module)[1]
     return f"{', '.join(more[:3])} of its own" if more else ""
 

@@ -57,10 +57,10 @@ def additions(module: nn.Conv2d | LinearConv2d) -> tuple[list[str], list[str]]:
     (['gain'], ['alpha', 'own'])
     """
     kinds: list[nn.Module] = [LinearConv2d(1, 2, 1, alpha=0.5, device="meta"), nn.Conv2d(1, 1, 1, device="meta")]
-    usual, other = kinds if isinstance(module, LinearConv2d) else reversed(kinds)
+    same_kind, other_kind = kinds if isinstance(module, LinearConv2d) else reversed(kinds)
     plain, rest = list[str](), list[str]()
-    for name in sorted(vars(module).keys() - vars(usual).keys()):
-        (plain if isinstance(vars(module)[name], _PLAIN) and not hasattr(other, name) else rest).append(name)
+    for name in sorted(vars(module).keys() - vars(same_kind).keys()):
+        (plain if isinstance(vars(module)[name], _PLAIN) and not hasattr(other_kind, name) else rest).append(name)
     return plain, rest
 
 

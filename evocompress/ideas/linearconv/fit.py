@@ -28,8 +28,8 @@ def fit(layer: LinearConv2d, weight: Tensor) -> None:
     # The primaries as the layer holds them, which is what the coefficients multiply.
     fitted = [(filters[mask], a) for filters, (mask, a) in zip(bank, parts, strict=True)]
     if layer.coefficients is not None:
-        found = _sparse(fitted, layer.entries) if layer.sparsity else [a for _, a in fitted]
-        _write(layer.coefficients, found)
+        coefficients = _sparse(fitted, layer.entries) if layer.sparsity else [a for _, a in fitted]
+        _write(layer.coefficients, coefficients)
     if layer.coefficients_left is not None and layer.coefficients_right is not None:
         factors = [_low_rank(primaries, a, layer.components) for primaries, a in fitted]
         _write(layer.coefficients_left, [left for left, _ in factors])
@@ -56,18 +56,18 @@ def _sparse(fitted: list[tuple[Floats, Floats]], count: int) -> list[Floats]:
     length.
     """
     parts = np.concatenate([np.abs(a) * np.linalg.norm(primaries, axis=1) for primaries, a in fitted])
-    stay = np.zeros(parts.size, np.bool_)
-    stay[np.argsort(-parts, axis=None, kind="stable")[:count]] = True
-    found = []
-    for (primaries, a), mask in zip(fitted, np.split(stay.reshape(parts.shape), len(fitted)), strict=True):
+    kept = np.zeros(parts.size, np.bool_)
+    kept[np.argsort(-parts, axis=None, kind="stable")[:count]] = True
+    solved = []
+    for (primaries, a), mask in zip(fitted, np.split(kept.reshape(parts.shape), len(fitted)), strict=True):
         # Within the span of the primaries, where all combinations lie, they have as few weights as there are of them.
         small = scipy.linalg.qr(primaries.T, mode="r", check_finite=False)[0][: len(primaries)].T
         sparse = np.zeros_like(a)
-        for row, wanted, used in zip(sparse, a @ small, mask, strict=True):
+        for row, target, used in zip(sparse, a @ small, mask, strict=True):
             if used.any():
-                row[used] = least_squares(small[used].astype(np.float64), wanted[None])[0]
-        found.append(sparse)
-    return found
+                row[used] = least_squares(small[used].astype(np.float64), target[None])[0]
+        solved.append(sparse)
+    return solved
 
 
 def _low_rank(primaries: Floats, coefficients: Floats, rank: int) -> tuple[Floats, Floats]:

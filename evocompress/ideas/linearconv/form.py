@@ -103,21 +103,21 @@ class LinearConvForm:
         """
         alpha, rank = share("alpha", _number(genes, "alpha")), share("rank", _number(genes, "rank"))
         base, network = dict(plain.named_modules()), copy.deepcopy(network)
-        own = {
+        formed = {
             name: module
             for name, module in network.named_modules()
             if isinstance(module, LinearConv2d) and not isinstance(base.get(name), LinearConv2d)
         }
-        folded = exchanged(network, {module: tagged(module.folded(), module) for module in own.values()})
+        folded = exchanged(network, {module: tagged(module.folded(), module) for module in formed.values()})
         if alpha == 1:
             return folded
         converted = convert(folded, alpha, rank)
-        alike = {
-            module: own[name]
+        unchanged = {
+            module: formed[name]
             for name, module in converted.named_modules()
-            if name in own and _shapes(module.state_dict()) == _shapes(own[name].state_dict())
+            if name in formed and _shapes(module.state_dict()) == _shapes(formed[name].state_dict())
         }
-        return exchanged(converted, alike)
+        return exchanged(converted, unchanged)
 
     def match(self, plain: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         """LinearConv layers where a state dict has factors of the plain network's convolutions."""

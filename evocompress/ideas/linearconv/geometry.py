@@ -27,8 +27,8 @@ def share(name: str, value: float, *, zero: bool = False) -> float:
     >>> share("alpha", 0.5)
     0.5
     """
-    given: object = value  # whatever its annotation says
-    number = isinstance(given, numbers.Real) and not isinstance(given, bool)
+    untyped: object = value  # whatever its annotation says
+    number = isinstance(untyped, numbers.Real) and not isinstance(untyped, bool)
     if not number or not (0 <= value < 1 if zero else 0 < value <= 1):
         interval = "[0, 1)" if zero else "(0, 1]"
         raise ModelError(f"{name} is {value!r}; it is a share and must be a number in {interval}, such as 0.5")
@@ -65,8 +65,8 @@ class Geometry:
         padding_mode: PaddingMode = "zeros",
     ) -> Geometry:
         """Check the arguments of `torch.nn.Conv2d`. Raises ModelError for those that no convolution can have."""
-        given = ("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)
-        in_channels, out_channels, groups = (_pair(name, (value, 1), 1)[0] for name, value in given)
+        counts = ("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)
+        in_channels, out_channels, groups = (_pair(name, (value, 1), 1)[0] for name, value in counts)
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if value % groups:
                 raise ModelError(f"{name} is {value} and groups is {groups}; {name} must be a multiple of groups")
@@ -144,14 +144,14 @@ class Convolution:
 
 
 def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
-    given: Any = value  # whatever its annotation says
-    pair = (given, given) if _whole(given) else given
+    untyped: Any = value  # whatever its annotation says
+    pair = (untyped, untyped) if _is_whole(untyped) else untyped
     two = isinstance(pair, tuple | list) and len(pair) == 2
-    if not two or not all(_whole(v) and v >= least for v in pair):
+    if not two or not all(_is_whole(v) and v >= least for v in pair):
         shown = value[0] if name in ("in_channels", "out_channels", "groups") and isinstance(value, tuple) else value
         raise ModelError(f"{name} is {shown!r}; it must be made of whole numbers of at least {least}")
     return int(pair[0]), int(pair[1])
 
 
-def _whole(value: object) -> bool:
+def _is_whole(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)

@@ -30,17 +30,17 @@ class LinearConvView(LayerViewBase):
         inputs = batched(plain, call.first)
         filters = module.primary.detach().float().reshape(groups, module.primaries, -1)
         first = torch.arange(outputs, device=inputs.device) % (outputs // groups) < module.primaries
-        own = first if module.is_primary is None else module.is_primary
+        is_primary = first if module.is_primary is None else module.is_primary
         chain = _coefficients(module)
 
         def backward(gradients: Tensor) -> None:
             flat = gradients.float().reshape(len(inputs), outputs, -1).transpose(0, 1).reshape(outputs, -1)
-            above = flat[~own].reshape(groups, outputs // groups - module.primaries, -1)
+            above = flat[~is_primary].reshape(groups, outputs // groups - module.primaries, -1)
             squares: list[Tensor] = []
             for _, matrix in reversed(chain):
                 squares.insert(0, above.square().sum(dim=2).flatten())
                 above = matrix.mT @ above
-            below = flat[own].reshape(groups, module.primaries, -1)
+            below = flat[is_primary].reshape(groups, module.primaries, -1)
             below = below + above if chain else below
             rows = patches(plain, inputs)
             add(module.primary, rows, below.square().sum(dim=2).flatten())

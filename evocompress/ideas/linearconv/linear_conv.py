@@ -177,7 +177,7 @@ class LinearConv2d(Convolution, nn.Module):
 
     def extra_repr(self) -> str:
         """What was asked for, and how many primary filters that makes."""
-        shape, found = self.geometry, f", primaries={self.primaries * self.geometry.groups}"
+        shape, suffix = self.geometry, f", primaries={self.primaries * self.geometry.groups}"
         parts = [f"{shape.in_channels}, {shape.out_channels}, kernel_size={shape.kernel}, stride={shape.stride}"]
         parts += [f"padding={shape.padding}"] if shape.padding != (0, 0) else []
         parts += [f"dilation={shape.dilation}"] if shape.dilation != (1, 1) else []
@@ -187,7 +187,7 @@ class LinearConv2d(Convolution, nn.Module):
         parts += [f"alpha={self.alpha:g}"]
         parts += [f"rank={self.rank:g}"] if self.rank < 1 else []
         parts += [f"sparsity={self.sparsity:g}"] if self.sparsity else []
-        return ", ".join(parts) + found
+        return ", ".join(parts) + suffix
 
     @property
     def entries(self) -> int:
@@ -201,8 +201,8 @@ class LinearConv2d(Convolution, nn.Module):
 
     def _factors(self) -> list[Tensor]:
         """Everything that the bank is made of."""
-        found = self.primary, self.coefficients, self.coefficients_left, self.coefficients_right, self.is_primary
-        return [factor for factor in found if factor is not None]
+        factors = self.primary, self.coefficients, self.coefficients_left, self.coefficients_right, self.is_primary
+        return [factor for factor in factors if factor is not None]
 
     def _combine(self) -> Tensor:
         shape, primary = self.geometry, self.primary

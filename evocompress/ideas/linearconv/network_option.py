@@ -25,7 +25,7 @@ def with_linear_conv(
         rank, sparsity: Those of `LinearConv2d`.
 
     Raises:
-        ModelError: `rank` or `sparsity` without `alpha`, or a share out of range.
+        ModelError: `rank` or `sparsity` without `alpha`, a share out of range, or no plain convolution.
 
     >>> from evocompress.networks import build
     >>> sum(p.numel() for p in build("base_cnn", {"alpha": 0.5, "rank": 0.05}).parameters())
@@ -43,4 +43,6 @@ def with_linear_conv(
             layer = linear_conv_like(module, alpha, rank, sparsity).to_empty(device=torch.device("cpu"))
             layer.reset_parameters()
             new[module] = tagged(layer, module)
+    if not new:
+        raise ModelError(f"alpha is {alpha}, but the network has no plain convolution to replace")
     return exchanged(network, new)

@@ -53,7 +53,7 @@ def saccades(
     seed: Annotated[int | None, typer.Option(help="Of the data's split. Default that of --run, or 0.")] = None,
 ) -> None:
     """Draw what the gates chose in an image: nothing, 3×3 or 5×5 for each block, or the order of the blocks read."""
-    from evocompress.support.optional_libraries import wants
+    from evocompress.support.optional_libraries import needs_extra
 
     source = _source(run, model, settings or (), data, seed)
     if image is None and source.data is None:
@@ -61,7 +61,7 @@ def saccades(
     if output.suffix.lower() != ".png":
         raise ConfigError(f"--output {output}: must end in .png")
     check_output(output, [weights] if image is None else [weights, image])
-    with wants("report"):  # now, not after the work
+    with needs_extra("report"):  # now, not after the work
         import evocompress.ideas.saccades.figure as figure
 
     from evocompress.checkpoint.loading import load
@@ -76,7 +76,7 @@ def saccades(
             f"{str(error).rstrip('.')}. The network is {source.told()}; --set gives it others, --run those of a run."
         ) from error
     pixels, name = _image(network, image, source, index)
-    readings, answer = _look(network, pixels, name)
+    readings, answer = _read_image(network, pixels, name)
     work = multiply_adds(network, pixels)
     title = f"{name}: class {answer}, {work / 1e6:.2f} M multiply-adds"
     figure.write_saccade_png(pixels[0], readings, title, output)
@@ -122,7 +122,7 @@ def _source(
     )
 
 
-def _look(network: nn.Module, pixels: Tensor, name: str) -> tuple[dict[str, Reading], int]:
+def _read_image(network: nn.Module, pixels: Tensor, name: str) -> tuple[dict[str, Reading], int]:
     """The readings of an image, and the class that the network gives it."""
     import torch
 

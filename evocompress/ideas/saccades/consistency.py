@@ -39,7 +39,7 @@ def gate_consistency(model: nn.Module, images: Tensor, corrupted: Tensor) -> Ten
     layers = [module for module in model.modules() if isinstance(module, SaccadeConv2d)]
     if not layers:
         return images.new_zeros(())
-    with _aside(model, layers):
+    with _without_trace(model, layers):
         model(torch.cat([images, corrupted]))
         readings = [layer.reading for layer in layers]
     return torch.stack([_divergence(reading) for reading in readings if reading is not None]).mean()
@@ -59,8 +59,8 @@ def gate_agreement(model: nn.Module, images: Tensor, corrupted: Tensor) -> float
         raise ModelError("there are no images to compare decisions on; give at least one")
     first, second = saccade_maps(model, images), saccade_maps(model, corrupted)
     pairs = [(_decisions(reading), _decisions(second[name])) for name, reading in first.items()]
-    same = sum(int((one == other).sum()) for one, other in pairs)
-    return same / sum(one.numel() for one, _ in pairs)
+    agreeing = sum(int((left == right).sum()) for left, right in pairs)
+    return agreeing / sum(left.numel() for left, _ in pairs)
 
 
 def corrupt(
@@ -94,7 +94,7 @@ def _decisions(reading: Reading) -> Tensor:
 
 
 @contextlib.contextmanager
-def _aside(model: nn.Module, layers: list[SaccadeConv2d]) -> Iterator[None]:
+def _without_trace(model: nn.Module, layers: list[SaccadeConv2d]) -> Iterator[None]:
     """Let the network run without a trace: no samples, no running statistics, and the old readings afterwards."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
     before = [(layer, layer.samples, layer.reading) for layer in layers]

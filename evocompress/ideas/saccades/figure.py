@@ -55,7 +55,9 @@ def saccade_figure(image: Tensor, readings: Mapping[str, Reading], title: str, s
     _dress(axes[0], "image")
     for panel, (name, reading) in zip(axes[1:], readings.items(), strict=True):
         _map(panel, shown, reading)
-        _dress(panel, f"{plain(name) or 'whole network'}, {reading.size[0]}×{reading.size[1]}: {_told(reading)}")
+        _dress(
+            panel, f"{plain(name) or 'whole network'}, {reading.size[0]}×{reading.size[1]}: {_chosen_share(reading)}"
+        )
     figure.supxlabel(plain(subtitle or _legend(readings)), fontsize=9, color=FAINT)
     return figure
 
@@ -136,7 +138,7 @@ def _is_sequence(reading: Reading) -> bool:
     return reading.probabilities.shape[1] == 1
 
 
-def _told(reading: Reading) -> str:
+def _chosen_share(reading: Reading) -> str:
     return f"{float((reading.choices > 0).float().mean()):.0%} of blocks".replace("%", " %")
 
 

@@ -39,8 +39,8 @@ class Reading:
         """
         spread = values.repeat_interleave(self.block, 1).repeat_interleave(self.block, 2)
         rows, columns = (
-            torch.arange(wanted, device=values.device) * own // wanted
-            for wanted, own in zip(size, self.size, strict=True)
+            torch.arange(out_length, device=values.device) * in_length // out_length
+            for out_length, in_length in zip(size, self.size, strict=True)
         )
         return spread[:, rows][:, :, columns]
 
@@ -142,16 +142,16 @@ def keep_plan(network: nn.Module, **plan: int) -> None:
 
 
 def _check_plan(network: nn.Module, state: Mapping[str, Any], prefix: str, *_: object, names: Sequence[str]) -> None:
-    stored, own = state.get(f"{prefix}gate_plan"), network.gate_plan
-    assert isinstance(own, Tensor)
-    if stored is not None and stored.tolist() != own.tolist():
+    stored, plan = state.get(f"{prefix}gate_plan"), network.gate_plan
+    assert isinstance(plan, Tensor)
+    if stored is not None and stored.tolist() != plan.tolist():
         raise ModelError(
-            f"the weights are of a network with {_told(stored, names)}, and this one has {_told(own, names)}; "
-            "make the network with the same options"
+            f"the weights are of a network with {_description(stored, names)}, and this one has "
+            f"{_description(plan, names)}; make the network with the same options"
         )
 
 
-def _told(plan: Tensor, names: Sequence[str]) -> str:
+def _description(plan: Tensor, names: Sequence[str]) -> str:
     if plan.dtype != torch.uint8:
         return f"a plan of {plan.dtype}"
     data = bytes(plan.flatten().tolist())

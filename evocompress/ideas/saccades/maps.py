@@ -73,8 +73,8 @@ def deletion_test(model: nn.Module, examples: Examples, seed: int, *, layer: str
             count = torch.minimum(chosen.sum((1, 2)), (~chosen).sum((1, 2)))
             deleted += int(count.sum())
             for side, allowed in enumerate((chosen, ~chosen)):
-                gone = reading.on_pixels(_drawn(allowed, count, draws), (images.shape[2], images.shape[3]))
-                logits = model(torch.where(gone[:, None], mean, images))
+                deleted_pixels = reading.on_pixels(_drawn(allowed, count, draws), (images.shape[2], images.shape[3]))
+                logits = model(torch.where(deleted_pixels[:, None], mean, images))
                 hits[side] += int((logits.argmax(1) == labels).sum())
     if not deleted:
         raise ModelError("in every image the gate chose all blocks or none, so there are no others to compare with")

@@ -87,11 +87,13 @@ def _section(history: History, point: FrontPoint) -> ReportSection:
     from evocompress.networks import build
 
     configured = history.run["config"]  # not parsed before it is known to name no code
-    for key, what in (("model", "network"), ("data", "data set"), ("task", "task")):
+    for key, noun in (("model", "network"), ("data", "data set"), ("task", "task")):
         name = str(configured.get(key, ""))
         if is_reference(name):
-            text = f"{what} {name!r} is code of your own, which a report does not run; use evocompress saccades FILE"
-            raise ConfigError(f"{text} --run {history.folder}")
+            raise ConfigError(
+                f"{noun} {name!r} is code of your own, which a report does not run; the command saccades does, if told "
+                f"the run {history.folder}"
+            )
     config = parse_config(configured)
     examples = load(config.data, seed=config.seed, options=config.data_options).audit
     plain = build(config.model, config.model_options, seed=config.seed)

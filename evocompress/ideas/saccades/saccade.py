@@ -84,24 +84,26 @@ class SaccadeConv2d(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, in_channels, h, w) to (n, out_channels, h, w); what the gate decided is then in `reading`."""
-        whole_blocks, logits = self._look(images)
+        whole_blocks, logits = self._gate_logits(images)
         judged = self._sampled(logits) if self.training and self.samples else logits
         choices = judged.argmax(1)
         if self.training or logits.requires_grad or self._watched():
-            output = self._everywhere(whole_blocks, self._selection(judged))
+            output = self._computed_everywhere(whole_blocks, self._selection(judged))
         else:
-            output = self._gathered(whole_blocks, choices)
+            output = self._computed_where_chosen(whole_blocks, choices)
         if not self.training:
-            output = self._undecided(output, logits)
+            output = self._undecided_as_nan(output, logits)
         height, width = images.shape[-2:]
         self.reading = Reading(choices, precise(logits).softmax(1), self.block, (height, width))
         return output[..., :height, :width]
 
     def dense(self, images: Tensor) -> Tensor:
         """What evaluation mode computes, by both convolutions everywhere and a mask: slow, to compare with."""
-        whole_blocks, logits = self._look(images)
+        whole_blocks, logits = self._gate_logits(images)
         height, width = images.shape[-2:]
-        return self._undecided(self._everywhere(whole_blocks, _one_hot(logits)), logits)[..., :height, :width]
+        return self._undecided_as_nan(self._computed_everywhere(whole_blocks, _one_hot(logits)), logits)[
+            ..., :height, :width
+        ]
 
     def expected_multiply_adds(self) -> Tensor:
         """Of one of the last images, on average over the gate's probabilities, with the gate's own; differentiable.
@@ -134,7 +136,7 @@ class SaccadeConv2d(nn.Module):
             raise ModelError("this saccade layer has not seen images; run the network on a batch first")
         return self.reading
 
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _gate_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The images on whole blocks, and the gate's logits."""
         if images.ndim != 4 or images.shape[1] != self.in_channels or 0 in images.shape[-2:]:
             raise ModelError(
@@ -156,22 +158,22 @@ class SaccadeConv2d(nn.Module):
         soft = ((judged if self.training else bounded(judged)) / self.temperature).softmax(1)
         return _one_hot(judged) + (soft - soft.detach())
 
-    def _everywhere(self, images: Tensor, selection: Tensor) -> Tensor:
+    def _computed_everywhere(self, images: Tensor, selection: Tensor) -> Tensor:
         padded = nn.functional.pad(images, (_HALO,) * 4)
         masks = self._on_pixels(selection)
         output: Tensor = self.narrow(padded[..., 1:-1, 1:-1]) * masks[:, 1:2] + self.wide(padded) * masks[:, 2:]
         return output
 
-    def _undecided(self, output: Tensor, logits: Tensor) -> Tensor:
+    def _undecided_as_nan(self, output: Tensor, logits: Tensor) -> Tensor:
         """NaN in the blocks whose logits are not finite, which the largest of them would call left out."""
-        lost = ~logits.isfinite().all(1)
-        return output.masked_fill(self._on_pixels(lost[:, None]), math.nan) if lost.any() else output
+        undecided = ~logits.isfinite().all(1)
+        return output.masked_fill(self._on_pixels(undecided[:, None]), math.nan) if undecided.any() else output
 
     def _on_pixels(self, blocks: Tensor) -> Tensor:
         """(n, d, rows, columns) to (n, d, rows·block, columns·block)."""
         return blocks.repeat_interleave(self.block, 2).repeat_interleave(self.block, 3)
 
-    def _gathered(self, images: Tensor, choices: Tensor) -> Tensor:
+    def _computed_where_chosen(self, images: Tensor, choices: Tensor) -> Tensor:
         side, (count, rows, columns) = self.block, choices.shape
         # No copy where channels come last, as they do in our networks.
         pixels = images.permute(0, 2, 3, 1).reshape(-1, self.in_channels)
@@ -180,8 +182,8 @@ class SaccadeConv2d(nn.Module):
         for decision, convolution in ((1, self.narrow), (2, self.wide)):
             size = side + KERNELS[decision] - 1
             chosen = (choices == decision).nonzero()
-            for where in torch.split(chosen, _patches_at_once(pixels, size)) if len(chosen) else ():
-                image, row, column = where.unbind(1)
+            for blocks in torch.split(chosen, _patches_at_once(pixels, size)) if len(chosen) else ():
+                image, row, column = blocks.unbind(1)
                 inside, places = _patch_places(image, row, column, side=side, size=size, grid=(rows, columns))
                 patches = pixels.index_select(0, places)
                 # A copy of the images with zeros around them would touch every pixel, also where nothing is chosen.

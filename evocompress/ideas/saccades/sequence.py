@@ -147,8 +147,8 @@ def _choice(scores: Tensor, picked: Tensor) -> Tensor:
     These are the chances of picks under Gumbel noise, one after the other (Kool et al., 2019).
     """
     hard = nn.functional.one_hot(picked, scores.shape[1]).to(scores.dtype)
-    gone = (hard.cumsum(1) - hard).bool()
-    soft = scores[:, None].masked_fill(gone, -math.inf).softmax(2)
+    picked_before = (hard.cumsum(1) - hard).bool()
+    soft = scores[:, None].masked_fill(picked_before, -math.inf).softmax(2)
     return hard + (soft - soft.detach())
 
 

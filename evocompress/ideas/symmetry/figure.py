@@ -39,10 +39,10 @@ def symmetry_ratios(weights: Mapping[str, npt.NDArray[np.floating]]) -> dict[str
             continue
         kernels = np.asarray(weight, np.float64).reshape(-1, *size)
         energy = (kernels**2).sum(axis=(1, 2))
-        lost = (nearness(kernels) ** 2 * energy[:, None]).sum(axis=0) / (float(energy.sum()) or 1.0)
+        loss_shares = (nearness(kernels) ** 2 * energy[:, None]).sum(axis=0) / (float(energy.sum()) or 1.0)
         table[layer] = {
-            name: float(share) / (1 - found.n_free / (size[0] * size[1]))
-            for share, (name, found) in zip(lost, groups(*size).items(), strict=True)
+            name: float(share) / (1 - symmetry.n_free / (size[0] * size[1]))
+            for share, (name, symmetry) in zip(loss_shares, groups(*size).items(), strict=True)
             if name not in ("none", "zero")
         }
     return table
@@ -59,12 +59,12 @@ def symmetry_gallery(size: int = 5, seed: int = 0) -> Figure:
     first.set_subplotspec(grid[:, :])
     limit = float(np.abs(kernel).max())
     for place, name in enumerate(SYMMETRIES):
-        found = group(name, size, size)
+        symmetry = group(name, size, size)
         axes = figure.add_subplot(grid[divmod(place, _COLUMNS)])
-        picture = found.project(kernel).reshape(size, size)
+        picture = symmetry.project(kernel).reshape(size, size)
         axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         label = name.replace("-odd-", "-odd,\n").replace("identical-", "identical-\n").replace("anti-", "anti-\n")
-        axes.set_xlabel(f"{label} ({found.n_free})", fontsize=8.5, color=INK)
+        axes.set_xlabel(f"{label} ({symmetry.n_free})", fontsize=8.5, color=INK)
         _bare(axes)
     return figure
 

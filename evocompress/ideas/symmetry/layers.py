@@ -56,10 +56,10 @@ class SymmetricKernel(nn.Module):
         super().__init__()
         size = (math.prod(kernel_size[:-1]), kernel_size[-1])
         try:
-            found = group(symmetry, *size)
+            symmetry_group = group(symmetry, *size)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        if not found.n_free:
+        if not symmetry_group.n_free:
             raise ConfigError(
                 f"Kernels of {size[0]} × {size[1]} places that are {symmetry!r} are all zero; take another."
             )
@@ -67,11 +67,11 @@ class SymmetricKernel(nn.Module):
         self.free_shape: tuple[int, ...] = {
             "identical-rows": (*(1 for _ in kernel_size[1:]), size[1]),
             "identical-columns": (*kernel_size[:-1], 1),
-        }.get(symmetry, (found.n_free,))
-        live = found.index < found.n_free
-        self.register_buffer("index", torch.from_numpy(found.index * live), persistent=False)
-        self.register_buffer("sign", torch.from_numpy(found.sign), persistent=False)
-        self.register_buffer("scale", torch.from_numpy(found.size).double().rsqrt(), persistent=False)
+        }.get(symmetry, (symmetry_group.n_free,))
+        live = symmetry_group.index < symmetry_group.n_free
+        self.register_buffer("index", torch.from_numpy(symmetry_group.index * live), persistent=False)
+        self.register_buffer("sign", torch.from_numpy(symmetry_group.sign), persistent=False)
+        self.register_buffer("scale", torch.from_numpy(symmetry_group.size).double().rsqrt(), persistent=False)
 
     def forward(self, free: Tensor) -> Tensor:
         """Each number to all places of its orbit, with their signs: equal places are equal bit for bit."""
@@ -210,12 +210,14 @@ def constrained(network: Layer, kernels: Kernels = "free") -> Layer:
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     words = [kernels] * len(layers) if isinstance(kernels, str) else kernels
     if not isinstance(words, Sequence) or len(words) != len(layers):
-        told = f"the network has {len(layers)} convolutions, {', '.join(layers)}"
-        raise ModelError(f"kernels is {kernels!r}; give one word, or a list with one for each convolution: {told}.")
-    known = [*_MADE, *(name for name in SYMMETRIES if name not in ("none", "zero"))]
+        layer_list = f"the network has {len(layers)} convolutions, {', '.join(layers)}"
+        raise ModelError(
+            f"kernels is {kernels!r}; give one word, or a list with one for each convolution: {layer_list}."
+        )
+    kinds = [*_MADE, *(name for name in SYMMETRIES if name not in ("none", "zero"))]
     for word in words:
-        if word not in known:
-            raise ModelError(f"kernels is {kernels!r}, and {word!r} is no kind of kernel. {one_of(known, str(word))}")
+        if word not in kinds:
+            raise ModelError(f"kernels is {kernels!r}, and {word!r} is no kind of kernel. {one_of(kinds, str(word))}")
     for (name, layer), word in zip(layers.items(), words, strict=True):
         try:
             _MADE.get(word, functools.partial(constrain, symmetry=word))(layer)
@@ -235,14 +237,14 @@ def release(model: nn.Module) -> int:
             continue
         chain: Any = layer.parametrizations
         if any(isinstance(step, SymmetricKernel | RankOneKernel) for step in chain["weight"]):
-            _own_class(layer)
+            _give_separate_class(layer)
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
             count += 1
     return count
 
 
-def _own_class(layer: nn.Module) -> None:
+def _give_separate_class(layer: nn.Module) -> None:
     """Give a parametrised layer a class that no other has: torch's deep copies share one, and removal empties it."""
     shared = type(layer)
-    own: Any = type(shared.__name__, shared.__bases__, dict(shared.__dict__))
-    layer.__class__ = own
+    separate: Any = type(shared.__name__, shared.__bases__, dict(shared.__dict__))
+    layer.__class__ = separate

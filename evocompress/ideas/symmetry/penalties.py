@@ -192,8 +192,8 @@ def _numbered(levels: Tensor) -> tuple[Tensor, int]:
             place = (levels - least).long()
             return torch.stack([place, place + 1]), int(count)
     # Some weights are far from all others: a list of those numbers alone that occur, which takes sorting them.
-    found, places = torch.unique(torch.stack([levels, levels + 1]), return_inverse=True)
-    return places, len(found)
+    numbers, places = torch.unique(torch.stack([levels, levels + 1]), return_inverse=True)
+    return places, len(numbers)
 
 
 def soft_entropy(weight: Tensor, step: float | Tensor, pool: Pool = "tensor") -> Tensor:
@@ -264,31 +264,33 @@ class KernelPenalties:
         To be added to the network's loss. Not finite where a weight is infinite or NaN, as that loss is.
         """
         alive = living_places(model)
-        found = trained_weights(model) if self.entropy else trained_kernels(model)
-        weights = {name: weight * alive[name] if name in alive else weight for name, weight in found}
+        penalised = trained_weights(model) if self.entropy else trained_kernels(model)
+        weights = {name: weight * alive[name] if name in alive else weight for name, weight in penalised}
         kernels = {name for name, _ in trained_kernels(model)}
-        of_all = sum(weight.numel() for weight in weights.values())
-        of_kernels = sum(weights[name].numel() for name in kernels)
+        total = sum(weight.numel() for weight in weights.values())
+        kernel_total = sum(weights[name].numel() for name in kernels)
         terms = [
-            self._of(weight, weight.numel() / of_all, weight.numel() / of_kernels if name in kernels else 0.0)
+            self._tensor_terms(
+                weight, weight.numel() / total, weight.numel() / kernel_total if name in kernels else 0.0
+            )
             for name, weight in weights.items()
             if weight.numel()
         ]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
-    def _of(self, weight: Tensor, of_all: float, of_kernels: float) -> Tensor:
+    def _tensor_terms(self, weight: Tensor, share: float, kernel_share: float) -> Tensor:
         """One tensor's part of the terms; it has this share of the weights, and of the kernels (0: it has none)."""
         relative = relative_weight(weight)  # none of the terms changes with a weight's scale
         term = relative.new_zeros(())
-        if self.symmetry and of_kernels:
-            term = term + self.symmetry * of_kernels * nearest_symmetry_distance(relative, price=self.price)
+        if self.symmetry and kernel_share:
+            term = term + self.symmetry * kernel_share * nearest_symmetry_distance(relative, price=self.price)
         step = self.step * relative.detach().square().mean().sqrt()
         if not step.isfinite():
             return relative.sum() * math.nan
         if (self.entropy or self.distinct) and float(step) > 0:  # a zero weight has no information to take away
             if self.entropy:
-                term = term + self.entropy * of_all * soft_entropy(relative, step)
-            if self.distinct and of_kernels:
+                term = term + self.entropy * share * soft_entropy(relative, step)
+            if self.distinct and kernel_share:
                 places = math.prod(weight.shape[2:])
-                term = term + self.distinct * of_kernels * soft_distinct_values(relative, step) / places
+                term = term + self.distinct * kernel_share * soft_distinct_values(relative, step) / places
         return term

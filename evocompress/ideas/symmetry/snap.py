@@ -56,13 +56,13 @@ class FrozenKernels:
         Raises:
             ModelError: One is gone, or has another shape.
         """
-        there = dict(self.model.named_parameters())
+        parameters = dict(self.model.named_parameters())
         for name, values in self.values.items():
-            if name not in there or there[name].shape != values.shape:
+            if name not in parameters or parameters[name].shape != values.shape:
                 raise ModelError(f"The network has no parameter {name!r} of shape {tuple(values.shape)} any more.")
-            self.masks[name] = self.masks[name].to(there[name].device)
-            self.values[name] = values.to(there[name])
-        return {name: there[name] for name in self.values}
+            self.masks[name] = self.masks[name].to(parameters[name].device)
+            self.values[name] = values.to(parameters[name])
+        return {name: parameters[name] for name in self.values}
 
     @property
     def fraction(self) -> float:
@@ -71,11 +71,11 @@ class FrozenKernels:
         return sum(int(mask.sum()) for mask in self.masks.values()) / total if total else 1.0
 
     @torch.no_grad()
-    def freeze(self, name: str, which: Tensor, values: Tensor) -> None:
-        """Hold the kernels of a parameter where `which` (O, I) is True at those of `values` (of its shape)."""
+    def freeze(self, name: str, chosen: Tensor, values: Tensor) -> None:
+        """Hold the kernels of a parameter where `chosen` (O, I) is True at those of `values` (of its shape)."""
         self.parameters()
-        self.masks[name] |= which
-        self.values[name][which] = values[which]
+        self.masks[name] |= chosen
+        self.values[name][chosen] = values[chosen]
         self.hold()
 
     @torch.no_grad()
@@ -105,9 +105,9 @@ class FrozenKernels:
             ModelError: It is that of another network.
         """
         expected = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if expected != found:
-            names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if expected != shapes:
+            names = sorted(n for n in expected.keys() | shapes.keys() if expected.get(n) != shapes.get(n))
             raise ModelError(f"The stored frozen kernels are those of another network; they differ in {names[:4]}.")
         for name, parameter in self.parameters().items():
             self.masks[name] = state[f"mask.{name}"].to(parameter.device, torch.bool)
@@ -115,17 +115,17 @@ class FrozenKernels:
         self.hold()
 
 
-def _possible(weight: Tensor, names: Sequence[str]) -> list[str]:
+def _fitting_symmetries(weight: Tensor, names: Sequence[str]) -> list[str]:
     """Those of the names that this weight's kernels can have."""
     size = kernel_shape(tuple(weight.shape)) or (1, 1)
     square = size[0] == size[1]
     return [name for name in names if name != "none" and (square or not needs_square(name))]
 
 
-def _coefficients(found: Group, kernels: Floats, alive: Bools) -> tuple[Floats, Bools]:
+def _coefficients(symmetry: Group, kernels: Floats, alive: Bools) -> tuple[Floats, Bools]:
     """Coefficients (n, n_free) of kernels (n, places), and which are free: the others would fill a dropped place."""
-    free = found.coefficients(np.where(alive, 0.0, found.sign)) == 0
-    return np.where(free, found.coefficients(kernels), 0.0), free
+    free = symmetry.coefficients(np.where(alive, 0.0, symmetry.sign)) == 0
+    return np.where(free, symmetry.coefficients(kernels), 0.0), free
 
 
 def _flat(weight: Tensor) -> Any:
@@ -135,27 +135,27 @@ def _flat(weight: Tensor) -> Any:
 
 def _choose(weight: Tensor, alive: Tensor, names: Sequence[str] | None, price: float) -> _Choice:
     """Energy lost + price · free numbers / places, in mean energies of the layer's kernels; against losing nothing."""
-    chosen = symmetry_names(weight) if names is None else _possible(weight, names)
-    kernels, living = _flat(relative_weight(weight * alive).double()), _flat(alive)
+    chosen = symmetry_names(weight) if names is None else _fitting_symmetries(weight, names)
+    kernels, alive_places = _flat(relative_weight(weight * alive).double()), _flat(alive)
     size = kernel_shape(tuple(weight.shape))
     if not chosen or size is None:
         return _Choice([], torch.zeros(len(kernels)).long(), torch.full((len(kernels),), -math.inf).double())
     energies = (kernels**2).sum(axis=1)
     scores = np.empty((len(chosen), len(kernels)))
     for row, name in zip(scores, chosen, strict=True):
-        kept, free = _coefficients(group(name, *size), kernels, living)
-        lost = np.maximum(energies - (kept**2).sum(axis=1), 0.0)
-        row[:] = lost / (energies.mean() or 1.0) + price * free.sum(axis=1) / kernels.shape[1]
+        kept, free = _coefficients(group(name, *size), kernels, alive_places)
+        energy_lost = np.maximum(energies - (kept**2).sum(axis=1), 0.0)
+        row[:] = energy_lost / (energies.mean() or 1.0) + price * free.sum(axis=1) / kernels.shape[1]
     return _Choice(chosen, torch.from_numpy(scores.argmin(axis=0)), torch.from_numpy(price - scores.min(axis=0)))
 
 
 def _snapped(weight: Tensor, alive: Tensor, choice: _Choice) -> Tensor:
     """The weight with every kernel at its best symmetry: free numbers, then copies, so that equals are equal."""
     size = kernel_shape(tuple(weight.shape)) or (1, 1)
-    kernels, living, best = _flat(weight.double()), _flat(alive), choice.best.numpy()
+    kernels, alive_places, best = _flat(weight.double()), _flat(alive), choice.best.numpy()
     for place, name in enumerate(choice.names):
-        found, where = group(name, *size), best == place
-        kernels[where] = found.kernels(_coefficients(found, kernels[where], living[where])[0])
+        symmetry, members = group(name, *size), best == place
+        kernels[members] = symmetry.kernels(_coefficients(symmetry, kernels[members], alive_places[members])[0])
     return torch.from_numpy(kernels).to(weight).reshape(weight.shape)
 
 
@@ -198,13 +198,13 @@ def snap(
     choices = {name: _choose(weight.detach(), alive[name], symmetries, price) for name, weight in parameters.items()}
     gains = torch.cat([_gain(choice, frozen.masks[name]) for name, choice in choices.items()])
     order = torch.argsort(gains, descending=True, stable=True)
-    wanted = torch.zeros(len(gains), dtype=torch.bool)
-    wanted[order[: round(fraction * len(gains))]] = True
-    wanted &= gains > -math.inf
+    to_freeze = torch.zeros(len(gains), dtype=torch.bool)
+    to_freeze[order[: round(fraction * len(gains))]] = True
+    to_freeze &= gains > -math.inf
     start = 0
     for name, parameter in parameters.items():
         mask = frozen.masks[name]
-        fresh = wanted[start : start + mask.numel()].reshape(mask.shape).to(mask.device) & ~mask
+        fresh = to_freeze[start : start + mask.numel()].reshape(mask.shape).to(mask.device) & ~mask
         frozen.freeze(name, fresh, _snapped(parameter.detach(), alive[name], choices[name]))
         start += mask.numel()
     return frozen
@@ -225,8 +225,8 @@ def _check_names(symmetries: Sequence[str] | None) -> None:
         return
     listed = not isinstance(symmetries, str) and all(name in SYMMETRIES for name in symmetries)
     if not listed or not set(symmetries) - {"none"}:
-        known = ", ".join(name for name in SYMMETRIES if name != "none")
-        raise ConfigError(f"symmetries is {symmetries!r}; give None for all, or a list of at least one of {known}.")
+        names = ", ".join(name for name in SYMMETRIES if name != "none")
+        raise ConfigError(f"symmetries is {symmetries!r}; give None for all, or a list of at least one of {names}.")
 
 
 def _gain(choice: _Choice, mask: Tensor) -> Tensor:

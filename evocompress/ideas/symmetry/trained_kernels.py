@@ -53,6 +53,8 @@ def living_places(model: nn.Module) -> dict[str, Tensor]:
     """
     alive: dict[int, Tensor] = {}
     for module in model.modules():
-        living: Callable[[], Iterator[tuple[nn.Parameter, Tensor]]] | None = getattr(module, "living_weights", None)
-        alive |= {id(parameter): places for parameter, places in living()} if living else {}
+        living_weights: Callable[[], Iterator[tuple[nn.Parameter, Tensor]]] | None = getattr(
+            module, "living_weights", None
+        )
+        alive |= {id(parameter): places for parameter, places in living_weights()} if living_weights else {}
     return {name: alive[id(parameter)] for name, parameter in trained_weights(model) if id(parameter) in alive}

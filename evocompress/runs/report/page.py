@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evocompress.runs.report.payload import payload
 from evocompress.runs.report.section import further_sections
 from evocompress.support.atomic_files import write_bytes
-from evocompress.support.optional_libraries import wants
+from evocompress.support.optional_libraries import needs_extra
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
@@ -37,7 +37,7 @@ def write_report(history: History, path: str | Path) -> None:
 
 def render_report(history: History) -> str:
     """The report as one HTML text."""
-    with wants("report"):
+    with needs_extra("report"):
         import jinja2
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs

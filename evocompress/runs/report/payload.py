@@ -54,15 +54,15 @@ def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: i
 
 def _chosen(history: History, points: Sequence[FrontPoint], limit: int) -> list[Leaf]:
     """The leaves that the page holds, in the order in which they were made, with all ancestors of each."""
-    everything = list(history.leaves)
+    leaf_ids = list(history.leaves)
     kept = {point.leaf_id for point in points} | {leaf.leaf_id for leaf in history.archive}
-    kept.update(everything[:: max(1, -(-len(everything) // limit))])
+    kept.update(leaf_ids[:: max(1, -(-len(leaf_ids) // limit))])
     for leaf_id in list(kept):
         ancestor = history.parent_of(leaf_id)
         while ancestor is not None and ancestor not in kept:
             kept.add(ancestor)
             ancestor = history.parent_of(ancestor)
-    return [history.leaves[leaf_id] for leaf_id in everything if leaf_id in kept]
+    return [history.leaves[leaf_id] for leaf_id in leaf_ids if leaf_id in kept]
 
 
 def _by_interest(history: History, points: Sequence[FrontPoint], leaves: Sequence[Leaf]) -> list[Leaf]:
@@ -95,13 +95,13 @@ def _gene_columns(leaves: Sequence[Leaf]) -> dict[str, dict[str, list[Any]]]:
     columns: dict[str, dict[str, list[Any]]] = {}
     for name in sorted({name for leaf in leaves for name in leaf.genome}):
         place: dict[tuple[str, Any], int] = {}
-        which = []
+        value_numbers = []
         for leaf in leaves:
             value = leaf.genome.get(name)
             short = float(f"{value:.4g}") if isinstance(value, float) else value
             # The type is part of the key because True == 1 == 1.0 to a dict.
-            which.append(-1 if value is None else place.setdefault((type(short).__name__, short), len(place)))
-        columns[name] = {"values": [value for _, value in place], "which": which}
+            value_numbers.append(-1 if value is None else place.setdefault((type(short).__name__, short), len(place)))
+        columns[name] = {"values": [value for _, value in place], "which": value_numbers}
     return columns
 
 
@@ -174,8 +174,8 @@ def _segments(history: History) -> dict[str, Any]:
         "statuses": dict(sorted(statuses.items())),
         "operators": {name: dict(counts) for name, counts in sorted(operators.items())},
         "failures": [
-            {"status": status, "error": error[:2000], "count": len(where), "segments": where[:8]}
-            for (status, error), where in common[:_MAX_FAILURES]
+            {"status": status, "error": error[:2000], "count": len(indices), "segments": indices[:8]}
+            for (status, error), indices in common[:_MAX_FAILURES]
         ],
         "moreFailures": max(0, len(common) - _MAX_FAILURES),
         "seconds": round(sum(outcome.seconds for outcome in history.outcomes), 1),

@@ -17,10 +17,9 @@ from torch import nn
 
 import evocompress
 from evocompress.errors import ConfigError, FormatError
-from evocompress.ideas.connections.drawn import connect, foreseen, mask
+from evocompress.ideas.connections.drawing import MAX_CONNECTIONS, PlannedLayer, connect, foreseen, mask, origins
 from evocompress.ideas.connections.overprovisioned import OverProvisionedConv2d
 from evocompress.ideas.connections.plan import _BOUNDS, ConnectionPlan
-from evocompress.ideas.connections.planned_layer import MAX_CONNECTIONS, PlannedLayer, origins
 from evocompress.ideas.connections.product import Product
 
 

@@ -18,11 +18,14 @@ from evocompress.calibration.fisher import sensitivities
 from evocompress.checkpoint.forms import loaded
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError, ModelError
-from evocompress.ideas.connections.drawn import connect
-from evocompress.ideas.connections.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, thin
-from evocompress.ideas.connections.overprovisioned_base import OverProvisioned
+from evocompress.ideas.connections.drawing import MAX_CONNECTIONS, connect
+from evocompress.ideas.connections.overprovisioned import (
+    OverProvisioned,
+    OverProvisionedConv2d,
+    OverProvisionedLinear,
+    thin,
+)
 from evocompress.ideas.connections.plan import ConnectionPlan
-from evocompress.ideas.connections.planned_layer import MAX_CONNECTIONS
 from evocompress.ideas.connections.product import Product
 from evocompress.training.trainer import TrainingGenes, train
 

@@ -21,9 +21,9 @@ from evocompress.evolve.driver import prepare, run_experiment
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import groups_of
 from evocompress.evolve.segment import state_hash
-from evocompress.ideas.connections import overprovisioned_base
+from evocompress.ideas.connections import overprovisioned
 from evocompress.ideas.connections import replan as overprovisioned_replan
-from evocompress.ideas.connections.drawn import connect, mask
+from evocompress.ideas.connections.drawing import connect, mask
 from evocompress.ideas.connections.form import PlanForm
 from evocompress.ideas.connections.overprovisioned import OverProvisionedConv2d, OverProvisionedLinear, hold
 from evocompress.ideas.connections.plan import ConnectionPlan
@@ -142,7 +142,7 @@ def test_a_plan_of_other_values_is_refused_before_its_connections_are_drawn(
     genes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, drawn = network(), list[ConnectionPlan]()
-    monkeypatch.setattr(overprovisioned_base, "connect", lambda plan, *_, **__: drawn.append(plan))
+    monkeypatch.setattr(overprovisioned, "connect", lambda plan, *_, **__: drawn.append(plan))
     plan = ConnectionPlan.from_genes(BASE.genes() | genes).to_bytes()
     state = {**plain.state_dict(), "0.plan": torch.tensor(list(plan), dtype=torch.uint8)}
     with pytest.raises(ModelError, match=r"x\.evc does not fit the model: .*0\.plan"):

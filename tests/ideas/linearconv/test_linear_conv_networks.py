@@ -25,6 +25,11 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def test_a_network_without_convolutions_has_no_filters_to_combine() -> None:
+    with pytest.raises(ModelError, match=r"alpha is 0\.5, but the network has no plain convolution"):
+        build("torch.nn:Linear", {"in_features": 3, "out_features": 2, "alpha": 0.5})
+
+
 @pytest.mark.parametrize(
     ("name", "options", "expected", "published"),
     [

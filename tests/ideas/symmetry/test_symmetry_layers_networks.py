@@ -56,6 +56,12 @@ def test_radial_networks_of_larger_images(name: str, parameters: int) -> None:
     build(name, {"kernels": "free", "alpha": 0.5})
 
 
+@pytest.mark.parametrize("options", [{"alpha": 0.5, "kernels": "radial"}, {"alpha": 1.0, "kernels": "x"}], ids=str)
+def test_combined_filters_are_not_constrained(options: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"kernels is '\w+', but the network has no plain convolution.*\(alpha\)"):
+        build("base_cnn", options)
+
+
 @pytest.mark.parametrize("kernels", ["radial", "x", "y", "left-right"])
 def test_a_file_of_a_constrained_network_keeps_the_symmetry(kernels: str, tmp_path: Path) -> None:
     network, path = digits(kernels), tmp_path / "network.evc"

@@ -17,7 +17,7 @@ from evocompress.codecs.codebook import Codebook
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Plane, varint
 from evocompress.codecs.coordinates import Coordinates
 from evocompress.codecs.deadzone import DeadZone
-from evocompress.codecs.steps import scale_code, scale_value
+from evocompress.codecs.scales import scale_code, scale_value
 
 __all__ = ["FewValues", "simple_codecs"]
 

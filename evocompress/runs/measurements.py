@@ -39,19 +39,29 @@ def of_event(event: Mapping[str, Any]) -> Recorded:
 
 def of_leaf(leaf: Leaf) -> Recorded:
     """From a leaf: what selection saw of it."""
-    found = leaf.measurements
-    if "correct" in found and "details" not in found:
-        return _of_counts(leaf.quality, leaf.error, found.get("loss"), found)
-    return _recorded(leaf.quality, leaf.error, found.get("quality_low"), found.get("quality_high"), found)
+    measurements = leaf.measurements
+    if "correct" in measurements and "details" not in measurements:
+        return _of_counts(leaf.quality, leaf.error, measurements.get("loss"), measurements)
+    return _recorded(
+        leaf.quality, leaf.error, measurements.get("quality_low"), measurements.get("quality_high"), measurements
+    )
 
 
-def _recorded(quality: Any, error: Any, low: Any, high: Any, found: Mapping[str, Any]) -> Recorded:
+def _recorded(quality: Any, error: Any, low: Any, high: Any, measurements: Mapping[str, Any]) -> Recorded:
     low, high = (quality if end is None else end for end in (low, high))
-    return Recorded(quality, low, high, error, found.get("loss"), found.get("total"), found.get("details") or {})
+    return Recorded(
+        quality,
+        low,
+        high,
+        error,
+        measurements.get("loss"),
+        measurements.get("total"),
+        measurements.get("details") or {},
+    )
 
 
-def _of_counts(accuracy: float, error: float, loss: float | None, found: Mapping[str, Any]) -> Recorded:
-    correct, total = found.get("correct"), found.get("total")
+def _of_counts(accuracy: float, error: float, loss: float | None, measurements: Mapping[str, Any]) -> Recorded:
+    correct, total = measurements.get("correct"), measurements.get("total")
     loss = None if loss is None or loss < 0 else loss
     if correct is None or not total:  # no width at all rather than a guessed one
         return Recorded(accuracy, accuracy, accuracy, error, loss, total, {})

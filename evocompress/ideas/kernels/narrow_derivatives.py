@@ -40,12 +40,12 @@ def steered(order: Literal[1, 2], kernels: Floats, parameters: Floats, height: i
     [0.0, -1.204]
     """
     x, y = pixels(height, width)
-    away = (x - parameters[:, [CENTRE_X]]) + 1j * (y - parameters[:, [CENTRE_Y]])
-    scaled = np.square(np.abs(away) / _WINDOW) / 2
-    seen = kernels * np.exp(-scaled)
-    harmonic = (seen * away**order).sum(axis=1)
+    displacement = (x - parameters[:, [CENTRE_X]]) + 1j * (y - parameters[:, [CENTRE_Y]])
+    scaled = np.square(np.abs(displacement) / _WINDOW) / 2
+    windowed = kernels * np.exp(-scaled)
+    harmonic = (windowed * displacement**order).sum(axis=1)
     if order == 2:
-        harmonic = harmonic * np.sign((seen * (scaled - 1)).sum(axis=1))
+        harmonic = harmonic * np.sign((windowed * (scaled - 1)).sum(axis=1))
     narrow = np.maximum(parameters[:, LOG_SIGMA_U], parameters[:, LOG_SIGMA_V]) < np.log(_NARROW[order])
     turned = parameters.copy()
     turned[:, THETA] = np.where(narrow & (harmonic != 0), np.angle(harmonic) / order, parameters[:, THETA])

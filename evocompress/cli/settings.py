@@ -1,0 +1,56 @@
+"""The command `settings`: every key of a configuration, with its default and a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from evocompress.errors import ConfigError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("settings")(settings)
+
+
+def settings(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="Only keys or sections of this name: genes, search.segments.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="The task whose genes are listed.")] = "classification",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables instead of text.")] = False,
+) -> None:
+    """List every key that a configuration may have: settings of the search, genes, resources."""
+    from rich.text import Text
+
+    from evocompress.evolve.settings_table import setting_rows, tables
+    from evocompress.support.command_line import output_console
+
+    rows = [
+        row for row in setting_rows(task) if key is None or key in (row.section, row.key, _path(row.section, row.key))
+    ]
+    if not rows:
+        raise ConfigError(f"There is no key or section {key!r}; `evocompress settings` lists all.")
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+        return
+    if markdown:
+        typer.echo(tables(rows))
+        return
+    console = output_console()
+    for row in rows:
+        default = f" = {row.default}" if row.default else ""
+        of = f"; {row.of.replace('`', '')}" if row.of else ""
+        line = Text.assemble((_path(row.section, row.key), "bold"), default, (f"  ({row.takes}{of})", "dim"))
+        console.print(line, soft_wrap=True, highlight=False)
+        console.print(Text(f"    {row.sentence.replace('`', '')}"), soft_wrap=True, highlight=False)
+
+
+def _path(section: str, key: str) -> str:
+    return f"{section}.{key}" if section else key
