@@ -87,9 +87,9 @@ def _packed(network: nn.Module, data: Splits, rate_weight: float) -> dict[str, f
     state = network.state_dict()
     packed = evocompress.pack(state, rate_weight)
     network.load_state_dict(evocompress.unpack(packed))
-    found = {"rate_weight": rate_weight, "bytes": len(packed), "accuracy": evaluate(network, data.audit).accuracy}
+    row = {"rate_weight": rate_weight, "bytes": len(packed), "accuracy": evaluate(network, data.audit).accuracy}
     network.load_state_dict(state)
-    return found
+    return row
 
 
 def links(seed: int, epochs: int) -> Iterator[dict[str, Any]]:
@@ -132,11 +132,11 @@ def sizes() -> Iterator[dict[str, Any]]:
     """Bytes of a file of a 16 → 32 convolution, as torch's layer and as a plan, without bias and with it."""
     for bias in (False, True):
         torch.manual_seed(0)
-        theirs = nn.Conv2d(16, 32, 3, padding=1, bias=bias)
-        ours = OverProvisionedConv2d(16, 32, ConnectionPlan(kernel=3), in_size=(14, 14), bias=bias)
-        state = {"kernel": theirs.weight, **({"bias": theirs.bias} if bias else {}), "plan": ours.plan}
-        ours.load_state_dict(state)
-        files = [len(evocompress.pack(module.state_dict(), 1e-6)) for module in (ours, theirs)]
+        convolution = nn.Conv2d(16, 32, 3, padding=1, bias=bias)
+        planned = OverProvisionedConv2d(16, 32, ConnectionPlan(kernel=3), in_size=(14, 14), bias=bias)
+        state = {"kernel": convolution.weight, **({"bias": convolution.bias} if bias else {}), "plan": planned.plan}
+        planned.load_state_dict(state)
+        files = [len(evocompress.pack(module.state_dict(), 1e-6)) for module in (planned, convolution)]
         yield {"bias": bias, "as a plan": files[0], "torch's": files[1]}
 
 
@@ -159,7 +159,7 @@ def draw(path: Path) -> None:
     figure.suptitle(head, x=0.01, ha="left", fontweight="bold", color=INK)
     for column, (name, plan) in enumerate(plans.items()):
         connected = mask(plan, (1, 12, 12), (1, 12, 12))
-        found = connect(plan, (1, 12, 12), (1, 12, 12))
+        connections = connect(plan, (1, 12, 12), (1, 12, 12))
         top = figure.add_subplot(2, len(plans), column + 1)
         _draw_field(top, connected.reshape(12, 12, 12, 12))
         title, _, genes = name.partition("\n")
@@ -167,9 +167,9 @@ def draw(path: Path) -> None:
         top.text(0.5, 1.04, genes, transform=top.transAxes, ha="center", fontsize=8.5, color=FAINT)
         low = figure.add_subplot(2, len(plans), len(plans) + column + 1)
         low.imshow(connected, cmap=_two("white", COLOURS[0]), interpolation="nearest")
-        values = found.n_kernel + found.n_links
+        values = connections.n_kernel + connections.n_links
         low.set_xlabel(
-            f"{len(found.outputs)} connections, {values} weights,\nplan of {len(plan.to_bytes())} bytes",
+            f"{len(connections.outputs)} connections, {values} weights,\nplan of {len(plan.to_bytes())} bytes",
             fontsize=9,
             color=INK,
         )

@@ -67,8 +67,8 @@ def one_run(idea: str, seed: int, segments: int, train: int, folder: str) -> dic
     run = Path(folder) / f"{idea}-{seed}"
     kept = run.with_suffix(".json")
     if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text())
-        return found
+        stored: dict[str, Any] = json.loads(kept.read_text())
+        return stored
     settings = [f"seed={seed}", f"search.segments={segments}", "search.deterministic=true", "search.lag=2"]
     settings += ["search.probes=3", "search.initial=12", "reference_epochs=0", "resources.executor=inline"]
     settings += ["search.ratio_range=[4,200]", "search.error_range=[0.08,0.5]"]
@@ -112,7 +112,7 @@ def _range(ratios: list[float]) -> list[float]:
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each idea beside its `without`, over the seeds that both have."""
     runs = {(row["idea"], row["seed"]): row for row in rows}
-    found = []
+    comparisons = []
     for idea in dict.fromkeys(row["idea"] for row in rows):
         other = WITHOUT.get(idea)
         pairs = [(runs[idea, seed], runs[other, seed]) for name, seed in runs if name == idea and (other, seed) in runs]
@@ -120,7 +120,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         ratios = [bytes_ratio(mine["front"], theirs["front"]) for mine, theirs in pairs]
         common = [ratio for ratio in ratios if ratio is not None]
-        found.append(
+        comparisons.append(
             {
                 "idea": idea,
                 "without": other,
@@ -133,7 +133,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "best_accuracy_without": _spread([max(a for _, a in theirs["front"]) for _, theirs in pairs]),
             }
         )
-    return found
+    return comparisons
 
 
 def main() -> None:

@@ -63,11 +63,11 @@ def _is_right(kernel: Kernel, kind: str) -> bool:
     return (kernel.kernel_class, kernel.order) == KINDS[kind]
 
 
-def _angle_error(found: Sequence[Kernel], kind: str, degrees: Floats) -> float | None:
+def _angle_error(kernels: Sequence[Kernel], kind: str, degrees: Floats) -> float | None:
     """The median, in degrees, of those that are right."""
     errors = [
         abs((kernel.orientation_degrees - truth + 90) % 180 - 90)
-        for kernel, truth in zip(found, degrees, strict=True)
+        for kernel, truth in zip(kernels, degrees, strict=True)
         if _is_right(kernel, kind) and kernel.orientation_degrees is not None
     ]
     return round(float(np.median(errors)), 1) if errors else None
@@ -82,23 +82,23 @@ def right_rows(count: int) -> Iterator[dict[str, Any]]:
                 row["angle_error_degrees"] = []
             for noise in _NOISE:
                 kernels, degrees = draws(size, kind, noise, min(count, 60) if size > 7 else count, 9)
-                found = classify(kernels)
-                row["right_percent"].append(round(100 * np.mean([_is_right(kernel, kind) for kernel in found])))
+                classified = classify(kernels)
+                row["right_percent"].append(round(100 * np.mean([_is_right(kernel, kind) for kernel in classified])))
                 if kind in ORIENTED:
-                    row["angle_error_degrees"].append(_angle_error(found, kind, degrees))
+                    row["angle_error_degrees"].append(_angle_error(classified, kind, degrees))
             yield row
 
 
 def right_summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each kind, per cent right at each level of noise: least and mean over the sizes that can show the kind."""
-    found = []
+    summary = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         shown = [row for row in rows if row["kind"] == kind and kind not in _UNCLEAR.get(row["size"], ())]
         percent = np.array([row["right_percent"] for row in shown])
         least, mean = percent.min(axis=0).tolist(), percent.mean(axis=0).round(1).tolist()
         sizes = [row["size"] for row in shown]
-        found.append({"kind": kind, "sizes": sizes, "noise": _NOISE, "least_percent": least, "mean_percent": mean})
-    return found
+        summary.append({"kind": kind, "sizes": sizes, "noise": _NOISE, "least_percent": least, "mean_percent": mean})
+    return summary
 
 
 def row_rows(count: int) -> Iterator[dict[str, Any]]:
@@ -106,15 +106,15 @@ def row_rows(count: int) -> Iterator[dict[str, Any]]:
     for kind, length in itertools.product(ROW_KINDS, _LENGTHS):
         percent = []
         for noise in _NOISE:
-            found = classify(row_draws(length, kind, noise, count, 9))
-            right = [(kernel.kernel_class, kernel.order) == ROW_KINDS[kind] for kernel in found]
+            classified = classify(row_draws(length, kind, noise, count, 9))
+            right = [(kernel.kernel_class, kernel.order) == ROW_KINDS[kind] for kernel in classified]
             percent.append(round(100 * np.mean(right)))
         yield {"kind": kind, "length": length, "noise": _NOISE, "right_percent": percent}
 
 
 def confidence_rows(count: int) -> Iterator[dict[str, Any]]:
     """A row for each range of confidences: kernels with a class, mean confidence, share of them that are right."""
-    found = [
+    judged = [
         (kernel.confidence, _is_right(kernel, kind))
         for size in _SIZES[:3]
         for kind in KINDS
@@ -123,14 +123,14 @@ def confidence_rows(count: int) -> Iterator[dict[str, Any]]:
         for kernel in classify(draws(size, kind, noise, count, 4)[0])
         if kernel.kernel_class != "none"
     ]
-    confidences, right = np.array(found).T
+    confidences, right = np.array(judged).T
     for low, high in zip(_EDGES, _EDGES[1:], strict=False):
-        here = (confidences >= low) & (confidences < high)
+        in_range = (confidences >= low) & (confidences < high)
         yield {
             "confidence": [low, min(high, 1.0)],
-            "kernels": int(here.sum()),
-            "mean_confidence": round(float(confidences[here].mean()), 3) if here.any() else None,
-            "right": round(float(right[here].mean()), 3) if here.any() else None,
+            "kernels": int(in_range.sum()),
+            "mean_confidence": round(float(confidences[in_range].mean()), 3) if in_range.any() else None,
+            "right": round(float(right[in_range].mean()), 3) if in_range.any() else None,
         }
 
 

@@ -39,7 +39,7 @@ _GENES = TrainingGenes(learning_rate=0.02, batch_size=_BATCH, optimiser="sgd", s
 
 def rows(network: nn.Module, data: Splits, steps: int) -> Sequence[dict[str, Any]]:
     """Accuracy of every converted network, `trained` 0 or `steps` batches."""
-    found = []
+    table = []
     for rank in _RANKS:
         for alpha in _LADDER:
             if rank and alpha == 1:
@@ -59,9 +59,9 @@ def rows(network: nn.Module, data: Splits, steps: int) -> Sequence[dict[str, Any
                 train(converted, data.train, _GENES, epochs=1, seed=0)
                 results.append({"trained": steps, "test_accuracy": evaluate(converted, data.audit).accuracy})
             for result in results:
-                found.append(row | result)
-                print(json.dumps(found[-1]), flush=True)
-    return found
+                table.append(row | result)
+                print(json.dumps(table[-1]), flush=True)
+    return table
 
 
 def draw(network: nn.Module, points: Sequence[dict[str, Any]], path: Path) -> None:
@@ -75,10 +75,12 @@ def draw(network: nn.Module, points: Sequence[dict[str, Any]], path: Path) -> No
     for rank, colour in ((1.0, "#2a6fb0"), (0.25, "#c4622d")):
         name = "full rank" if rank == 1 else f"rank {rank:g}"
         for trained, style in ((0, "o-"), (1, "^:")):
-            mine = [p for p in points if p["rank"] == rank and bool(p["trained"]) == bool(trained)]
-            text = f"{name}, {mine[0]['trained']} batches of training" if trained and mine else f"{name}, as converted"
-            share = [p["parameters"] / p["parameters_before"] for p in mine]
-            axes.plot(share, [100 * p["test_accuracy"] for p in mine], style, color=colour, label=text)
+            curve = [p for p in points if p["rank"] == rank and bool(p["trained"]) == bool(trained)]
+            text = (
+                f"{name}, {curve[0]['trained']} batches of training" if trained and curve else f"{name}, as converted"
+            )
+            share = [p["parameters"] / p["parameters_before"] for p in curve]
+            axes.plot(share, [100 * p["test_accuracy"] for p in curve], style, color=colour, label=text)
     whole = [p for p in points if p["rank"] == 1 and not p["trained"]]
     for p in whole:
         place = p["parameters"] / p["parameters_before"], 100 * p["test_accuracy"]

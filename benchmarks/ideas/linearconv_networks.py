@@ -129,10 +129,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         groups.setdefault((row["network"], row["data"], row["variant"]), []).append(row)
     table = []
-    for (network, data, variant), mine in groups.items():
-        values = [float(row["test_accuracy"]) for row in mine]
+    for (network, data, variant), group in groups.items():
+        values = [float(row["test_accuracy"]) for row in group]
         entry: dict[str, Any] = {"network": network, "data": data, "variant": variant}
-        entry |= {"parameters": mine[0]["parameters"], "epochs": mine[0]["epochs"], "seeds": len(mine)}
+        entry |= {"parameters": group[0]["parameters"], "epochs": group[0]["epochs"], "seeds": len(group)}
         entry |= {"test_accuracy": round(statistics.mean(values), 5)}
         entry |= {"test_accuracy_sd": round(statistics.stdev(values), 5)} if len(values) > 1 else {}
         table.append(entry)

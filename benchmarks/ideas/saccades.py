@@ -71,18 +71,18 @@ def variants(
     """The options of each network, by the name that it has in the table."""
     shape = {"classes": data.classes, "in_channels": data.train.images.shape[1]}
     parts = [max(width * eighths // 8, 1) for eighths in (8, 6, 4, 2, 1)]
-    found: dict[str, dict[str, Any]] = {
+    table: dict[str, dict[str, Any]] = {
         f"dense 3×3, width {part}": {**shape, "width": part, "dense": 3} for part in parts
     }
-    found[f"dense 5×5, width {width}"] = {**shape, "width": width, "dense": 5}
+    table[f"dense 5×5, width {width}"] = {**shape, "width": width, "dense": 5}
     for block, reduction in plans:
         for cost in cost_weights:
-            mine = {**shape, "width": width, "block": block, "reduction": reduction, "cost_weight": cost}
+            saccades = {**shape, "width": width, "block": block, "reduction": reduction, "cost_weight": cost}
             name = f"saccades {block}/{reduction}, cost {cost:g}"
-            found[name] = mine
-            found |= {f"{name}, consistency {w:g}": {**mine, "consistency_weight": w} for w in consistency_weights}
-    found |= {f"sequence, k {k}": {**shape, "width": 2 * width, "k": k} for k in sequences}
-    return found
+            table[name] = saccades
+            table |= {f"{name}, consistency {w:g}": {**saccades, "consistency_weight": w} for w in consistency_weights}
+    table |= {f"sequence, k {k}": {**shape, "width": 2 * width, "k": k} for k in sequences}
+    return table
 
 
 def on_canvas(data: Splits, side: int, seed: int = 0) -> Splits:
@@ -161,9 +161,11 @@ def one_seed(
 ) -> list[dict[str, Any]]:
     """Train all networks from one seed, and measure them together."""
     models: dict[str, nn.Module] = {}
-    for name, mine in options.items():
+    for name, network_options in options.items():
         torch.manual_seed(seed)
-        model: nn.Module = saccade_sequence(**mine) if "k" in mine else SaccadeCNN(**mine)
+        model: nn.Module = (
+            saccade_sequence(**network_options) if "k" in network_options else SaccadeCNN(**network_options)
+        )
         models[name] = model.to(device)
         stem = name.replace("×", "x").replace("/", "-").replace(",", "").replace(" ", "_")
         kept = weights / f"{stem}_{seed}.safetensors" if weights is not None else None
@@ -195,24 +197,24 @@ def one_seed(
 def _deletion(model: nn.Module, data: Splits, seed: int) -> dict[str, float]:
     device = next(model.parameters()).device
     try:
-        found = deletion_test(model, data.audit.to(device), seed)
+        accuracies = deletion_test(model, data.audit.to(device), seed)
     except ModelError:  # a dense network, or a gate that is open or closed everywhere
         return {}
-    return {"deleted_chosen": found.chosen, "deleted_others": found.others}
+    return {"deleted_chosen": accuracies.chosen, "deleted_others": accuracies.others}
 
 
 def _robustness(model: nn.Module, data: Splits, device: str) -> dict[str, float]:
     """Accuracy on corrupted test images, and how constant the gates are."""
     images, labels = data.audit.batch(slice(None))
     corrupted = corrupt(images, torch.Generator().manual_seed(_CORRUPTION))
-    found = {"corrupted_accuracy": evaluate(model, Examples(corrupted, labels), device).accuracy}
+    row = {"corrupted_accuracy": evaluate(model, Examples(corrupted, labels), device).accuracy}
     pairs = list(zip(images[:_TIMED].to(device).split(250), corrupted[:_TIMED].to(device).split(250), strict=True))
     try:
-        found["gate_agreement"] = statistics.mean(gate_agreement(model, *pair) for pair in pairs)
+        row["gate_agreement"] = statistics.mean(gate_agreement(model, *pair) for pair in pairs)
     except ModelError:  # a dense network
-        return found
+        return row
     choices = [reading.choices > 0 for one, _ in pairs for reading in saccade_maps(model, one).values()]
-    return found | {"chosen": sum(int(mask.sum()) for mask in choices) / sum(mask.numel() for mask in choices)}
+    return row | {"chosen": sum(int(mask.sum()) for mask in choices) / sum(mask.numel() for mask in choices)}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -220,7 +222,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["network"], []).append(row)
-    table = [_mean(mine) for mine in groups.values()]
+    table = [_mean(group) for group in groups.values()]
     dense = [entry for entry in table if entry["network"].startswith("dense")]
     for entry in table:
         if entry in dense:
@@ -276,8 +278,8 @@ def main() -> None:
     data = load(arguments.data, options={"train": arguments.train} if arguments.train else {})
     if arguments.canvas:
         data = on_canvas(data, arguments.canvas)
-    given = [getattr(arguments, name) for name in ("width", "cost_weights", "sequences", "consistency_weights")]
-    options = variants(data, *given, plans=arguments.plans)
+    chosen = [getattr(arguments, name) for name in ("width", "cost_weights", "sequences", "consistency_weights")]
+    options = variants(data, *chosen, plans=arguments.plans)
     rows = []
     for seed in range(arguments.seeds):
         named = {name: getattr(arguments, name) for name in ("epochs", "device", "weights", "precision")}

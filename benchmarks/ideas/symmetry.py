@@ -60,14 +60,14 @@ def codec_rows(weights: Path) -> Iterator[dict[str, Any]]:
                 rows = zip(*(trials[name] for name in names), strict=True)
                 trials[title] = [min(row, key=lambda trial: trial.score) for row in rows]
             plain = sum(trial.score for trial in trials["deadzone"])
-            for name, found in trials.items():
+            for name, coded in trials.items():
                 yield {
                     "rate_weight": rate_weight,
                     "coder": coder,
                     "codec": name,
-                    "bytes": round(sum(trial.bits for trial in found) / 8),
-                    "error": round(sum(trial.distortion for trial in found), 2),
-                    "score_percent": round(100 * (sum(trial.score for trial in found) / plain - 1), 2),
+                    "bytes": round(sum(trial.bits for trial in coded) / 8),
+                    "error": round(sum(trial.distortion for trial in coded), 2),
+                    "score_percent": round(100 * (sum(trial.score for trial in coded) / plain - 1), 2),
                 }
 
 
@@ -110,8 +110,8 @@ def _trained(model: nn.Module, data: Splits, plan: Sequence[tuple[int, float]], 
 
 
 def _accuracy(model: nn.Module, data: Splits) -> float:
-    found = [evaluate(model, part) for part in (data.validation, data.audit)]
-    return sum(part.correct for part in found) / sum(part.total for part in found)
+    judged = [evaluate(model, part) for part in (data.validation, data.audit)]
+    return sum(part.correct for part in judged) / sum(part.total for part in judged)
 
 
 def _radial(model: _Network) -> None:
@@ -171,17 +171,17 @@ def _after_snapping(model: nn.Module, data: Splits, fractions: Sequence[float], 
 
 def freeze_rows(seeds: int, fractions: Sequence[float]) -> Iterator[dict[str, Any]]:
     """A row for each fraction that is frozen in the end: accuracies in per cent, mean and sd over the seeds."""
-    data, found = load("digits"), dict[tuple[float, int], list[float]]()
+    data, accuracies = load("digits"), dict[tuple[float, int], list[float]]()
     for seed in range(seeds):
         torch.manual_seed(seed)
         model = _trained(_Network(8), data, ((40, 5e-3), (8, 1e-3)), seed)
-        found.setdefault((0.0, 0), []).append(_accuracy(model, data))
+        accuracies.setdefault((0.0, 0), []).append(_accuracy(model, data))
         for fraction in fractions:
             for steps in _STEPS:
                 plan = [fraction * step / steps for step in range(1, steps + 1)]
-                found.setdefault((fraction, steps), []).append(_after_snapping(model, data, plan, seed))
-    for (fraction, steps), values in found.items():
-        less = [100 * (a - b) for a, b in zip(values, found.get((fraction, 1), values), strict=True)]
+                accuracies.setdefault((fraction, steps), []).append(_after_snapping(model, data, plan, seed))
+    for (fraction, steps), values in accuracies.items():
+        less = [100 * (a - b) for a, b in zip(values, accuracies.get((fraction, 1), values), strict=True)]
         yield {
             "frozen": fraction,
             "steps": steps,

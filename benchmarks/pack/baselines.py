@@ -42,10 +42,10 @@ def compressor() -> tuple[str, Callable[[bytes], bytes]]:
 
 def baselines(state: State) -> list[Baseline]:
     """All of them on one network; matrices and kernels are made small, vectors are kept as they are."""
-    found = [_float16(state)]
-    found += [_rounded(state, bits) for bits in (8, 4)]
-    found += [_clustered(state, bits) for bits in (5, 4)]
-    return found
+    all_baselines = [_float16(state)]
+    all_baselines += [_rounded(state, bits) for bits in (8, 4)]
+    all_baselines += [_clustered(state, bits) for bits in (5, 4)]
+    return all_baselines
 
 
 def _is_weight(array: Array) -> bool:

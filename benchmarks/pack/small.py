@@ -52,5 +52,5 @@ def trained(model: str, epochs: int, folder: Path) -> Path:
 
 def judge(model: str, weights: Path) -> dict[str, Any]:
     """Accuracy and cross-entropy on the 10 000 test images."""
-    found = evaluate(evocompress.load(weights, build(model)), load("fashion_mnist").audit, batch_size=100)
-    return {"accuracy": found.accuracy, "cross_entropy": round(found.loss, 6)}
+    judged = evaluate(evocompress.load(weights, build(model)), load("fashion_mnist").audit, batch_size=100)
+    return {"accuracy": judged.accuracy, "cross_entropy": round(judged.loss, 6)}

@@ -59,10 +59,10 @@ def summary(rows: list[dict[str, object]]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation per variant."""
     table = {}
     for variant in dict.fromkeys(str(row["variant"]) for row in rows):
-        mine = [row for row in rows if row["variant"] == variant]
+        variant_rows = [row for row in rows if row["variant"] == variant]
         entry: dict[str, float] = {}
         for key in ("audited", "validation", "train_seconds", "seconds"):
-            values = [float(str(row[key])) for row in mine]
+            values = [float(str(row[key])) for row in variant_rows]
             entry[key] = round(statistics.mean(values), 4)
             entry[f"{key}_sd"] = round(statistics.stdev(values), 4) if len(values) > 1 else 0.0
         table[variant] = entry

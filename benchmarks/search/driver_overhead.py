@@ -69,11 +69,11 @@ def gaps(history: History) -> list[float]:
     for outcome in history.outcomes:
         metrics: dict[str, Any] = outcome.metrics
         spans.setdefault(metrics["pid"], []).append((metrics["started"], metrics["finished"]))
-    found: list[float] = []
+    pauses: list[float] = []
     for worker in spans.values():
         worker.sort()
-        found += [after[0] - before[1] for before, after in zip(worker, worker[1:], strict=False)][_WARM_UP_ROUNDS:]
-    return found
+        pauses += [after[0] - before[1] for before, after in zip(worker, worker[1:], strict=False)][_WARM_UP_ROUNDS:]
+    return pauses
 
 
 def busy_share(history: History, workers: int) -> float:
