@@ -322,7 +322,7 @@ class LayerView(Protocol):
         ...
 
     def channels(self, module: Any, outputs: Tensor) -> Tensor | None:
-        """Outputs as (channels, n), one channel for each element of the bias. None: the bias is not to be fitted."""
+        """Outputs as (channels, n), one for each element of the bias, or of a scale without one; None: nothing."""
         ...
 
 

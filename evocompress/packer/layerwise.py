@@ -176,17 +176,18 @@ class _Job:
     ) -> None:
         """Fit scale and bias of a normalisation, or a layer's bias, to the network's own outputs."""
         bias, weight = getattr(quantised, "bias", None), getattr(quantised, "weight", None)
-        if not isinstance(bias, Tensor) or id(bias) in self._done or not isinstance(weight, Tensor):
+        has_bias = isinstance(bias, Tensor)
+        last = bias if has_bias else weight
+        if not isinstance(weight, Tensor) or id(last) in self._done or not (has_bias or view.scales):
             return
-        fitted = _regression(view, original, quantised, before, after)
+        fitted = _regression(view, original, quantised, before, after, has_bias)
         if fitted is None:
             return
         slope, offset = fitted
         if view.scales:
             weight.mul_(slope.to(weight))
-            bias.mul_(slope.to(bias)).add_(offset.to(bias))
-        else:
-            bias.add_(offset.to(bias))
+        if isinstance(bias, Tensor):
+            bias.mul_(slope.to(bias)).add_(offset.to(bias)) if view.scales else bias.add_(offset.to(bias))
 
     def _encode(
         self,
@@ -253,11 +254,16 @@ def _target(weight: Tensor, moments: _Moments) -> Tensor:
 
 
 def _regression(
-    view: LayerView, original: nn.Module, quantised: nn.Module, before: Sequence[Tensor], after: Sequence[Tensor]
+    view: LayerView,
+    original: nn.Module,
+    quantised: nn.Module,
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    has_bias: bool,
 ) -> tuple[Tensor, Tensor] | None:
     """Slope (1 but for a layer that scales) and offset (channels,) that take the copy's outputs best to the network's.
 
-    None for a layer whose bias is not fitted.
+    Without a bias there is no offset, as in a root-mean-square norm. None for a layer that is not fitted.
     """
     sums: Any = 0.0
     count = 0
@@ -273,6 +279,8 @@ def _regression(
         )
         count += y.shape[1]
     quantised_mean, mean, square, product = sums / count
+    if not has_bias:
+        quantised_mean, mean = torch.zeros_like(quantised_mean), torch.zeros_like(mean)
     variance, covariance = square - quantised_mean**2, product - quantised_mean * mean
     shrink = _SHRINK * variance.mean() + 1e-30
     slope = (covariance + shrink) / (variance + shrink) if view.scales else torch.ones_like(mean)

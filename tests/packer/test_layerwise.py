@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from evocompress import pack, unpack
+from evocompress.calibration.layer_views import view_of
+from evocompress.calibration.layer_views.base import LayerViewBase, by_channel
 from evocompress.calibration.second_order import second_order_sensitivities
 from evocompress.checkpoint.fold_statistics import fold_statistics
 from evocompress.checkpoint.presets import preset
@@ -17,6 +19,7 @@ from evocompress.checkpoint.size_prior import size_prior
 from evocompress.data import Examples
 from evocompress.data.noise import noise_images
 from evocompress.errors import DataError, ModelError
+from evocompress.packer import layerwise
 from evocompress.packer.calibrated import calibrate, pack_calibrated
 from evocompress.packer.layerwise import layerwise_records
 from evocompress.packer.lockstep import forward_in_steps
@@ -226,3 +229,30 @@ def test_the_prior_says_what_size_says() -> None:
     logs = sum(state[name].numel() * np.log(scale) for name, scale in prior.items())
     assert logs == pytest.approx(0, abs=1e-9)
     assert size_prior({}) == {}
+
+
+class RMSNormView(LayerViewBase):
+    kinds = (nn.RMSNorm,)
+    scales = True
+
+    def channels(self, module: nn.RMSNorm, outputs: Tensor) -> Tensor | None:
+        return by_channel(outputs, len(module.weight), last=True)
+
+
+def test_a_scale_without_a_bias_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.RMSNorm(32), nn.ReLU(), nn.Linear(32, 5)).eval()
+    images = Examples.unlabelled(torch.randn(200, 3, 4, 4))
+    scales = second_order_sensitivities(model, images, samples=200, seed=0)
+
+    def weight() -> np.ndarray:
+        records = layerwise_records(model, model.state_dict(), preset("best", 3e-2), images, scales)
+        data = pack(model.state_dict(), preset("best", 3e-2), sensitivities=scales, records=records)
+        return unpack(data, "numpy")["2.weight"]
+
+    plain = weight()
+    assert np.allclose(plain, 1, atol=0.01)  # as it was
+    monkeypatch.setattr(
+        layerwise, "view_of", lambda module: RMSNormView() if isinstance(module, nn.RMSNorm) else view_of(module)
+    )
+    assert np.abs(weight() - 1).max() > 0.02  # what quantised weights lose in size, the scale makes good
