@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.errors import ConfigError
+from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
@@ -41,7 +42,7 @@ def run(
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import config_of_run, run_experiment
     from evocompress.runs.display import RunDisplay, front_table
-    from evocompress.runs.front import front
+    from evocompress.runs.front import front, knee
     from evocompress.search.history import read_history
     from evocompress.support.command_line import output_console
 
@@ -80,9 +81,11 @@ def run(
     if not front(history):
         console.print(_reasons_for_no_file(history), soft_wrap=True, markup=False)
         raise typer.Exit(1)
-    console.print(front_table(front(history), history.quality, title=f"Front of {loaded.name}, audited"))
-    shown, audited = len(front(history)), len(history.archive)
-    note = f"* the knee; {history.quality.name} is on data that selection never saw"
+    points = front(history)
+    console.print(front_table(points, history.quality, title=f"Front of {loaded.name}, audited"))
+    shown, audited = len(points), len(history.archive)
+    note = "* the knee; " if knee(points) else ""
+    note += f"{history.quality.name} is on data that selection never saw"
     if audited > shown:
         note += f"; {audited - shown} of {audited} audited files are dominated there and left out"
     console.print(note, markup=False, highlight=False)
@@ -97,6 +100,6 @@ def _reasons_for_no_file(history: History) -> str:
     """What to say where no segment left a file: how they ended, and the last one's words."""
     last = next((outcome for outcome in reversed(history.outcomes) if outcome.error), None)
     statuses = ", ".join(sorted({outcome.status for outcome in history.outcomes})) or "not run"
-    return f"No file came out: all {len(history.outcomes)} segments ended {statuses}." + (
+    return f"No file came out: of {counted(len(history.outcomes), 'segment')} all ended {statuses}." + (
         f" The last one: {last.error}" if last else ""
     )

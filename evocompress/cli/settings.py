@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from typing import Annotated
 
@@ -36,7 +37,10 @@ def settings(
         row for row in setting_rows(task) if key is None or key in (row.section, row.key, _path(row.section, row.key))
     ]
     if not rows:
-        raise ConfigError(f"There is no key or section {key!r}; `evocompress settings` lists all.")
+        keys = [word for row in setting_rows(task) for word in (row.section, row.key, _path(row.section, row.key))]
+        near = difflib.get_close_matches(str(key), keys, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "`evocompress settings` lists all."
+        raise ConfigError(f"There is no key or section {key!r}. {hint}")
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
         return

@@ -40,6 +40,7 @@ from evocompress.search.records import Leaf
 from evocompress.search.run import Run, open_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
+from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -218,12 +219,13 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer)
         job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial)
         # Trained weights that the run began with are themselves what the front is compared with.
         epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
-        observer(Said(f"measuring the uncompressed network to compare with, after {epochs} epochs of training"))
+        trained = f"after {counted(epochs, 'epoch')} of training"
+        observer(Said(f"measuring the uncompressed network to compare with, {trained}"))
         run.record("reference", **executor.map(job, [epochs])[0])
     audited = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
     waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in audited]
     if waiting:
-        observer(Said(f"auditing {len(waiting)} files of the front on data that selection never saw"))
+        observer(Said(f"auditing {counted(len(waiting), 'file')} of the front on data that selection never saw"))
         job_audit = AuditJob(prepared.segment.experiment, run.storage)
         judged: dict[str, Any] = {}
         for part in executor.map(job_audit, _chunks(waiting, executor.workers)):

@@ -11,6 +11,7 @@ from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.protocols import Measured, Task
 from evocompress.support.modules import evaluation_mode
+from evocompress.support.wording import kind_of
 
 __all__ = ["measure"]
 
@@ -38,7 +39,10 @@ def measure(
         for start in range(0, len(examples), batch_size):
             inputs, targets = examples.batch(slice(start, start + batch_size))
             meter.add(model(inputs), targets)
-        measured = meter.measured()
+        measured: object = meter.measured()  # of somebody else's task, perhaps
+    if not isinstance(measured, Measured):
+        name = type(task).__name__
+        raise ModelError(f"the meter of the task {name} measured {kind_of(measured)}; it must give a Measured")
     if math.isfinite(measured.value) and not (math.isfinite(measured.error) and measured.error >= 0):
         name = type(task).__name__
         raise ModelError(

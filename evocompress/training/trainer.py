@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from evocompress.data.augmentation import augment
 from evocompress.data.examples import Examples
-from evocompress.errors import ConfigError
+from evocompress.errors import ConfigError, ModelError
 from evocompress.protocols import Task, Term, TermContext, TrainingStep
+from evocompress.support.wording import kind_of
 from evocompress.tasks import build
 from evocompress.tasks.measure import measure
 from evocompress.training.genes import TrainingGenes, terms_of
@@ -167,6 +168,9 @@ class _Trainer:
                 outputs = self.model(images)
             step.outputs, step.targets = outputs, targets
             loss = self.task.loss(outputs, targets, self.genes)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                name = type(self.task).__name__
+                raise ModelError(f"the loss of the task {name} is {kind_of(loss)}; it must be a tensor of one number")
             extra = [added.reshape(()) for term in self.terms if (added := term.loss(step)) is not None]
             total = loss + torch.stack(extra).sum() if extra else loss
             total.backward()  # type: ignore[no-untyped-call]

@@ -274,7 +274,7 @@ def test_a_run_that_only_diverges_says_so(tmp_path: Path) -> None:
         "[genes]\nlearning_rate = 1e30\nepochs = 1\n[resources]\nexecutor = 'inline'\n"
     )
     done = invoke("run", tmp_path / "c.toml", "--out", tmp_path / "r")
-    assert done.exit_code == 1 and "all 2 segments ended diverged" in done.output and "NaN" in done.output
+    assert done.exit_code == 1 and "of 2 segments all ended diverged" in done.output and "NaN" in done.output
 
 
 def test_version() -> None:

@@ -70,7 +70,8 @@ def test_the_command_prints_lines_tables_and_json() -> None:
     assert CliRunner().invoke(app, ["settings", "--markdown"]).output == tables(setting_rows()) + "\n"
     rows = json.loads(CliRunner().invoke(app, ["settings", "genes", "--json"]).output)
     assert [row["key"] for row in rows] == [*(f"codecs.{group}" for group in GROUPS), *gene_specs()]
-    assert isinstance(CliRunner().invoke(app, ["settings", "nosuch"]).exception, ConfigError)
+    error = CliRunner().invoke(app, ["settings", "search.segmnts"]).exception
+    assert isinstance(error, ConfigError) and "Did you mean 'search.segments'?" in str(error)
 
 
 def test_a_task_of_ones_own_has_its_own_genes() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from toy_task import DigitError
 from training_problem import net, problem
 
+from evocompress.data import Examples
 from evocompress.errors import ConfigError, DataError, ModelError
 from evocompress.extensions import TASKS
 from evocompress.protocols import Measured, Task
@@ -19,6 +20,7 @@ from evocompress.support.intervals import wilson_interval
 from evocompress.tasks import build
 from evocompress.tasks.classification import ACCURACY, Classification, evaluate
 from evocompress.tasks.measure import measure
+from evocompress.training.trainer import TrainingGenes, train
 
 
 def logits(*shape: int) -> torch.Tensor:
@@ -146,3 +148,24 @@ class NeedsMore(DigitError):
 def test_what_is_no_task_is_refused(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         build(name)
+
+
+def test_a_task_that_returns_something_else_is_named() -> None:
+    class Words(Classification):
+        def loss(self, *_: Any, **__: Any) -> Any:
+            return "loss"
+
+        def meter(self) -> Any:
+            class Three:
+                def add(self, outputs: Any, targets: Any) -> None: ...
+
+                def measured(self) -> int:
+                    return 3
+
+            return Three()
+
+    examples = Examples(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
+    with pytest.raises(ModelError, match="loss of the task Words is a str; it must be a tensor"):
+        train(nn.Linear(4, 2), examples, TrainingGenes(), epochs=1, seed=0, task=Words())
+    with pytest.raises(ModelError, match="meter of the task Words measured an int"):
+        measure(Words(), nn.Linear(4, 2), examples)

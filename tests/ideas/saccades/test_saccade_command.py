@@ -147,7 +147,7 @@ def test_mistakes(weights: Path, tmp_path: Path) -> None:
         ((weights, "--image", picture, "-o", picture), ConfigError, "is the input itself"),
         ((weights, "--image", picture, "-o", tmp_path / "new" / "map.png"), ConfigError, "its folder does not exist"),
         ((weights, "--image", picture, "--run", tmp_path), ConfigError, "--run and --model exclude each other"),
-        ((weights, "--image", picture, "--set", "width"), ConfigError, "--set 'width'"),
+        ((weights, "--image", picture, "--set", "width"), ConfigError, "override 'width'"),
         ((weights, "--image", picture, "--set", "wide=8"), ModelError, "wide"),
         ((weights, "--image", picture, "--set", "block=7", "--set", "reduction=7"), ModelError, "with block 4"),
         (
