@@ -33,11 +33,10 @@ def settings(
     from evocompress.evolve.settings_table import setting_rows, tables
     from evocompress.support.command_line import output_console
 
-    rows = [
-        row for row in setting_rows(task) if key is None or key in (row.section, row.key, _path(row.section, row.key))
-    ]
+    words = {row: (row.section, row.key, _path(row.section, row.key)) for row in setting_rows(task)}
+    rows = [row for row, names in words.items() if key is None or key in names]
     if not rows:
-        keys = [word for row in setting_rows(task) for word in (row.section, row.key, _path(row.section, row.key))]
+        keys = [name for names in words.values() for name in names]
         near = difflib.get_close_matches(str(key), keys, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "`evocompress settings` lists all."
         raise ConfigError(f"There is no key or section {key!r}. {hint}")

@@ -26,7 +26,7 @@ from evocompress.runs.front import FrontPoint, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.quality import Quality
-from evocompress.search.records import Leaf, Outcome, Task
+from evocompress.search.records import Leaf, Outcome
 from evocompress.support.quantities import format_bytes
 
 __all__ = ["Progress", "RunDisplay", "board", "front_table"]
@@ -98,16 +98,15 @@ class RunDisplay:
             case Opened():
                 self._open(event)
             case Submitted():
-                self.on_submitted(event.task)
+                with self._lock:
+                    self.progress.in_flight.add(event.task.segment_id)
             case Finished():
                 kept = {leaf.leaf_id: leaf for leaf in (*self.progress.front, *event.outcome.leaves)}
                 held = ({leaf.leaf_id for leaf in self.progress.front} | {*event.told.accepted}) - {
                     *event.told.displaced
                 }
                 front = sorted((kept[leaf_id] for leaf_id in held), key=lambda leaf: leaf.nbytes)
-                self.on_finished(
-                    event.outcome, hypervolume=event.hypervolume, front=front, done=event.completion + 1, total=None
-                )
+                self._finish(event.outcome, hypervolume=event.hypervolume, front=front, done=event.completion + 1)
             case Ended():
                 if event.reason != "finished":
                     self._say(f"{event.reason} after {event.completions} segments")
@@ -124,19 +123,12 @@ class RunDisplay:
             self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4)
             self._live.__enter__()
 
-    def on_submitted(self, task: Task) -> None:
-        """A segment has been handed to the executor."""
-        with self._lock:
-            self.progress.in_flight.add(task.segment_id)
-
-    def on_finished(
-        self, outcome: Outcome, *, hypervolume: float, front: Sequence[Leaf], done: int, total: int | None
-    ) -> None:
+    def _finish(self, outcome: Outcome, *, hypervolume: float, front: Sequence[Leaf], done: int) -> None:
         """A result has been told; `front` is the archive after it."""
         progress, now = self.progress, self._clock()
         with self._lock:
             progress.in_flight.discard(outcome.segment_id)
-            progress.done, progress.total = done, total if total is not None else progress.total
+            progress.done = done
             progress.hypervolume, progress.front = hypervolume, tuple(front)
             progress.volumes.append(hypervolume)
             progress.finishes.append(now)
