@@ -7,6 +7,7 @@ rule does to small weights (Sullivan, 1996).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -52,7 +53,8 @@ class DeadZone:
     """Uniform dead-zone quantiser; terminal.
 
     `step_scale` multiplies the step that λ implies; `passes` is how often the rounding is optimised (0: round to
-    nearest).
+    nearest). `step`, where it is not 0, takes the place of both: weights that training has left on a grid of that step,
+    one of the format's scales, go into the file exactly, without passes.
     """
 
     id: ClassVar[str] = "deadzone"
@@ -61,17 +63,21 @@ class DeadZone:
 
     step_scale: float = 1.0
     passes: int = 3
+    step: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.step_scale <= 100:
             raise CodecError(f"deadzone: step_scale is {self.step_scale}; it must lie in [0.01, 100].")
         if not 0 <= self.passes <= 10:
             raise CodecError(f"deadzone: passes is {self.passes}; it must lie in [0, 10].")
+        if not 0 <= self.step < math.inf:
+            raise CodecError(f"deadzone: step is {self.step}; it must be positive and finite, or 0 for λ's.")
 
     def encode(self, x: Floats, cost: Cost, rest: Codec) -> Coded:
         """Array of any shape to symbols and the code of the step."""
         largest = max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
-        code = max(scale_code(cost.step * self.step_scale), scale_code(largest / _MAX_SYMBOL) + 8)
+        code = scale_code(self.step or cost.step * self.step_scale)
+        code = max(code, scale_code(largest / _MAX_SYMBOL) + 8)
         code = min(max(code, MIN_CODE), MAX_CODE)
         step = scale_value(code)
         price = cost.price_in(step)

@@ -232,6 +232,7 @@ TERMS = Extensions(
     "term",
     "evocompress.terms",
     {
+        "rate": "evocompress.training.terms.rate:Rate",
         "network_penalty": "evocompress.training.terms.network_penalty:NetworkPenalty",
         "kernel_penalties": "evocompress.ideas.symmetry.terms:KernelPenaltyTerm",
         "correlation": "evocompress.ideas.linearconv.term:CorrelationTerm",

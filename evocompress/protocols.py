@@ -59,6 +59,8 @@ class GeneSpec:
         role: What it changes: the recipe of a file (probes may change these without training anew), training, or the
             architecture.
         options: What a choice may be of.
+        start: The share of a range, from its low end, that networks of random weights begin in.
+        advance: The share of a range that it moves up by where a lineage goes on.
         plain: What it is where nobody says anything, as in `training.genes.TrainingGenes()`: for numbers mostly 0,
             which switches off what the gene stands for.
     """
@@ -75,6 +77,8 @@ class GeneSpec:
     role: Literal["recipe", "training", "architecture"] = "training"
     options: tuple[str, ...] = ()
     plain: Scalar | None = 0.0
+    start: float = 1.0
+    advance: float = 0.0
 
 
 class Measured(NamedTuple):
@@ -162,7 +166,9 @@ class TermContext:
     """What a term is told when training starts.
 
     `rate_weight` is λ, in nats of the data's loss per nat of code (0: the loss knows no rate); `examples` how many
-    there are to train on; `epochs` how long the segment is; `seed` what random numbers of the term's own start from.
+    there are to train on; `epochs` how long the segment is; `seed` what random numbers of the term's own start from;
+    `learning_rate` the optimiser's at its highest; `grid` the steps of the file that training starts from, by the names
+    of tensors (`checkpoint.grid`), empty at random weights.
     """
 
     rate_weight: float
@@ -171,6 +177,8 @@ class TermContext:
     batch_size: int
     seed: int
     device: torch.device
+    learning_rate: float = 1e-3
+    grid: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -214,7 +222,10 @@ class Term(Protocol):
         ...
 
     def start(self, model: nn.Module, context: TermContext) -> Sequence[Mapping[str, Any]]:
-        """Before the first step: further parameter groups of the optimiser ({"params": …, "lr": …}), mostly none."""
+        """Before the first step: further parameter groups of the optimiser ({"params": …, "lr": …}), mostly none.
+
+        A group may hold parameters of the network, which then learn at its rate.
+        """
         ...
 
     def during(self, step: TrainingStep) -> AbstractContextManager[None]:
@@ -229,8 +240,12 @@ class Term(Protocol):
         """After the optimiser's step; gradients are off."""
         ...
 
-    def finish(self, *, diverged: bool) -> None:
-        """After the last step: leave the network as it will be compressed."""
+    def finish(self, *, diverged: bool) -> Mapping[str, float] | None:
+        """After the last step: leave the network as it will be compressed.
+
+        Returns the steps of tensors whose weights it leaves on multiples of them, by name, or None: the file then keeps
+        these exactly.
+        """
         ...
 
 

@@ -169,7 +169,7 @@ class Search:
         s, genome = self.settings, parent.leaf.genome
         draw = float(rng.random()) * (s.continue_share + s.mutate_share + s.crossover_share)
         if draw < s.continue_share:
-            return "continue", (parent,), dict(genome)
+            return "continue", (parent,), self.space.advanced(genome)
         if draw >= s.continue_share + s.mutate_share:
             other = self._population.pool.neighbour(parent, rng)
             if other is not None:

@@ -44,16 +44,34 @@ def _step(unit: float, rng: np.random.Generator, sigma: float) -> float:
 class Float:
     """A real gene in [low, high], on a log scale if `log`. Values keep six significant digits: readable, exact in JSON.
 
+    Args:
+        low, high: The ends of its range.
+        log: Whether its scale is logarithmic.
+        start: The share of the range, from `low` on, that genomes of a fresh start are drawn from.
+        advance: The share of the range that it moves up by where a lineage goes on.
+
     >>> Float(1e-4, 1e-2, log=True).from_unit(0.5)
     0.001
+    >>> Float(1.0, 100.0, log=True, advance=0.25).advanced(10.0)
+    31.6228
     """
 
     low: float
     high: float
     log: bool = False
+    start: float = 1.0
+    advance: float = 0.0
 
     def __post_init__(self) -> None:
         _check_bounds("Float", self.low, self.high, self.log)
+        if not (0 < self.start <= 1 and 0 <= self.advance <= 1):
+            shares = f"start={self.start}, advance={self.advance}"
+            raise ConfigError(f"Float gene has {shares}; they are shares of the range, start above 0")
+
+    def advanced(self, value: Scalar) -> float:
+        """The value of a lineage's next segment; at `high` it stays."""
+        unit = _to_unit(float(value), self.low, self.high, self.log)
+        return float(value) if self.advance == 0 else self.from_unit(min(unit + self.advance, 1.0))
 
     def from_unit(self, u: float) -> float:
         """The value at `u` in [0, 1]."""
@@ -171,15 +189,25 @@ class Space:
         """The genome at a point of the unit cube, one coordinate per gene in sorted order."""
         return {name: self.genes[name].from_unit(float(u)) for name, u in zip(self.names, point, strict=True)}
 
+    def fresh(self, point: Iterable[float]) -> Genome:
+        """As `from_unit`, but where genes have a `start` within that share of their range."""
+        starts = (getattr(self.genes[name], "start", 1.0) for name in self.names)
+        return self.from_unit(float(u) * start for u, start in zip(point, starts, strict=True))
+
+    def advanced(self, genome: Genome) -> Genome:
+        """The genome with which a lineage goes on: genes that advance have done so."""
+        moving = {name: gene for name, gene in self.genes.items() if isinstance(gene, Float) and gene.advance}
+        return {**genome, **{name: gene.advanced(genome[name]) for name, gene in moving.items()}}
+
     def sample(self, rng: np.random.Generator) -> Genome:
-        """A uniform genome."""
-        return self.from_unit(rng.random(len(self.names)))
+        """A uniform genome, for a fresh start."""
+        return self.fresh(rng.random(len(self.names)))
 
     def latin_hypercube(self, n: int, rng: np.random.Generator) -> list[Genome]:
         """`n` genomes that fill each gene's range evenly (McKay, Beckman and Conover, 1979)."""
         from scipy.stats import qmc  # half a second to import, and only a run's driver needs it
 
-        return [self.from_unit(point) for point in qmc.LatinHypercube(len(self.names), rng=rng).random(n)]
+        return [self.fresh(point) for point in qmc.LatinHypercube(len(self.names), rng=rng).random(n)]
 
     def validate(self, genome: Genome) -> None:
         """Raise `ConfigError` where a genome has a missing, unknown or out-of-range gene."""
@@ -195,6 +223,9 @@ class Space:
         for name, gene in self.genes.items():
             fields = dataclasses.asdict(gene)
             plain = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+            for key, default in (("start", 1.0), ("advance", 0.0)):  # absent in older runs, with which it is compared
+                if plain.get(key) == default:
+                    del plain[key]
             genes[name] = {"type": type(gene).__name__.lower(), **plain}
         return {"genes": genes, "recipe": sorted(self.recipe)}
 

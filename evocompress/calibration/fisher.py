@@ -30,6 +30,7 @@ def sensitivities(
     seed: int,
     device: torch.device | str = "cpu",
     task: Task | None = None,
+    in_nats: bool = False,
 ) -> dict[str, float]:
     """A positive scale for every floating tensor of the state dict: its mean diagonal of the Fisher information.
 
@@ -38,7 +39,8 @@ def sensitivities(
     image, so the squared gradient of a group's summed loss estimates the sum of the squared gradients of its members
     without bias; 16 groups cost a fraction of an epoch and leave a relative error of about a tenth. The scales are
     normalised so that their geometric mean, weighted by the number of elements, is 1: the rate weight λ then means
-    what it means without data.
+    what it means without data. `in_nats`: not normalised, but half of the information, so that scale times squared
+    error is the expected rise of the task's mean loss, which λ in nats is exchanged for.
 
     Batch normalisation's running statistics have no gradient in torch; theirs follows exactly from those of its weight
     and bias. Any other float buffer gets the neutral 1, a tensor without gradient a small floor. `model` is moved to
@@ -59,7 +61,7 @@ def sensitivities(
             for name, square in _mean_squares(model, gradients):
                 sums[name] = sums[name] + square if name in sums else square
     means = torch.stack([*sums.values()]).tolist() if sums else []  # one wait for the device, not one a tensor
-    return _normalised(model, dict(zip(sums, means, strict=True)))
+    return _scales(model, dict(zip(sums, means, strict=True)), in_nats)
 
 
 def _gradients(
@@ -81,7 +83,7 @@ def _mean_squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator
         yield name, gradient.square().mean().float()
 
 
-def _normalised(model: nn.Module, sums: Mapping[str, float]) -> dict[str, float]:
+def _scales(model: nn.Module, sums: Mapping[str, float], in_nats: bool) -> dict[str, float]:
     state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     shared = dict(_aliases(model))
     measured = {name: sums.get(shared.get(name, name)) for name in state}
@@ -98,7 +100,8 @@ def _normalised(model: nn.Module, sums: Mapping[str, float]) -> dict[str, float]
             scales[name] = max(scale or 0.0, _FLOOR * top)
     total = sum(state[name].numel() for name in scales)
     mean = sum(state[name].numel() * math.log(scale) for name, scale in scales.items()) / total
-    return {name: math.exp(math.log(scales[name]) - mean) if name in scales else 1.0 for name in state}
+    neutral = 0.5 * math.exp(mean) if in_nats else 1.0
+    return {name: neutral * math.exp(math.log(scales[name]) - mean) if name in scales else neutral for name in state}
 
 
 def _aliases(model: nn.Module) -> Iterator[tuple[str, str]]:

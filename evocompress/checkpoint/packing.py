@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Iterable, Mapping
@@ -11,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.checkpoint.presets import preset
-from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe
+from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.checkpoint.tied_tensors import tied_tensors
-from evocompress.codecs import LOSSLESS, Cost, Record, Sensitivity, Writer, choose, read
+from evocompress.codecs import LOSSLESS, Codec, Cost, Record, Sensitivity, Writer, choose, read
 from evocompress.codecs.arrange import matrix_shape
 from evocompress.codecs.coders import CODERS
+from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.dtypes import DTYPES, is_float
 from evocompress.errors import CodecError, FormatError
 from evocompress.support.wording import kind_of, quoted, shortened
@@ -190,6 +192,7 @@ def pack(
     sensitivities: Mapping[str, float | Sensitivity] | None = None,
     records: Mapping[str, Record] | None = None,
     zeroed: list[str] | None = None,
+    grid: Mapping[str, float] | None = None,
 ) -> bytes:
     """Compress a state dict to the bytes of an `.evc` file; the same input gives the same bytes.
 
@@ -206,6 +209,8 @@ def pack(
             order (`calibration.second_order`); 1 where absent. None: `size_prior`, but 1 for all beside a `Recipe`.
         records: Tensors that are coded already, by name (`packer.layerwise`); they go into the file as they are.
         zeroed: Is filled with the names of tensors that are not zero and decode to zeros.
+        grid: Steps of tensors whose weights training has left on multiples of them, by name; these go into the file
+            exactly, whatever their rule, unless it is `lossless`.
 
     Raises:
         CodecError: NaN or Inf in a tensor, an unknown dtype, a rule that no tensor meets; the message has the name. Or
@@ -233,12 +238,21 @@ def pack(
             continue
         else:
             sensitivity = sensitivities.get(first, 1.0)
-            record = encode_tensor(name, array, recipe, sensitivity, state=writer.state)
+            kept = recipe if grid is None else _on_grid(recipe, name, array.ndim, grid.get(first))
+            record = encode_tensor(name, array, kept, sensitivity, state=writer.state)
         stored.setdefault(first, name)
         writer.add(record)
         if zeroed is not None and is_zeroed(record, array):
             zeroed.append(name)
     return writer.finish()
+
+
+def _on_grid(recipe: Recipe, name: str, dimensions: int, step: float | None) -> Recipe:
+    """The recipe of a tensor whose weights are multiples of a step: they stay where they are."""
+    if step is None or recipe.rule(name, dimensions).candidates == (LOSSLESS,):
+        return recipe
+    exactly = Rule(codecs=(Codec((DeadZone(passes=0, step=step),)),))
+    return dataclasses.replace(recipe, rules=(exactly,))
 
 
 def _recipe(recipe: object) -> Recipe:

@@ -14,11 +14,13 @@ from evocompress.checkpoint.forms import changed, forms
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.codecs import parse_codec
 from evocompress.codecs.codec import Codec
+from evocompress.codecs.deadzone import DeadZone
 from evocompress.evolve.layer_groups import groups_of
 from evocompress.protocols import Genes, GeneSpec
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
 from evocompress.training.genes import TrainingGenes, gene_specs, terms_of
+from evocompress.training.rate import nats_per_bit
 
 __all__ = ["DEFAULT_CODECS", "GenomeReader"]
 
@@ -44,11 +46,13 @@ DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _gene(value: Any, log: bool = True) -> Gene | Scalar:
+def _gene(value: Any, spec: GeneSpec | None = None) -> Gene | Scalar:
     """A configured gene: something to evolve, or a fixed value."""
     if isinstance(value, tuple):
         low, high = value
-        return Integer(low, high) if isinstance(low, int) and isinstance(high, int) else Float(low, high, log=log)
+        if isinstance(low, int) and isinstance(high, int) and (spec is None or spec.kind == "whole"):
+            return Integer(low, high)
+        return Float(low, high, log=True) if spec is None else Float(low, high, spec.log, spec.start, spec.advance)
     if isinstance(value, list):
         return Choice(tuple(value)) if len(value) > 1 else value[0]
     fixed: Scalar = value
@@ -78,7 +82,7 @@ class GenomeReader:
         for spec in gene_specs(self.task).values():
             value = self.genes.get(spec.name, spec.default)
             if spec.name not in _PER_GROUP and value is not None:  # None is left to the network's factory
-                genes[spec.name] = _gene(value, log=spec.log)
+                genes[spec.name] = _gene(value, spec)
         codecs = self.genes.get("codecs", {})
         for group in sorted(set(self.groups.values())):
             factor = self._default("vector_rate_factor" if group == "vector" else "rate_factor")
@@ -136,18 +140,42 @@ class GenomeReader:
         for term in terms_of(most):
             term.check(networks)
 
-    def recipe(self, genome: Genome, names: Iterable[str] | None = None) -> Recipe:
+    def recipe(
+        self,
+        genome: Genome,
+        names: Iterable[str] | None = None,
+        *,
+        examples: int,
+        grid: Mapping[str, float] | None = None,
+    ) -> Recipe:
         """The recipe genes as a recipe: one rule per tensor of `names`; None: those of the plain network.
 
-        A name that is neither the plain network's nor that of a convolution's factor gets no rule of its own.
+        A name that is neither the plain network's nor that of a convolution's factor gets no rule of its own. λ becomes
+        what a bit costs in the mean loss of so many examples, so sensitivities must be in nats.
+
+        Args:
+            genome: Whose.
+            names: Of the tensors to be coded.
+            examples: How many there are to train on.
+            grid: Steps that training has left weights on; they are rounded on it where the gene `grid` says so.
         """
         values = self.resolve(genome)
-        step = float(values["step_scale"])
+        scale, steps = float(values["step_scale"]), grid if values["grid"] == "rounded" and grid else {}
         rules = []
         for name, group in (self.groups if names is None else groups_of(names, self.groups)).items():
-            codecs = _with_step(str(values[f"codec.{group}"]).split("|"), step)
+            codecs = _with_step(str(values[f"codec.{group}"]).split("|"), scale)
+            if name in steps:
+                codecs = (Codec((DeadZone(step=steps[name]),)),)
             rules.append(Rule(glob.escape(name), codecs, float(values[f"rate_factor.{group}"])))
-        return Recipe(float(values["rate_weight"]), tuple(rules))
+        return Recipe(nats_per_bit(self.rate_weight(genome), examples), tuple(rules), "mixing")
+
+    def rate_weight(self, genome: Genome) -> float:
+        """λ, in nats of the data's loss per nat of code."""
+        return float(self.resolve(genome)["rate_weight"])
+
+    def keeps_grid(self, genome: Genome) -> bool:
+        """Whether weights that training left on a grid stay where they are."""
+        return self.resolve(genome)["grid"] == "exact"
 
     def uses_gradients(self, genome: Genome) -> bool:
         """Whether this genome weighs distortion by gradients."""

@@ -8,6 +8,7 @@ import hashlib
 import math
 import platform
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from torch import nn
 from evocompress.calibration.fisher import sensitivities
 from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed, loaded
+from evocompress.checkpoint.grid import grid_of
 from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.codecs import inspect
@@ -130,9 +132,10 @@ class Segment:
             torch.cuda.reset_peak_memory_stats()
         plain = self.experiment.network()
         model = self._start(plain, task, parent_files)
+        grid = grid_of(parent_files[0]) if parent_files else {}
         splits = self.experiment.splits()
         clock = time.perf_counter()
-        curves = self._train(model, splits, task, device)
+        curves = self._train(model, splits, task, grid, device)
         trained = time.perf_counter() - clock
         metrics = _describe(started, device) | {"curves": curves.to_json(), "train_seconds": trained}
         if curves.diverged:
@@ -145,7 +148,7 @@ class Segment:
         scales = self._scales(model, splits, task, device)
         metrics["calibrate_seconds"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        candidates = self._compress(model, splits, task, scales, device)
+        candidates = self._compress(model, splits, task, scales, curves.grid, device)
         metrics["encode_seconds"] = time.perf_counter() - clock
         if not candidates:
             text = f"no file has a finite {purpose.quality.name}; lower rate_weight or learning_rate"
@@ -162,7 +165,9 @@ class Segment:
         network = loaded(plain, state, "the parent's file")
         return changed(network, plain, self.reader.architecture(task.genome))
 
-    def _train(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> Curves:
+    def _train(
+        self, model: nn.Module, splits: Splits, task: Task, grid: Mapping[str, float], device: torch.device
+    ) -> Curves:
         return train(
             model,
             splits.train,
@@ -172,50 +177,67 @@ class Segment:
             device=device,
             precision=self.experiment.precision,
             task=self.experiment.task(),
+            rate_weight=self.reader.rate_weight(task.genome),
+            grid=grid,
         )
 
     def _epochs(self, task: Task) -> int:
         return self.reader.epochs(task.genome) + (task.parents[0].epochs if task.parents else 0)
 
-    def _scales(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> dict[str, float] | None:
-        """Sensitivities for the recipes that want them: once, since they are of the weights and not of a recipe."""
-        if not any(map(self.reader.uses_gradients, (task.genome, *task.probes))):
-            return None
+    def _scales(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> dict[str, float]:
+        """Sensitivities in nats: once, since they are of the weights and not of a recipe."""
         samples, purpose = _CALIBRATION_SAMPLES, self.experiment.task()
-        return sensitivities(model, splits.train, samples=samples, seed=task.seed, device=device, task=purpose)
+        return sensitivities(
+            model, splits.train, samples=samples, seed=task.seed, device=device, task=purpose, in_nats=True
+        )
 
     def _compress(
-        self, model: nn.Module, splits: Splits, task: Task, scales: Mapping[str, float] | None, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits,
+        task: Task,
+        scales: Mapping[str, float],
+        grid: Mapping[str, float],
+        device: torch.device,
     ) -> list[_Candidate]:
         """Every recipe on the same trained weights, each decoded from its bytes and evaluated.
 
-        A file whose quality is not finite is of no use, and left out.
+        Weights that training left on a grid go into the first file as they are, whatever its recipe. A file whose
+        quality is not finite is of no use, and left out.
         """
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        candidates = []
-        for genome in (task.genome, *task.probes):
-            used = scales if self.reader.uses_gradients(genome) else None
-            candidates.append(self._candidate(genome, state, used, model, splits, device))
+        even = dict.fromkeys(scales, statistics.geometric_mean(scales.values())) if scales else {}
+        candidates, seen = [], set[str]()
+        for place, genome in enumerate((task.genome, *((task.genome,) if grid else ()), *task.probes)):
+            exact = bool(grid) and (place == 0 or self.reader.keeps_grid(genome))
+            recipe = self.reader.recipe(genome, state, examples=len(splits.train), grid=None if exact else grid)
+            used = scales if self.reader.uses_gradients(genome) else even
+            clock = time.perf_counter()
+            data = pack(state, recipe, sensitivities=used, grid=grid if exact else None)
+            digest = hashlib.sha256(data).hexdigest()
+            if digest not in seen:
+                seen.add(digest)
+                encode = time.perf_counter() - clock
+                candidates.append(self._candidate(genome, state, data, encode, model, splits, device))
         return [candidate for candidate in candidates if math.isfinite(candidate.quality)]
 
     def _candidate(
         self,
         genome: Genome,
         state: Mapping[str, torch.Tensor],
-        scales: Mapping[str, float] | None,
+        data: bytes,
+        encode: float,
         model: nn.Module,
         splits: Splits,
         device: torch.device,
     ) -> _Candidate:
         clock = [time.perf_counter()]
-        data = pack(state, self.reader.recipe(genome, state), sensitivities=scales)
-        clock.append(time.perf_counter())
         decoded = unpack(data)
         clock.append(time.perf_counter())
         load_state(model, decoded, "the decoded file")
         result = measure(self.experiment.task(), model, splits.validation, device)
         clock.append(time.perf_counter())
-        encode, decode, judge = (later - earlier for earlier, later in zip(clock, clock[1:], strict=False))
+        decode, judge = (later - earlier for earlier, later in zip(clock, clock[1:], strict=False))
         measurements = {
             "quality_low": finite(result.low),
             "quality_high": finite(result.high),

@@ -24,8 +24,13 @@ __all__ = ["CORE", "TrainingGenes", "check_value", "gene_specs", "rule_of", "ter
 #: Genes of the recipe and of the trainer. Further recipe genes are a codec and a rate factor for each layer group.
 CORE: tuple[GeneSpec, ...] = (
     GeneSpec(
-        "rate_weight", "λ of the recipe: the error that one bit is worth; larger is smaller and rougher", (1e-5, 1e-1),
-        low_open=True, role="recipe",
+        "rate_weight", "λ: nats of the loss on all the data that one nat of the file is worth; larger is smaller and "
+        "rougher; a lineage raises it", (0.03, 8.0), low_open=True, role="recipe", start=0.3, advance=0.12,
+    ),
+    GeneSpec(
+        "grid", "what becomes of weights that training left on a grid: they stay (exact), are rounded again under λ "
+        "(rounded), or are coded anew (codecs)", ["exact", "rounded", "codecs"], kind="choice", role="recipe",
+        options=("exact", "rounded", "codecs"), plain="exact",
     ),
     GeneSpec("rate_factor", "what λ is multiplied with in a layer group", (0.1, 10.0), low_open=True, role="recipe"),
     GeneSpec(

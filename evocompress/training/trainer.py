@@ -35,16 +35,19 @@ class Curves:
 
     `train_loss` (the task's, without terms) and `train_quality` are running means over the epoch, as the network was
     at each step. `diverged`: a loss or a weight became infinite or NaN; training stopped, and the weights are useless.
+    `grid` has the steps of tensors that a term left on multiples of them, by name.
     """
 
     train_loss: tuple[float, ...] = ()
     train_quality: tuple[float, ...] = ()
     validation_quality: tuple[float, ...] = ()
     diverged: bool = False
+    grid: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-ready data."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+        """As JSON-ready data, but for the grid, which the file has."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "grid"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def train(
@@ -60,6 +63,7 @@ def train(
     precision: Precision = "float32",
     task: Task | None = None,
     rate_weight: float = 0.0,
+    grid: Mapping[str, float] | None = None,
 ) -> Curves:
     """Train `model` in place, on `device`, where it stays; left in evaluation mode.
 
@@ -80,6 +84,7 @@ def train(
             on CPUs with such units; weights, loss and terms stay in float32, and so does measuring.
         task: What the network is for; classification by default.
         rate_weight: λ, which terms are told: nats of the loss per nat of code; 0: the loss knows no rate.
+        grid: Steps of the quantisers that the weights come from, by the names of tensors, which terms are told.
 
     Raises:
         ConfigError: A mask that fits no parameter.
@@ -90,7 +95,8 @@ def train(
     model.to(device)
     shuffling, disturbing, dropping = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
     terms = terms_of(genes)
-    context = TermContext(rate_weight, len(examples), epochs, genes.batch_size, disturbing, device)
+    rate = genes.learning_rate
+    context = TermContext(rate_weight, len(examples), epochs, genes.batch_size, disturbing, device, rate, grid or {})
     groups = [group for term in terms for group in term.start(model, context)]
     projection = _Projection(model, genes, mask or {})
     order = torch.Generator().manual_seed(shuffling)
@@ -112,10 +118,11 @@ def train(
             curves = Curves(
                 (*curves.train_loss, loss), (*curves.train_quality, quality), curves.validation_quality + held_out
             )
+    left: dict[str, float] = {}
     for term in terms:
-        term.finish(diverged=curves.diverged)
+        left |= term.finish(diverged=curves.diverged) or {}
     model.eval()
-    return curves
+    return dataclasses.replace(curves, grid=left)
 
 
 def _is_finite(model: nn.Module) -> bool:
@@ -225,8 +232,10 @@ class _Projection:
 
 def _optimiser(model: nn.Module, genes: TrainingGenes, groups: Sequence[Mapping[str, Any]]) -> torch.optim.Optimizer:
     """The optimiser of the network's trained parameters, and of the groups that terms add, each at its own rate."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    kinds: list[dict[str, Any]] = [{"params": parameters}, *map(dict, groups)]
+    claimed = {id(parameter) for group in groups for parameter in group["params"]}
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    rest = [parameter for parameter in trained if id(parameter) not in claimed]
+    kinds: list[dict[str, Any]] = [{"params": rest}, *map(dict, groups)]
     for group in kinds:
         group["initial_lr"] = group.get("lr", genes.learning_rate)
     if genes.optimiser == "adam":

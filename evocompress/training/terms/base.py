@@ -36,8 +36,9 @@ class TermBase:
     def after(self, step: TrainingStep) -> None:
         """It changes nothing after a step."""
 
-    def finish(self, *, diverged: bool) -> None:
+    def finish(self, *, diverged: bool) -> Mapping[str, float] | None:
         """It leaves nothing behind."""
+        return None
 
 
 def weights_of(model: nn.Module) -> list[nn.Parameter]:

@@ -1,0 +1,321 @@
+"""Rate term: training with loss + λ·rate, with learned quantiser steps and a learned rate model, on any module.
+
+The forward pass sees quantised weights, the gradient goes straight through. First the quantiser is uniform noise of a
+step's width, whose steps are learned; later it is rounding, on the scale of steps that the file format has, so that
+what was trained is what the file holds (noise: Ballé et al., 2017; learned steps: Esser et al., 2020; rate in the loss
+of weights: Oktay et al., 2020). λ is nats of the data's loss per nat of code, so λ = 1 is the two-part code of minimum
+description length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evocompress.checkpoint.packing import pack
+from evocompress.checkpoint.recipe import Recipe
+from evocompress.codecs.scales import scale_code, scale_value
+from evocompress.errors import ConfigError, ModelError
+from evocompress.support.wording import kind_of
+from evocompress.training.rate_model import RateModel
+
+__all__ = ["RateTerm", "check_rate_weight", "nats_per_bit"]
+
+_LOOK_EVERY = 16  # steps between looks at the contexts, which change slowly
+_PART = 1 << 16  # weights whose rate is taken in a step; of more, each step takes a part
+_LARGEST_SYMBOL = 1 << 20
+_FINEST = 0.02  # the least spread that steps are taken from: biases begin at zero
+_STEP_OF_SPREAD = 0.25  # steps begin at this share of a tensor's standard deviation
+_SQUARED_ERROR = 1e-4  # below it λ is meant for squared errors, most likely
+
+
+def check_rate_weight(value: object) -> float:
+    """λ as a number, in nats of the data's loss per nat of code.
+
+    Raises:
+        ConfigError: Not positive and finite, or so small that another unit is meant.
+
+    >>> check_rate_weight(0.3)
+    0.3
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+        raise ConfigError(f"rate_weight is {value!r}; it must be a positive, finite number, such as 0.3.")
+    if float(value) < _SQUARED_ERROR:
+        raise ConfigError(
+            f"rate_weight is {value!r}: so small that it must be meant in squared error per bit, the unit of packing "
+            "without data. In training it is nats of the loss per nat of code; 0.05 to 5 are usual."
+        )
+    return float(value)
+
+
+def nats_per_bit(rate_weight: float, examples: int) -> float:
+    """What a bit of the file costs in the mean loss over `examples`, in nats, at a rate weight λ: λ·ln 2 / n.
+
+    >>> round(nats_per_bit(1.0, 1000), 6)
+    0.000693
+    """
+    return rate_weight * math.log(2) / examples
+
+
+class RateTerm:
+    """λ·bits·ln 2 / n of a module's parameters, which the forward pass sees quantised.
+
+    Everything that is trained and of a floating type counts: kernels, matrices, embeddings, biases, norms. Shared
+    parameters count once. Any network and loss will do; the module is changed only inside `quantised`, and by `finish`.
+
+    Args:
+        model: The module.
+        rate_weight: λ, in nats of the data's loss per nat of code; 0.05 to 5 are usual. From random weights a large one
+            is better reached step by step (assign `rate_weight`).
+        examples: How many examples the mean of the loss stands for: those of the training set.
+        learning_rate: The optimiser's, for weights.
+        grid: Steps that the weights lie on, such as `checkpoint.grid.grid_of` has from a file; where a tensor has none,
+            its step begins at a quarter of its standard deviation.
+        reach: The least learning rate of a tensor, in steps: coarse steps would hold weights where they are.
+        step_rate: The learning rate of the logarithms of the steps.
+        seed: Of the noise.
+
+    Raises:
+        ConfigError: A λ, a number of examples or a step that cannot be.
+        ModelError: No trained parameter of a floating type, or one that is not dense.
+
+    >>> torch.manual_seed(0); model = nn.Linear(8, 2); inputs = torch.randn(64, 8)
+    <torch._C.Generator object at ...>
+    >>> rate = RateTerm(model, 0.1, examples=64, learning_rate=0.01)
+    >>> optimiser = torch.optim.Adam(rate.parameter_groups())
+    >>> for step in range(100):
+    ...     optimiser.zero_grad()
+    ...     with rate.quantised(progress=step / 100):
+    ...         loss = nn.functional.cross_entropy(model(inputs), (inputs[:, 0] > 0).long()) + rate.loss()
+    ...         loss.backward()
+    ...     _ = optimiser.step()
+    >>> len(rate.pack()) < 100
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rate_weight: float,
+        *,
+        examples: int,
+        learning_rate: float = 2e-3,
+        grid: Mapping[str, float] | None = None,
+        reach: float = 0.02,
+        step_rate: float = 3e-3,
+        noise_share: float = 0.6,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"model is {kind_of(model)}; it must be a torch.nn.Module.")
+        self.rate_weight = check_rate_weight(rate_weight)
+        if not isinstance(examples, numbers.Integral) or examples < 1:
+            raise ConfigError(f"examples is {examples!r}; it must be the number of training examples, at least 1.")
+        self.model, self._examples = model, int(examples)
+        self._learning_rate, self._reach, self._step_rate = learning_rate, reach, step_rate
+        self._noise_share = noise_share
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
+        self.names, self._parameters = list(named), list(named.values())
+        self._sizes = [parameter.numel() for parameter in self._parameters]
+        if not sum(self._sizes):
+            raise ModelError("the rate term has nothing to act on: the network has no trained floating parameters")
+        odd = [name for name, p in named.items() if p.layout is not torch.strided]
+        if odd:
+            raise ModelError(f"parameter {odd[0]!r} is sparse; the rate term takes dense ones only")
+        self._device = self._parameters[0].device
+        double = any(parameter.dtype == torch.float64 for parameter in self._parameters)
+        self._dtype = torch.float64 if double else torch.float32
+        self.rate_model = RateModel([tuple(p.shape) for p in self._parameters]).to(self._device)
+        steps = [self._first_step(name, p, grid or {}) for name, p in named.items()]
+        self.log_steps = nn.Parameter(torch.tensor(steps, dtype=torch.float64).log().to(self._device, self._dtype))
+        self._generator = torch.Generator(self._device).manual_seed(seed)
+        self._part = -(-sum(self._sizes) // _PART)
+        self._turn = 0
+        self._steps: Tensor | None = None  # on the format's scale, once weights are rounded
+        self._symbols: Tensor | None = None
+        if grid:
+            self.rate_model.fit((self._flat() / self._spread(self.log_steps.detach().exp())).round())
+
+    @staticmethod
+    def _first_step(name: str, parameter: nn.Parameter, grid: Mapping[str, float]) -> float:
+        if name in grid:
+            step = float(grid[name])
+            if not 0 < step < math.inf:
+                raise ConfigError(f"grid has the step {step} for {name!r}; it must be positive and finite.")
+            return step
+        spread = float(parameter.detach().float().std(correction=0)) if parameter.numel() else 0.0
+        return _STEP_OF_SPREAD * max(spread if math.isfinite(spread) else 0.0, _FINEST)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for an optimiser: all parameters of the module, the steps, and the rate model, each at its rate.
+
+        Weights of a coarse grid move faster: at `reach` steps of their own at least.
+        """
+        by_rate: dict[float, list[nn.Parameter]] = {}
+        for parameter, step in zip(self._parameters, self.log_steps.detach().exp().tolist(), strict=True):
+            rate = max(self._learning_rate, self._reach * step)
+            octaves = round(2 * math.log2(rate / self._learning_rate)) / 2  # few groups, so that steps stay fused
+            by_rate.setdefault(self._learning_rate * 2**octaves, []).append(parameter)
+        groups: list[dict[str, Any]] = [{"params": group, "lr": rate} for rate, group in by_rate.items()]
+        groups.append({"params": [self.log_steps], "lr": self._step_rate, "weight_decay": 0.0})
+        groups.append({"params": list(self.rate_model.parameters()), "lr": 1e-2, "weight_decay": 0.0})
+        claimed = {id(parameter) for parameter in self._parameters}
+        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in claimed]
+        return [*groups, {"params": others, "lr": self._learning_rate}] if others else groups
+
+    @contextlib.contextmanager
+    def quantised(self, progress: float) -> Iterator[None]:
+        """Inside, the module computes with quantised weights; forward and backward pass belong here.
+
+        Args:
+            progress: How far training is, in [0, 1): for the first 60 % noise stands for the quantiser, then it rounds.
+        """
+        rounds = progress >= self._noise_share
+        with torch.no_grad():
+            weights = self._flat()
+            if rounds and self._steps is None:
+                self._steps = self._rounded_steps()
+            steps = self.log_steps.exp() if self._steps is None else self._steps
+            spread = self._spread(steps)
+            exact = weights / spread
+            if rounds:
+                symbols = exact.round()
+            else:
+                noise = torch.rand(len(weights), generator=self._generator, device=self._device, dtype=self._dtype)
+                symbols = exact + noise.sub_(0.5)
+            used = symbols * spread
+            self._put(used)
+            if self._turn % _LOOK_EVERY == 0:
+                self.rate_model.look(exact.round().float())
+            before = [None if p.grad is None else p.grad.clone() for p in self._parameters]
+        self._symbols, self._spread_now = symbols.float(), spread
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self._put(weights)
+                if self._steps is None:
+                    self._add_step_gradients(used - weights, before)
+                elif self.log_steps.grad is not None:
+                    self.log_steps.grad = None
+            self._symbols = None
+            self._turn += 1
+
+    def loss(self) -> Tensor:
+        """What the step adds to the loss: λ·bits·ln 2 / n, a scalar; inside `quantised` only.
+
+        Raises:
+            ModelError: Outside of it.
+        """
+        return self.bits() * nats_per_bit(self.rate_weight, self._examples)
+
+    def bits(self) -> Tensor:
+        """The rate model's estimate of the file's symbols in bits, a differentiable scalar; inside `quantised` only."""
+        if self._symbols is None:
+            raise ModelError("the rate is that of quantised weights: ask for it inside `with rate.quantised(…)`")
+        symbols = _Symbols.apply(self._symbols, self._spread_now, self._owner, self.log_steps, *self._parameters)
+        bits: Tensor = self.rate_model(symbols, self._part, self._turn)
+        return bits
+
+    @torch.no_grad()
+    def finish(self) -> dict[str, float]:
+        """Round the weights onto the grid, in place, and return its steps by name, as `pack(…, grid=…)` takes them."""
+        steps = self._rounded_steps() if self._steps is None else self._steps
+        weights = self._flat().double()
+        for (name, parameter), values, step in zip(
+            zip(self.names, self._parameters, strict=True), weights.split(self._sizes), steps.tolist(), strict=True
+        ):
+            del name
+            exact = scale_value(scale_code(step))
+            parameter.copy_((values / exact).round().mul(exact).view(parameter.shape))
+        return {name: scale_value(scale_code(step)) for name, step in zip(self.names, steps.tolist(), strict=True)}
+
+    def pack(self, recipe: Recipe | None = None) -> bytes:
+        """`finish`, and the bytes of the module's file: the trained grid exactly, whatever else by the recipe.
+
+        Args:
+            recipe: For what is not on the grid (buffers), and for the coder; None: the strongest coder.
+        """
+        grid = self.finish()
+        return pack(self.model.state_dict(), recipe or Recipe(coder="mixing"), grid=grid)
+
+    def estimate(self) -> float:
+        """The rate model's estimate of the symbols of the weights as they are, on their grid, in bytes."""
+        with torch.no_grad():
+            steps = self._rounded_steps() if self._steps is None else self._steps
+            symbols = (self._flat() / self._spread(steps)).round().float()
+            self.rate_model.look(symbols)
+            return float(self.rate_model(symbols)) / 8
+
+    @property
+    def _owner(self) -> Tensor:
+        return self.rate_model.owner
+
+    def _flat(self) -> Tensor:
+        return torch.cat([parameter.detach().reshape(-1).to(self._dtype) for parameter in self._parameters])
+
+    def _spread(self, steps: Tensor) -> Tensor:
+        """A value for each tensor as one for each weight."""
+        return steps.index_select(0, self._owner)
+
+    def _put(self, values: Tensor) -> None:
+        for parameter, part in zip(self._parameters, values.split(self._sizes), strict=True):
+            parameter.copy_(part.view(parameter.shape))
+
+    def _rounded_steps(self) -> Tensor:
+        """The learned steps, each the nearest one that the format has, and none so fine that symbols get too large."""
+        with torch.no_grad():
+            steps = self.log_steps.double().exp().tolist()
+        largest = [float(p.detach().abs().max()) if p.numel() else 0.0 for p in self._parameters]
+        rounded = []
+        for step, most in zip(steps, largest, strict=True):
+            finest = most / _LARGEST_SYMBOL if math.isfinite(most) else 1.0
+            rounded.append(scale_value(scale_code(max(step if math.isfinite(step) else 1.0, finest))))
+        return torch.tensor(rounded, dtype=self._dtype, device=self._device)
+
+    def _add_step_gradients(self, moved: Tensor, before: Sequence[Tensor | None]) -> None:
+        """The gradient of the logarithms of the steps through the weights that the network saw."""
+        gradients = []
+        for parameter, old in zip(self._parameters, before, strict=True):
+            if parameter.grad is None:
+                gradients.append(torch.zeros(parameter.numel(), dtype=self._dtype, device=self._device))
+                continue
+            if parameter.grad.layout is not torch.strided:
+                raise ModelError("a parameter has sparse gradients, which the rate term does not take; use dense ones")
+            gradient = parameter.grad if old is None else parameter.grad - old
+            gradients.append(gradient.reshape(-1).to(self._dtype))
+        parts = (torch.cat(gradients) * moved).split(self._sizes)
+        total = torch.stack([part.sum() for part in parts])
+        self.log_steps.grad = total if self.log_steps.grad is None else self.log_steps.grad + total
+
+
+class _Symbols(torch.autograd.Function):
+    """The symbols that the network's weights are just now, with the gradient straight through to weights and steps.
+
+    With q = w / s + u and used = s·q the loss has, by log s, the gradient Σ g·(used - w) of all that goes through the
+    weights (`RateTerm._add_step_gradients`), and of the rate itself what is left: - Σ ∂bits/∂q · q.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, symbols: Tensor, spread: Tensor, owner: Tensor, log_steps: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(symbols, spread)
+        ctx.kinds = [(parameter.shape, parameter.dtype) for parameter in parameters]
+        return symbols.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        symbols, spread = ctx.saved_tensors
+        sizes = [math.prod(shape) for shape, _ in ctx.kinds]
+        by_step = torch.stack([-part.sum() for part in (grad * symbols).split(sizes)]).to(spread.dtype)
+        parts = (grad / spread).split(sizes)
+        by_weight = [part.view(shape).to(dtype) for part, (shape, dtype) in zip(parts, ctx.kinds, strict=True)]
+        return None, None, None, by_step, *by_weight

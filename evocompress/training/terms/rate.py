@@ -1,0 +1,82 @@
+"""Rate: λ·bits in the loss of a segment, and the grid that its file keeps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from evocompress.errors import ModelError
+from evocompress.protocols import GeneSpec, TermContext, TrainingStep
+from evocompress.training.rate import RateTerm
+from evocompress.training.terms.base import TermBase
+
+__all__ = ["Rate"]
+
+_WARM_UP = 0.3  # of a segment from random weights, until λ is what it is to be
+
+
+class Rate(TermBase):
+    """`training.rate.RateTerm` for a segment: at the λ of its genome, from the grid of its parent's file.
+
+    A segment from random weights begins with λ = 0, as a network that knows nothing yet is cheapest when it is empty.
+    """
+
+    genes: ClassVar[Sequence[GeneSpec]] = (
+        GeneSpec(
+            "rate_term", "whether the loss of training knows what bytes cost: λ·bits·ln 2 / n is added", ["on"],
+            kind="choice", options=("off", "on"), plain="off",
+        ),
+        GeneSpec(
+            "rate_noise", "share of a segment in which noise stands for the quantiser; then it rounds", 0.6,
+            high=1.0, log=False, plain=0.6,
+        ),
+        GeneSpec("step_rate", "learning rate of the logarithms of the quantisers' steps", 3e-3, plain=3e-3),
+        GeneSpec("reach", "least learning rate of a tensor's weights, in steps of its quantiser", 0.02, plain=0.02),
+    )  # fmt: skip
+
+    def __init__(self, rate_term: str, rate_noise: float, step_rate: float, reach: float) -> None:
+        self._on = rate_term == "on"
+        self._settings: dict[str, Any] = {"noise_share": rate_noise, "step_rate": step_rate, "reach": reach}
+        self._rate: RateTerm | None = None
+        self._rate_weight, self._fresh = 0.0, False
+
+    def check(self, networks: Iterable[nn.Module]) -> None:
+        """Refuse networks without a trained floating parameter."""
+        trained = (p for network in networks for p in network.parameters() if p.requires_grad)
+        if self._on and not any(parameter.is_floating_point() and parameter.numel() for parameter in trained):
+            raise ModelError("rate_term has nothing to act on: the network has no trained floating parameters")
+
+    def start(self, model: nn.Module, context: TermContext) -> Sequence[Mapping[str, Any]]:
+        """The module's parameters in groups of their own, the steps and the rate model."""
+        if not self._on or context.rate_weight <= 0:
+            return ()
+        self._rate_weight, self._fresh = context.rate_weight, not context.grid
+        self._rate = RateTerm(
+            model,
+            context.rate_weight,
+            examples=context.examples,
+            learning_rate=context.learning_rate,
+            grid=context.grid,
+            seed=context.seed,
+            **self._settings,
+        )
+        return self._rate.parameter_groups()
+
+    def during(self, step: TrainingStep) -> contextlib.AbstractContextManager[None]:
+        """Quantised weights."""
+        if self._rate is None:
+            return contextlib.nullcontext()
+        if self._fresh:
+            self._rate.rate_weight = self._rate_weight * min(1.0, step.progress / _WARM_UP)
+        return self._rate.quantised(step.progress)
+
+    def loss(self, step: TrainingStep) -> Tensor | None:
+        """λ·bits·ln 2 / n."""
+        return None if self._rate is None else self._rate.loss()
+
+    def finish(self, *, diverged: bool) -> Mapping[str, float]:
+        """Weights on the grid, and its steps."""
+        return {} if self._rate is None or diverged else self._rate.finish()
