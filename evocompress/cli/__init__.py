@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from evocompress.cli import analyse, curve, data, files, pack, run, settings
+from evocompress.cli import analyse, certify, curve, data, files, pack, run, settings
 from evocompress.cli.command_group import CommandGroup
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.search.interrupts import is_interrupt
@@ -45,7 +45,7 @@ def _root(
         raise typer.Exit
 
 
-for module in (run, settings, analyse, pack, files, curve, data):
+for module in (run, settings, analyse, pack, files, certify, curve, data):
     module.register(app)
 
 
