@@ -43,7 +43,7 @@ pool_size = 4
 epochs = 2
 centre = 0.01
 squeeze = [0.0, 1.0]
-rate_weight = [1e-5, 1e-3]
+rate_weight = [0.03, 3.0]
 sensitivity = ["gradient"]
 codecs = { first = ["negated+deadzone"], dense = ["negated + trellis"], last = ["negated+deadzone"] }
 

@@ -41,8 +41,8 @@ def run(
     """Train, compress and evolve a population, and show the front of size against quality."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import config_of_run, run_experiment
-    from evocompress.runs.display import RunDisplay, front_table
-    from evocompress.runs.front import front, knee
+    from evocompress.runs.display import RunDisplay, against_packing_table, front_table
+    from evocompress.runs.front import against_packing, front, knee, reference
     from evocompress.search.history import read_history
     from evocompress.support.command_line import output_console
 
@@ -89,6 +89,10 @@ def run(
     if audited > shown:
         note += f"; {audited - shown} of {audited} audited files are dominated there and left out"
     console.print(note, markup=False, highlight=False)
+    beside = against_packing(history, points)
+    if beside:
+        console.print()
+        console.print(against_packing_table(beside, history.quality, reference(history)))
     export = summary.export
     for path in (export.front_csv, export.front_png, export.report_html, *export.further):
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Audit of a run: the front's files judged on data that selection never saw, and the uncompressed network beside them.
+"""Audit of a run: the front's files judged on data that selection never saw, and beside them what one would do instead.
 
 Both are jobs that an executor runs on its workers: picklable callables that load data and network there.
 """
@@ -8,20 +8,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import torch
+from torch import nn
 
 from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import loaded
 from evocompress.checkpoint.packing import unpack
+from evocompress.data import Splits
 from evocompress.errors import RunError
 from evocompress.evolve.segment import Experiment, finite
+from evocompress.packer.job import NetworkAndExamples, PackJob
 from evocompress.protocols import Measured
 from evocompress.search.storage import Storage
+from evocompress.tasks.classification import Classification
 from evocompress.tasks.measure import measure
 from evocompress.training.trainer import TrainingGenes, train
 
 __all__ = ["AuditJob", "ReferenceJob", "audited"]
+
+#: λ of packing, in squared error per bit: from files that lose nothing to such as know little.
+_LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 def audited(measured: Measured) -> dict[str, Any]:
@@ -70,11 +79,14 @@ class ReferenceJob:
 
     experiment: Experiment
     initial: bytes
+    packs: bool = True
 
     def __call__(self, epochs: int) -> dict[str, Any]:
         """Quality on the audit and on the validation split after so many epochs of Adam with a cosine schedule.
 
         With 0 epochs the initial weights are judged as they are, which is right where they come from a trained network.
+        `packed` has what `evocompress pack` makes of that network at a ladder of λ, judged on the audit split: training
+        once and packing is what one would do without a search.
         """
         self.experiment.prepare()
         splits, device, task = self.experiment.splits(), self.experiment.device(), self.experiment.task()
@@ -97,4 +109,18 @@ class ReferenceJob:
             "epochs": epochs,
             "seconds": seconds,
             "float32_bytes": float32_bytes(model.state_dict()),
+            "packed": [*self._packed(model, splits, device)] if self.packs else [],
         }
+
+    def _packed(self, model: nn.Module, splits: Splits, device: torch.device) -> Iterator[dict[str, Any]]:
+        """The trained network packed with the default preset, calibrated where the pack job knows the task."""
+        plain, task = self.experiment.network(), self.experiment.task()
+        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        job = PackJob(state, names=False)
+        if isinstance(task, Classification):
+            job.calibrate(NetworkAndExamples(model, splits.train, splits.validation), device=str(device))
+        for rate_weight in _LADDER:
+            data = job.at(rate_weight).data
+            network = loaded(plain, unpack(data, names=list(state)), "the packed file")
+            result = measure(task, network, splits.audit, device)
+            yield audited(result) | {"nbytes": len(data), "rate_weight": rate_weight}

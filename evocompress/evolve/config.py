@@ -22,6 +22,7 @@ from evocompress.protocols import GeneSpec
 from evocompress.search.settings import SETTINGS, SearchSettings
 from evocompress.support.quantities import parse_bytes
 from evocompress.training.genes import gene_specs
+from evocompress.training.rate import SQUARED_ERROR
 
 __all__ = ["Config", "Genes", "Resources", "Search", "genes_model", "load_config", "override_values", "parse_config"]
 
@@ -123,6 +124,17 @@ class Genes(_Section):
             raise ValueError("is true or false, which would count as 1 or 0; give a number")
         return value
 
+    @pydantic.field_validator("rate_weight", check_fields=False)
+    @classmethod
+    def _check_unit(cls, value: Any) -> Any:
+        smallest = value[0] if isinstance(value, tuple) else value
+        if smallest < SQUARED_ERROR:
+            raise ValueError(
+                f"{smallest} is so small that it must be meant in squared error per bit, the unit of packing without "
+                "data; here λ is nats of the loss per nat of code, and 0.03 to 8 are usual"
+            )
+        return value
+
     @pydantic.field_validator("codecs")
     @classmethod
     def _check_codecs(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -221,6 +233,9 @@ class Config(_Section):
     seed: pydantic.NonNegativeInt = pydantic.Field(default=0, description="What every draw follows from.")
     reference_epochs: pydantic.NonNegativeInt = pydantic.Field(
         default=30, description="How long the uncompressed network is trained that the front is compared with; 0: none."
+    )
+    reference_packs: bool = pydantic.Field(
+        default=True, description="Whether that network is also packed at a ladder of λ: training once, then packing."
     )
     initial_weights: str = pydantic.Field(
         default="", description="A file of weights to begin with; by default random ones."

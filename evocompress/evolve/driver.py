@@ -216,7 +216,7 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer)
     """Judge the front on the audit split, and the uncompressed network once; both are journalled."""
     history = run.history()
     if prepared.config.reference_epochs and not history.events("reference"):
-        job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial)
+        job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial, prepared.config.reference_packs)
         # Trained weights that the run began with are themselves what the front is compared with.
         epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
         trained = f"after {counted(epochs, 'epoch')} of training"

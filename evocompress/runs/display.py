@@ -22,14 +22,15 @@ from rich.table import Table
 from rich.text import Text
 
 from evocompress.protocols import Said
-from evocompress.runs.front import FrontPoint, knee
+from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome
 from evocompress.support.quantities import format_bytes
+from evocompress.support.wording import counted
 
-__all__ = ["Progress", "RunDisplay", "board", "front_table"]
+__all__ = ["Progress", "RunDisplay", "against_packing_table", "board", "front_table"]
 
 _RECENT = 64
 _SHOWN_ROWS = 9
@@ -195,6 +196,24 @@ def front_table(points: Sequence[FrontPoint], quality: Quality, *, title: str = 
             str(point.depth),
             str(point.epochs),
             Text(point.leaf_id, no_wrap=True, overflow="ellipsis"),
+        )
+    return table
+
+
+def against_packing_table(rows: Sequence[AgainstPacking], quality: Quality, line: Reference | None) -> Table:
+    """What training once and packing gave, and beside each file the front's smallest that is at least as good."""
+    epochs = f" ({counted(line.epochs, 'epoch')})" if line and line.epochs else ""
+    title = f"Instead: train once{epochs}, then pack, judged on the same data"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in ("bytes", quality.name, "front: as good in", "times smaller"):
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for row in rows:
+        smaller, point = row.times_smaller, row.point
+        table.add_row(
+            str(row.packed.nbytes),
+            Text(quality.show(row.packed.quality)),
+            "-" if point is None else f"{point.nbytes}",
+            "-" if smaller is None else f"{smaller:.1f}",
         )
     return table
 

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from evocompress.search.history import History
 
 __all__ = [
+    "AgainstPacking",
     "FrontPoint",
     "HypervolumePoint",
+    "PackedReference",
     "Reference",
+    "against_packing",
     "audits",
     "best_under",
     "file_name",
@@ -75,13 +78,40 @@ class FrontPoint:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The uncompressed network, trained plainly: its quality on the audit split, `nbytes` of float32."""
+    """The uncompressed network, trained plainly: its quality on the audit split, `nbytes` of float32.
+
+    `packed` are the non-dominated files that packing it gave, smallest first, judged on the audit split too.
+    """
 
     quality: float
     nbytes: int
     low: float
     high: float
     epochs: int
+    packed: tuple[PackedReference, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedReference:
+    """What training once and packing gave: bytes, quality and error on the audit split, at a λ of packing."""
+
+    nbytes: int
+    quality: float
+    error: float
+    rate_weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AgainstPacking:
+    """A file that training once and packing gave, and the front's smallest that is as good, if there is one."""
+
+    packed: PackedReference
+    point: FrontPoint | None
+
+    @property
+    def times_smaller(self) -> float | None:
+        """How many times smaller the front's file is."""
+        return None if self.point is None else self.packed.nbytes / self.point.nbytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +157,32 @@ def reference(history: History) -> Reference | None:
     if recorded is None or recorded.quality is None:
         return None
     low, high = (recorded.quality if end is None else end for end in (recorded.low, recorded.high))
-    return Reference(recorded.quality, int(events[-1]["float32_bytes"]), low, high, int(events[-1].get("epochs", 0)))
+    epochs, packed = int(events[-1].get("epochs", 0)), _packed(events[-1].get("packed", ()))
+    return Reference(recorded.quality, int(events[-1]["float32_bytes"]), low, high, epochs, packed)
+
+
+def _packed(entries: Iterable[Mapping[str, Any]]) -> tuple[PackedReference, ...]:
+    judged = [
+        PackedReference(int(entry["nbytes"]), entry["quality"], entry["error"], float(entry["rate_weight"]))
+        for entry in entries
+        if entry["quality"] is not None and entry["error"] is not None
+    ]
+    kept: list[PackedReference] = []
+    for file in sorted(judged, key=lambda file: (file.nbytes, file.error)):
+        if not kept or file.error < kept[-1].error:
+            kept.append(file)
+    return tuple(kept)
+
+
+def against_packing(history: History, points: Sequence[FrontPoint]) -> list[AgainstPacking]:
+    """What training once and packing gave, where it is of use (`in_view`), beside a front; smallest first."""
+    line = reference(history)
+    if line is None or not line.packed:
+        return []
+    merit = history.quality.merit
+    useful = [merit(point.quality) for point in in_view(points, history.quality)]
+    files = [file for file in line.packed if not useful or merit(file.quality) >= min(useful)]
+    return [AgainstPacking(file, smallest_meeting(points, file.quality, history.quality)) for file in files]
 
 
 def float32_bytes(history: History, leaf: Leaf | None = None) -> int:

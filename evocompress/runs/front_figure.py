@@ -32,7 +32,9 @@ def front_figure(history: History) -> Figure:
     _dominated(axes, history, {point.leaf_id for point in points})
     label = "front, audited" if points and points[0].audited else f"front, validation {quality.name} (no audit yet)"
     _front(axes, points, quality, COLOURS[0], label)
-    _reference(axes, reference(history), quality, FAINT, "uncompressed")
+    line = reference(history)
+    _reference(axes, line, quality, FAINT, "uncompressed")
+    _packed(axes, line, quality)
     _dress(axes, points, quality)
     _knee(axes, points, quality)
     return figure
@@ -167,6 +169,19 @@ def _reference(axes: Axes, line: Reference | None, quality: Quality, colour: str
         annotation_clip=True,  # where the line is below the view, words outside would leave the picture no room
     )
     words.set_in_layout(False)
+
+
+def _packed(axes: Axes, line: Reference | None, quality: Quality) -> None:
+    """What training once and packing gave."""
+    if line is None or not line.packed:
+        return
+    sizes, values = zip(*((file.nbytes, quality.scale * file.quality) for file in line.packed), strict=True)
+    label = f"train once ({line.epochs} epochs), then pack" if line.epochs else "the initial weights, packed"
+    axes.step(sizes, values, where="post", color=COLOURS[1], linewidth=1.0, alpha=0.55, zorder=2)
+    axes.plot(
+        sizes, values, "s", color=COLOURS[1], markersize=4.6, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+        label=label,
+    )  # fmt: skip
 
 
 def _dress(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:

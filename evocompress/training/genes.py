@@ -49,11 +49,11 @@ CORE: tuple[GeneSpec, ...] = (
     GeneSpec("epochs", "how long a segment trains", (1, 4), kind="whole", low=1, log=False, plain=1),
     GeneSpec(
         "weight_decay", "share of themselves by which weights shrink in a step, over the learning rate, decoupled from "
-        "the gradient (Loshchilov and Hutter, 2019)", (1e-4, 1e-1),
+        "the gradient (Loshchilov and Hutter, 2019)", 0.0,
     ),
     GeneSpec(
         "projection", "whether weights that are zero when training starts stay there (keep-zeros)",
-        ["free", "keep-zeros"], kind="choice", options=("free", "keep-zeros"), plain="free",
+        ["free"], kind="choice", options=("free", "keep-zeros"), plain="free",
     ),
     GeneSpec("batch_size", "examples in a step", 64, kind="whole", low=1, log=False, plain=64),
     GeneSpec("optimiser", "the optimiser", ["adam"], kind="choice", options=("adam", "sgd"), plain="adam"),

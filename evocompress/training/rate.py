@@ -10,7 +10,6 @@ description length.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,14 +25,15 @@ from evocompress.errors import ConfigError, ModelError
 from evocompress.support.wording import kind_of
 from evocompress.training.rate_model import RateModel
 
-__all__ = ["RateTerm", "check_rate_weight", "nats_per_bit"]
+__all__ = ["SQUARED_ERROR", "RateTerm", "check_rate_weight", "nats_per_bit"]
 
 _LOOK_EVERY = 16  # steps between looks at the contexts, which change slowly
 _PART = 1 << 16  # weights whose rate is taken in a step; of more, each step takes a part
 _LARGEST_SYMBOL = 1 << 20
 _FINEST = 0.02  # the least spread that steps are taken from: biases begin at zero
 _STEP_OF_SPREAD = 0.25  # steps begin at this share of a tensor's standard deviation
-_SQUARED_ERROR = 1e-4  # below it λ is meant for squared errors, most likely
+#: A λ below it is meant in squared error per bit, most likely: the unit of packing without data.
+SQUARED_ERROR = 1e-4
 
 
 def check_rate_weight(value: object) -> float:
@@ -45,14 +45,15 @@ def check_rate_weight(value: object) -> float:
     >>> check_rate_weight(0.3)
     0.3
     """
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+    number = float(value) if isinstance(value, numbers.Real) else math.nan
+    if not 0 < number < math.inf:
         raise ConfigError(f"rate_weight is {value!r}; it must be a positive, finite number, such as 0.3.")
-    if float(value) < _SQUARED_ERROR:
+    if number < SQUARED_ERROR:
         raise ConfigError(
             f"rate_weight is {value!r}: so small that it must be meant in squared error per bit, the unit of packing "
             "without data. In training it is nats of the loss per nat of code; 0.05 to 5 are usual."
         )
-    return float(value)
+    return number
 
 
 def nats_per_bit(rate_weight: float, examples: int) -> float:
@@ -62,6 +63,12 @@ def nats_per_bit(rate_weight: float, examples: int) -> float:
     0.000693
     """
     return rate_weight * math.log(2) / examples
+
+
+def _count(examples: object) -> int:
+    if not isinstance(examples, numbers.Integral) or examples < 1:
+        raise ConfigError(f"examples is {examples!r}; it must be the number of training examples, at least 1.")
+    return int(examples)
 
 
 class RateTerm:
@@ -116,9 +123,7 @@ class RateTerm:
         if not isinstance(model, nn.Module):
             raise ModelError(f"model is {kind_of(model)}; it must be a torch.nn.Module.")
         self.rate_weight = check_rate_weight(rate_weight)
-        if not isinstance(examples, numbers.Integral) or examples < 1:
-            raise ConfigError(f"examples is {examples!r}; it must be the number of training examples, at least 1.")
-        self.model, self._examples = model, int(examples)
+        self.model, self._examples = model, _count(examples)
         self._learning_rate, self._reach, self._step_rate = learning_rate, reach, step_rate
         self._noise_share = noise_share
         named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
@@ -138,6 +143,7 @@ class RateTerm:
         self._generator = torch.Generator(self._device).manual_seed(seed)
         self._part = -(-sum(self._sizes) // _PART)
         self._turn = 0
+        self._spread_now = torch.empty(0)
         self._steps: Tensor | None = None  # on the format's scale, once weights are rounded
         self._symbols: Tensor | None = None
         if grid:
@@ -214,13 +220,16 @@ class RateTerm:
         Raises:
             ModelError: Outside of it.
         """
-        return self.bits() * nats_per_bit(self.rate_weight, self._examples)
+        loss: Tensor = self.bits() * nats_per_bit(self.rate_weight, self._examples)
+        return loss
 
     def bits(self) -> Tensor:
         """The rate model's estimate of the file's symbols in bits, a differentiable scalar; inside `quantised` only."""
         if self._symbols is None:
             raise ModelError("the rate is that of quantised weights: ask for it inside `with rate.quantised(…)`")
-        symbols = _Symbols.apply(self._symbols, self._spread_now, self._owner, self.log_steps, *self._parameters)
+        symbols = _Symbols.apply(  # type: ignore[no-untyped-call]
+            self._symbols, self._spread_now, self._owner, self.log_steps, *self._parameters
+        )
         bits: Tensor = self.rate_model(symbols, self._part, self._turn)
         return bits
 
@@ -229,13 +238,10 @@ class RateTerm:
         """Round the weights onto the grid, in place, and return its steps by name, as `pack(…, grid=…)` takes them."""
         steps = self._rounded_steps() if self._steps is None else self._steps
         weights = self._flat().double()
-        for (name, parameter), values, step in zip(
-            zip(self.names, self._parameters, strict=True), weights.split(self._sizes), steps.tolist(), strict=True
-        ):
-            del name
-            exact = scale_value(scale_code(step))
-            parameter.copy_((values / exact).round().mul(exact).view(parameter.shape))
-        return {name: scale_value(scale_code(step)) for name, step in zip(self.names, steps.tolist(), strict=True)}
+        grid = [scale_value(scale_code(step)) for step in steps.tolist()]
+        for parameter, values, step in zip(self._parameters, _split(weights, self._sizes), grid, strict=True):
+            parameter.copy_((values / step).round().mul(step).view(parameter.shape))
+        return dict(zip(self.names, grid, strict=True))
 
     def pack(self, recipe: Recipe | None = None) -> bytes:
         """`finish`, and the bytes of the module's file: the trained grid exactly, whatever else by the recipe.
@@ -252,7 +258,8 @@ class RateTerm:
             steps = self._rounded_steps() if self._steps is None else self._steps
             symbols = (self._flat() / self._spread(steps)).round().float()
             self.rate_model.look(symbols)
-            return float(self.rate_model(symbols)) / 8
+            bits: Tensor = self.rate_model(symbols)
+            return float(bits) / 8
 
     @property
     def _owner(self) -> Tensor:
@@ -266,7 +273,7 @@ class RateTerm:
         return steps.index_select(0, self._owner)
 
     def _put(self, values: Tensor) -> None:
-        for parameter, part in zip(self._parameters, values.split(self._sizes), strict=True):
+        for parameter, part in zip(self._parameters, _split(values, self._sizes), strict=True):
             parameter.copy_(part.view(parameter.shape))
 
     def _rounded_steps(self) -> Tensor:
@@ -291,9 +298,14 @@ class RateTerm:
                 raise ModelError("a parameter has sparse gradients, which the rate term does not take; use dense ones")
             gradient = parameter.grad if old is None else parameter.grad - old
             gradients.append(gradient.reshape(-1).to(self._dtype))
-        parts = (torch.cat(gradients) * moved).split(self._sizes)
+        parts = _split(torch.cat(gradients) * moved, self._sizes)
         total = torch.stack([part.sum() for part in parts])
         self.log_steps.grad = total if self.log_steps.grad is None else self.log_steps.grad + total
+
+
+def _split(vector: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = torch.split(vector, list(sizes))
+    return parts
 
 
 class _Symbols(torch.autograd.Function):
@@ -312,10 +324,10 @@ class _Symbols(torch.autograd.Function):
         return symbols.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         symbols, spread = ctx.saved_tensors
         sizes = [math.prod(shape) for shape, _ in ctx.kinds]
-        by_step = torch.stack([-part.sum() for part in (grad * symbols).split(sizes)]).to(spread.dtype)
-        parts = (grad / spread).split(sizes)
+        by_step = torch.stack([-part.sum() for part in _split(grad * symbols, sizes)]).to(spread.dtype)
+        parts = _split(grad / spread, sizes)
         by_weight = [part.view(shape).to(dtype) for part, (shape, dtype) in zip(parts, ctx.kinds, strict=True)]
         return None, None, None, by_step, *by_weight

@@ -79,7 +79,9 @@ class RateModel(nn.Module):
         """
         blocks = self.blocks if part == 1 else self.blocks[turn % part :: part]
         learned = self.widths, self.odds, self.lead
-        bits: Tensor = _Bits.apply(symbols, *learned, self.features, self.owner, blocks)
+        bits: Tensor = _Bits.apply(  # type: ignore[no-untyped-call]
+            symbols, *learned, self.features, self.owner, blocks
+        )
         return bits * part
 
     def fit(self, symbols: Tensor, rounds: int = 40, learning_rate: float = 0.1) -> None:
@@ -157,14 +159,14 @@ class _Bits(torch.autograd.Function):
                 values = parameters.index_select(1, owner[start:stop]).addmm_(lead, context)
             block_bits, by_symbol[start:stop], by_value = _mixture(here, values)
             bits += block_bits
-            parts = by_value.split(lengths, 1) if len(lengths) > 1 else (by_value,)
+            parts = torch.split(by_value, list(lengths), 1)
             by_parameter[:, first : first + len(lengths)] += torch.stack([part.sum(1) for part in parts], 1)
             by_lead += by_value @ context.t()
         ctx.save_for_backward(by_symbol, by_parameter, by_lead)
         return bits
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         by_symbol, by_parameter, by_lead = (part * grad for part in ctx.saved_tensors)
         return by_symbol, by_parameter[:2], by_parameter[2], by_lead, None, None, None
 

@@ -75,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "seed": 3,
         "reference_epochs": 0,
         "search": {"segments": 3, "initial": 2, "probes": 2, "deterministic": True, "lag": 1},
-        "genes": {"epochs": 1, "rate_weight": [1e-5, 1e-3]},
+        "genes": {"epochs": 1, "rate_weight": [0.03, 3.0]},
         "resources": {"executor": "inline"},
         "model_options": {"width": 4},
     }

@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
     "data": "digits",
     "reference_epochs": 2,
     "search": {"segments": 6, "initial": 3, "probes": 2, "deterministic": True, "lag": 2},
-    "genes": {"epochs": 1, "rate_weight": [1e-5, 1e-3]},
+    "genes": {"epochs": 1, "rate_weight": [0.03, 3.0]},
     "resources": {"executor": "inline"},
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from configured_genes import configured_genes
@@ -56,7 +58,7 @@ def test_kinds_of_genes(reader: GenomeReader) -> None:
 def test_any_genome_is_a_recipe_and_a_training(reader: GenomeReader) -> None:
     space = reader.space()
     for genome in space.latin_hypercube(20, np.random.default_rng(0)):
-        recipe = reader.recipe(genome)
+        recipe = reader.recipe(genome, examples=1000)
         recipe.check((name, len(shape)) for name, shape in SHAPES.items())
         assert [recipe.rule(name, len(shape)).rate_factor for name, shape in SHAPES.items()] == [
             genome[f"rate_factor.{group}"] for group in reader.groups.values()
@@ -67,7 +69,7 @@ def test_any_genome_is_a_recipe_and_a_training(reader: GenomeReader) -> None:
 
 def test_a_name_with_glob_characters_meets_only_itself(reader: GenomeReader) -> None:
     genome = reader.space().sample(np.random.default_rng(0))
-    recipe = reader.recipe(genome)
+    recipe = reader.recipe(genome, examples=1000)
     assert recipe.rule("c2[0]", 4).codecs != ()
     assert recipe.rule("c20", 4) not in recipe.rules
 
@@ -76,7 +78,8 @@ def test_the_step_gene_reaches_the_quantiser() -> None:
     genes = configured_genes(step_scale=1.25, codecs={"dense": ["deadzone(step_scale=2) | dct-matrix | codebook"]})
     reader = GenomeReader(genes, {"w": "dense"})
     codecs = [
-        str(codec) for codec in reader.recipe(reader.space().sample(np.random.default_rng(0))).rule("w", 2).codecs
+        str(codec)
+        for codec in reader.recipe(reader.space().sample(np.random.default_rng(0)), examples=9).rule("w", 2).codecs
     ]
     assert codecs[0] == "deadzone(step_scale=2.5)"
     assert codecs[1].startswith("dct(axes=matrix)+") and codecs[1].endswith("deadzone(step_scale=1.25)")
@@ -85,21 +88,21 @@ def test_the_step_gene_reaches_the_quantiser() -> None:
 
 def test_a_space_without_freedom_still_is_one() -> None:
     fixed = configured_genes(
-        rate_weight=1e-3, rate_factor=1.0, vector_rate_factor=0.1, step_scale=1.0, sensitivity=["none"],
+        rate_weight=0.5, grid=["exact"], rate_factor=1.0, vector_rate_factor=0.1, step_scale=1.0, sensitivity=["none"],
         codecs={"dense": ["deadzone"]}, learning_rate=1e-3, epochs=1, weight_decay=0.0, l1=0.0, noise=0.0,
         projection=["free"],
     )  # fmt: skip
     reader = GenomeReader(fixed, {"w": "dense"})
     space = reader.space()
     assert list(space.genes) == ["replicate"]
-    assert reader.recipe({"replicate": 3}).rate_weight == 1e-3
+    assert reader.recipe({"replicate": 3}, examples=1000).rate_weight == 0.5 * math.log(2) / 1000
     assert not reader.uses_gradients({"replicate": 3})
 
 
 def test_the_step_gene_reaches_every_quantiser_that_has_a_step() -> None:
     genes = configured_genes(step_scale=1.5, codecs={"dense": ["trellis(states=16) | dct-trellis"]})
     reader = GenomeReader(genes, {"w": "dense"})
-    codecs = reader.recipe(reader.space().sample(np.random.default_rng(0))).rule("w", 2).candidates
+    codecs = reader.recipe(reader.space().sample(np.random.default_rng(0)), examples=9).rule("w", 2).candidates
     assert [codec.stages[-1].step_scale for codec in codecs] == [1.5, 1.5]  # type: ignore[attr-defined]
 
 

@@ -31,7 +31,7 @@ def prepared() -> Prepared:
 def genome(prepared: Prepared) -> Genome:
     space = prepared.segment.reader.space()
     drawn = space.sample(np.random.default_rng(0))
-    return {**drawn, "learning_rate": 2e-3, "l1": 1e-4, "noise": 0.05, "weight_decay": 1e-4, "rate_weight": 1e-4}
+    return {**drawn, "learning_rate": 2e-3, "l1": 1e-4, "noise": 0.05, "weight_decay": 1e-4, "rate_weight": 0.3}
 
 
 def task_of(genome: Genome, *probes: Genome, parents: tuple[Parent, ...] = (), seed: int = 1) -> Task:
@@ -39,7 +39,7 @@ def task_of(genome: Genome, *probes: Genome, parents: tuple[Parent, ...] = (), s
 
 
 def test_leaves_are_the_files_that_were_evaluated(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:
-    probes = [{**genome, "rate_weight": weight} for weight in (1e-5, 1e-3, 1e-1)]
+    probes = [{**genome, "rate_weight": weight} for weight in (0.05, 1.0, 20.0)]
     outcome = prepared.segment(task_of(genome, *probes), str(tmp_path), ())
     assert outcome.status == "ok" and len(outcome.leaves) >= 2
     model, splits = prepared.segment.experiment.network(), prepared.segment.experiment.splits()

@@ -36,7 +36,7 @@ TOY: dict[str, Any] = {
         "segments": 6, "initial": 3, "probes": 2, "deterministic": True, "lag": 2, "error_range": [0.0, 3.0],
     },
     "genes": {
-        "epochs": 2, "rate_weight": [1e-5, 1e-2], "sensitivity": ["none"], "learning_rate": 3e-3, "l1": 0.0,
+        "epochs": 2, "rate_weight": [0.03, 3.0], "sensitivity": ["none"], "learning_rate": 3e-3, "l1": 0.0,
         "weight_decay": 0.0, "noise": 0.0, "projection": ["free"],
     },
     "resources": {"executor": "inline"},

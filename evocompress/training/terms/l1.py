@@ -21,7 +21,7 @@ class L1(TermBase):
     """
 
     genes: ClassVar[Sequence[GeneSpec]] = (
-        GeneSpec("l1", "pull of each weight towards zero in a step, over the learning rate", (1e-4, 3e-1)),
+        GeneSpec("l1", "pull of each weight towards zero in a step, over the learning rate", 0.0),
     )
 
     def __init__(self, l1: float) -> None:

@@ -23,7 +23,7 @@ class Noise(TermBase):
     """
 
     genes: ClassVar[Sequence[GeneSpec]] = (
-        GeneSpec("noise", "width of uniform noise on each weight, in root mean squares of its tensor", (0.01, 1.0)),
+        GeneSpec("noise", "width of uniform noise on each weight, in root mean squares of its tensor", 0.0),
     )
 
     def __init__(self, noise: float) -> None:

@@ -247,7 +247,7 @@ CONFIG: dict[str, Any] = {
     "reference_epochs": 0,
     "resources": {"executor": "inline"},
     "search": {"segments": 6, "initial": 3, "probes": 1, "deterministic": True, "lag": 1},
-    "genes": {"epochs": 1, "near": [0.0, 0.5], "far": [1e-5, 0.03], "thin": [0.05, 0.3], "rate_weight": [1e-6, 1e-4]},
+    "genes": {"epochs": 1, "near": [0.0, 0.5], "far": [1e-5, 0.03], "thin": [0.05, 0.3], "rate_weight": [0.03, 3.0]},
 }
 
 

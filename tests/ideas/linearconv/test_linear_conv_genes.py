@@ -78,7 +78,7 @@ def prepared() -> Prepared:
 @pytest.fixture(scope="module")
 def genome(prepared: Prepared) -> Genome:
     drawn = prepared.segment.reader.space().sample(np.random.default_rng(0))
-    fixed: Genome = {"learning_rate": 2e-3, "l1": 1e-4, "noise": 0.02, "weight_decay": 1e-4, "rate_weight": 1e-5}
+    fixed: Genome = {"learning_rate": 2e-3, "l1": 1e-4, "noise": 0.02, "weight_decay": 1e-4, "rate_weight": 0.1}
     return {**drawn, **fixed, "epochs": 4, "correlation": 1e-3}
 
 
@@ -209,7 +209,7 @@ def test_a_child_of_another_alpha_goes_on(
 ) -> None:
     leaf, folder = parent
     child = {**genome, "alpha": alpha, "rank": 1.0, "epochs": 1}
-    probe = {**child, "rate_weight": 1e-3}
+    probe = {**child, "rate_weight": 2.0}
     data = (folder / leaf.path).read_bytes()
     outcome = prepared.segment(task_of(child, probe, parent=leaf), str(tmp_path), (data,))
     assert outcome.status == "ok" and outcome.leaves[0].depth == 2
@@ -300,7 +300,7 @@ def test_a_run_with_architecture_genes(tmp_path: Path) -> None:
         "reference_epochs": 1,
         "resources": {"executor": "inline"},
         "search": {"segments": 6, "initial": 2, "probes": 1, "deterministic": True, "lag": 1},
-        "genes": {"epochs": 1, "alpha": [0.25, 1.0], "rank": [0.1, 1.0], "rate_weight": [1e-6, 1e-4]},
+        "genes": {"epochs": 1, "alpha": [0.25, 1.0], "rank": [0.1, 1.0], "rate_weight": [0.03, 3.0]},
     }
     assert run_experiment(parse_config(config), tmp_path / "run").finished
     history = read_history(tmp_path / "run")
@@ -337,10 +337,10 @@ def test_a_recipe_for_the_names_that_there_are() -> None:
     shapes = {"c1.weight": (8, 1, 3, 3), "c2.weight": (8, 8, 3, 3), "c2.bias": (8,), "f.weight": (10, 8)}
     reader = GenomeReader(configured_genes(alpha=(0.25, 1.0), rank=(0.1, 1.0)), layer_groups(shapes))
     genome = reader.space().sample(np.random.default_rng(0))
-    assert reader.recipe(genome, shapes) == reader.recipe(genome)
+    assert reader.recipe(genome, shapes, examples=9) == reader.recipe(genome, examples=9)
     factors = {"c2.primary": 4, "c2.coefficients_left": 2, "c2.coefficients_right": 2}
     state = {"c1.weight": 4, **factors, "c2.bias": 1, "c2.is_primary": 1, "f.weight": 2, "f.coefficients": 2}
-    recipe = reader.recipe(genome, state)
+    recipe = reader.recipe(genome, state, examples=9)
     groups = groups_of(state, reader.groups)
     assert groups.keys() == state.keys() - {"c2.is_primary"} and groups["f.coefficients"] == "last"
     assert {groups[name] for name in factors} == {"conv"}
