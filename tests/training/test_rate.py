@@ -1,0 +1,234 @@
+"""Tests of the rate term: units, gradients, the grid that the file keeps, and networks with odd parts."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evocompress.checkpoint.grid import grid_of
+from evocompress.checkpoint.packing import pack, unpack
+from evocompress.checkpoint.recipe import Recipe, Rule
+from evocompress.codecs.scales import scale_code, scale_value
+from evocompress.errors import ConfigError, ModelError
+from evocompress.training.rate import RateTerm, check_rate_weight, nats_per_bit
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+def trained(model: nn.Module, rate_weight: float, steps: int = 300, **settings: Any) -> tuple[RateTerm, float]:
+    """A term after some steps on a task that few weights do, and the last loss without the rate."""
+    inputs = torch.randn(256, 16, generator=torch.Generator().manual_seed(7))
+    labels = (inputs[:, 0] + inputs[:, 1] > 0).long()
+    rate = RateTerm(model, rate_weight, examples=256, learning_rate=0.01, **settings)
+    optimiser = torch.optim.Adam(rate.parameter_groups())
+    for step in range(steps):
+        optimiser.zero_grad()
+        with rate.quantised(step / steps):
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            (loss + rate.loss()).backward()
+        optimiser.step()
+    return rate, loss.item()
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2))
+
+
+def test_a_dearer_bit_makes_a_smaller_file() -> None:
+    torch.manual_seed(0)
+    first = network()
+    sizes, losses = [], []
+    for rate_weight in (0.03, 0.3, 3.0):
+        rate, loss = trained(copy.deepcopy(first), rate_weight)
+        sizes.append(len(rate.pack()))
+        losses.append(loss)
+    assert sizes[0] > 1.3 * sizes[1] > 1.3 * sizes[2]
+    assert losses[0] < 0.1
+
+
+def test_the_file_holds_the_trained_weights_exactly() -> None:
+    model = network()
+    rate, _ = trained(model, 0.3)
+    data = rate.pack()
+    decoded = unpack(data)
+    assert all(torch.equal(decoded[name], tensor) for name, tensor in model.state_dict().items())
+    grid = rate.finish()
+    kept = grid_of(data)
+    assert kept and kept.items() <= grid.items()
+    assert all(scale_value(scale_code(step)) == step for step in grid.values())
+
+
+def test_training_goes_on_from_a_file_where_it_stopped() -> None:
+    model = network()
+    rate, loss = trained(model, 0.3)
+    data = rate.pack()
+    again = RateTerm(model, 0.3, examples=256, grid=grid_of(data))
+    with again.quantised(0.9):  # rounding: the weights of the file, but for float32's last digit
+        assert all(torch.allclose(model.get_parameter(n), w, rtol=1e-6, atol=0) for n, w in unpack(data).items())
+        first = again.bits().item()
+    assert first / 8 == pytest.approx(rate.estimate(), rel=0.15)
+    again, after = trained(model, 0.3, steps=100, grid=grid_of(data))
+    assert after < loss + 0.05 and len(again.pack()) < 1.1 * len(data)
+
+
+def test_the_gradient_of_weights_and_steps_is_that_of_the_loss() -> None:
+    """With the noise held fixed the loss is a smooth function of weights and log-steps: finite differences."""
+    model = nn.Linear(5, 3).double()
+    inputs, target = torch.randn(7, 5, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
+
+    def value(shift: dict[str, Tensor] | None = None, backward: bool = False) -> tuple[float, RateTerm]:
+        clone = copy.deepcopy(model)
+        rate = RateTerm(clone, 0.5, examples=7, seed=3)
+        with torch.no_grad():
+            rate.rate_model.lead.zero_()  # contexts carry no gradient
+            for name, change in (shift or {}).items():
+                target_of = rate.log_steps if name == "log_steps" else clone.get_parameter(name)
+                target_of += change
+        with rate.quantised(0.0):
+            loss = (clone(inputs) - target).square().mean() + rate.loss()
+            if backward:
+                loss.backward()
+        return loss.item(), rate
+
+    _, rate = value(backward=True)
+    gradients = {"weight": rate.model.get_parameter("weight").grad, "log_steps": rate.log_steps.grad}
+    for name, gradient in gradients.items():
+        assert gradient is not None
+        for place in range(2):
+            change = torch.zeros_like(gradient)
+            change.view(-1)[place] = 1e-3
+            up, down = value({name: change})[0], value({name: -change})[0]
+            assert gradient.view(-1)[place].item() == pytest.approx((up - down) / 2e-3, rel=2e-2, abs=1e-5)
+
+
+def test_gradients_add_up_over_micro_batches() -> None:
+    model = nn.Linear(4, 2)
+    inputs = torch.randn(6, 4)
+    totals = []
+    for clear in (True, False):
+        rate = RateTerm(copy.deepcopy(model), 0.5, examples=6, seed=1)
+        total = torch.zeros_like(rate.log_steps)
+        for part in inputs.split(3):
+            if clear:
+                for parameter in [*rate.model.parameters(), rate.log_steps]:
+                    parameter.grad = None
+            with rate.quantised(0.0):
+                (rate.model(part).square().sum() + rate.loss()).backward()
+            assert rate.log_steps.grad is not None
+            total = total + rate.log_steps.grad if clear else rate.log_steps.grad
+        totals.append(total)
+    assert torch.allclose(*totals, rtol=1e-4)
+
+
+def test_an_error_inside_leaves_the_weights_as_they_were() -> None:
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    rate = RateTerm(model, 1.0, examples=10)
+    with pytest.raises(ZeroDivisionError), rate.quantised(0.0):
+        _ = 1 / 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    with pytest.raises(ModelError, match="inside"):
+        rate.loss()
+
+
+class Odd(nn.Module):
+    """Shared, frozen, one-element and unused parameters, an embedding, a norm, a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 16)
+        self.norm = nn.LayerNorm(16)
+        self.out = nn.Linear(16, 20, bias=False)
+        self.out.weight = self.embedding.weight
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        self.unused = nn.Parameter(torch.ones(2, 2))
+        self.register_buffer("count", torch.tensor(3))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        result: Tensor = self.out(self.norm(self.embedding(tokens))) * self.scale
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_networks_with_odd_parts(dtype: torch.dtype) -> None:
+    model = Odd().to(dtype)
+    rate = RateTerm(model, 0.1, examples=100, learning_rate=0.01)
+    assert set(rate.names) == {"embedding.weight", "norm.weight", "norm.bias", "scale", "unused"}
+    optimiser = torch.optim.SGD(rate.parameter_groups(), lr=0.01)
+    tokens = torch.arange(20)
+    for step in range(10):
+        optimiser.zero_grad()
+        with rate.quantised(step / 10):
+            (nn.functional.cross_entropy(model(tokens).float(), tokens) + rate.loss()).backward()
+        optimiser.step()
+    data = rate.pack()
+    decoded = unpack(data)
+    assert torch.equal(decoded["embedding.weight"], model.embedding.weight)
+    assert torch.equal(decoded["out.weight"], decoded["embedding.weight"])
+    assert decoded["embedding.weight"].dtype == dtype
+
+
+def test_sparse_gradients_are_refused() -> None:
+    model = nn.Embedding(10, 4, sparse=True)
+    rate = RateTerm(model, 0.1, examples=10)
+    with pytest.raises(ModelError, match="sparse"), rate.quantised(0.0):
+        (model(torch.tensor([1, 2])).sum() + 0 * rate.loss().detach()).backward()
+
+
+@pytest.mark.parametrize("rate_weight", [0.0, -1.0, math.nan, math.inf, "much", None])
+def test_a_rate_weight_that_cannot_be(rate_weight: Any) -> None:
+    with pytest.raises(ConfigError, match="positive, finite"):
+        check_rate_weight(rate_weight)
+
+
+def test_a_rate_weight_in_another_unit_is_told() -> None:
+    with pytest.raises(ConfigError, match="squared error per bit"):
+        RateTerm(nn.Linear(2, 2), 1e-5, examples=10)
+
+
+@pytest.mark.parametrize("examples", [0, -1, 2.5, None])
+def test_the_number_of_examples_must_be_known(examples: Any) -> None:
+    with pytest.raises(ConfigError, match="training examples"):
+        RateTerm(nn.Linear(2, 2), 1.0, examples=examples)
+
+
+def test_a_network_without_floating_parameters_is_refused() -> None:
+    with pytest.raises(ModelError, match="nothing to act on"):
+        RateTerm(nn.ReLU(), 1.0, examples=10)
+    with pytest.raises(ModelError, match=r"torch\.nn\.Module"):
+        RateTerm("linear", 1.0, examples=10)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, math.nan, math.inf])
+def test_a_step_that_cannot_be(step: float) -> None:
+    with pytest.raises(ConfigError, match="step"):
+        RateTerm(nn.Linear(2, 2), 1.0, examples=10, grid={"weight": step})
+
+
+def test_steps_that_run_away_end_on_the_scale() -> None:
+    for log_step in (-1e6, 1e6, math.nan):
+        model = nn.Linear(3, 2)
+        rate = RateTerm(model, 1.0, examples=10)
+        with torch.no_grad():
+            rate.log_steps.fill_(log_step)
+        data = rate.pack()
+        assert all(bool(tensor.isfinite().all()) for tensor in unpack(data).values())
+
+
+def test_lambda_one_is_the_two_part_code() -> None:
+    assert nats_per_bit(1.0, 1000) * 1000 == pytest.approx(math.log(2))  # n nats of data for a nat of code
+
+
+def test_a_grid_is_kept_whatever_the_rule() -> None:
+    weights = {"a": torch.tensor([[0.5, -1.0], [0.0, 2.5]]), "b": torch.tensor([0.3, 0.4])}
+    recipe = Recipe(10.0, (Rule("b", ("lossless",)), Rule("a", ("dct",))))
+    data = pack(weights, recipe, grid={"a": 0.5, "b": 0.5})
+    decoded = unpack(data)
+    assert torch.equal(decoded["a"], weights["a"]) and torch.equal(decoded["b"], weights["b"])
+    assert grid_of(data) == {"a": 0.5}
