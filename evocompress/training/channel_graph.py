@@ -164,7 +164,9 @@ class ChannelGraph:
             living[roots[key]] = True
         constants = self._foldable()
         reads = {
-            weight: self._nonzero(weight) & np.isnan(known) for weight, known in constants.items() if (weight, 1) in roots
+            weight: self._nonzero(weight) & np.isnan(known)
+            for weight, known in constants.items()
+            if (weight, 1) in roots
         }
         self._spread(living, reads, roots)
         for labels in roots.values():
@@ -413,6 +415,8 @@ class ChannelGraph:
                 found.append(dataclasses.replace(value, dim=dim))
             else:
                 others.append(argument)
+        if not found:
+            raise _UnknownUse
         channels = found[0]
         if any(each.dim != channels.dim or len(each.labels) != shape[channels.dim] for each in found):
             raise _UnknownUse
@@ -521,9 +525,7 @@ class ChannelGraph:
         dim = _integers(node.args[1])[0] % len(_shape(node)) if len(node.args) > 1 else 0
         if any(part.dim != dim for part in parts):
             raise _UnknownUse
-        return _Channels(
-            dim, np.concatenate([p.labels for p in parts]), np.concatenate([p.constants for p in parts])
-        )
+        return _Channels(dim, np.concatenate([p.labels for p in parts]), np.concatenate([p.constants for p in parts]))
 
     def _item(self, node: fx.Node) -> _Channels | None:
         channels = self._channels(node.args[0])

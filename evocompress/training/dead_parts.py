@@ -10,10 +10,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -131,8 +130,8 @@ class LiveNetwork:
 def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> LiveNetwork:
     """A copy of a network without the filters, channels and neurons that its outputs do not depend on.
 
-    Outputs are equal, up to the rounding of sums, in training mode too, but for the draws of dropout. Cut are outputs of
-    convolutions, of linear layers and of depthwise convolutions, with what normalises them, through elementwise
+    Outputs are equal, up to the rounding of sums, in training mode too, but for the draws of dropout. Outputs of
+    convolutions, of linear layers and of depthwise convolutions are cut, with what normalises them, through elementwise
     operations, pooling, padding, flattening, sums (all of whose terms lose the same channels) and concatenations.
     What is not known stays: layers of other classes, such as attention, with all that reaches them; parameters that are
     frozen, tied, computed, or watched by hooks. Each layer keeps at least one channel. The model is left as it was, and
@@ -213,7 +212,9 @@ def _cut(model: nn.Module, inputs: tuple[Tensor, ...]) -> LiveNetwork:
             for one, other in zip(model.modules(), live.network.modules(), strict=True):
                 other.training = one.training
             return dataclasses.replace(live, parameters_after=_parameters(live.network))
-    raise _NothingToCut("the network's code depends on the sizes of its layers: with smaller ones it computes otherwise")
+    raise _NothingToCut(
+        "the network's code depends on the sizes of its layers: with smaller ones it computes otherwise"
+    )
 
 
 def _refuse(model: nn.Module) -> None:
@@ -248,10 +249,7 @@ def _cuttable(model: nn.Module) -> dict[str, nn.Module]:
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether a module computes what the layer of torch that it is derived from does, with those tensors."""
-    of_torch = any(
-        isinstance(module, layer) and type(module).forward is layer.forward  # type: ignore[comparison-overlap]
-        for layer in _LAYERS
-    )
+    of_torch = any(isinstance(module, layer) and type(module).forward is layer.forward for layer in _LAYERS)
     return of_torch and "forward" not in vars(module) and not any(module.children())
 
 
