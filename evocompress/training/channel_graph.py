@@ -124,6 +124,7 @@ class ChannelGraph:
         self._staying: set[int] = set()  # labels that must stay
         self._fixed: set[str] = set()  # tensors that somebody uses in an unknown way
         self._labels: dict[_Key, Labels] = {}
+        self._users: dict[str, set[str]] = {}  # for each bias the weights that it belongs to
         self._readers: list[_Reader] = []
         self._whole: set[_Key] = set()  # dimensions that some use needs in full
         self._values: dict[fx.Node, _Channels | _Parameter | None] = {}
@@ -195,9 +196,13 @@ class ChannelGraph:
     def _foldable(self) -> dict[str, Constants]:
         """For each weight the values, by column, of channels that it need not read; NaN: it must."""
         constants: dict[str, Constants] = {}
+        biases: dict[str, set[str | None]] = {}
+        for reader in self._readers:
+            biases.setdefault(reader.weight, set()).add(reader.bias)
         for reader in self._readers:
             known = reader.constants
-            if reader.padded or reader.bias is None or reader.bias in self._fixed:
+            alone = len(biases[reader.weight]) == 1 and self._users.get(str(reader.bias)) == {reader.weight}
+            if reader.padded or not alone or reader.bias in self._fixed:
                 known = np.where(known == 0, 0, np.nan)
             earlier = constants.get(reader.weight, known)
             constants[reader.weight] = np.where(earlier == known, known, np.nan)
@@ -225,12 +230,12 @@ class ChannelGraph:
     def _stay(self, labels: Labels) -> None:
         self._staying |= set(labels.tolist())
 
-    def _register(self, name: str, dim: int, labels: Labels) -> Labels:
+    def _register(self, name: str, dim: int, labels: Labels, *, user: str = "") -> None:
         """Give the indices of a tensor along a dimension these labels; what it had before is tied to them."""
         if (name, dim) in self._labels:
             self._tie(self._labels[name, dim], labels)
         self._labels[name, dim] = labels
-        return labels
+        self._users.setdefault(name, set()).add(user)
 
     # Operations.
 
@@ -321,7 +326,7 @@ class ChannelGraph:
         labels = self._labels[weight, 0] if (weight, 0) in self._labels else self._fresh(rows)
         self._register(weight, 0, labels)
         if bias is not None:
-            self._register(bias, 0, labels)
+            self._register(bias, 0, labels, user=weight)
         if value is None:
             self._whole.add((weight, 1))
             known = np.full(columns, np.nan)
@@ -550,11 +555,25 @@ def _kernels(weight: Tensor) -> Tensor:
 def _refuse_changed_views(node: fx.Node) -> None:
     schema = getattr(node.target, "_schema", None)
     for argument, value in zip(schema.arguments if schema is not None else (), node.args, strict=False):
-        if argument.is_write and isinstance(value, fx.Node) and any(map(_is_view, (value, *value.users))):
+        if argument.is_write and isinstance(value, fx.Node) and _has_other_views(value):
             raise ModelError(f"{node.target} changes a tensor in place of which there are views")
 
 
+def _has_other_views(node: fx.Node) -> bool:
+    """Whether a tensor's memory is another's, too, which somebody uses."""
+    if any(map(_is_view, node.users)):
+        return True
+    while _is_view(node):
+        base = node.args[0]
+        if not isinstance(base, fx.Node) or len(base.users) > 1:
+            return True
+        node = base
+    return False
+
+
 def _is_view(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return isinstance(node.args[0], fx.Node) and _is_view(node.args[0])
     schema = getattr(node.target, "_schema", None)
     aliases = [result.alias_info for result in (schema.returns if schema is not None else ())]
     return any(alias is not None and not alias.is_write for alias in aliases)

@@ -27,6 +27,7 @@ from evocompress.training.channel_graph import ChannelGraph
 __all__ = ["LiveNetwork", "cut"]
 
 _LAYERS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, _BatchNorm)
+_OF_ATTENTION = nn.modules.linear.NonDynamicallyQuantizableLinear
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -250,7 +251,8 @@ def _cuttable(model: nn.Module) -> dict[str, nn.Module]:
 def _is_plain(module: nn.Module) -> bool:
     """Whether a module computes what the layer of torch that it is derived from does, with those tensors."""
     of_torch = any(isinstance(module, layer) and type(module).forward is layer.forward for layer in _LAYERS)
-    return of_torch and "forward" not in vars(module) and not any(module.children())
+    odd = "forward" in vars(module) or any(module.children()) or isinstance(module, _OF_ATTENTION)
+    return of_torch and not odd
 
 
 def _members(model: nn.Module, *, tied: bool = False) -> Iterator[tuple[str, Tensor]]:
@@ -318,7 +320,7 @@ def _agree(plain: nn.Module, smaller: nn.Module, inputs: tuple[Tensor, ...]) -> 
     """Whether two networks give the same outputs for these inputs, and the smaller one can be trained on them."""
     results = []
     for network in (plain, smaller):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # the CPU's alone: nobody forks the others
         with evaluation_mode(network):
             try:
                 results.append(list(_outputs(network(*inputs))))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
 import pytest
@@ -31,20 +32,20 @@ def images(name: str, count: int = 4, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def damage(network: nn.Module, *, share: float, seed: int) -> nn.Module:
     """Random statistics and biases; a share of the rows and columns of all weights is zero, but no row of the last."""
-    random = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight, module.bias, module.running_mean):
                 assert tensor is not None
-                tensor.add_(0.3 * torch.randn(len(tensor), generator=random))
+                tensor.add_(0.3 * torch.randn(len(tensor), generator=generator))
     for layer in layers:
         rows, columns = layer.weight.shape[:2]
         if layer is not layers[-1]:
-            layer.weight[torch.rand(rows, generator=random) < share] = 0
-        layer.weight[:, torch.rand(columns, generator=random) < share / 4] = 0
+            layer.weight[torch.rand(rows, generator=generator) < share] = 0
+        layer.weight[:, torch.rand(columns, generator=generator) < share / 4] = 0
         if layer.bias is not None:
-            layer.bias.add_(0.1 * torch.randn(rows, generator=random))
+            layer.bias.add_(0.1 * torch.randn(rows, generator=generator))
     return network.eval()
 
 
@@ -323,6 +324,70 @@ def test_branches_depthwise_layers_and_gates() -> None:
     assert close(live.network(x), scattered(network, live).eval()(x))
 
 
+class Drawn(nn.Module):
+    """A random network: at each step a layer, an elementwise function, a pooling, a sum or a concatenation."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.random = random.Random(seed)
+        self.plan: list[tuple[str, int, int]] = []  # a kind, and which tensors it takes
+        self.layers = nn.ModuleList()
+        tensors = [3]  # the channels of each
+        for _ in range(12):
+            kind = self.random.choice(
+                ["conv", "conv", "norm", "relu", "relu", "depthwise", "add", "cat", "pad", "leaky"]
+            )
+            one, other = self.random.randrange(len(tensors)), self.random.randrange(len(tensors))
+            same = [place for place, channels in enumerate(tensors) if channels == tensors[one]]
+            other = self.random.choice(same) if kind == "add" else other
+            channels = tensors[one]
+            outputs = {"cat": channels + tensors[other], "pad": channels + 2, "conv": self.random.choice([4, 6])}
+            size = self.random.choice([1, 3])
+            layer: nn.Module = nn.Identity()
+            if kind == "conv":
+                layer = nn.Conv2d(channels, outputs["conv"], size, padding=size // 2, bias=self.random.random() < 0.7)
+            elif kind == "depthwise":
+                layer = nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels)
+            elif kind == "norm":
+                layer = nn.BatchNorm2d(channels)
+            self.layers.append(layer)
+            self.plan.append((kind, one, other))
+            tensors.append(outputs.get(kind, channels))
+        self.hidden, self.last = nn.Linear(tensors[-1] * 4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tensors = [x]
+        for (kind, one, other), layer in zip(self.plan, self.layers, strict=True):
+            y = layer(tensors[one])
+            if kind in ("add", "cat"):
+                y = y + tensors[other] if kind == "add" else torch.cat([y, tensors[other]], 1)
+            elif kind in ("relu", "leaky"):
+                y = y.relu() if kind == "relu" else functional.leaky_relu(y)
+            elif kind == "pad":
+                y = functional.pad(y, (0, 0, 0, 0, 1, 1))
+            tensors.append(y)
+        y = functional.max_pool2d(tensors[-1], 2).flatten(1)
+        result: Tensor = self.last(self.hidden(y).relu())
+        return result
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks_stay_the_same(seed: int) -> None:
+    network = Drawn(seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                if tensor.ndim:
+                    tensor[torch.rand(len(tensor), generator=generator) < 0.4] = float(name == "running_var")
+                    if tensor.ndim > 1:
+                        tensor[:, torch.rand(tensor.shape[1], generator=generator) < 0.2] = 0
+    x = torch.randn(5, 3, 4, 4, generator=generator).double()
+    live = cut(network, x)
+    assert live.reason in (None, "no part is dead")
+    check(network, x, smaller=live.reason is None)
+
+
 class Doubled(nn.Module):
     """Not a layer of torch's."""
 
@@ -470,6 +535,34 @@ def test_views_changed_in_place_are_refused() -> None:
             return x
 
     assert "changes a tensor in place" in str(cut(two_layers(InPlace()), X).reason)
+
+
+def test_what_is_changed_in_place_without_other_views_is_followed() -> None:
+    network = two_layers(nn.ReLU(inplace=True))
+    network[1] = nn.ReLU(inplace=True)
+    live = check(network, torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0)))
+    assert live.kept["2.weight"][0].tolist() == [4, 5, 6, 7]
+
+
+class Shared(nn.Module):
+    """Two layers with one bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.linear(self.one(x), self.two.weight, self.one.bias)
+        result: Tensor = self.last(y)
+        return result
+
+
+@torch.no_grad()
+def test_a_constant_is_not_folded_into_a_bias_of_two_layers() -> None:
+    network = Shared().double()
+    network.one.weight[0] = 0
+    check(network, X.double(), smaller=False)
 
 
 class Pair(nn.Module):
