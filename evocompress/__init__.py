@@ -1,8 +1,8 @@
 """evocompress: train, compress and evolve neural networks in one loop.
 
 `pack` and `unpack` turn a state dict into the bytes of an `.evc` file and back, `load` puts such a file into a torch
-module; `Cycle` puts lossy compression into a training loop of one's own; the command `evocompress run` evolves a
-population. Importing this package imports neither torch nor Ray.
+module; `RateTerm` and `Cycle` put the rate of the file and lossy compression into a training loop of one's own; the
+command `evocompress run` evolves a population. Importing this package imports neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from evocompress.checkpoint.packing import pack, unpack
     from evocompress.checkpoint.recipe import Recipe, Rule
     from evocompress.training.cycle import Cycle
+    from evocompress.training.rate import RateTerm
 
 __version__ = "0.1.0"
-__all__ = ["Cycle", "EvocompressError", "Recipe", "Rule", "__version__", "load", "pack", "unpack"]
+__all__ = ["Cycle", "EvocompressError", "RateTerm", "Recipe", "Rule", "__version__", "load", "pack", "unpack"]
 
 _HOMES = {
     "Cycle": "training.cycle",
+    "RateTerm": "training.rate",
     "Recipe": "checkpoint.recipe",
     "Rule": "checkpoint.recipe",
     "load": "checkpoint.loading",

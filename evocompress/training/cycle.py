@@ -8,6 +8,7 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evocompress.checkpoint.grid import grid_of
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.recipe import Recipe
@@ -33,6 +34,11 @@ class Compressed:
     def nbytes(self) -> int:
         """Size of the file."""
         return len(self.data)
+
+    @property
+    def grid(self) -> dict[str, float]:
+        """The steps of the file's tensors, where the next `RateTerm` goes on (`checkpoint.grid.grid_of`)."""
+        return grid_of(self.data)
 
 
 class Cycle:
@@ -95,10 +101,14 @@ class Cycle:
             raise ModelError("Nothing has been compressed yet; call compress() first.")
         return max(self.history, key=lambda step: step.score)
 
-    def compress(self) -> Compressed:
+    def compress(self, grid: Mapping[str, float] | None = None) -> Compressed:
         """Try every recipe on the module's weights, load the winner's decoded weights, and return the winner.
 
         If anything fails, the module keeps the weights that it had.
+
+        Args:
+            grid: What `RateTerm.finish` returned: the weights exactly as they were trained are one more candidate, with
+                the first recipe's coder.
 
         Raises:
             CodecError: The weights cannot be coded (NaN after a divergence, say).
@@ -107,7 +117,8 @@ class Cycle:
         original = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         scales = None if self._sensitivities is None else self._sensitivities(self.model)
         try:
-            attempts = [self._try(original, place, scales) for place in range(len(self.recipes))]
+            attempts = [self._try(original, 0, scales, grid)] if grid else []
+            attempts += [self._try(original, place, scales) for place in range(len(self.recipes))]
             best = max(attempts, key=lambda step: step.score)
             if best.score == -math.inf:
                 qualities = ", ".join(str(step.quality) for step in attempts)
@@ -126,8 +137,15 @@ class Cycle:
         """Load a compression's decoded weights into the module; the best one's by default."""
         self._load((step or self.best).data)
 
-    def _try(self, state: Mapping[str, torch.Tensor], place: int, scales: Mapping[str, float] | None) -> Compressed:
-        data, recipe = pack(state, self._candidates[place], sensitivities=scales), self.recipes[place]
+    def _try(
+        self,
+        state: Mapping[str, torch.Tensor],
+        place: int,
+        scales: Mapping[str, float] | None,
+        grid: Mapping[str, float] | None = None,
+    ) -> Compressed:
+        candidate = self.recipes[place] if grid is not None else self._candidates[place]
+        data, recipe = pack(state, candidate, sensitivities=scales, grid=grid), self.recipes[place]
         self._load(data)
         quality = _number(self._evaluate(self.model))
         score = quality - self._size_weight * math.log2(len(data))
