@@ -36,11 +36,13 @@ from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
+from evocompress.training.dead_parts import cut
 from evocompress.training.trainer import Curves, Precision, train
 
 __all__ = ["Experiment", "Segment", "finite", "state_hash"]
 
 _CALIBRATION_SAMPLES = 128
+_WORTH_CUTTING = 0.8  # of the parameters: where fewer are alive, the others are cut out for training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +137,17 @@ class Segment:
         grid = grid_of(parent_files[0]) if parent_files else {}
         splits = self.experiment.splits()
         clock = time.perf_counter()
-        curves = self._train(model, splits, task, grid, device)
+        live = cut(model.to(device), splits.train.batch(slice(0, 2))[0].to(device))
+        smaller = live.parameters_after < _WORTH_CUTTING * live.parameters_before
+        curves = self._train(live.network if smaller else model, splits, task, grid, device)
+        if smaller:
+            load_state(model, live.scatter(live.network.state_dict()), "the network without its dead parts")
         trained = time.perf_counter() - clock
-        metrics = _describe(started, device) | {"curves": curves.to_json(), "train_seconds": trained}
+        metrics = _describe(started, device) | {
+            "curves": curves.to_json(),
+            "train_seconds": trained,
+            "trained_parameters": live.parameters_after if smaller else live.parameters_before,
+        }
         if curves.diverged:
             reached = len(curves.train_loss) + 1
             text = f"the loss or a weight became NaN or infinite in epoch {reached}; lower learning_rate"
