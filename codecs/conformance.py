@@ -29,6 +29,7 @@ __all__ = [
     "CHECKS",
     "DTYPES",
     "SHAPES",
+    "check_bare",
     "check_bits",
     "check_damage",
     "check_layout",
@@ -219,6 +220,17 @@ def check_damage(spec: str) -> None:
             _refused(bytes(damaged) + binascii.crc32(damaged).to_bytes(4, "little"))
 
 
+def check_bare(spec: str) -> None:
+    """A bare file, which has side information in another form and no shapes, decodes to the same as one with all."""
+    codec = parse_codec(spec)
+    for shape in ((), (300,), (16, 27), (8, 3, 3, 3)):
+        x, writer = laplace(shape).astype(np.float32), Writer(names=False, shapes=False)
+        for name in ("a", "b"):
+            writer.add(Record(name, "float32", shape, codec, encoded(codec, x, Cost(1e-5))))
+        expected = read(written(codec, x, Cost(1e-5)))["x"]
+        assert all(same(y, expected) for y in read(writer.finish(), {"a": x, "b": x}).values()), shape
+
+
 def _refused(data: bytes) -> bool:
     try:
         tensors = read(data)
@@ -241,4 +253,5 @@ CHECKS: Sequence[Callable[[str], None]] = (
     check_ratio,
     check_bits,
     check_damage,
+    check_bare,
 )

@@ -7,18 +7,20 @@ The reader trusts nothing: it checks length, magic, version and checksum, parses
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from evocompress.codecs.arrange import kernel_places
+from evocompress.codecs.bare_table import read_bare_head, read_bare_table, write_bare_table
 from evocompress.codecs.codec import Codec, Coded, Shape
 from evocompress.codecs.coders import CODERS, Coder, CoderName, PlaneDecoder, PlaneEncoder, coder_numbered
 from evocompress.codecs.deflation import deflate, inflate
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.partial_decoding import decode_in_parts
+from evocompress.codecs.template import template_of
 from evocompress.codecs.tensor_table import (
     BASE_HEADER,
     BASE_WEIGHTS,
@@ -40,6 +42,7 @@ from evocompress.errors import CodecError, FormatError
 
 __all__ = [
     "MAGIC",
+    "NAMES_WITHOUT_SHAPES",
     "VERSION",
     "Contents",
     "Record",
@@ -52,10 +55,16 @@ __all__ = [
     "table_start",
 ]
 
+_BARE = "The file is bare: it holds neither names nor shapes nor dtypes of its tensors"
+#: What is wrong with a recipe or a writer that asks for this.
+NAMES_WITHOUT_SHAPES = (
+    "shapes is False and names is True; a file without shapes has no names either: give names=False as well."
+)
 MAGIC = b"EVC"
-VERSION = 3
+VERSION = 4
 #: Version 1 has no byte for the entropy coder: it is the first one. Version 2 has no tied tensors, and always names.
-_FIRST_VERSION, _CODER_VERSION = 1, 2
+#: Version 4 has neither names nor shapes nor dtypes.
+_FIRST_VERSION, _CODER_VERSION, _TIES_VERSION = 1, 2, 3
 
 
 class Record(NamedTuple):
@@ -71,7 +80,9 @@ class Record(NamedTuple):
 class Contents(NamedTuple):
     """A parsed and validated table: what there is to decode, and the bytes to decode it from.
 
-    `lost_names` is None where the file has names; else their `fingerprint`, and the tensors are called "0", "1", … .
+    `lost_names` is None where the file has names, or is bare and was given the network's; else their `fingerprint`, and
+    the tensors are called "0", "1", … . A bare file without a network is `unread`: `tensors` is empty, `lost_names` the
+    fingerprint of the template that it needs (`fingerprint_of`), and nothing can be decoded.
     """
 
     tensors: tuple[Entry, ...]
@@ -79,18 +90,25 @@ class Contents(NamedTuple):
     table_bytes: int
     coder: Coder
     lost_names: int | None
+    unread: bool = False
 
 
 class Writer:
     """Takes tensors one by one and writes the file; the same tensors in the same order give the same bytes.
 
     Symbols are coded as they come, so that no more than the file so far is kept. Without `names` the file stores none;
-    tensors must then come in ascending order of their names.
+    tensors must then come in ascending order of their names. Without names and `shapes` it is bare: it stores no shapes
+    and dtypes either, and whoever reads it must have the network.
+
+    Raises:
+        CodecError: Names without shapes.
     """
 
-    def __init__(self, coder: CoderName = "classes", *, names: bool = True) -> None:
+    def __init__(self, coder: CoderName = "classes", *, names: bool = True, shapes: bool = True) -> None:
+        if names and not shapes:
+            raise CodecError(NAMES_WITHOUT_SHAPES)
         self._coder = CODERS[coder]
-        self._named = names
+        self._named, self._bare = names, not shapes
         self._encoder: PlaneEncoder = self._coder.encoder()
         self._rows: list[Row] = []
         self._places: dict[str, int] = {}
@@ -146,33 +164,43 @@ class Writer:
         Raises:
             CodecError: The names take more room than the format has.
         """
-        number = self._coder.number
-        version = _CODER_VERSION if number else _FIRST_VERSION
-        if not self._named or any(row.source is not None for row in self._rows):
-            version = VERSION
-        header = write_table(self._rows, version, names=self._named)
-        if len(header) > MAX_HEADER:
-            raise CodecError(f"The tensor table takes {len(header)} bytes; a file holds one of up to {MAX_HEADER}.")
-        start = bytes([version]) if version == _FIRST_VERSION else bytes([version, number])
-        body = b"".join([MAGIC, start, deflate(header), self._encoder.finish()])
+        version, table, head = self._head()
+        if len(table) > MAX_HEADER:
+            raise CodecError(f"The tensor table takes {len(table)} bytes; a file holds one of up to {MAX_HEADER}.")
+        body = b"".join([MAGIC, bytes([version]), head, self._encoder.finish()])
         weights = sum(row.load for row in self._rows)
-        least = max(
-            -(-(weights - BASE_WEIGHTS) // WEIGHTS_PER_BYTE), -(-(len(header) - BASE_HEADER) // HEADER_PER_BYTE)
-        )
+        least = max(-(-(weights - BASE_WEIGHTS) // WEIGHTS_PER_BYTE), -(-(len(table) - BASE_HEADER) // HEADER_PER_BYTE))
         body += bytes(max(least - len(body) - 4, 0))
         return body + binascii.crc32(body).to_bytes(4, "little")
+
+    def _head(self) -> tuple[int, bytes, bytes]:
+        """The version, the table, and what the file has of both between the version and the stream."""
+        number = self._coder.number
+        if self._bare:
+            table = write_bare_table(self._rows, number)
+            return VERSION, table, table
+        tied = any(row.source is not None for row in self._rows)
+        version = _TIES_VERSION if tied or not self._named else _CODER_VERSION if number else _FIRST_VERSION
+        table = write_table(self._rows, version, names=self._named)
+        return version, table, (b"" if version == _FIRST_VERSION else bytes([number])) + deflate(table)
 
 
 def table_start(data: bytes) -> int:
     """The place of the tensor table: behind the magic, the version and what a file of this version has there."""
-    return 4 if data[3] == _FIRST_VERSION else 5
+    return 5 if data[3] in (_CODER_VERSION, _TIES_VERSION) else 4
 
 
-def parse(data: bytes) -> Contents:
+def parse(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None) -> Contents:
     """Check a file and read its table; decodes and allocates nothing yet.
+
+    Args:
+        data: The file's bytes.
+        names: For a bare file, the names of the network's tensors with these, as in `iterate`: the entries have these
+            names. Without it such a file stays `unread`. Other files need none, and do not look at it.
 
     Raises:
         FormatError: Whatever is wrong with the file.
+        CodecError: The file is bare, and was packed with other names, shapes or dtypes, or names come without shapes.
     """
     if len(data) < 10 or data[:3] != MAGIC:
         raise FormatError(f"Not an .evc file: it does not start with {MAGIC!r} and is {len(data)} bytes long.")
@@ -183,12 +211,47 @@ def parse(data: bytes) -> Contents:
     if binascii.crc32(memoryview(data)[:-4]) != int.from_bytes(data[-4:], "little"):
         raise FormatError("The checksum does not match: the file is truncated or damaged.")
     start = table_start(data)
-    coder = coder_numbered(data[4] if version > _FIRST_VERSION else 0)
-    if coder is None or (version == _CODER_VERSION and coder.number == 0):
-        raise FormatError(f"The file names entropy coder {data[4]}, which this version does not know.")
+    if version == VERSION:
+        return _parse_bare(data, start, names)
+    coder = _coder(data[4] if version > _FIRST_VERSION else 0)
+    if version == _CODER_VERSION and coder.number == 0:
+        raise FormatError("The file names entropy coder 0, which files of its version do not name.")
     table, stream = inflate(data[start:-4], header_limit(len(data)))
     tensors, lost_names = read_table(table, version, weight_limit(len(data)))
     return Contents(tensors, stream, len(data) - len(stream) - start - 4, coder, lost_names)
+
+
+def _coder(number: int) -> Coder:
+    coder = coder_numbered(number)
+    if coder is None:
+        raise FormatError(f"The file names entropy coder {number}, which this version does not know.")
+    return coder
+
+
+def _parse_bare(data: bytes, start: int, names: Iterable[str] | Mapping[str, object] | None) -> Contents:
+    end = len(data) - 4
+    head = read_bare_head(data, start, end)
+    coder = _coder(head.coder)
+    if names is None:
+        return Contents((), b"", 0, coder, head.fingerprint, unread=True)
+    if not isinstance(names, Mapping):
+        raise CodecError(f"{_BARE}; names alone do not say its shapes and dtypes: give names=model.state_dict().")
+    tensors, stop = read_bare_table(data, start, end, template_of(names), weight_limit(len(data)))
+    return Contents(tensors, data[stop:end], stop - start, coder, None)
+
+
+def _check_read(contents: Contents) -> None:
+    """Refuse a bare file without a network.
+
+    Raises:
+        CodecError: It is one.
+    """
+    if contents.unread:
+        raise CodecError(
+            f"{_BARE}, so that it can be read only with the network that it is of: give names=model.state_dict(), "
+            "or put it into a module by evocompress.load(path, model). On the command line, evocompress unpack and "
+            "inspect take it as --model."
+        )
 
 
 def decode_each(contents: Contents) -> Iterator[tuple[Entry, list[Symbols], npt.NDArray[Any]]]:
@@ -198,7 +261,9 @@ def decode_each(contents: Contents) -> Iterator[tuple[Entry, list[Symbols], npt.
 
     Raises:
         FormatError: The stream is damaged.
+        CodecError: The file is bare, and was parsed without a network.
     """
+    _check_read(contents)
     decoder: PlaneDecoder = contents.coder.decoder(contents.stream)
     last = {entry.source: place for place, entry in enumerate(contents.tensors) if entry.source is not None}
     kept: dict[int, npt.NDArray[Any]] = {}
@@ -229,7 +294,9 @@ def _tensor(entry: Entry, planes: Sequence[Symbols]) -> npt.NDArray[Any]:
     return array
 
 
-def iterate(data: bytes, names: Iterable[str] | None = None) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def iterate(
+    data: bytes, names: Iterable[str] | Mapping[str, object] | None = None
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Name and array of each tensor of a file, in its order, decoded one by one.
 
     Besides the file no more is held than the work on one tensor, and tensors that later ones are tied to. The arrays
@@ -239,13 +306,16 @@ def iterate(data: bytes, names: Iterable[str] | None = None) -> Iterator[tuple[s
     Args:
         data: The file's bytes.
         names: For a file without names: those of its tensors, in any order; else they are "0", "1", … . A file that
-            has names keeps them.
+            has names keeps them. A bare file, which has no shapes and dtypes either, needs a mapping from names to
+            tensors, arrays or whatever has a shape and a dtype, or to pairs of both: `model.state_dict()` is one.
 
     Raises:
         FormatError: Truncated, damaged, of another version, or hostile.
-        CodecError: Names that are not those with which the file was packed.
+        CodecError: Names (of a bare file: shapes, dtypes) that are not those with which the file was packed, or none
+            for a bare file.
     """
-    contents = parse(data)
+    contents = parse(data, names)
+    _check_read(contents)
     return _named_arrays(contents, iter(file_names(contents, names)))
 
 
@@ -259,8 +329,9 @@ def file_names(contents: Contents, names: Iterable[str] | None = None) -> list[s
     """What the tensors of a file are called, in its order: its own names, or else these `names`, sorted.
 
     Raises:
-        CodecError: Names that are not those with which the file was packed.
+        CodecError: Names that are not those with which the file was packed, or the file is bare and unread.
     """
+    _check_read(contents)
     if contents.lost_names is None or names is None:
         return [entry.name for entry in contents.tensors]
     names_sorted = sorted(names)
@@ -272,11 +343,12 @@ def file_names(contents: Contents, names: Iterable[str] | None = None) -> list[s
     return names_sorted
 
 
-def read(data: bytes, names: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+def read(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None) -> dict[str, npt.NDArray[Any]]:
     """All tensors of a file, in its order, in their dtypes and shapes; arguments and errors are those of `iterate`.
 
     Raises:
         FormatError: Truncated, damaged, of another version, or hostile; nothing large was allocated by then.
-        CodecError: Names that are not those with which the file was packed.
+        CodecError: Names, or shapes and dtypes, that are not those with which the file was packed, or none for a bare
+            file.
     """
     return dict(iterate(data, names))

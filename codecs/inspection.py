@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.codec import Shape
 from evocompress.codecs.coders import count_bits
-from evocompress.codecs.container import Contents, decode_each, parse
+from evocompress.codecs.container import Contents, decode_each, file_names, parse
 from evocompress.codecs.registry import codec_spec
 from evocompress.codecs.tensor_table import Entry
 
@@ -37,12 +38,14 @@ class TensorInfo(NamedTuple):
         return 8 * (self.payload_bytes + self.side_bytes) / max(self.weights, 1)
 
 
-def inspect(data: bytes) -> tuple[list[TensorInfo], int]:
+def inspect(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None) -> tuple[list[TensorInfo], int]:
     """What each tensor of a file takes, and the bytes of everything else; together they add up to the file.
 
-    The stream is shared, so a tensor's part of it is its share of the ideal code length.
+    The stream is shared, so a tensor's part of it is its share of the ideal code length. Arguments and errors are those
+    of `iterate`.
     """
-    contents, bits = parse(data), []
+    contents, bits = parse(data, names), list[float]()
+    contents = _named(contents, file_names(contents, names))
     state = contents.coder.state()
     for entry, planes, _ in decode_each(contents):
         counter = count_bits(state)
@@ -51,11 +54,16 @@ def inspect(data: bytes) -> tuple[list[TensorInfo], int]:
         state = counter.state
         bits.append(counter.bits)
     scale = len(contents.stream) / sum(bits) if sum(bits) else 0.0
-    # The table is deflated; where much side information is alike, it takes less there than it is long.
+    # The table is deflated, or in bits; where much side information is alike, it takes less there than it is long.
     share = min(1.0, contents.table_bytes / max(sum(len(entry.side) for entry in contents.tensors), 1))
     infos = [_info(contents, e, used * scale, share) for e, used in zip(contents.tensors, bits, strict=True)]
     tensor_bytes = sum(info.side_bytes for info in infos) + (len(contents.stream) if scale else 0)
     return infos, len(data) - tensor_bytes
+
+
+def _named(contents: Contents, names: Sequence[str]) -> Contents:
+    pairs = zip(contents.tensors, names, strict=True)
+    return contents._replace(tensors=tuple(entry._replace(name=name) for entry, name in pairs))
 
 
 def _info(contents: Contents, entry: Entry, payload: float, share: float) -> TensorInfo:

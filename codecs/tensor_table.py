@@ -5,6 +5,7 @@ FORMAT.md, sections 2 and 3. The reader validates all of it before anything is d
 
 from __future__ import annotations
 
+import abc
 import binascii
 import math
 from collections.abc import Iterable, Sequence
@@ -28,16 +29,24 @@ __all__ = [
     "BASE_WEIGHTS",
     "HEADER_PER_BYTE",
     "MAX_HEADER",
+    "MAX_STAGES",
     "MAX_TENSORS",
     "WEIGHTS_PER_BYTE",
     "Entry",
+    "MissingStage",
     "Row",
+    "TensorReader",
+    "check_loads",
     "check_row",
     "encoded_name",
+    "find_stage",
     "fingerprint",
     "header_limit",
     "load_of",
+    "read_entry",
     "read_table",
+    "read_ties",
+    "tie_places",
     "weight_limit",
     "write_table",
 ]
@@ -45,7 +54,7 @@ __all__ = [
 MAX_TENSORS, MAX_HEADER = 1 << 16, 1 << 22
 BASE_HEADER, HEADER_PER_BYTE = 1 << 16, 1 << 6
 BASE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 22, 1 << 10
-_MAX_NAME, _MAX_DIMENSIONS, _MAX_LENGTH, _MAX_STAGES, _MAX_SIDE = 1 << 10, 8, 1 << 40, 8, 1 << 10
+_MAX_NAME, _MAX_DIMENSIONS, _MAX_LENGTH, MAX_STAGES, _MAX_SIDE = 1 << 10, 8, 1 << 40, 8, 1 << 10
 
 
 class Row(NamedTuple):
@@ -161,18 +170,47 @@ def _chain(codec: Codec) -> bytes:
 
 def _ties(rows: Sequence[Row]) -> bytes:
     """Which tensors are tied, and to which: differences of places."""
+    places = tie_places(rows)
+    return varint(len(places)) + b"".join(varint(step) + varint(back) for step, back in places)
+
+
+def tie_places(rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Of each tied tensor how many places it lies behind the tied one before, and how many behind its source."""
     tied = [(place, row.source) for place, row in enumerate(rows) if row.source is not None]
-    parts, last = [varint(len(tied))], 0
-    for place, source in tied:
-        parts.append(varint(place - last) + varint(place - source))
-        last = place
-    return b"".join(parts)
+    befores = [0, *(place for place, _ in tied)]
+    return [(place - before, place - source) for (place, source), before in zip(tied, befores, strict=False)]
 
 
-class _TableReader(SideReader):
+def read_ties(places: Iterable[tuple[int, int]], count: int) -> dict[int, int]:
+    """Places of tied tensors, of `count` tensors, each with that of its source: the inverse of `tie_places`.
+
+    Raises:
+        FormatError: A tensor is not there, or is tied to a tied or a later one.
+    """
+    ties: dict[int, int] = {}
+    place = 0
+    for step, back in places:
+        place += step
+        source = place - back
+        if place >= count or source < 0 or source in ties:
+            raise FormatError("A tensor is tied to one that cannot be its source: the file is damaged.")
+        ties[place] = source
+    return ties
+
+
+class TensorReader(SideReader, abc.ABC):
+    """A reader of side information that knows where that of one tensor begins, and what it was."""
+
+    @abc.abstractmethod
+    def taken(self) -> bytes:
+        """The side information of the tensor that was read last, as varints; the next one's begins here."""
+
+
+class _TableReader(TensorReader):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self._private: dict[tuple[int, str], Stage | _Missing] = {}
+        self._private: dict[tuple[int, str], Stage | MissingStage] = {}
+        self._taken = 0
 
     def name(self) -> str:
         end = self._data.find(b"\0", self.position, self.position + _MAX_NAME + 1)
@@ -199,54 +237,50 @@ class _TableReader(SideReader):
 
     def ties(self, count: int) -> dict[int, int]:
         """Places of tied tensors, each with the place of its source."""
-        ties: dict[int, int] = {}
-        place = 0
-        for _ in range(self.integer(0, count)):
-            place += self.integer(1, MAX_TENSORS)
-            source = place - self.integer(1, MAX_TENSORS)
-            if place >= count or source < 0 or source in ties:
-                raise FormatError("A tensor is tied to one that cannot be its source: the file is damaged.")
-            ties[place] = source
-        return ties
+        number = self.integer(0, count)
+        return read_ties(((self.integer(1, MAX_TENSORS), self.integer(1, MAX_TENSORS)) for _ in range(number)), count)
 
-    def since(self, start: int) -> bytes:
-        """What was read from a position on."""
+    def taken(self) -> bytes:
+        start, self._taken = self._taken, self.position
         return self._data[start : self.position]
 
-    def chain(self) -> Codec | _Missing:
+    def chain(self) -> Codec | MissingStage:
         """A codec, or the first of its stages that this machine does not have."""
-        stages = [self.stage() for _ in range(self.integer(1, _MAX_STAGES))]
-        missing = next((stage for stage in stages if isinstance(stage, _Missing)), None)
+        stages = [self.stage() for _ in range(self.integer(1, MAX_STAGES))]
+        missing = next((stage for stage in stages if isinstance(stage, MissingStage)), None)
         if missing is not None:
             return missing
         try:
-            return Codec(tuple(stage for stage in stages if not isinstance(stage, _Missing)))
+            return Codec(tuple(stage for stage in stages if not isinstance(stage, MissingStage)))
         except CodecError as error:
             raise FormatError(f"The file names a chain of stages that cannot be: {error}") from error
 
-    def stage(self) -> Stage | _Missing:
+    def stage(self) -> Stage | MissingStage:
         """The next stage of a chain."""
         number = self.integer(0, 1 << 16)
         if number not in PRIVATE:
-            return stage_by_number(number) or _Missing(number)
+            return find_stage(number)
         start, end = self.position, self._data.find(b"\0", self.position, self.position + _MAX_NAME + 1)
         name = self._data[start : max(start, end)].decode("ascii", "replace")
         if PRIVATE_NAME.fullmatch(name) is None:
             raise FormatError(f"Stage {number}, which is for private use, has no valid name: the file is damaged.")
         self.position = end + 1
         if (number, name) not in self._private:
-            self._private[number, name] = _private_stage(number, name)
+            self._private[number, name] = find_stage(number, name)
         return self._private[number, name]
 
 
-def _private_stage(number: int, name: str) -> Stage | _Missing:
+def find_stage(number: int, name: str = "") -> Stage | MissingStage:
+    """The stage that a file names: a built-in one by its number, or with a name an installed package's."""
+    if not name:
+        return stage_by_number(number) or MissingStage(number)
     try:
-        return installed_stage(number, name) or _Missing(number, name)
+        return installed_stage(number, name) or MissingStage(number, name)
     except CodecError as error:
-        return _Missing(number, name, str(error))
+        return MissingStage(number, name, str(error))
 
 
-class _Missing(NamedTuple):
+class MissingStage(NamedTuple):
     """A stage that a file needs and this machine does not have; `failure` is why an installed one cannot be used."""
 
     number: int
@@ -283,7 +317,7 @@ def read_table(table: bytes, version: int, limit: int) -> tuple[tuple[Entry, ...
     reader = _TableReader(table)
     count = reader.integer(0, MAX_TENSORS)
     chains = [reader.chain() for _ in range(reader.integer(0, count))]
-    missing = next((chain for chain in chains if isinstance(chain, _Missing)), None)
+    missing = next((chain for chain in chains if isinstance(chain, MissingStage)), None)
     try:
         columns = _read_columns(reader, version, count, len(chains))
     except FormatError as error:
@@ -291,18 +325,18 @@ def read_table(table: bytes, version: int, limit: int) -> tuple[tuple[Entry, ...
         raise error if missing is None else missing.error(None) from error
     for name, place in zip(columns.untied, columns.chains, strict=True):
         chain = chains[place]
-        if isinstance(chain, _Missing):
+        if isinstance(chain, MissingStage):
             raise chain.error(name)
     if missing is not None:
         raise missing.error(None)
-    codecs = [chain for chain in chains if not isinstance(chain, _Missing)]
+    codecs = [chain for chain in chains if not isinstance(chain, MissingStage)]
     untied = iter(_read_sides(reader, columns, codecs, limit))
     entries: list[Entry] = []
     for place, name in enumerate(columns.names):
         source = columns.ties.get(place)
         tied = None if source is None else entries[source]._replace(name=name, side=b"", planes=(), source=source)
         entries.append(tied or next(untied))
-    _check_loads(entries, limit)
+    check_loads(entries, limit)
     reader.finish()
     return tuple(entries), columns.lost
 
@@ -334,24 +368,40 @@ def _read_columns(reader: _TableReader, version: int, count: int, chains: int) -
 
 def _read_sides(reader: _TableReader, columns: _Columns, chains: Sequence[Codec], limit: int) -> list[Entry]:
     """The tensors that are not tied; stops before their planes are more than the limit allows."""
-    entries, total = [], 0
+    entries, room = list[Entry](), limit
+    reader.taken()  # what is left of it is side information
     for name, dtype, shape, place in zip(columns.untied, columns.dtypes, columns.shapes, columns.chains, strict=True):
-        codec = chains[place]
-        if total + math.prod(shape) > limit:
-            raise FormatError(f"Tensor {name!r} has more weights than its file may hold: damaged or hostile.")
-        if dtype_named(dtype).kind not in "fV" and codec != LOSSLESS:
-            raise FormatError(f"Tensor {name!r} is of dtype {dtype} but lossily coded: the file is damaged.")
-        start = reader.position
-        planes = codec.layout(reader, shape)
-        total += load_of(shape, [plane.rows * plane.columns for plane in planes])
-        if total > limit or reader.position - start > _MAX_SIDE:
-            raise FormatError(f"Tensor {name!r} announces more than its file may hold: it is damaged or hostile.")
-        entries.append(Entry(name, dtype, shape, codec, reader.since(start), tuple(planes)))
+        entries.append(read_entry(reader, name, dtype, shape, chains[place], room))
+        room -= _load(entries[-1])
     return entries
 
 
-def _check_loads(entries: Sequence[Entry], limit: int) -> None:
-    """Tied tensors count as well: a reader makes a copy of each."""
-    total = sum(load_of(e.shape, [plane.rows * plane.columns for plane in e.planes]) for e in entries)
-    if total > limit:
+def read_entry(reader: TensorReader, name: str, dtype: str, shape: Shape, codec: Codec, room: int) -> Entry:
+    """A tensor that is not tied, whose side information comes next and which may hold `room` weights.
+
+    Raises:
+        FormatError: It has more, or its codec does not keep this dtype, or the side information is none of this codec.
+    """
+    if math.prod(shape) > room:
+        raise FormatError(f"Tensor {name!r} has more weights than its file may hold: damaged or hostile.")
+    if dtype_named(dtype).kind not in "fV" and codec != LOSSLESS:
+        raise FormatError(f"Tensor {name!r} is of dtype {dtype} but lossily coded: the file is damaged.")
+    planes = codec.layout(reader, shape)
+    entry = Entry(name, dtype, shape, codec, reader.taken(), tuple(planes))
+    if _load(entry) > room or len(entry.side) > _MAX_SIDE:
+        raise FormatError(f"Tensor {name!r} announces more than its file may hold: it is damaged or hostile.")
+    return entry
+
+
+def _load(entry: Entry) -> int:
+    return load_of(entry.shape, [plane.rows * plane.columns for plane in entry.planes])
+
+
+def check_loads(entries: Sequence[Entry], limit: int) -> None:
+    """Refuse more weights than a file may hold; tied tensors count as well, as a reader makes a copy of each.
+
+    Raises:
+        FormatError: There are more.
+    """
+    if sum(map(_load, entries)) > limit:
         raise FormatError("Tied tensors have more weights than their file may hold: it is damaged or hostile.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from evocompress.checkpoint.weight_files import read_weights
 from evocompress.codecs.container import Contents
-from evocompress.codecs.dtypes import is_float
+from evocompress.codecs.dtypes import DTYPES, is_float
+from evocompress.codecs.template import fingerprint_of, template_of
 from evocompress.codecs.tensor_table import fingerprint
 from evocompress.errors import ModelError
 from evocompress.support.wording import kind_of, listed, shortened
@@ -30,7 +31,8 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     fault where the module shares that tensor with a name which the file has (tied weights), nor are batch
     normalisation's counters, which torch does not ask of old checkpoints either.
 
-    The tensors of a file that was packed without names get those of the module's state dict (`names_for`). Where the
+    The tensors of a file that was packed without names get those of the module's state dict (`names_for`), and those of
+    a bare file its shapes too. Where the
     file holds layers in another form than the module's, such as factors of its weights, and that form can be gathered
     exactly, the module gets the weights that it stands for; all of the file must then fit. `load_formed` and
     `evocompress.checkpoint.forms.loaded` keep the form instead.
@@ -137,11 +139,15 @@ def _refusals(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> list
     return refusals
 
 
-def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
+def names_for(model: torch.nn.Module, contents: Contents) -> dict[str, tuple[tuple[int, ...], str]]:
     """The names that the tensors of a file had which was packed without names, from this module's state dict.
 
     It may have been whole, or have lacked what checkpoints commonly do: all but one of the names of tensors that the
-    module shares, batch normalisation's counters, or both.
+    module shares, batch normalisation's counters, or both. A bare file's floats may also all have been of one other
+    dtype than the module's.
+
+    Returns:
+        The names in ascending order, each with a shape and a dtype: for a bare file those that it was packed with.
 
     Raises:
         ModelError: None of these has the file's number of names and their fingerprint.
@@ -149,21 +155,37 @@ def names_for(model: torch.nn.Module, contents: Contents) -> list[str]:
     tensors = _tensors(model)
     first = {id(tensor): name for name, tensor in reversed(tensors.items())}.values()
     last = {id(tensor): name for name, tensor in tensors.items()}.values()
+    kinds = _kinds(tensors)
+    if contents.unread and (lazy := [shortened(name) for name, kind in kinds.items() if kind.shape is None]):
+        raise ModelError(f"The model's tensors {listed(lazy)} have no shape yet; run the module once.")
     for all_names in (tensors.keys(), first, last):
         for names in (sorted(all_names), sorted(name for name in all_names if not _is_counter(name))):
-            if len(names) == len(contents.tensors) and fingerprint(names) == contents.lost_names:
-                return names
+            for dtype in ("", *filter(is_float, DTYPES)) if contents.unread else ("",):
+                template = {name: kinds[name].signature(dtype) for name in names}
+                if _fits(template, contents):
+                    return template
+    held = "tensors without names, shapes and dtypes"
+    if not contents.unread:
+        held = f"{len(contents.tensors)} tensors without names"
     raise ModelError(
-        f"The file holds {len(contents.tensors)} tensors without names, and they were not those of this model, which "
+        f"The file holds {held}, and they were not those of this model, which "
         f"has {len(tensors)}: {listed([shortened(name) for name in tensors]) or 'none'}."
     )
 
 
-def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
+def _fits(template: Mapping[str, object], contents: Contents) -> bool:
+    """Whether the names, in ascending order, and of a bare file the shapes and dtypes are those of a file."""
+    if contents.unread:
+        return fingerprint_of(template_of(template)) == contents.lost_names
+    return len(template) == len(contents.tensors) and fingerprint(template) == contents.lost_names
+
+
+def fitting_names(model: torch.nn.Module, contents: Contents) -> Collection[str]:
     """The names of a file's tensors, its own or by `names_for`, if they and the shapes are those of this module.
 
     Names that the file has itself may be those of another form. Of layers that say `shapes_follow_values`, because
-    what they hold depends on a tensor's values, which are not known here, only the names count.
+    what they hold depends on a tensor's values, which are not known here, only the names count. A bare file has the
+    shapes that `names_for` gives.
 
     Raises:
         ModelError: They are not, as `load` says it.
@@ -173,8 +195,10 @@ def fitting_names(model: torch.nn.Module, contents: Contents) -> list[str]:
     from evocompress.checkpoint.forms import formed
 
     _tensors(model)  # refuses what is no module
+    if contents.unread:
+        return names_for(model, contents)
     unknown = {name for name, module in model.named_modules() if getattr(module, "shapes_follow_values", False)}
-    names = [e.name for e in contents.tensors] if contents.lost_names is None else names_for(model, contents)
+    names = [e.name for e in contents.tensors] if contents.lost_names is None else [*names_for(model, contents)]
     held = {
         name: _Kind(entry.shape, entry.dtype, is_float(entry.dtype))
         for name, entry in zip(names, contents.tensors, strict=True)
@@ -203,6 +227,10 @@ class _Kind(NamedTuple):
     shape: tuple[int, ...] | None
     dtype: str
     is_float: bool
+
+    def signature(self, floats: str = "") -> tuple[tuple[int, ...], str]:
+        """Its shape and dtype, or that of `floats` for one of floats."""
+        return self.shape or (), floats if floats and self.is_float else self.dtype
 
 
 class _Difference(NamedTuple):

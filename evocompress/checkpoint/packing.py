@@ -228,7 +228,7 @@ def pack(
         raise CodecError(f"sensitivities is {kind_of(sensitivities)}; it must map names of tensors to theirs.")
     recipe.check((name, array.ndim) for name, array in arrays.items())
     tied, stored = tied_tensors(arrays), dict[str, str]()
-    writer = Writer(recipe.coder, names=recipe.names)
+    writer = Writer(recipe.coder, names=recipe.names, shapes=recipe.shapes)
     for name, array in arrays.items() if recipe.names else sorted(arrays.items()):
         first = tied.get(name, name)
         if records is not None and name in records:
@@ -279,12 +279,17 @@ def _arrays(state_dict: object) -> dict[str, Array]:
 
 @overload
 def unpack(
-    data: bytes, framework: Literal["torch"] = "torch", *, names: Iterable[str] | None = None
+    data: bytes, framework: Literal["torch"] = "torch", *, names: Iterable[str] | Mapping[str, object] | None = None
 ) -> dict[str, torch.Tensor]: ...
 @overload
-def unpack(data: bytes, framework: Literal["numpy"], *, names: Iterable[str] | None = None) -> dict[str, Array]: ...
 def unpack(
-    data: bytes, framework: Literal["torch", "numpy"] = "torch", *, names: Iterable[str] | None = None
+    data: bytes, framework: Literal["numpy"], *, names: Iterable[str] | Mapping[str, object] | None = None
+) -> dict[str, Array]: ...
+def unpack(
+    data: bytes,
+    framework: Literal["torch", "numpy"] = "torch",
+    *,
+    names: Iterable[str] | Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """The state dict of an `.evc` file, with the original names, order, shapes and dtypes.
 
@@ -292,11 +297,13 @@ def unpack(
         data: The file's bytes.
         framework: "torch" for tensors, "numpy" for arrays (torch is then not imported).
         names: For a file that was packed without names: those of its tensors, in any order; else they are called "0",
-            "1", … . A file that has names keeps them.
+            "1", … . A file that has names keeps them. A bare file (without shapes) needs `model.state_dict()`, or any
+            mapping from names to what has a shape and a dtype, or to pairs of both.
 
     Raises:
         FormatError: The bytes are not a whole, undamaged file of a version that this release reads, or no bytes.
-        CodecError: The names are not those with which the file was packed, or the framework is another.
+        CodecError: The names (of a bare file: shapes, dtypes) are not those with which the file was packed, or are
+            missing for a bare file, or the framework is another.
     """
     if framework not in ("torch", "numpy"):
         raise CodecError(f"framework is {framework!r}; it must be 'torch' or 'numpy'.")
@@ -315,10 +322,10 @@ def _bytes(data: object) -> bytes:
         ) from None
 
 
-def _names(names: object) -> list[str]:
+def _names(names: object) -> list[str] | Mapping[str, object]:
     items = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
     text = [item for item in items if isinstance(item, str)]
     if len(text) < len(items):
         odd = next(item for item in items if not isinstance(item, str))
         raise CodecError(f"names holds {shortened(repr(odd))}; names of tensors are text: list(model.state_dict()).")
-    return text
+    return names if isinstance(names, Mapping) else text

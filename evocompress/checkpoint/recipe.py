@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from evocompress.codecs import LOSSLESS, Codec, codec_spec, parse_codec
 from evocompress.codecs.coders import CODERS, CoderName
+from evocompress.codecs.container import NAMES_WITHOUT_SHAPES
 from evocompress.errors import CodecError
 from evocompress.support.wording import listed, shortened
 
@@ -94,7 +95,8 @@ class Recipe:
     """λ, rules and the file's entropy coder; the first rule that applies to a tensor is the one that counts.
 
     `rules` are the user's and must each meet a tensor; `defaults` come after them (presets.py), then `DEFAULT_RULES`.
-    Without `names` the file stores no names: a reader must have them from elsewhere (`unpack`, `load`).
+    Without `names` the file stores no names: a reader must have them from elsewhere (`unpack`, `load`). Without `names`
+    and `shapes` it is bare: it stores no shapes and dtypes either, and a reader must have the network.
 
     >>> Recipe(1e-3, (Rule("head.*", ("lossless",)),)).rule("head.bias", 1).codecs
     ('lossless',)
@@ -105,6 +107,7 @@ class Recipe:
     coder: CoderName = "classes"
     defaults: tuple[Rule, ...] = DEFAULT_RULES
     names: bool = True
+    shapes: bool = True
 
     def __post_init__(self) -> None:
         for field in ("rules", "defaults"):
@@ -117,6 +120,8 @@ class Recipe:
             raise CodecError(f"coder is {self.coder!r}; it must be one of {', '.join(CODERS)}.")
         if not _positive(self.rate_weight):
             raise CodecError(f"rate_weight is {self.rate_weight!r}; it must be a positive, finite number.")
+        if self.names and not self.shapes:
+            raise CodecError(NAMES_WITHOUT_SHAPES)
 
     def rule(self, name: str, dimensions: int) -> Rule:
         """The rule of a tensor."""
@@ -141,7 +146,12 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready data."""
-        settings = {"rate_weight": self.rate_weight, "coder": self.coder, "names": self.names}
+        settings = {
+            "rate_weight": self.rate_weight,
+            "coder": self.coder,
+            "names": self.names,
+            "shapes": self.shapes,
+        }
         rules = {name: [rule.to_json() for rule in getattr(self, name)] for name in ("rules", "defaults")}
         return settings | rules
 
@@ -155,4 +165,5 @@ class Recipe:
             data.get("coder", "classes"),
             DEFAULT_RULES if defaults is None else tuple(Rule(**rule) for rule in defaults),
             data.get("names", True),
+            data.get("shapes", True),
         )

@@ -6,14 +6,14 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from evocompress.checkpoint.packing import to_numpy, unpack
 from evocompress.checkpoint.safetensors_file import Slot, write_tensors
 from evocompress.codecs.container import Contents, file_names, iterate, parse
-from evocompress.errors import EvocompressError, FormatError
+from evocompress.errors import CodecError, EvocompressError, FormatError
 from evocompress.support.wording import kind_of
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ def read_evc(path: str | os.PathLike[str]) -> bytes:
 
 @contextlib.contextmanager
 def errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Say which file a FormatError is about."""
+    """Say which file a FormatError or CodecError is about."""
     try:
         yield
     except FormatError as error:
         raise FormatError(f"{os.fspath(path)}: {error}") from error
+    except CodecError as error:
+        raise CodecError(f"{os.fspath(path)}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -81,7 +83,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def read_weights(
-    path: str | os.PathLike[str], names: Callable[[Contents], Iterable[str]] | None = None
+    path: str | os.PathLike[str], names: Callable[[Contents], Collection[str]] | None = None
 ) -> dict[str, torch.Tensor]:
     """The state dict in a `.safetensors` or `.evc` file.
 
@@ -89,7 +91,8 @@ def read_weights(
 
     Args:
         path: The file.
-        names: Gives the names for a file that was packed without; else they are "0", "1", … .
+        names: Gives the names for a file that was packed without; else they are "0", "1", … . For a bare file it
+            gives a mapping, as in `unpack`.
 
     Raises:
         EvocompressError: It cannot be read, or is neither (a pickled checkpoint is not opened: it could run code).
@@ -128,7 +131,7 @@ def write_weights(state: Mapping[str, torch.Tensor], path: str | os.PathLike[str
 def unpack_file(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    names: Callable[[Contents], Iterable[str]] | None = None,
+    names: Callable[[Contents], Collection[str]] | None = None,
 ) -> tuple[int, int]:
     """Decode an `.evc` file to safetensors one tensor after the other; returns how many tensors and weights it has.
 
@@ -137,7 +140,8 @@ def unpack_file(
     Args:
         path: The file.
         output: The file to write, whole or not at all.
-        names: Gives the names of its tensors, or refuses them; those of a file that has names are its own.
+        names: Gives the names of its tensors, or refuses them; those of a file that has names are its own. For a bare
+            file it gives a mapping, as in `unpack`.
 
     Raises:
         EvocompressError: It cannot be read, is damaged, or no `.evc` file.
@@ -145,7 +149,8 @@ def unpack_file(
     data = read_evc(path)
     with errors_name(path):
         contents = parse(data)
-        lost_names = None if names is None else list(names(contents))
+        lost_names = None if names is None else names(contents)
+        contents = parse(data, lost_names) if contents.unread else contents
         all_names = file_names(contents, lost_names)
         slots = [Slot(name, entry.dtype, entry.shape) for name, entry in zip(all_names, contents.tensors, strict=True)]
         write_tensors(Path(output), slots, iterate(data, lost_names))

@@ -15,7 +15,7 @@ from evocompress.support.command_line import NetworkOptions, about, check_output
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from torch import nn
 
@@ -47,7 +47,10 @@ def unpack(
     output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")],
     model: Annotated[
         str | None,
-        typer.Option(help="The network that the file is of, or module:factory: gives the names to a file without."),
+        typer.Option(
+            help="The network that the file is of, or module:factory: gives the names to a file without, and the "
+            "shapes to one that was packed with --bare."
+        ),
     ] = None,
     settings: NetworkOptions = None,
 ) -> None:
@@ -61,10 +64,10 @@ def unpack(
     typer.echo(f"{output}: {counted(tensors, 'tensor')}, {counted(weights, 'weight')}")
 
 
-def _names_of(model: str, network: nn.Module) -> Callable[[Contents], list[str]]:
+def _names_of(model: str, network: nn.Module) -> Callable[[Contents], Collection[str]]:
     from evocompress.checkpoint.loading import fitting_names
 
-    def names(contents: Contents) -> list[str]:
+    def names(contents: Contents) -> Collection[str]:
         with about("--model", model, ModelError):
             return fitting_names(network, contents)
 
@@ -74,14 +77,29 @@ def _names_of(model: str, network: nn.Module) -> Callable[[Contents], list[str]]
 def inspect(
     file: Evc,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The network that the file is of, or module:factory: for a file that was packed with --bare or "
+            "--no-names."
+        ),
+    ] = None,
+    settings: NetworkOptions = None,
 ) -> None:
     """Show what each tensor of a file takes: shape, codec, bits per weight, payload and side bytes."""
     from evocompress.checkpoint.weight_files import errors_name, read_evc
     from evocompress.codecs import inspect as inspect_file
+    from evocompress.codecs.container import parse
 
+    check_settings(model, settings)
     data = read_evc(file)
     with errors_name(file):
-        tensors, header = inspect_file(data)
+        contents = parse(data)
+        names = None if model is None else _names_of(model, network_of(model, settings))(contents)
+        if names is None and contents.unread:
+            _print_unread(file, data, contents, as_json)
+            return
+        tensors, header = inspect_file(data, names)
     if as_json:
         rows = [_row(info) for info in tensors]
         typer.echo(
@@ -89,6 +107,21 @@ def inspect(
         )
         return
     _print_tensors(tensors, header, len(data))
+
+
+def _print_unread(file: Path, data: bytes, contents: Contents, as_json: bool) -> None:
+    """What a bare file says without its network."""
+    from evocompress.codecs.coders import CODERS
+
+    coder = next(name for name, coder in CODERS.items() if coder == contents.coder)
+    if as_json:
+        known = {"file": str(file), "bytes": len(data), "version": data[3], "coder": coder, "tensors": None}
+        typer.echo(json.dumps(known, indent=1))
+        return
+    typer.echo(
+        f"{len(data)} bytes, a bare file (version {data[3]}, entropy coder {coder}): it holds neither names nor shapes "
+        "nor dtypes of its tensors. Name its network with --model (and --set) to see them."
+    )
 
 
 def _row(info: TensorInfo) -> dict[str, object]:

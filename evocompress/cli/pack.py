@@ -24,7 +24,7 @@ from evocompress.cli.pack_options import (
     parse_limit,
     parse_rule,
 )
-from evocompress.errors import CodecError, DataError, ModelError
+from evocompress.errors import CodecError, ConfigError, DataError, ModelError
 from evocompress.support.command_line import NetworkOptions, about, check_device, check_output
 
 if TYPE_CHECKING:
@@ -103,6 +103,13 @@ def pack(
     names: Annotated[
         bool, typer.Option(help="Store the tensors' names; without, a reader must know the network.")
     ] = True,
+    bare: Annotated[
+        bool,
+        typer.Option(
+            "--bare",
+            help="Store neither names nor shapes nor dtypes: some 30 bytes less; a reader must have the network.",
+        ),
+    ] = False,
     rules: Annotated[
         list[str] | None,
         typer.Option(
@@ -119,6 +126,8 @@ def pack(
     written (the smallest, or the one that loses least), and the exit status is 3.
     """
     check_combinations(given_options(context))
+    if bare and names and "names" in given_options(context):
+        raise ConfigError("--names and --bare exclude each other; give one.")
     check_settings(model, settings)
     check_rate_weight(rate_weight)
     check_loss_increase(max_loss_increase)
@@ -133,9 +142,10 @@ def pack(
     from evocompress.cli.pack_report import PackReport
     from evocompress.packer.job import PackJob, on_data, on_noise  # imports torch, which takes seconds
 
-    state, examples = read_weights(weights), None
-    if model is not None:
-        network = network_of(model, settings)
+    network, examples = None if model is None else network_of(model, settings), None
+    with about("--model", model or "", ModelError):
+        state = read_weights(weights, None if network is None else functools.partial(names_for, network))
+    if model is not None and network is not None:
         with about("--model", model, ModelError):
             if data is not None:
                 on_labels = fit_confidence or max_loss_increase is not None
@@ -144,7 +154,15 @@ def pack(
                 with about("--noise", noise or "", DataError):
                     examples = on_noise(weights, network, noise or "", samples, seed)
             state = read_weights(weights, functools.partial(names_for, examples.model))  # with the network's names
-    job = PackJob(state, preset, rules=user_rules, names=names, inference=inference, observer=PackReport())
+    job = PackJob(
+        state,
+        preset,
+        rules=user_rules,
+        names=names and not bare,
+        shapes=not bare,
+        inference=inference,
+        observer=PackReport(),
+    )
     with _rules_as_options():
         if examples is not None:
             if fit_confidence:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from evocompress.calibration.output_change import OutputChange
 from evocompress.calibration.second_order import second_order_sensitivities
+from evocompress.checkpoint.loading import names_for
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs import Sensitivity
+from evocompress.codecs.container import parse
 from evocompress.data.examples import Examples
 from evocompress.packer.layerwise import layerwise_records
 from evocompress.protocols import Task
@@ -99,7 +101,9 @@ class Calibration:
     def decoded(self, data: bytes) -> nn.Module:
         """A copy of the network with a file's weights."""
         model = copy.deepcopy(self.model)
-        model.load_state_dict(unpack(data, names=list(model.state_dict())), strict=False)
+        contents = parse(data)
+        names = None if contents.lost_names is None else names_for(model, contents)
+        model.load_state_dict(unpack(data, names=names), strict=False)
         return model
 
 

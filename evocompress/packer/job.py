@@ -142,11 +142,12 @@ class PackJob:
         preset: A preset's name, or a function that gives recipes by λ.
         rules: Come before the preset's own; not beside a function.
         names: Whether the file stores the tensors' names.
+        shapes: Whether it stores their shapes and dtypes; without, it is bare, and `names` must be False.
         inference: Fold batch normalisation's statistics: smaller, but not to be trained on.
         observer: Hears `packer.events`, and `Began` and `Progressed` of what takes long.
 
     Raises:
-        CodecError: There is no such preset.
+        CodecError: There is no such preset, or names come without shapes.
         ConfigError: Rules beside a function.
 
     >>> state = {"weight": torch.linspace(-1, 1, 4096).reshape(64, 64).sin()}
@@ -162,6 +163,7 @@ class PackJob:
         *,
         rules: tuple[Rule, ...] = (),
         names: bool = True,
+        shapes: bool = True,
         inference: bool = False,
         observer: Observer | None = None,
     ) -> None:
@@ -170,7 +172,9 @@ class PackJob:
         elif rules:
             raise ConfigError("rules are for presets; a function of recipes gives its own.")
         self._state = fold_statistics(state) if inference else state
-        self._preset, self._rules, self._names = preset, rules, names
+        self._preset, self._rules = preset, rules
+        self._names, self._shapes = names, shapes
+        Recipe(names=names, shapes=shapes)  # says what is wrong with them before any work
         self._tell: Observer = observer or _ignore
         self._calibration: Calibration | None = None
         self._layerwise, self._rounds, self._noise = False, 0, False
@@ -281,7 +285,9 @@ class PackJob:
         else:
             factory = self._preset
         recipe = factory(rate_weight, calibrated=calibrated, layerwise=layerwise)
-        return recipe if self._names else dataclasses.replace(recipe, names=False)
+        if self._names and self._shapes:
+            return recipe
+        return dataclasses.replace(recipe, names=self._names, shapes=self._shapes)
 
     @contextlib.contextmanager
     def _work(self, what: str) -> Iterator[Share]:

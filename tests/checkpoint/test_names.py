@@ -48,7 +48,7 @@ def test_names_come_from_the_model_however_the_checkpoint_was_saved(kind: str, t
     source, target = network(0), network(1)
     state = {name: value for name, value in source.state_dict().items() if name not in LESS[kind]}
     path = stored(state, tmp_path / "w.evc")
-    assert names_for(target, parse(path.read_bytes())) == sorted(state)
+    assert list(names_for(target, parse(path.read_bytes()))) == sorted(state)
     load(path, target)
     for name, value in source.state_dict().items():
         assert torch.allclose(target.state_dict()[name].double(), value.double(), atol=1e-3), name

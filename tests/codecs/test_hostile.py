@@ -186,7 +186,7 @@ HOSTILE = {
     "magic": b"EVD" + small_file()[3:],
     "an unknown coder": sealed(b"EVC\x02\x77" + small_file()[4:-4]),
     "coder 0 in version 2": sealed(b"EVC\x02\x00" + small_file()[4:-4]),
-    "another version": sealed(b"EVC\x04" + small_file()[4:-4]),
+    "another version": sealed(b"EVC\x05" + small_file()[4:-4]),
     "nothing": b"",
     "text": b"Not a file of this kind, but long enough to be one.",
 }

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from oracle_classes import ClassesDecoder
-from oracle_file import read_symbols
+from oracle_file import Tensor, read_bare, read_symbols
 from oracle_mixing import MixingDecoder
 from oracle_rans import RansDecoder
-from test_golden import STATES
+from test_golden import STATES, TEMPLATES, template
 
 from evocompress.codecs import CODECS, Cost, Record, Writer, mixing, parse_codec, rans
 from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.container import decode_each, parse
 from evocompress.codecs.dependent import KINDS
 from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, Kind, State, Symbols
+from evocompress.codecs.tensor_table import Entry
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -134,9 +136,21 @@ def test_plain_python_reads_files_without_names(name: str) -> None:
     assert [tensor.name for tensor in read_symbols(data, known)] == sorted(known)
 
 
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_plain_python_reads_bare_files(name: str) -> None:
+    arrays = template(name)
+    assert arrays is not None
+    data = (GOLDEN / f"{name}.evc").read_bytes()
+    pairs = {name: (array.dtype.name, list(array.shape)) for name, array in arrays.items()}
+    compare(read_bare(data, pairs), list(decode_each(parse(data, arrays))))
+
+
 def check(data: bytes, names: list[str] | None) -> None:
+    compare(read_symbols(data, names), list(decode_each(parse(data))))
+
+
+def compare(plain: list[Tensor], found: list[tuple[Entry, list[Symbols], Any]]) -> None:
     """The oracle finds what the reader does: names, dtypes, shapes and symbols; a tied tensor has its source's."""
-    plain, found = read_symbols(data, names), list(decode_each(parse(data)))
     assert len(plain) == len(found)
     for place, (entry, planes, _) in enumerate(found):
         assert plain[place][:3] == (entry.name, entry.dtype, list(entry.shape))

@@ -12,12 +12,14 @@ import pytest
 from small_package import installed, write_package
 
 from evocompress.codecs import Cost, Record, Writer, codec_spec, inspect, parse_codec, read
+from evocompress.codecs.bits import BitWriter
 from evocompress.codecs.codec import Codec, varint
 from evocompress.codecs.conformance import CHECKS
 from evocompress.codecs.container import parse
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.deflation import deflate
 from evocompress.codecs.registry import PRIVATE, stage_by_number
+from evocompress.codecs.template import fingerprint_of, template_of
 from evocompress.errors import CodecError, FormatError
 
 DEADZONE = 1
@@ -59,8 +61,8 @@ def weights() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.random.default_rng(0).laplace(0, 0.05, (8, 9)).astype(np.float32)
 
 
-def file(codec: Codec, *, names: bool = True) -> bytes:
-    writer = Writer(names=names)
+def file(codec: Codec, *, names: bool = True, shapes: bool = True) -> bytes:
+    writer = Writer(names=names, shapes=shapes)
     for name, part in (("a", parse_codec("deadzone")), ("b", codec)):
         writer.add(Record(name, "float32", (8, 9), part, part.encode(weights().astype(np.float64), Cost(1e-6))))
     writer.tie("c", "b")
@@ -81,6 +83,30 @@ def test_a_packages_stage_is_written_and_read_by_name(halved: None) -> None:
         assert np.abs(decoded["b"] - weights()).max() < 0.01 and decoded["b"].tobytes() == decoded["c"].tobytes()
     assert [info.codec for info in inspect(data)[0]][1] == "halved+deadzone"
     assert varint(2) + varint(50) + b"halved\0" + varint(DEADZONE) in _table(file(parse_codec("halved+deadzone")))
+    bare = file(parse_codec("halved+deadzone"), names=False, shapes=False)
+    assert {name: x.tobytes() for name, x in read(bare, decoded).items()} == {
+        n: x.tobytes() for n, x in decoded.items()
+    }
+
+
+def test_a_bare_file_names_the_stage_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_package(tmp_path, "halves", {"halves_stage": HALVED}, {GROUP: {"halved": "halves_stage:Halved"}})
+    with installed(tmp_path, monkeypatch):
+        data = file(parse_codec("halved+deadzone"), names=False, shapes=False)
+    template = dict.fromkeys("abc", ((8, 9), "float32"))
+    with pytest.raises(FormatError, match="The file needs codec stage 'halved' .number 50"):
+        read(data, template)
+    for name in (b"no!\0", b"a" * 65, b"\0"):
+        bits = BitWriter()
+        bits.number(0, 4)
+        bits.number(fingerprint_of(template_of(template)), 20)
+        bits.golomb(0, 0)
+        bits.golomb(PRIVATE[0], 2)
+        for byte in name:
+            bits.number(byte, 8)
+        body = b"EVC\x04" + bits.finish()
+        with pytest.raises(FormatError, match="no valid name"):
+            read(body + binascii.crc32(body).to_bytes(4, "little"), template)
 
 
 def _table(data: bytes) -> bytes:

@@ -12,19 +12,22 @@ import math
 import os
 import sys
 import types
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from evocompress.codecs import inspect, iterate
+from evocompress.codecs import inspect, iterate, read
 from evocompress.codecs.container import MAGIC, parse, table_start
 from evocompress.codecs.deflation import deflate, inflate
-from evocompress.errors import FormatError
+from evocompress.errors import CodecError, FormatError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 _FEW = 1 << 12  # files of more weights are parsed, not decoded: valid ones take their time
 _SMALL = 1000
 _LENGTH = 1 << 18
+_BARE = 4  # the version whose table is not deflated, and which is read with one of these
+TEMPLATES = [read((GOLDEN / f"{name}.evc").read_bytes()) for name in ("rans", "tied")]
 
 
 def sealed(body: bytes) -> bytes:
@@ -35,27 +38,38 @@ def sealed(body: bytes) -> bytes:
     sizes = int.from_bytes(body[:3], "little")
     begin = 3 + sizes // _LENGTH
     end = begin + sizes % _LENGTH
-    file = MAGIC + body[3:begin] + deflate(body[begin:end]) + body[end:]
+    bare = body[3:begin] == bytes([_BARE])
+    file = MAGIC + body[3:begin] + (body[begin:end] if bare else deflate(body[begin:end])) + body[end:]
     return file + binascii.crc32(file).to_bytes(4, "little")
 
 
 def opened(data: bytes) -> bytes:
     """The inverse of `sealed`."""
     start = table_start(data)
+    if data[3] == _BARE:
+        return (_LENGTH * (start - len(MAGIC))).to_bytes(3, "little") + data[len(MAGIC) : -4]
     table, stream = inflate(data[start:-4], _LENGTH - 1)
     head = data[len(MAGIC) : start]
     return (len(table) + _LENGTH * len(head)).to_bytes(3, "little") + head + table + stream
 
 
 def check(data: bytes) -> None:
-    """One input: a list of tensors, or a FormatError, and nothing else."""
+    """One input: a list of tensors, or a FormatError, and nothing else; of a bare file also another network's."""
+    for names in TEMPLATES if data[3:4] == bytes([_BARE]) else (None,):
+        try:
+            _check(data, names)
+        except CodecError as error:
+            assert names is not None and "with which it was packed" in str(error)
+
+
+def _check(data: bytes, names: Mapping[str, object] | None) -> None:
     try:
-        contents = parse(data)
+        contents = parse(data, names)
         symbols = sum(plane.rows * plane.columns for entry in contents.tensors for plane in entry.planes)
         if symbols + sum(math.prod(entry.shape) for entry in contents.tensors) > _FEW:
             return
-        tensors = dict(iterate(data))
-        infos, rest = inspect(data)
+        tensors = dict(iterate(data, names))
+        infos, rest = inspect(data, names)
     except FormatError:
         return
     assert [info.name for info in infos] == list(tensors) and rest >= 0

@@ -1,4 +1,4 @@
-"""A second reader of whole files in plain Python, after codecs/FORMAT.md, sections 1 to 5 and 9: as far as the symbols.
+"""A second reader of whole files in plain Python, after codecs/FORMAT.md, sections 1 to 5, 9 and 13, to the symbols.
 
 It knows stages 1 to 4, 16 and 17, whose planes follow from the shape and the side information alone.
 """
@@ -13,11 +13,11 @@ from oracle_classes import ClassesDecoder
 from oracle_mixing import MixingDecoder
 from oracle_rans import RansDecoder
 
-__all__ = ["Tensor", "read_symbols"]
+__all__ = ["Tensor", "read_bare", "read_symbols"]
 
 Planes = list[list[list[int]]]
 Layout = tuple[int, int, str]
-DTYPES = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16 uint32 uint64".split()
+DTYPES: list[str] = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16 uint32 uint64".split()
 
 
 class Tensor(NamedTuple):
@@ -114,6 +114,83 @@ class Table:
             else:
                 assert stage == 17
         raise AssertionError(dtype)
+
+
+class BareTable(Table):
+    """Section 13."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.bits = "".join(f"{byte:08b}" for byte in data)
+        self.order, self.kind, self.place = 0, (0, False), 0
+        self.last: dict[tuple[int, bool | None, int], int] = {}
+
+    def u(self, n: int) -> int:
+        self.at += n
+        return int("0" + self.bits[self.at - n : self.at], 2)
+
+    def g(self, k: int) -> int:
+        zeros = self.bits.index("1", self.at) - self.at
+        self.at += zeros
+        return self.u(zeros + k + 1) - (1 << k)
+
+    def chain(self) -> list[int]:
+        stages: list[int] = []
+        while not stages or stages[-1] > 4:
+            stages.append(self.g(2))
+        return stages
+
+    def bare_ties(self) -> dict[int, int]:
+        ties: dict[int, int] = {}
+        place = 0
+        for _ in range(self.g(0) + 1):
+            place += self.g(0) + 1
+            ties[place] = place - self.g(0) - 1
+        return ties
+
+    def number(self) -> int:
+        chain, matrix = self.kind
+        code = self.g(self.order)
+        expected = self.last.get((chain, None, self.place), 0)
+        number = self.last.get((chain, matrix, self.place), expected) + (-(code + 1) // 2 if code % 2 else code // 2)
+        self.last[chain, None, self.place] = self.last[chain, matrix, self.place] = number
+        self.place += 1
+        return number
+
+
+def signature(name: str, dtype: str, shape: list[int]) -> bytes:
+    varints = bytearray()
+    for number in (DTYPES.index(dtype), len(shape), *shape):
+        rest = 2 * number
+        while rest > 127:
+            varints.append(rest % 128 + 128)
+            rest //= 128
+        varints.append(rest)
+    return name.encode() + b"\0" + bytes(varints)
+
+
+def read_bare(data: bytes, template: dict[str, tuple[str, list[int]]]) -> list[Tensor]:
+    """All tensors of a bare file, by the dtypes and shapes of a template with at least one."""
+    table = BareTable(data[4:-4])
+    coder, tied = table.u(3), table.u(1)
+    rows = [(name, *template[name]) for name in sorted(template)]
+    assert table.u(20) == zlib.crc32(b"".join(signature(*row) for row in rows)) >> 12
+    ties = table.bare_ties() if tied else {}
+    chains = [table.chain() for _ in range(table.g(0) + 1)]
+    table.order, width = table.u(3), (len(chains) - 1).bit_length()
+    layouts: list[list[Layout]] = []
+    own = [row for place, row in enumerate(rows) if place not in ties]
+    for _, dtype, shape in own:
+        chain = table.u(width)
+        table.kind, table.place = (chain, len(shape) > 1), 0
+        layouts.append(table.layouts(chains[chain], shape, dtype))
+    end = (table.at + 7) // 8
+    assert "1" not in table.bits[table.at : 8 * end]
+    found = iter(decoded(coder, table.data[end:], [shape for _, _, shape in own], layouts))
+    tensors: list[Tensor] = []
+    for place, row in enumerate(rows):
+        tensors.append(Tensor(*row, tensors[ties[place]].planes if place in ties else next(found)))
+    return tensors
 
 
 def planes_of(shape: list[int], kind: str) -> list[Layout]:

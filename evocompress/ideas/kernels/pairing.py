@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from evocompress.codecs.container import Contents
+from evocompress.codecs.template import fingerprint_of, template_of
 from evocompress.codecs.tensor_table import fingerprint
 from evocompress.errors import ConfigError
 
@@ -14,12 +15,21 @@ __all__ = ["fitting_names", "in_order"]
 TensorT = TypeVar("TensorT")
 
 
-def fitting_names(state: Mapping[str, object], contents: Contents) -> list[str]:
+def fitting_names(state: Mapping[str, object], contents: Contents) -> Collection[str]:
     """The names of an `.evc` file's tensors, in its order, which is an ascending one, by their fingerprint.
+
+    For a bare file they are those of a mapping to the tensors, which have its shapes and dtypes.
 
     Raises:
         ConfigError: They were not those of `state`.
     """
+    if contents.unread:
+        if fingerprint_of(template_of(state)) != contents.lost_names:
+            raise ConfigError(
+                "The file to compare with is bare, and was not packed with the names, shapes and dtypes of the first "
+                "file; compare one network."
+            )
+        return dict(sorted(state.items()))
     names = sorted(state)
     if len(names) != len(contents.tensors) or fingerprint(names) != contents.lost_names:
         raise ConfigError(
