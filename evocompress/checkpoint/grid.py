@@ -15,14 +15,14 @@ __all__ = ["Grid", "grid_of"]
 Grid = Mapping[str, float]
 
 
-def grid_of(data: bytes, names: Iterable[str] | None = None) -> dict[str, float]:
+def grid_of(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None) -> dict[str, float]:
     """The steps of a file's tensors that are symbols times a step, by name; nothing is decoded.
 
     A tensor of zeros has none, as any step would do, and neither has one behind a transform.
 
     Args:
         data: The file's bytes.
-        names: For a file without names, as for `unpack`.
+        names: For a file without names, or without shapes, as for `unpack`.
 
     Raises:
         FormatError: The file is damaged.
@@ -34,7 +34,7 @@ def grid_of(data: bytes, names: Iterable[str] | None = None) -> dict[str, float]
     >>> grid_of(pack({"w": np.array([0.5, -0.25, 1.0])}, Recipe(), grid={"w": 0.25}))
     {'w': 0.25}
     """
-    contents = parse(data)
+    contents = parse(data, names)
     steps: dict[str, float] = {}
     for name, entry in zip(file_names(contents, names), contents.tensors, strict=True):
         if entry.source is None and [type(stage) for stage in entry.codec.stages] == [DeadZone]:

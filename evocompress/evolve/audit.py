@@ -67,7 +67,7 @@ class AuditJob:
             digest = hashlib.sha256(data).hexdigest()
             if digest != sha256:
                 raise RunError(f"{path} is not the file that was evaluated: its sha256 is {digest}, recorded {sha256}.")
-            model = loaded(plain, unpack(data), path)
+            model = loaded(plain, unpack(data, names=plain.state_dict()), path)
             result = measure(task, model, splits.audit, self.experiment.device())
             judged[leaf_id] = audited(result) | {"nbytes": len(data), "sha256": digest}
         return judged
@@ -116,11 +116,11 @@ class ReferenceJob:
         """The trained network packed with the default preset, calibrated where the pack job knows the task."""
         plain, task = self.experiment.network(), self.experiment.task()
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        job = PackJob(state, names=False)
+        job = PackJob(state, names=False, shapes=False)
         if isinstance(task, Classification):
             job.calibrate(NetworkAndExamples(model, splits.train, splits.validation), device=str(device))
         for rate_weight in _LADDER:
             data = job.at(rate_weight).data
-            network = loaded(plain, unpack(data, names=list(state)), "the packed file")
+            network = loaded(plain, unpack(data, names=state), "the packed file")
             result = measure(task, network, splits.audit, device)
             yield audited(result) | {"nbytes": len(data), "rate_weight": rate_weight}

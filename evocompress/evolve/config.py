@@ -243,6 +243,10 @@ class Config(_Section):
     storage: str = pydantic.Field(
         default="", description="A folder or fsspec URI for the segments' files; by default the run folder."
     )
+    named_files: bool = pydantic.Field(
+        default=False,
+        description="Whether files hold names and shapes of tensors; else they are smaller, and read with the network.",
+    )
     model_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the network.")
     data_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the data set.")
     search: Search = Search()

@@ -118,6 +118,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         path,
         config.resources.precision,
         config.task,
+        config.named_files,
     )
     experiment.prepare()
     task, splits, model = experiment.task(), experiment.splits(), experiment.network()

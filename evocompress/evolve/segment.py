@@ -62,6 +62,7 @@ class Experiment:
     path: tuple[str, ...] = ()
     precision: Precision = "float32"
     task_name: str = "classification"
+    named_files: bool = False
 
     def device(self) -> torch.device:
         """The GPU, if segments are given one and there is one."""
@@ -93,6 +94,11 @@ def _splits(name: str, options: tuple[tuple[str, Any], ...], seed: int) -> Split
 def finite(value: float) -> float | None:
     """A number as records hold it: None where it is NaN or infinite, which JSON has no word for."""
     return value if math.isfinite(value) else None
+
+
+def signature(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Names, shapes and dtypes of a state dict: what a file without them takes from the network."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
 
 
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:
@@ -134,7 +140,7 @@ class Segment:
             torch.cuda.reset_peak_memory_stats()
         plain = self.experiment.network()
         model = self._start(plain, task, parent_files)
-        grid = grid_of(parent_files[0]) if parent_files else {}
+        grid = grid_of(parent_files[0], plain.state_dict()) if parent_files else {}
         splits = self.experiment.splits()
         clock = time.perf_counter()
         live = cut(model.to(device), splits.train.batch(slice(0, 2))[0].to(device))
@@ -158,7 +164,7 @@ class Segment:
         scales = self._scales(model, splits, task, device)
         metrics["calibrate_seconds"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        candidates = self._compress(model, splits, task, scales, curves.grid, device)
+        candidates = self._compress(model, plain, splits, task, scales, curves.grid, device)
         metrics["encode_seconds"] = time.perf_counter() - clock
         if not candidates:
             text = f"no file has a finite {purpose.quality.name}; lower rate_weight or learning_rate"
@@ -171,7 +177,7 @@ class Segment:
 
     def _start(self, plain: nn.Module, task: Task, parent_files: Sequence[bytes]) -> nn.Module:
         """The parent's network, or the initial one, in the form that the task's genome asks for."""
-        state = unpack(parent_files[0] if parent_files else self.initial)
+        state = unpack(parent_files[0] if parent_files else self.initial, names=plain.state_dict())
         network = loaded(plain, state, "the parent's file")
         return changed(network, plain, self.reader.architecture(task.genome))
 
@@ -204,6 +210,7 @@ class Segment:
     def _compress(
         self,
         model: nn.Module,
+        plain: nn.Module,
         splits: Splits,
         task: Task,
         scales: Mapping[str, float],
@@ -216,11 +223,14 @@ class Segment:
         quality is not finite is of no use, and left out.
         """
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        template = model.state_dict()
+        bare = not self.experiment.named_files and signature(template) == signature(plain.state_dict())
         even = dict.fromkeys(scales, statistics.geometric_mean(scales.values())) if scales else {}
         candidates, seen = [], set[str]()
         for place, genome in enumerate((task.genome, *((task.genome,) if grid else ()), *task.probes)):
             exact = bool(grid) and (place == 0 or self.reader.keeps_grid(genome))
             recipe = self.reader.recipe(genome, state, examples=len(splits.train), grid=None if exact else grid)
+            recipe = dataclasses.replace(recipe, names=not bare, shapes=not bare)
             used = scales if self.reader.uses_gradients(genome) else even
             clock = time.perf_counter()
             data = pack(state, recipe, sensitivities=used, grid=grid if exact else None)
@@ -228,13 +238,13 @@ class Segment:
             if digest not in seen:
                 seen.add(digest)
                 encode = time.perf_counter() - clock
-                candidates.append(self._candidate(genome, state, data, encode, model, splits, device))
+                candidates.append(self._candidate(genome, template, data, encode, model, splits, device))
         return [candidate for candidate in candidates if math.isfinite(candidate.quality)]
 
     def _candidate(
         self,
         genome: Genome,
-        state: Mapping[str, torch.Tensor],
+        template: Mapping[str, torch.Tensor],
         data: bytes,
         encode: float,
         model: nn.Module,
@@ -242,7 +252,7 @@ class Segment:
         device: torch.device,
     ) -> _Candidate:
         clock = [time.perf_counter()]
-        decoded = unpack(data)
+        decoded = unpack(data, names=template)
         clock.append(time.perf_counter())
         load_state(model, decoded, "the decoded file")
         result = measure(self.experiment.task(), model, splits.validation, device)
@@ -254,11 +264,12 @@ class Segment:
             "loss": finite(result.loss),
             "total": result.total,
             "details": {name: finite(value) for name, value in result.details.items()},
-            "parameters": sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point()),
+            "parameters": sum(tensor.numel() for tensor in template.values() if tensor.is_floating_point()),
             "encode_seconds": encode,
             "decode_seconds": decode,
             "evaluate_seconds": judge,
         }
+        measurements |= _layers(data, template)
         return _Candidate(genome, data, result.value, result.error, state_hash(decoded), measurements)
 
     def _finish(
@@ -299,9 +310,9 @@ def _seconds(task: Task, started: float) -> float:
     return time.time() - started + (task.parents[0].seconds if task.parents else 0.0)
 
 
-def _layers(data: bytes) -> dict[str, Any]:
+def _layers(data: bytes, template: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Bytes per layer as they are recorded for a leaf."""
-    infos, header = inspect(data)
+    infos, header = inspect(data, template)
     rows = [
         {
             "name": info.name,
@@ -351,7 +362,6 @@ def _write(
                 seconds=seconds,
                 weights_sha256=candidate.weights_sha256,
                 measurements=candidate.measurements
-                | _layers(candidate.data)
                 | dict(common)
                 | {"probe": place > 0, "genome_hash": genome_hash(candidate.genome)},
             )

@@ -152,7 +152,7 @@ class Cycle:
         return Compressed(data, recipe, quality, -math.inf if math.isnan(score) else score)
 
     def _load(self, data: bytes) -> None:
-        self.model.load_state_dict(unpack(data))
+        self.model.load_state_dict(unpack(data, names=self.model.state_dict()))
 
 
 def _check_kinds(model: object, recipes: object, evaluate: object, sensitivities: object, size_weight: object) -> None:

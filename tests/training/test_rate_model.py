@@ -32,7 +32,7 @@ def drawn(shapes: list[tuple[int, ...]] = SHAPES, seed: int = 0, spread: float =
     model = RateModel(shapes).double()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64), alpha=0.3)
     symbols = spread * torch.randn(sum(model.sizes), generator=generator, dtype=torch.float64)
     model.look(symbols)
     return model, symbols

@@ -97,7 +97,7 @@ def _section(history: History, point: FrontPoint) -> ReportSection:
     config = parse_config(configured)
     examples = load(config.data, seed=config.seed, options=config.data_options).audit
     plain = build(config.model, config.model_options, seed=config.seed)
-    network = loaded(plain, unpack(history.storage.read(point.path)), point.path)
+    network = loaded(plain, unpack(history.storage.read(point.path), names=plain.state_dict()), point.path)
     tested = examples.take(torch.arange(min(len(examples), _TESTED)))
     return _titled(point, _words(network, tested, config.seed), _pictures(network, tested))
 
