@@ -307,7 +307,7 @@ def iterate(
         data: The file's bytes.
         names: For a file without names: those of its tensors, in any order; else they are "0", "1", … . A file that
             has names keeps them. A bare file, which has no shapes and dtypes either, needs a mapping from names to
-            tensors, arrays or whatever has a shape and a dtype, or to pairs of both: `model.state_dict()` is one.
+            tensors, arrays or whatever has a shape and a dtype, or to pairs of both: a module's state dict is one.
 
     Raises:
         FormatError: Truncated, damaged, of another version, or hostile.

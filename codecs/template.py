@@ -28,7 +28,7 @@ def template_of(tensors: Mapping[str, object]) -> list[Signature]:
     """The signatures of named tensors, in ascending order of their names.
 
     Args:
-        tensors: Torch tensors, numpy arrays, or whatever has a shape and a dtype, such as `model.state_dict()`; or
+        tensors: Torch tensors, numpy arrays, or whatever has a shape and a dtype, such as a module's state dict; or
             pairs of a shape and a dtype.
 
     Raises:
@@ -44,6 +44,8 @@ def template_of(tensors: Mapping[str, object]) -> list[Signature]:
         try:
             shape, dtype = tensor if isinstance(tensor, tuple) else (tensor.shape, tensor.dtype)  # type: ignore[attr-defined]
             signature = Signature(name, _dtype_name(dtype), tuple(int(length) for length in shape))
+            if min(signature.shape, default=0) < 0:
+                raise ValueError(f"a length of {min(signature.shape)}")
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise CodecError(
                 f"Tensor {name!r} of the network has no shape and dtype ({error}); give tensors, such as those of "

@@ -297,7 +297,7 @@ def unpack(
         data: The file's bytes.
         framework: "torch" for tensors, "numpy" for arrays (torch is then not imported).
         names: For a file that was packed without names: those of its tensors, in any order; else they are called "0",
-            "1", … . A file that has names keeps them. A bare file (without shapes) needs `model.state_dict()`, or any
+            "1", … . A file that has names keeps them. A bare file (without shapes) needs a module's state dict, or any
             mapping from names to what has a shape and a dtype, or to pairs of both.
 
     Raises:

@@ -146,6 +146,7 @@ def test_a_template_is_whatever_has_shapes_and_dtypes() -> None:
         ("text", "no shape and dtype"),
         ((1, 2, 3), "no shape and dtype"),
         (((2,), "float31"), "no shape and dtype"),
+        (((2, -1), "float32"), "a length of -1"),
         (((2,), torch.complex64), "dtype torch.complex64"),
         (((2,), "datetime64[s]"), "dtype datetime64"),
         (((1,) * 9, "float32"), "9 dimensions"),

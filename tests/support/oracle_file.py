@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from oracle_classes import ClassesDecoder
@@ -17,7 +18,9 @@ __all__ = ["Tensor", "read_bare", "read_symbols"]
 
 Planes = list[list[list[int]]]
 Layout = tuple[int, int, str]
-DTYPES: list[str] = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16 uint32 uint64".split()
+DTYPES: Sequence[str] = (
+    "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16 uint32 uint64".split()
+)
 
 
 class Tensor(NamedTuple):
