@@ -28,7 +28,8 @@ from evocompress.training.rate_model import RateModel
 __all__ = ["SQUARED_ERROR", "RateTerm", "check_rate_weight", "nats_per_bit"]
 
 _LOOK_EVERY = 16  # steps between looks at the contexts, which change slowly
-_PART = 1 << 16  # weights whose rate is taken in a step; of more, each step takes a part
+_PART = 1 << 15  # weights whose rate is taken in a step; of more, each step takes a part, in turn
+_MOST_PARTS = 8
 _LARGEST_SYMBOL = 1 << 20
 _FINEST = 0.02  # the least spread that steps are taken from: biases begin at zero
 _STEP_OF_SPREAD = 0.25  # steps begin at this share of a tensor's standard deviation
@@ -141,7 +142,9 @@ class RateTerm:
         steps = [self._first_step(name, p, grid or {}) for name, p in named.items()]
         self.log_steps = nn.Parameter(torch.tensor(steps, dtype=torch.float64).log().to(self._device, self._dtype))
         self._generator = torch.Generator(self._device).manual_seed(seed)
-        self._part = -(-sum(self._sizes) // _PART)
+        self._part = min(-(-sum(self._sizes) // _PART), _MOST_PARTS)
+        self._weights, self._used = (torch.zeros(sum(self._sizes), dtype=self._dtype, device=self._device) for _ in "12")
+        self._weight_parts, self._used_parts = map(self._views, (self._weights, self._used))
         self._turn = 0
         self._spread_now = torch.empty(0)
         self._steps: Tensor | None = None  # on the format's scale, once weights are rounded
@@ -185,7 +188,7 @@ class RateTerm:
         """
         rounds = progress >= self._noise_share
         with torch.no_grad():
-            weights = self._flat()
+            weights = torch.cat([p.detach().reshape(-1).to(self._dtype) for p in self._parameters], out=self._weights)
             if rounds and self._steps is None:
                 self._steps = self._rounded_steps()
             steps = self.log_steps.exp() if self._steps is None else self._steps
@@ -196,8 +199,8 @@ class RateTerm:
             else:
                 noise = torch.rand(len(weights), generator=self._generator, device=self._device, dtype=self._dtype)
                 symbols = exact + noise.sub_(0.5)
-            used = symbols * spread
-            self._put(used)
+            used = torch.mul(symbols, spread, out=self._used)
+            torch._foreach_copy_(self._parameters, self._used_parts)
             if self._turn % _LOOK_EVERY == 0:
                 self.rate_model.look(exact.round().float())
             before = [None if p.grad is None else p.grad.clone() for p in self._parameters]
@@ -206,7 +209,7 @@ class RateTerm:
             yield
         finally:
             with torch.no_grad():
-                self._put(weights)
+                torch._foreach_copy_(self._parameters, self._weight_parts)
                 if self._steps is None:
                     self._add_step_gradients(used - weights, before)
                 elif self.log_steps.grad is not None:
@@ -272,9 +275,9 @@ class RateTerm:
         """A value for each tensor as one for each weight."""
         return steps.index_select(0, self._owner)
 
-    def _put(self, values: Tensor) -> None:
-        for parameter, part in zip(self._parameters, _split(values, self._sizes), strict=True):
-            parameter.copy_(part.view(parameter.shape))
+    def _views(self, vector: Tensor) -> list[Tensor]:
+        """Parts of a vector in the parameters' shapes."""
+        return [part.view(p.shape) for p, part in zip(self._parameters, _split(vector, self._sizes), strict=True)]
 
     def _rounded_steps(self) -> Tensor:
         """The learned steps, each the nearest one that the format has, and none so fine that symbols get too large."""
@@ -298,8 +301,8 @@ class RateTerm:
                 raise ModelError("a parameter has sparse gradients, which the rate term does not take; use dense ones")
             gradient = parameter.grad if old is None else parameter.grad - old
             gradients.append(gradient.reshape(-1).to(self._dtype))
-        parts = _split(torch.cat(gradients) * moved, self._sizes)
-        total = torch.stack([part.sum() for part in parts])
+        products = torch.cat(gradients).mul_(moved)
+        total = torch.zeros_like(self.log_steps).index_add_(0, self._owner, products)
         self.log_steps.grad = total if self.log_steps.grad is None else self.log_steps.grad + total
 
 
@@ -319,15 +322,16 @@ class _Symbols(torch.autograd.Function):
     def forward(
         ctx: Any, symbols: Tensor, spread: Tensor, owner: Tensor, log_steps: Tensor, *parameters: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(symbols, spread)
+        ctx.save_for_backward(symbols, spread, owner)
+        ctx.steps = len(log_steps)
         ctx.kinds = [(parameter.shape, parameter.dtype) for parameter in parameters]
         return symbols.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        symbols, spread = ctx.saved_tensors
+        symbols, spread, owner = ctx.saved_tensors
         sizes = [math.prod(shape) for shape, _ in ctx.kinds]
-        by_step = torch.stack([-part.sum() for part in _split(grad * symbols, sizes)]).to(spread.dtype)
+        by_step = spread.new_zeros(ctx.steps).index_add_(0, owner, (grad * symbols).to(spread.dtype)).neg_()
         parts = _split(grad / spread, sizes)
         by_weight = [part.view(shape).to(dtype) for part, (shape, dtype) in zip(parts, ctx.kinds, strict=True)]
         return None, None, None, by_step, *by_weight

@@ -159,8 +159,11 @@ class _Bits(torch.autograd.Function):
                 values = parameters.index_select(1, owner[start:stop]).addmm_(lead, context)
             block_bits, by_symbol[start:stop], by_value = _mixture(here, values)
             bits += block_bits
-            parts = torch.split(by_value, list(lengths), 1)
-            by_parameter[:, first : first + len(lengths)] += torch.stack([part.sum(1) for part in parts], 1)
+            if len(lengths) == 1:
+                by_parameter[:, first] += by_value.sum(1)
+            else:
+                members = owner[start:stop, None] == torch.arange(first, first + len(lengths), device=owner.device)
+                by_parameter[:, first : first + len(lengths)] += by_value @ members.to(by_value.dtype)
             by_lead += by_value @ context.t()
         ctx.save_for_backward(by_symbol, by_parameter, by_lead)
         return bits
