@@ -15,9 +15,9 @@ from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.checkpoint.tied_tensors import tied_tensors
 from evocompress.codecs import LOSSLESS, Cost, Record, Sensitivity, Writer, choose, read
-from evocompress.codecs.arrange import matrix_shape
 from evocompress.codecs.coders import CODERS
 from evocompress.codecs.dtypes import DTYPES, is_float
+from evocompress.codecs.planes import matrix_shape
 from evocompress.errors import CodecError, FormatError
 from evocompress.support.wording import kind_of, quoted, shortened
 

@@ -6,8 +6,8 @@ import dataclasses
 
 from evocompress.checkpoint.recipe import Rule
 from evocompress.packer.calibrated import HeldOut
-from evocompress.packer.confidence import Confidence
 from evocompress.packer.targets import Target, Try
+from evocompress.packer.temperature_scaling import Confidence
 
 __all__ = [
     "ConfidenceFitted",

@@ -30,11 +30,10 @@ from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.data import Examples
 from evocompress.data import load as load_data
-from evocompress.data.noise import noise_images
+from evocompress.data.synthetic_inputs import noise_images
 from evocompress.errors import ConfigError, ModelError
 from evocompress.packer.allocation import allocate
 from evocompress.packer.calibrated import Calibration, HeldOut, calibrate, pack_calibrated
-from evocompress.packer.confidence import Confidence, fit_confidence
 from evocompress.packer.events import (
     ConfidenceFitted,
     HeldOutMeasured,
@@ -46,6 +45,7 @@ from evocompress.packer.events import (
     Tried,
 )
 from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, find_rate_weight
+from evocompress.packer.temperature_scaling import Confidence, fit_confidence
 from evocompress.protocols import Began, Observer, Progressed
 from evocompress.search.interrupts import Interrupts
 from evocompress.support.atomic_files import write_bytes

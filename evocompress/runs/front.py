@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.runs.measurements import Recorded, of_event, of_leaf
+from evocompress.runs.recorded_measurements import Recorded, of_event, of_leaf
 from evocompress.search.quality import Quality
 from evocompress.search.records import Genome, Leaf
 from evocompress.support.quantities import parse_fraction

@@ -7,7 +7,6 @@ import pytest
 from evocompress.checkpoint.recipe import Rule
 from evocompress.cli.pack_report import PackReport, held_out_line
 from evocompress.packer.calibrated import HeldOut
-from evocompress.packer.confidence import Confidence
 from evocompress.packer.events import (
     ConfidenceFitted,
     HeldOutMeasured,
@@ -17,6 +16,7 @@ from evocompress.packer.events import (
     TensorsZeroed,
 )
 from evocompress.packer.targets import Try
+from evocompress.packer.temperature_scaling import Confidence
 from evocompress.protocols import Began, Progressed, Said
 from evocompress.tasks.classification import ACCURACY
 

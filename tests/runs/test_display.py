@@ -11,10 +11,10 @@ from evocompress.protocols import Said
 from evocompress.runs.display import Progress, RunDisplay, board, front_table
 from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
+from evocompress.search.ask_tell import Told
 from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.history import History
 from evocompress.search.quality import Quality
-from evocompress.search.search import Told
 from evocompress.tasks.classification import ACCURACY
 
 

@@ -13,7 +13,7 @@ import pytest
 from evocompress.search.executors import RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.records import Outcome, Task
-from evocompress.search.run import open_run
+from evocompress.search.run_folder import open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 ray = pytest.importorskip("ray")
