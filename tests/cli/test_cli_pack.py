@@ -26,6 +26,8 @@ from evocompress.packer.targets import LossLimit, Try
 if TYPE_CHECKING:
     from evocompress.data import Splits
 
+pytestmark = pytest.mark.slow
+
 
 def invoke(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
@@ -58,7 +60,7 @@ def loss(path: Path, digits: Splits) -> float:
 
 
 def test_calibration_pays_on_the_disk(trained: Path, digits: Splits, tmp_path: Path) -> None:
-    on_digits = ("--model", "digits_cnn", "--data", "digits", "--samples", 500)
+    on_digits = ("--model", "digits_cnn", "--data", "digits", "--samples", 300)
     plain = invoke("pack", trained, "-o", tmp_path / "plain.evc", "--preset", "best", "--max-bytes", 2500).stderr
     assert "at most 2500 bytes" in plain and "layer by layer" not in plain
     found = invoke("pack", trained, "-o", tmp_path / "fitted.evc", "--preset", "best", "--max-bytes", 2500, *on_digits)
@@ -91,14 +93,14 @@ def test_noise_and_no_names(trained: Path, digits: Splits, tmp_path: Path) -> No
 
 def test_confidence_and_allocation_are_fitted_and_told(trained: Path, digits: Splits, tmp_path: Path) -> None:
     output = tmp_path / "w.evc"
-    words = ("--model", "digits_cnn", "--data", "digits", "--samples", 300, "--preset", "best", "--max-bytes", 2500)
+    words = ("--model", "digits_cnn", "--data", "digits", "--samples", 200, "--preset", "balanced", "--max-bytes", 2500)
     said = invoke("pack", trained, "-o", output, *words, "--fit-confidence", "--allocation-rounds", 1).stderr
     fitted = re.search(r"logits are scaled by (\d\.\d+) \('(.+)'\)", " ".join(said.split()))
     assert fitted is not None
     assert 0.05 < float(fitted[1]) <= 1 and f"{fitted[2]}.weight" in safetensors.torch.load_file(trained)
     assert output.stat().st_size <= 2500
     assert loss(output, digits) < loss(trained, digits) + 0.5
-    on_noise = ("--model", "digits_cnn", "--noise", "1x8x8", "--samples", 100, "--preset", "fast")
+    on_noise = ("--model", "digits_cnn", "--noise", "1x8x8", "--samples", 50, "--preset", "fast")
     invoke("pack", trained, "-o", output, *on_noise, "--allocation-rounds", 1, "--max-bytes", 3000)
     assert output.stat().st_size <= 3000
 

@@ -18,6 +18,8 @@ from evocompress.search.history import read_history
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
+pytestmark = pytest.mark.slow
+
 SEGMENTS = 40  # in DRIVER too
 DRIVER = """
 import sys
