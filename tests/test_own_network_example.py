@@ -25,4 +25,4 @@ def test_own_network_and_data_on_ray(tmp_path: Path) -> None:
     history = read_history(tmp_path / "run")
     assert [outcome.status for outcome in history.outcomes] == ["ok"] * 3
     assert (tmp_path / "run" / "export" / "front.csv").exists()
-    assert "front.csv" in done.stdout
+    assert all(name in done.stdout for name in ("front.csv", "segments.parquet", "front.png", "report.html"))

@@ -90,7 +90,7 @@ def run(
         note += f"; {audited - shown} of {audited} audited files are dominated there and left out"
     console.print(note, markup=False, highlight=False)
     export = summary.export
-    for path in (export.front_csv, export.front_png, export.report_html, *export.further):
+    for path in (export.front_csv, export.segments_parquet, export.front_png, export.report_html, *export.further):
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
     for problem in export.problems:
         typer.echo(f"note: {problem}", err=True)

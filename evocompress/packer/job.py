@@ -171,6 +171,8 @@ class PackJob:
             raise ConfigError("rules are for presets; a function of recipes gives its own.")
         self._state = fold_statistics(state) if inference else state
         self._preset, self._rules, self._names = preset, rules, names
+        if observer is not None and not callable(observer):
+            raise ConfigError(f"observer is {observer!r}; give a function that takes an event, such as print, or None")
         self._tell: Observer = observer or _ignore
         self._calibration: Calibration | None = None
         self._layerwise, self._rounds, self._noise = False, 0, False
@@ -335,17 +337,17 @@ class PackJob:
             self._tell(TargetMissed(target, chosen, len(tried)))
         elif interrupts.pending:
             self._tell(StoppedEarly(chosen, len(tried)))
-        result = self._result(chosen, met=chosen.meets, stopped=interrupts.pending)
+        result = self._result(chosen, met=chosen.meets, stopped=interrupts.pending, target=target)
         if isinstance(target, LossLimit):
             return dataclasses.replace(result, loss_before=target.before, loss_after=chosen.loss)
         return result
 
-    def _result(self, attempt: Try, *, met: bool, stopped: bool) -> PackResult:
+    def _result(self, attempt: Try, *, met: bool, stopped: bool, target: Target | None = None) -> PackResult:
         if attempt.zeroed:
             name = attempt.zeroed[0]
             rule = self._recipe(attempt.rate_weight).rule(name, self._state[name].ndim)
             keep = Rule(name, rule.codecs[:1], rule.rate_factor / _FINER)
-            self._tell(TensorsZeroed(attempt.zeroed, keep))
+            self._tell(TensorsZeroed(attempt.zeroed, keep, target))
         return PackResult(attempt.data, attempt.rate_weight, met, stopped, attempt.refined, attempt.zeroed)
 
     def _phases(self, target: Target, start: float, tried: list[Try]) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "Reference",
     "audits",
     "best_under",
+    "detail_names",
     "file_name",
     "float32_bytes",
     "front",
@@ -145,6 +146,11 @@ def file_name(nbytes: int, value: float, quality: Quality) -> str:
     """
     decimals = max(0, quality.digits + round(math.log10(quality.scale)))
     return f"{nbytes:06d}B_{value:.{decimals}f}.evc"
+
+
+def detail_names(points: Iterable[FrontPoint]) -> list[str]:
+    """The names of all further numbers that the task has measured of these files, in its order."""
+    return list(dict.fromkeys(name for point in points for name in point.details))
 
 
 def best_under(points: Iterable[FrontPoint], nbytes: int) -> FrontPoint | None:

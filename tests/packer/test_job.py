@@ -208,6 +208,8 @@ def test_arguments_that_cannot_be_used_are_refused(increase: float) -> None:
         job(labelled=False, layerwise=False).within(increase)
     with pytest.raises(CodecError, match="Did you mean 'best'"):
         PackJob(state, "bset")
+    with pytest.raises(ConfigError, match="observer is 3; give a function"):
+        PackJob(state, observer=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="rules are for presets"):
         PackJob(state, recipe, rules=(Rule(),))
 

@@ -191,6 +191,8 @@ def test_questions_and_sorting(browser: webdriver.Chrome, tmp_path: Path) -> Non
         "return [...document.querySelectorAll('#table-front tbody tr td:nth-child(2)')].map(cell => +cell.innerText)"
     )
     assert page.run(files) == [point.nbytes for point in points]
+    correct = "return [...document.querySelectorAll('#table-front tr')].map(row => row.cells[5].innerText)"
+    assert page.run(correct) == ["correct", *(str(point.details["correct"]) for point in points)]
     browser.find_element(By.CSS_SELECTOR, "#table-front th").click()
     assert page.run(files) == [point.nbytes for point in reversed(points)]
     browser.find_element(By.CSS_SELECTOR, "#table-front tbody tr").click()
