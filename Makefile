@@ -4,6 +4,8 @@ BIN := .venv/bin
 OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 EXTRAS := ray report digits pareto optuna numba dev
 export RAY_USAGE_STATS_ENABLED := 0
+# Compiled modules are kept, whatever the environment says: the tests start many interpreters.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench fuzz lock format clean
@@ -24,7 +26,7 @@ demo: install ## Run the main job on 8x8 digits (about two minutes on two cores)
 	$(BIN)/evocompress run configs/digits.toml --out $(OUT)
 
 test: install ## Run the whole test suite
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install ## Lint and type-check: ruff, mypy, pyright
 	$(BIN)/ruff check .

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats
 from evocompress.codecs.coders import count_bits
+from evocompress.codecs.planes import kernel_places
 from evocompress.codecs.sensitivity import Sensitivity
 from evocompress.codecs.simple_tensors import simple_codecs
 from evocompress.errors import CodecError

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.cluster.vq
 
-from evocompress.codecs.arrange import from_planes, plane_layouts, split, to_planes
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.planes import from_planes, plane_layouts, split, to_planes
 from evocompress.codecs.rounding import rate_optimised
 from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.errors import CodecError

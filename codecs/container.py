@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.bare_table import read_bare_head, read_bare_table, write_bare_table
 from evocompress.codecs.codec import Codec, Coded, Shape
 from evocompress.codecs.coders import CODERS, Coder, CoderName, PlaneDecoder, PlaneEncoder, coder_numbered
 from evocompress.codecs.deflation import deflate, inflate
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.partial_decoding import decode_in_parts
+from evocompress.codecs.planes import kernel_places
 from evocompress.codecs.template import template_of
 from evocompress.codecs.tensor_table import (
     BASE_HEADER,

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 import scipy.fft
 
-from evocompress.codecs.arrange import as_matrix
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.planes import as_matrix
 from evocompress.errors import CodecError
 
 __all__ = ["Dct"]

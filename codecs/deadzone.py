@@ -13,9 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from evocompress.codecs.arrange import from_planes, plane_layouts, split
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.planes import from_planes, plane_layouts, split
 from evocompress.codecs.rounding import rate_optimised
 from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.errors import CodecError

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.codec import Shape
 from evocompress.codecs.coders import count_bits
 from evocompress.codecs.container import Contents, decode_each, file_names, parse
+from evocompress.codecs.planes import kernel_places
 from evocompress.codecs.registry import codec_spec
 from evocompress.codecs.tensor_table import Entry
 

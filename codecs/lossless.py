@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs.arrange import from_planes, plane_layouts, to_planes
 from evocompress.codecs.codec import Codec, Coded, Cost, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.planes import from_planes, plane_layouts, to_planes
 
 __all__ = ["Lossless"]
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 import scipy.linalg
 
-from evocompress.codecs.arrange import as_matrix, matrix_shape
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.planes import as_matrix, matrix_shape
 from evocompress.codecs.scales import scale_codes, scale_values
 from evocompress.errors import CodecError
 

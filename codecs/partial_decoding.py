@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.codecs.arrange import plane_layouts
 from evocompress.codecs.codec import Codec, Shape, SideReader
 from evocompress.codecs.dtypes import dtype_named, to_dtype
 from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.planes import plane_layouts
 from evocompress.codecs.registry import LOSSLESS
 from evocompress.errors import FormatError
 

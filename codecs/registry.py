@@ -1,7 +1,7 @@
-"""Registry of codecs: stages by name and by number, and named codecs; codecs parsed from text and written as text.
+"""Codec names and numbers, parsed and written; a new stage is registered in `evocompress/extensions.py`.
 
-A new stage is one file beside this one and a row in `evocompress/extensions.py`; those of installed packages come in
-by entry points.
+Stages by name and by number, and named codecs. A new stage is one file beside this one and a row there; those of
+installed packages come in by entry points. Only a name for a chain of stages is a row of `CODECS` here.
 """
 
 from __future__ import annotations

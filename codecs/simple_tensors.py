@@ -12,11 +12,11 @@ import math
 
 import numpy as np
 
-from evocompress.codecs.arrange import to_planes
 from evocompress.codecs.codebook import Codebook
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Plane, varint
 from evocompress.codecs.coordinates import Coordinates
 from evocompress.codecs.deadzone import DeadZone
+from evocompress.codecs.planes import to_planes
 from evocompress.codecs.scales import scale_code, scale_value
 
 __all__ = ["FewValues", "simple_codecs"]

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from evocompress.codecs.arrange import matrix_shape, plane_layouts, split
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.dependent import KINDS, MACHINES, levels
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.feedback import inverse_factor, quantise_rows
+from evocompress.codecs.planes import matrix_shape, plane_layouts, split
 from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_value
 from evocompress.codecs.sensitivity import Sensitivity
 from evocompress.codecs.viterbi import trellis_quantise

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pywt
 
-from evocompress.codecs.arrange import as_matrix, matrix_shape
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
+from evocompress.codecs.planes import as_matrix, matrix_shape
 from evocompress.errors import CodecError
 
 __all__ = ["WAVELETS", "Wavelet"]

@@ -238,7 +238,7 @@ TERMS = Extensions(
         "correlation": "evocompress.ideas.linearconv.term:CorrelationTerm",
         "thin": "evocompress.ideas.connections.term:ThinTerm",
         "l1": "evocompress.training.terms.l1:L1",
-        "noise": "evocompress.training.terms.noise:Noise",
+        "noise": "evocompress.training.terms.quantisation_noise:Noise",
         "snap": "evocompress.ideas.symmetry.terms:SnapTerm",
     },
 )

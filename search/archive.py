@@ -1,4 +1,4 @@
-"""Archive of all non-dominated leaves: a staircase, with its hypervolume kept up to date point by point."""
+"""Archive of all non-dominated leaves, the result of a search: a staircase with its hypervolume kept up to date."""
 
 from __future__ import annotations
 

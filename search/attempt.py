@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from evocompress.errors import RunError
-from evocompress.search.commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.records import Leaf, Outcome, Status, Task
+from evocompress.search.segment_commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.storage import Storage
 
 __all__ = ["Segment", "failure", "plain", "run_attempt", "settle"]

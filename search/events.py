@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeAlias
 
+from evocompress.search.ask_tell import Told
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
-from evocompress.search.search import Told
 
 __all__ = ["Ended", "Finished", "Opened", "Reason", "Submitted"]
 

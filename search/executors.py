@@ -1,4 +1,4 @@
-"""Executors of a search's tasks: one interface, and the functions that make one, by name in `extensions.EXECUTORS`.
+"""Executors of a search's tasks: their protocol, and the functions that make one, by name in `extensions.EXECUTORS`.
 
 Only `ray_executor` imports Ray, on use. `SimulatedExecutor` is for tests and has no name.
 """

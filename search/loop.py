@@ -1,4 +1,4 @@
-"""Loop of a search: keep segments in flight, tell each outcome as it comes, never wait for a generation."""
+"""Asynchronous loop of a search: keep segments in flight, tell each outcome as it comes, no generations."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from evocompress.search.ask_tell import Search, Told
 from evocompress.search.events import Ended, Finished, Reason, Submitted
 from evocompress.search.executors import Executor
 from evocompress.search.interrupts import Interrupts
 from evocompress.search.records import Outcome, Task
-from evocompress.search.search import Search, Told
 
 __all__ = ["Loop", "NullRecorder", "Recorder"]
 

@@ -1,7 +1,7 @@
 """Two-objective Pareto arithmetic on arrays (n, 2), both columns minimised.
 
 `moocore` is used where it is installed; the numpy versions beside it give the same values and are what the tests
-compare it with. The search's own loops use `archive` and `fitness`, which work point by point.
+compare it with. The search's own loops use `archive` and `selection`, which work point by point.
 """
 
 from __future__ import annotations

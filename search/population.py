@@ -1,4 +1,4 @@
-"""Population, all that a decision may look at: the archive and the pool, folded from outcomes in one order."""
+"""Population: the archive (what was found) and the pool (where parents come from), folded from outcomes in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from evocompress.search.archive import Archive
 from evocompress.search.objectives import Member, Scale
-from evocompress.search.pool import Pool
+from evocompress.search.parent_pool import Pool
 from evocompress.search.settings import SearchSettings
 
 __all__ = ["Population"]

@@ -1,4 +1,4 @@
-"""Fixtures for the real data sets; a test that needs one is skipped, with the reason, where it is absent."""
+"""Fixtures for the real data sets, skipped with the reason where one is absent; and the order of tests."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def _present(name: str) -> Splits:
         return load(name)
     except DataError as failure:
         pytest.skip(str(failure))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow files first where several workers share them: with one of them last, the other workers would wait for it."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ PACKAGE = ROOT / "evocompress"
 TOP = ("evocompress", "codecs", "search", "benchmarks", "tests", "docs", "configs", "examples")
 
 pytestmark = [
+    pytest.mark.slow,
     with_all_ideas,
     pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not run from a source tree"),
 ]

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import pytest
 from small_package import write_package
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "extending.md"
 #: Runs each part in a namespace of its own, and goes on after one that fails.

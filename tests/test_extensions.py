@@ -1,19 +1,26 @@
-"""A package with one of everything, installed by pip into a folder of its own, and a search that uses all of it."""
+"""A package with one of everything, installed in a folder of its own, and a search that uses all of it."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from small_package import every_list, installed
+from small_package import every_list, installed, write_package
 
 from evocompress import protocols
+from evocompress.cli import main
 from evocompress.extensions import FORMS, LAYER_VIEWS, TASKS, TERMS, Extensions
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(__file__).parent / "example_package"
@@ -54,15 +61,13 @@ executor = "counting"
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder into which pip has installed the package, from a copy of its source; no network is needed."""
-    folder = tmp_path_factory.mktemp("environment")
-    source = shutil.copytree(SOURCE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
-    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder / "site"), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert list((folder / "site").glob("*.dist-info/entry_points.txt"))
-    return folder / "site"
+    """The folder in which the package is installed, as its pyproject.toml says."""
+    folder = tmp_path_factory.mktemp("environment") / "site"
+    project = tomllib.loads((SOURCE / "pyproject.toml").read_text(encoding="utf-8"))
+    (name,) = project["tool"]["setuptools"]["py-modules"]
+    modules = {name: (SOURCE / f"{name}.py").read_text(encoding="utf-8")}
+    write_package(folder, project["project"]["name"], modules, project["project"]["entry-points"])
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +75,42 @@ def log(environment: Path) -> Path:
     return environment.parent / "used.txt"
 
 
-def evocompress(*words: str | Path, path: list[Path], log: Path | None = None) -> subprocess.CompletedProcess[str]:
+class Done(NamedTuple):
+    """What a command has left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def variables_of(log: Path | None) -> dict[str, str]:
+    return {"COLUMNS": "150", **({} if log is None else {"EVOCOMPRESS_EXAMPLE_LOG": str(log)})}
+
+
+def in_a_process(*words: str | Path, environment: Path, log: Path) -> Done:
+    """A command in an interpreter of its own that has the package installed."""
     command = [sys.executable, "-m", "evocompress", *map(str, words)]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT])), "COLUMNS": "150"}
-    if log is not None:
-        variables["EVOCOMPRESS_EXAMPLE_LOG"] = str(log)
-    return subprocess.run(command, capture_output=True, text=True, timeout=250, env=variables, cwd=ROOT / "tests")
+    path = os.pathsep.join(map(str, [environment, ROOT]))
+    variables = {**os.environ, "PYTHONPATH": path, **variables_of(log)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=variables, cwd=ROOT / "tests")
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def evocompress(*words: str | Path, path: list[Path], log: Path | None = None) -> Done:
+    """A command in this process, while the package is installed in it, or while it is not."""
+    stdout, stderr, status = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        for folder in path:
+            stack.enter_context(installed(folder, patch))
+        patch.setattr("sys.argv", ["evocompress", *map(str, words)])
+        for name, value in variables_of(log).items():
+            patch.setenv(name, value)
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            try:
+                main()
+            except SystemExit as end:
+                status = int(end.code or 0)
+    return Done(status, stdout.getvalue(), stderr.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +118,7 @@ def run(environment: Path, log: Path) -> Path:
     """A finished run."""
     config, folder = environment.parent / "example.toml", environment.parent / "run"
     config.write_text(CONFIG)
-    done = evocompress("run", config, "--out", folder, path=[environment], log=log)
+    done = in_a_process("run", config, "--out", folder, environment=environment, log=log)
     assert done.returncode == 0, done.stderr + done.stdout
     return folder
 

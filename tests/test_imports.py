@@ -17,7 +17,7 @@ CODECS, SEARCH, PACKAGE = ROOT / "codecs", ROOT / "search", ROOT / "evocompress"
 GOLDEN = ROOT / "tests" / "golden" / "mixed.evc"
 STANDARD = set(sys.stdlib_module_names) - {"codecs"}
 
-pytestmark = pytest.mark.skipif(not CODECS.is_dir(), reason="not run from a source tree")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CODECS.is_dir(), reason="not run from a source tree")]
 
 
 def files(folder: Path) -> list[Path]:
@@ -240,12 +240,10 @@ def child(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "module", ["evocompress", "evocompress.codecs", "evocompress.checkpoint.recipe", "evocompress.checkpoint.packing"]
-)
-def test_an_import_brings_neither_torch_nor_ray(module: str) -> None:
+def test_an_import_brings_neither_torch_nor_ray() -> None:
+    modules = "evocompress, evocompress.codecs, evocompress.checkpoint.recipe, evocompress.checkpoint.packing"
     heavy = "{'torch', 'ray', 'evocompress.search'} & set(sys.modules)"
-    assert child(f"import sys, {module}; print({heavy})").strip() == "set()"
+    assert child(f"import sys, {modules}; print({heavy})").strip() == "set()"
 
 
 def test_decoding_needs_neither_torch_nor_ray_nor_the_search() -> None:

@@ -12,7 +12,7 @@ from benchmarks.pack.alterations import STRENGTH, altered
 from benchmarks.pack.cifar10 import held_out_images, split_training_images
 from evocompress.data import Splits, load
 from evocompress.networks import build
-from evocompress.packer.confidence import fit_confidence
+from evocompress.packer.temperature_scaling import fit_confidence
 from evocompress.tasks.classification import evaluate
 
 __all__ = ["Judge", "cifar10_to_pack"]

@@ -22,7 +22,7 @@ from typing import Any
 from evocompress.search.executors import RayExecutor
 from evocompress.search.history import History
 from evocompress.search.records import Leaf, Outcome, Task
-from evocompress.search.run import open_run
+from evocompress.search.run_folder import open_run
 from evocompress.search.toy_segment import toy_settings, toy_space
 
 _WARM_UP_ROUNDS = 2

@@ -14,11 +14,11 @@ import math
 import time
 from collections.abc import Sequence
 
+from evocompress.search.ask_tell import Search
 from evocompress.search.events import Finished
 from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.records import Genome, Leaf, Outcome, Task
-from evocompress.search.search import Search
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Float, Integer, Space
 

@@ -16,10 +16,10 @@ from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.checkpoint.tied_tensors import tied_tensors
 from evocompress.codecs import LOSSLESS, Codec, Cost, Record, Sensitivity, Writer, choose, read
-from evocompress.codecs.arrange import matrix_shape
 from evocompress.codecs.coders import CODERS
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.dtypes import DTYPES, is_float
+from evocompress.codecs.planes import matrix_shape
 from evocompress.errors import CodecError, FormatError
 from evocompress.support.wording import kind_of, quoted, shortened
 

@@ -1,4 +1,4 @@
-"""The command line: one module per group of commands, and one place that turns errors into one line.
+"""The command line: one module per command, of its name, and one place that turns errors into one line.
 
 Exit statuses: 2 where what was given (an option, a file, a network, data, a run's folder) cannot be used, 1 where the
 work itself went wrong (a full disk, too little memory, a run without a result), 3 where a target of `pack` was missed
@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from evocompress.cli import analyse, certify, curve, data, files, pack, run, settings
+from evocompress.cli import certify, codecs, curve, data, front, inspect, pack, report, run, settings, unpack
 from evocompress.cli.command_group import CommandGroup
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.search.interrupts import is_interrupt
@@ -45,7 +45,7 @@ def _root(
         raise typer.Exit
 
 
-for module in (run, settings, analyse, pack, files, certify, curve, data):
+for module in (run, settings, front, report, pack, unpack, inspect, codecs, certify, curve, data):
     module.register(app)
 
 

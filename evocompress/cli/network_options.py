@@ -9,9 +9,13 @@ from evocompress.errors import ConfigError, ModelError
 from evocompress.support.command_line import about
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from torch import nn
 
-__all__ = ["check_settings", "network_of"]
+    from evocompress.codecs.container import Contents
+
+__all__ = ["check_settings", "names_by", "network_of"]
 
 
 def check_settings(model: str | None, settings: Sequence[str] | None) -> None:
@@ -37,3 +41,14 @@ def network_of(model: str, settings: Sequence[str] | None) -> nn.Module:
     options = override_values({}, settings or ())
     with about("--model", model, ModelError):
         return build(model, options)
+
+
+def names_by(model: str, network: nn.Module) -> Callable[[Contents], Collection[str]]:
+    """A function that gives a file without names those of a network, with shapes and dtypes; or refuses them."""
+    from evocompress.checkpoint.loading import fitting_names
+
+    def names(contents: Contents) -> Collection[str]:
+        with about("--model", model, ModelError):
+            return fitting_names(network, contents)
+
+    return names

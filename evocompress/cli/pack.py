@@ -14,7 +14,7 @@ from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.presets import DEFAULT_PRESET
 from evocompress.checkpoint.presets import preset as preset_recipe
 from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT
-from evocompress.cli.files import size_line
+from evocompress.cli.inspect import size_line
 from evocompress.cli.network_options import check_settings, network_of
 from evocompress.cli.pack_options import (
     check_combinations,

@@ -89,10 +89,17 @@ def zeroed_warning(zeroed: events.TensorsZeroed) -> str:
     """That tensors were lost, and how to keep them."""
     names, keep = zeroed.names, zeroed.keep
     finer = f"{keep.match}={keep.codecs[0]}@{keep.rate_factor:g}"
+    match zeroed.target:
+        case None:
+            more = "use a smaller λ"
+        case LossLimit():
+            more = "ask for a smaller --max-loss-increase"
+        case _:
+            more = "allow more bytes with --max-bytes"
     decode = "tensor that is not zero decodes" if len(names) == 1 else "tensors that are not zero decode"
     return (
         f"warning: {len(names)} {decode} to zeros: {listed([shortened(name) for name in names], _LISTED)}. "
-        f"To keep them, use a smaller λ, or for single ones a rule with a smaller factor, such as --rule '{finer}'"
+        f"To keep them, {more}, or for single ones a rule with a smaller factor, such as --rule '{finer}'"
     )
 
 

@@ -10,7 +10,19 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Self, TypeAlias, Union, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Optional,
+    Self,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import pydantic
 
@@ -138,26 +150,29 @@ class Genes(_Section):
     @pydantic.field_validator("codecs")
     @classmethod
     def _check_codecs(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        problems = []
         for group, options in value.items():
             if group not in GROUPS:
-                raise ValueError(f"there is no layer group {group!r}; groups are {', '.join(GROUPS)}")
+                problems.append(f"there is no layer group {group!r}; groups are {', '.join(GROUPS)}")
             if not options:
-                raise ValueError(f"group {group!r} has no options; give at least one codec")
+                problems.append(f"group {group!r} has no options; give at least one codec")
             for spec in (part for option in options for part in option.split("|")):
                 try:
                     parse_codec(spec.strip())
                 except CodecError as error:
-                    raise ValueError(str(error)) from error
+                    problems.append(str(error))
+        if problems:
+            raise ValueError("; ".join(problems))
         return value
 
-    @pydantic.model_validator(mode="after")
-    def _ordered(self) -> Genes:
-        for name, value in self:
-            if isinstance(value, tuple) and not value[0] < value[1]:
-                raise ValueError(f"{name} = [{value[0]}, {value[1]}]: the first number must be below the second")
-            if isinstance(value, list) and (not value or len(set(value)) != len(value)):
-                raise ValueError(f"{name} = {value}: give at least one option, each once")
-        return self
+    @pydantic.field_validator("*")
+    @classmethod
+    def _ordered(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and not value[0] < value[1]:
+            raise ValueError("the first number must be below the second")
+        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
+            raise ValueError("give at least one option, each once")
+        return value
 
 
 @functools.cache
@@ -304,19 +319,68 @@ def _unknown(path: Sequence[str | int]) -> str:
 def _explained(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> list[str]:
     """A line for each problem, below a path of keys."""
     lines: dict[str, str] = {}
+    unions: dict[str, dict[str, Any]] = {}  # messages by key: a value that may be of several kinds has one for each
     for problem in error.errors(include_url=False):
         path = [*prefix, *(key for key in problem["loc"] if not _is_union_tag(key))]
-        name = ".".join(map(str, path)) or "(the whole)"
+        of_a_range = problem["type"] == "missing" and isinstance(problem["input"], list | tuple)
+        name = ".".join(map(str, path[:-1] if of_a_range else path)) or "(the whole)"
         if problem["type"] == "extra_forbidden":
             lines[name] = _unknown(path)
-        elif problem["type"] == "missing":
+        elif problem["type"] == "missing" and not of_a_range:
             lines[name] = f"{name}: is missing; it has no default."
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            value = repr(problem["input"])
-            shown = "" if message.startswith(name) or len(value) > 60 else f" (got {value})"
-            lines.setdefault(name, f"{name}: {message}{shown}")
+            lines.setdefault(name, "")
+            unions.setdefault(name, {}).setdefault(_message(problem, path), problem["input"])
+    for name, messages in unions.items():
+        # Of a range that is wrong in part, the part is told.
+        if any(isinstance(value, list | tuple) for value in messages.values()) and any(
+            other.rpartition(".")[0] == name and other.rpartition(".")[2].isdecimal() for other in unions
+        ):
+            del lines[name]
+            continue
+        texts = list(messages)
+        message = ", or ".join([texts[0], *(text.removeprefix("must be ") for text in texts[1:])])
+        value = repr(next(iter(messages.values())))
+        shown = "" if message.startswith(name) or len(value) > 60 else f" (got {value})"
+        lines[name] = f"{name}: {message}{shown}"
     return list(lines.values())
+
+
+#: What a value must be, by the type of pydantic's error; in braces what its rule says.
+_RULES = {
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of less than 4 300 digits",
+    "float_type": "a number", "float_parsing": "a number", "finite_number": "finite",
+    "bool_type": "true or false", "bool_parsing": "true or false", "string_type": "text",
+    "dict_type": "a table of keys", "mapping_type": "a table of keys", "model_type": "a table of keys",
+    "model_attributes_type": "a table of keys", "tuple_type": "two numbers [low, high]",
+    "greater_than": "above {gt:g}", "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}", "less_than_equal": "at most {le:g}", "literal_error": "{expected}",
+}  # fmt: skip
+
+
+def _message(problem: Any, path: Sequence[str | int]) -> str:
+    """What is wrong with a value, in words of ours."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "literal_error":
+        options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        near = difflib.get_close_matches(str(problem["input"]), options, n=1)
+        return f"must be {context['expected']}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if kind == "list_type":
+        return f"must be a list{_of_options(path)}"
+    if kind in ("missing", "too_short", "too_long"):  # a tuple's
+        return "must be two numbers [low, high]"
+    if kind in _RULES:
+        return f"must be {_RULES[kind].format(**context)}"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _of_options(path: Sequence[str | int]) -> str:
+    """What a list at a path of keys may hold, where those are words."""
+    model = _model_at(path[:-1])
+    field = model.model_fields.get(str(path[-1])) if model else None
+    (kind,) = get_args(field.annotation)[:1] or (None,) if field else (None,)
+    return f" of some of {', '.join(map(repr, get_args(kind)))}" if get_origin(kind) is Literal else ""
 
 
 def _is_union_tag(key: str | int) -> bool:

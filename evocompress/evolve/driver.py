@@ -37,7 +37,7 @@ from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
 from evocompress.search.history import read_history, read_run_json
 from evocompress.search.records import Leaf
-from evocompress.search.run import Run, open_run
+from evocompress.search.run_folder import Run, open_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
 from evocompress.support.wording import counted

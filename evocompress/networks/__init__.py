@@ -1,4 +1,4 @@
-"""Networks by name, from `extensions.NETWORKS` or a user's own code, and the options that any of them may have.
+"""Networks by name, built; a new one is a file here and a row in `evocompress/extensions.py`, or a user's own code.
 
 A factory takes keyword options only and returns a module that maps inputs, such as images (n, c, h, w), to what a task
 expects, such as logits (n, classes).

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.networks.layout import channels_last
+from evocompress.networks.memory_format import channels_last
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d
 
 __all__ = ["POOL", "ConvStack"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from evocompress.networks.layout import channels_last
+from evocompress.networks.memory_format import channels_last
 
 __all__ = ["LeNet5Caffe"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.networks.layout import channels_last
+from evocompress.networks.memory_format import channels_last
 
 __all__ = ["ResNetCIFAR", "resnet20", "resnet32", "resnet44", "resnet56"]
 

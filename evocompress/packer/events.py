@@ -6,8 +6,8 @@ import dataclasses
 
 from evocompress.checkpoint.recipe import Rule
 from evocompress.packer.calibrated import HeldOut
-from evocompress.packer.confidence import Confidence
 from evocompress.packer.targets import Target, Try
+from evocompress.packer.temperature_scaling import Confidence
 
 __all__ = [
     "ConfidenceFitted",
@@ -74,10 +74,14 @@ class StoppedEarly:
 
 @dataclasses.dataclass(frozen=True)
 class TensorsZeroed:
-    """Tensors that are not zero decode to zeros; the rule `keep` gives the first of them more bits."""
+    """Tensors that are not zero decode to zeros; the rule `keep` gives the first of them more bits.
+
+    `target` is what λ was searched for; None where λ was given.
+    """
 
     names: tuple[str, ...]
     keep: Rule
+    target: Target | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,11 +30,10 @@ from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.data import Examples
 from evocompress.data import load as load_data
-from evocompress.data.noise import noise_images
+from evocompress.data.synthetic_inputs import noise_images
 from evocompress.errors import ConfigError, ModelError
 from evocompress.packer.allocation import allocate
 from evocompress.packer.calibrated import Calibration, HeldOut, calibrate, pack_calibrated
-from evocompress.packer.confidence import Confidence, fit_confidence
 from evocompress.packer.events import (
     ConfidenceFitted,
     HeldOutMeasured,
@@ -46,6 +45,7 @@ from evocompress.packer.events import (
     Tried,
 )
 from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, find_rate_weight
+from evocompress.packer.temperature_scaling import Confidence, fit_confidence
 from evocompress.protocols import Began, Observer, Progressed
 from evocompress.search.interrupts import Interrupts
 from evocompress.support.atomic_files import write_bytes
@@ -175,6 +175,8 @@ class PackJob:
         self._preset, self._rules = preset, rules
         self._names, self._shapes = names, shapes
         Recipe(names=names, shapes=shapes)  # says what is wrong with them before any work
+        if observer is not None and not callable(observer):
+            raise ConfigError(f"observer is {observer!r}; give a function that takes an event, such as print, or None")
         self._tell: Observer = observer or _ignore
         self._calibration: Calibration | None = None
         self._layerwise, self._rounds, self._noise = False, 0, False
@@ -341,17 +343,17 @@ class PackJob:
             self._tell(TargetMissed(target, chosen, len(tried)))
         elif interrupts.pending:
             self._tell(StoppedEarly(chosen, len(tried)))
-        result = self._result(chosen, met=chosen.meets, stopped=interrupts.pending)
+        result = self._result(chosen, met=chosen.meets, stopped=interrupts.pending, target=target)
         if isinstance(target, LossLimit):
             return dataclasses.replace(result, loss_before=target.before, loss_after=chosen.loss)
         return result
 
-    def _result(self, attempt: Try, *, met: bool, stopped: bool) -> PackResult:
+    def _result(self, attempt: Try, *, met: bool, stopped: bool, target: Target | None = None) -> PackResult:
         if attempt.zeroed:
             name = attempt.zeroed[0]
             rule = self._recipe(attempt.rate_weight).rule(name, self._state[name].ndim)
             keep = Rule(name, rule.codecs[:1], rule.rate_factor / _FINER)
-            self._tell(TensorsZeroed(attempt.zeroed, keep))
+            self._tell(TensorsZeroed(attempt.zeroed, keep, target))
         return PackResult(attempt.data, attempt.rate_weight, met, stopped, attempt.refined, attempt.zeroed)
 
     def _phases(self, target: Target, start: float, tried: list[Try]) -> None:

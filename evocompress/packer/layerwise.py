@@ -24,7 +24,7 @@ from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs import Record, Sensitivity
 from evocompress.codecs.dtypes import to_dtype
 from evocompress.data.examples import Examples
-from evocompress.packer.lockstep import forward_in_steps
+from evocompress.packer.layerwise_forward import forward_in_steps
 from evocompress.protocols import LayerView
 from evocompress.support.modules import evaluation_mode
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evocompress.protocols import Said
-from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, knee
+from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.quality import Quality
@@ -178,7 +178,8 @@ def front_table(points: Sequence[FrontPoint], quality: Quality, *, title: str = 
     )
     table.add_column("", style="yellow")
     name = quality.name if audited else f"{quality.name} (validation)"
-    names = ["bytes", name, "±", "validation", "ratio", "depth", "epochs"]
+    details = detail_names(points)
+    names = ["bytes", name, "±", "validation", *details, "ratio", "depth", "epochs"]
     for name in names if audited else [name for name in names if name != "validation"]:
         table.add_column(Text(name), justify="right", no_wrap=True, style="dim" if name == "validation" else "")
     # Where the terminal is narrow, it is the id that is cut.
@@ -192,6 +193,7 @@ def front_table(points: Sequence[FrontPoint], quality: Quality, *, title: str = 
             Text(quality.show(point.quality)),
             f"{quality.scale * (point.high - point.low) / 2:.{quality.digits}f}",
             *validation,
+            *(Text(_number(point.details.get(name))) for name in details),
             _ratio(point.ratio),
             str(point.depth),
             str(point.epochs),
@@ -216,6 +218,10 @@ def against_packing_table(rows: Sequence[AgainstPacking], quality: Quality, line
             "-" if smaller is None else f"{smaller:.1f}",
         )
     return table
+
+
+def _number(value: float | int | None) -> str:
+    return "—" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _line(progress: Progress, now: float) -> str:

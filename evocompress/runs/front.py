@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.runs.measurements import Recorded, of_event, of_leaf
+from evocompress.runs.recorded_measurements import Recorded, of_event, of_leaf
 from evocompress.search.quality import Quality
 from evocompress.search.records import Genome, Leaf
 from evocompress.support.quantities import parse_fraction
@@ -32,6 +32,7 @@ __all__ = [
     "against_packing",
     "audits",
     "best_under",
+    "detail_names",
     "file_name",
     "float32_bytes",
     "front",
@@ -200,6 +201,11 @@ def file_name(nbytes: int, value: float, quality: Quality) -> str:
     """
     decimals = max(0, quality.digits + round(math.log10(quality.scale)))
     return f"{nbytes:06d}B_{value:.{decimals}f}.evc"
+
+
+def detail_names(points: Iterable[FrontPoint]) -> list[str]:
+    """The names of all further numbers that the task has measured of these files, in its order."""
+    return list(dict.fromkeys(name for point in points for name in point.details))
 
 
 def best_under(points: Iterable[FrontPoint], nbytes: int) -> FrontPoint | None:

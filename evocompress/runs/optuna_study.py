@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import audits
-from evocompress.runs.measurements import Recorded
+from evocompress.runs.recorded_measurements import Recorded
 from evocompress.search.records import Genome, Leaf, Outcome, Scalar
 from evocompress.support.optional_libraries import needs_extra
 

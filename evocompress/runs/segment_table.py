@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import audits, float32_bytes
-from evocompress.runs.measurements import Recorded, of_leaf
+from evocompress.runs.recorded_measurements import Recorded, of_leaf
 from evocompress.search.records import Leaf, Outcome, Task, genome_hash
 from evocompress.support.atomic_files import replacing
 from evocompress.support.optional_libraries import needs_extra

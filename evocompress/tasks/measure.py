@@ -1,4 +1,4 @@
-"""Quality of a network on examples, as its task has it."""
+"""Quality of a network on examples, as its task measures it; metrics are in the tasks' files (`details`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Every gene, each said once: name, default, range, scale and sentence; and the training genes of one segment.
+"""Genes of the trainer and of the recipe, and the list of all genes; a new training gene is a file in `terms/`.
 
-Those of the recipe and of the trainer itself are in `CORE` below. A task, a term or a form brings its own; `gene_specs`
-has them all, and configuration, space, help and documentation are made of it.
+A task, a term or a form brings its own; those of the recipe and of the trainer are in `CORE` below. A gene is said
+once: name, default, range, scale and sentence. `gene_specs` has them all, and configuration, space, help and
+documentation are made of it.
 """
 
 from __future__ import annotations

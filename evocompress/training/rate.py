@@ -143,7 +143,9 @@ class RateTerm:
         self.log_steps = nn.Parameter(torch.tensor(steps, dtype=torch.float64).log().to(self._device, self._dtype))
         self._generator = torch.Generator(self._device).manual_seed(seed)
         self._part = min(-(-sum(self._sizes) // _PART), _MOST_PARTS)
-        self._weights, self._used = (torch.zeros(sum(self._sizes), dtype=self._dtype, device=self._device) for _ in "12")
+        self._weights, self._used = (
+            torch.zeros(sum(self._sizes), dtype=self._dtype, device=self._device) for _ in "12"
+        )
         self._weight_parts, self._used_parts = map(self._views, (self._weights, self._used))
         self._turn = 0
         self._spread_now = torch.empty(0)

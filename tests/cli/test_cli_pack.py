@@ -26,6 +26,8 @@ from evocompress.packer.targets import LossLimit, Try
 if TYPE_CHECKING:
     from evocompress.data import Splits
 
+pytestmark = pytest.mark.slow
+
 
 def invoke(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
@@ -34,9 +36,22 @@ def invoke(*words: object) -> Result:
 @pytest.fixture(scope="module")
 def trained(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A digits network after a few epochs."""
+    return after_training(digits, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def narrow(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a quarter of the weights, for searches with the slowest codecs."""
+    return after_training(digits, tmp_path_factory.mktemp("narrow"), width=8)
+
+
+NARROW = ("--model", "digits_cnn", "--set", "width=8")
+
+
+def after_training(digits: Splits, folder: Path, width: int = 16) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build("digits_cnn")
+        model = build("digits_cnn", {"width": width})
     images, labels = digits.train.batch(slice(0, len(digits.train)))
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for step in range(120):
@@ -45,26 +60,26 @@ def trained(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
         loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    path = tmp_path_factory.mktemp("trained") / "w.safetensors"
+    path = folder / "w.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)
     return path
 
 
-def loss(path: Path, digits: Splits) -> float:
-    model = evocompress.load(path, build("digits_cnn")).eval()
+def loss(path: Path, digits: Splits, width: int = 16) -> float:
+    model = evocompress.load(path, build("digits_cnn", {"width": width})).eval()
     images, labels = digits.audit.batch(slice(0, len(digits.audit)))
     with torch.no_grad():
         return float(nn.functional.cross_entropy(model(images), labels))
 
 
-def test_calibration_pays_on_the_disk(trained: Path, digits: Splits, tmp_path: Path) -> None:
-    on_digits = ("--model", "digits_cnn", "--data", "digits", "--samples", 500)
-    plain = invoke("pack", trained, "-o", tmp_path / "plain.evc", "--preset", "best", "--max-bytes", 2500).stderr
-    assert "at most 2500 bytes" in plain and "layer by layer" not in plain
-    found = invoke("pack", trained, "-o", tmp_path / "fitted.evc", "--preset", "best", "--max-bytes", 2500, *on_digits)
-    assert "at most 2500 bytes, layer by layer" in found.stderr and "meets it" in found.stderr
-    assert all((tmp_path / name).stat().st_size <= 2500 for name in ("plain.evc", "fitted.evc"))
-    assert loss(tmp_path / "fitted.evc", digits) < loss(tmp_path / "plain.evc", digits)
+def test_calibration_pays_on_the_disk(narrow: Path, digits: Splits, tmp_path: Path) -> None:
+    on_digits = (*NARROW, "--data", "digits", "--samples", 300)
+    plain = invoke("pack", narrow, "-o", tmp_path / "plain.evc", "--preset", "best", "--max-bytes", 1000).stderr
+    assert "at most 1000 bytes" in plain and "layer by layer" not in plain
+    found = invoke("pack", narrow, "-o", tmp_path / "fitted.evc", "--preset", "best", "--max-bytes", 1000, *on_digits)
+    assert "at most 1000 bytes, layer by layer" in found.stderr and "meets it" in found.stderr
+    assert all((tmp_path / name).stat().st_size <= 1000 for name in ("plain.evc", "fitted.evc"))
+    assert loss(tmp_path / "fitted.evc", digits, 8) < loss(tmp_path / "plain.evc", digits, 8)
 
 
 def test_the_loss_limit_is_met_on_held_out_examples(trained: Path, digits: Splits, tmp_path: Path) -> None:
@@ -89,18 +104,18 @@ def test_noise_and_no_names(trained: Path, digits: Splits, tmp_path: Path) -> No
     assert safetensors.torch.load_file(back).keys() == safetensors.torch.load_file(trained).keys()
 
 
-def test_confidence_and_allocation_are_fitted_and_told(trained: Path, digits: Splits, tmp_path: Path) -> None:
+def test_confidence_and_allocation_are_fitted_and_told(narrow: Path, digits: Splits, tmp_path: Path) -> None:
     output = tmp_path / "w.evc"
-    words = ("--model", "digits_cnn", "--data", "digits", "--samples", 300, "--preset", "best", "--max-bytes", 2500)
-    said = invoke("pack", trained, "-o", output, *words, "--fit-confidence", "--allocation-rounds", 1).stderr
+    words = (*NARROW, "--data", "digits", "--samples", 200, "--preset", "balanced", "--max-bytes", 1000)
+    said = invoke("pack", narrow, "-o", output, *words, "--fit-confidence", "--allocation-rounds", 1).stderr
     fitted = re.search(r"logits are scaled by (\d\.\d+) \('(.+)'\)", " ".join(said.split()))
     assert fitted is not None
-    assert 0.05 < float(fitted[1]) <= 1 and f"{fitted[2]}.weight" in safetensors.torch.load_file(trained)
-    assert output.stat().st_size <= 2500
-    assert loss(output, digits) < loss(trained, digits) + 0.5
-    on_noise = ("--model", "digits_cnn", "--noise", "1x8x8", "--samples", 100, "--preset", "fast")
-    invoke("pack", trained, "-o", output, *on_noise, "--allocation-rounds", 1, "--max-bytes", 3000)
-    assert output.stat().st_size <= 3000
+    assert 0.05 < float(fitted[1]) <= 1 and f"{fitted[2]}.weight" in safetensors.torch.load_file(narrow)
+    assert output.stat().st_size <= 1000
+    assert loss(output, digits, 8) < loss(narrow, digits, 8) + 0.5
+    on_noise = (*NARROW, "--noise", "1x8x8", "--samples", 50, "--preset", "fast")
+    invoke("pack", narrow, "-o", output, *on_noise, "--allocation-rounds", 1, "--max-bytes", 1000)
+    assert output.stat().st_size <= 1000
 
 
 _ON_NOISE = ("--model", "digits_cnn", "--noise", "1x8x8")

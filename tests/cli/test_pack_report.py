@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evocompress.checkpoint.recipe import Rule
-from evocompress.cli.pack_report import PackReport, held_out_line
+from evocompress.cli.pack_report import PackReport, held_out_line, zeroed_warning
 from evocompress.packer.calibrated import HeldOut
-from evocompress.packer.confidence import Confidence
 from evocompress.packer.events import (
     ConfidenceFitted,
     HeldOutMeasured,
@@ -16,7 +15,8 @@ from evocompress.packer.events import (
     StoppedEarly,
     TensorsZeroed,
 )
-from evocompress.packer.targets import Try
+from evocompress.packer.targets import LossLimit, SizeLimit, Target, Try
+from evocompress.packer.temperature_scaling import Confidence
 from evocompress.protocols import Began, Progressed, Said
 from evocompress.tasks.classification import ACCURACY
 
@@ -58,6 +58,18 @@ def test_a_pipe_gets_lines_and_tables_but_no_bars(capsys: pytest.CaptureFixture[
         "[b]said as it is[/b]",
     ]
     assert out == "held-out: loss 0.2500 → 0.5000, accuracy 100.00 % → 97.50 % (1 200 examples)\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        (None, "To keep them, use a smaller λ, or for"),
+        (SizeLimit(99), "To keep them, allow more bytes with --max-bytes, or for"),
+        (LossLimit(lambda _: 0.0, "loss", 0.1, 0.2), "To keep them, ask for a smaller --max-loss-increase, or for"),
+    ],
+)
+def test_lost_tensors_are_kept_by_what_the_user_has_set(target: Target | None, advice: str) -> None:
+    assert advice in zeroed_warning(TensorsZeroed(("a.bias",), Rule("a.bias", ("dct",), 0.05), target))
 
 
 def test_without_labels_the_line_tells_the_change_of_outputs() -> None:

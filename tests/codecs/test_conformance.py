@@ -15,6 +15,8 @@ from evocompress.codecs.conformance import CHECKS, SHAPES, same, written
 from evocompress.codecs.entropy import State
 from evocompress.errors import CodecError
 
+pytestmark = pytest.mark.slow
+
 IN_CODECS = {stage.id for chain in CODECS.values() for stage in parse_codec(chain).stages}
 FURTHER = [name for name in STAGES.builtin if name not in IN_CODECS]
 NAMES = sorted(CODECS) + [name if STAGES[name].terminal else f"{name}+deadzone" for name in FURTHER]

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from evocompress.codecs.arrange import from_planes, plane_layouts, to_planes
 from evocompress.codecs.codec import SideReader, varint
 from evocompress.codecs.contexts import ALPHABET, CLASSES, DIRECT, extra_bits, magnitude_class, token_base, tokenize
 from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, State, Symbols, classes_of, rate_table
+from evocompress.codecs.planes import from_planes, plane_layouts, to_planes
 from evocompress.codecs.rounding import rate_optimised
 from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_codes, scale_value, scale_values
 from evocompress.errors import FormatError

@@ -22,9 +22,9 @@ import pytest
 from evocompress import Recipe, Rule, pack
 from evocompress.checkpoint.presets import PRESETS, preset
 from evocompress.codecs import CODECS, inspect, read
-from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.coders import CoderName
 from evocompress.codecs.container import parse
+from evocompress.codecs.planes import kernel_places
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MANIFEST = GOLDEN / "manifest.json"

@@ -21,6 +21,8 @@ from evocompress.codecs.entropy import Encoder
 from evocompress.codecs.registry import LOSSLESS as LOSSLESS_CODEC
 from evocompress.errors import CodecError, FormatError
 
+pytestmark = pytest.mark.slow
+
 _HANG = 60.0  # seconds of CPU time, of what takes a few hundredths: a loaded machine must not fail this
 DEADZONE, CODEBOOK, LOSSLESS, DCT, THRESHOLD, WAVELET, LOWRANK, LINEARCONV = 1, 2, 3, 16, 17, 18, 19, 20
 
@@ -86,10 +88,10 @@ def test_every_flipped_bit_is_refused(form: tuple[CoderName, bool]) -> None:
 @pytest.mark.parametrize("part", range(2))
 @forms
 def test_damage_behind_the_checksum_never_surprises(form: tuple[CoderName, bool], part: int) -> None:
-    """With the checksum made good again the parser and the codecs are on their own."""
+    """With the checksum made good again the parser and the codecs are on their own; the two parts damage each byte."""
     data = small_file(form)[:-4]
     refused = 0
-    for place in range(4, len(data), 1 if form == FORMS[0] else 2):
+    for place in range(4 + part, len(data), 2):
         damaged = bytearray(data)
         damaged[place] ^= 1 << (5 * place + 3 * part) % 8
         file = sealed(bytes(damaged))
@@ -145,7 +147,7 @@ HOSTILE = {
     "a negative length": forged(table(-1)),
     "empty, but for 2^40 rows": forged(table(1 << 40, 0, chain=(LINEARCONV, DEADZONE), side=v(1 << 40, 0, 0, 0))),
     "nine dimensions": forged(table(*[1] * 9)),
-    "a deflate bomb": sealed(b"EVC\x01" + zlib.compress(bytes(1 << 28), 9, -15)),
+    "a deflate bomb": sealed(b"EVC\x01" + zlib.compress(bytes(1 << 26), 1, -15)),
     "a table without end": sealed(b"EVC\x01" + zlib.compress(table(3), 9, -15)[:-3]),
     "no table": sealed(b"EVC\x01abcdef"),
     "something behind the table": forged(table(3) + b"\0"),

@@ -18,10 +18,10 @@ from oracle_rans import RansDecoder
 from test_golden import STATES, TEMPLATES, template
 
 from evocompress.codecs import CODECS, Cost, Record, Writer, mixing, parse_codec, rans
-from evocompress.codecs.arrange import kernel_places
 from evocompress.codecs.container import decode_each, parse
 from evocompress.codecs.dependent import KINDS
 from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, Kind, State, Symbols
+from evocompress.codecs.planes import kernel_places
 from evocompress.codecs.tensor_table import Entry
 
 GOLDEN = Path(__file__).parents[1] / "golden"

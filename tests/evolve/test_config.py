@@ -56,7 +56,10 @@ def test_shipped_configurations_load_and_come_back_from_json(path: Path) -> None
         ),
         ({**LEAST, "search": {"segments": "many"}}, "search.segments"),
         ({**LEAST, "search": 3}, "search"),
-        ({**LEAST, "genes": {"epochs": [3, 3]}}, "epochs = [3, 3]: the first number must be below the second"),
+        (
+            {**LEAST, "genes": {"epochs": [3, 3]}},
+            "genes.epochs: the first number must be below the second (got [3, 3])",
+        ),
         ({**LEAST, "genes": {"rate_weight": [0.0, 1.0]}}, "genes.rate_weight"),
         ({**LEAST, "genes": {"learning_rate": float("nan")}}, "genes.learning_rate"),
         ({**LEAST, "genes": {"projection": []}}, "give at least one option"),
@@ -72,6 +75,42 @@ def test_a_wrong_configuration_says_what_to_do(data: dict[str, Any], expected: s
         parse_config(data, "x.toml")
     assert expected in str(caught.value)
     assert str(caught.value).startswith("x.toml:")
+
+
+def test_all_problems_are_told_at_once_in_our_own_words() -> None:
+    wrong = {
+        "model": 5,
+        "search": {"segments": "three", "deterministic": "maybe", "ratio_range": [4]},
+        "resources": {"workers": -1, "gpus": "many", "precision": "bfloat61"},
+        "genes": {
+            "epochs": "three", "learning_rate": [1e-3, "x"], "rate_weight": [1e-3, 1e-5], "l1": [0, 1],
+            "optimiser": "adamm", "schedule": ["cosin"], "sensitivity": [], "alfa": 3,
+            "codecs": {"foo": ["dct"], "dense": []},
+        },
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        parse_config({**LEAST, **wrong})
+    lines = {line.strip() for line in str(caught.value).splitlines()[1:]}
+    groups = "groups are first, conv, dense, last, vector"
+    assert lines == {
+        "model: must be text (got 5)",
+        "search.segments: must be a whole number (got 'three')",
+        "search.deterministic: must be true or false (got 'maybe')",
+        "search.ratio_range: must be two numbers [low, high] (got [4])",
+        "resources.workers: must be at least 0 (got -1)",
+        "resources.gpus: must be a number, or 'auto' (got 'many')",
+        "resources.precision: must be 'float32' or 'bfloat16'; did you mean 'bfloat16'? (got 'bfloat61')",
+        "genes.epochs: must be a whole number, or two numbers [low, high] (got 'three')",
+        "genes.learning_rate.1: must be a number (got 'x')",
+        "genes.rate_weight: the first number must be below the second (got [0.001, 1e-05])",
+        "genes.l1.0: must be above 0 (got 0)",
+        "genes.optimiser: must be a list of some of 'adam', 'sgd' (got 'adamm')",
+        "genes.schedule.0: must be 'constant' or 'cosine'; did you mean 'cosine'? (got 'cosin')",
+        "genes.sensitivity: give at least one option, each once (got [])",
+        "genes.alfa: there is no such key. Did you mean 'genes.alpha'?",
+        f"genes.codecs: there is no layer group 'foo'; {groups}; group 'dense' has no options; give at least one codec "
+        "(got {'foo': ['dct'], 'dense': []})",
+    }
 
 
 def test_every_problem_is_named_at_once() -> None:

@@ -7,13 +7,12 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_process import CommandProcess
 
 from evocompress.checkpoint.packing import unpack
 from evocompress.errors import RunError
@@ -21,6 +20,8 @@ from evocompress.evolve.config import Config, parse_config
 from evocompress.evolve.driver import config_of_run, run_experiment
 from evocompress.search.history import read_history
 from evocompress.tasks.classification import evaluate
+
+pytestmark = pytest.mark.slow
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -147,28 +148,19 @@ def test_a_killed_driver_on_ray_goes_on_to_the_archive_of_an_inline_run(finished
     process = driver(folder, "--set", "resources.executor=ray", "--set", "resources.workers=2")
     wait_for_outcomes(folder, 2, seconds=600)
     process.kill()
-    process.communicate(timeout=120)
+    process.wait()
     inline = config_of_run(folder, ["resources.executor=inline"])  # any executor may go on with it
     assert run_experiment(inline, folder, resume=True).finished
     assert archive_of(folder) == archive_of(finished)
 
 
-def driver(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+def driver(folder: Path, *words: str) -> CommandProcess:
     config = folder.parent / "small.json.toml"
     lines = [f'name = "small"\nmodel = "digits_cnn"\ndata = "digits"\nreference_epochs = {SMALL["reference_epochs"]}']
     for section in ("search", "genes", "resources"):
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in SMALL[section].items())]
     config.write_text("\n".join(lines))
-    command = [
-        sys.executable,
-        "-c",
-        "from evocompress.cli import main; main()",
-        "run",
-        str(config),
-        "--out",
-        str(folder),
-    ]
-    return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return CommandProcess("run", config, "--out", folder, *words, output=folder.parent / "said.txt")
 
 
 def wait_for_outcomes(folder: Path, count: int, seconds: float = 200) -> None:
@@ -186,12 +178,12 @@ def test_a_stopped_driver_goes_on_to_the_same_archive(finished: Path, tmp_path: 
     process = driver(folder)
     wait_for_outcomes(folder, 2)
     process.send_signal(how)
-    output = process.communicate(timeout=120)[0].decode()
+    status = process.wait()
     assert len(read_history(folder).outcomes) < 6
     if how != signal.SIGKILL:
-        assert process.returncode == 130 and "--resume" in output and "Traceback" not in output
+        assert status == 130 and "--resume" in process.said and "Traceback" not in process.said
     if how == signal.SIGKILL:  # the lease of a dead driver on this machine is taken over at once
-        assert process.returncode == -signal.SIGKILL
+        assert status == -signal.SIGKILL
     summary = run_experiment(config_of_run(folder), folder, resume=True)
     assert summary.finished and summary.segments == 6
     assert archive_of(folder) == archive_of(finished)
@@ -206,4 +198,4 @@ def test_a_second_driver_is_refused_while_the_first_runs(tmp_path: Path) -> None
             run_experiment(config_of_run(folder), folder, resume=True)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()

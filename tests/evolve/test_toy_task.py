@@ -26,6 +26,8 @@ from evocompress.search.events import Finished
 from evocompress.search.history import read_history
 from evocompress.tasks.measure import measure
 
+pytestmark = pytest.mark.slow
+
 TOY: dict[str, Any] = {
     "name": "toy",
     "model": "digits_cnn",

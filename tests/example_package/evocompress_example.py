@@ -27,11 +27,10 @@ from evocompress.errors import ConfigError, ModelError
 from evocompress.protocols import Add, Call, Genes, GeneSpec, Measured, TrainingStep
 from evocompress.runs.report import ReportSection
 from evocompress.search.executors import Executor, ExecutorResources, InlineExecutor
-from evocompress.search.fitness import Fitness
 from evocompress.search.objectives import Member
 from evocompress.search.quality import Quality
 from evocompress.search.records import Outcome
-from evocompress.search.selection import Policy
+from evocompress.search.selection import Fitness, Policy
 from evocompress.training.terms.base import TermBase
 
 if TYPE_CHECKING:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from command_process import CommandProcess
 from torch import nn
 
 from evocompress import pack, unpack
@@ -35,6 +34,8 @@ from evocompress.packer.events import (
 )
 from evocompress.packer.job import NetworkAndExamples, PackJob, on_data
 from evocompress.protocols import Began, Progressed
+
+pytestmark = pytest.mark.slow
 
 
 def network() -> nn.Module:
@@ -207,6 +208,8 @@ def test_arguments_that_cannot_be_used_are_refused(increase: float) -> None:
         job(labelled=False, layerwise=False).within(increase)
     with pytest.raises(CodecError, match="Did you mean 'best'"):
         PackJob(state, "bset")
+    with pytest.raises(ConfigError, match="observer is 3; give a function"):
+        PackJob(state, observer=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="rules are for presets"):
         PackJob(state, recipe, rules=(Rule(),))
 
@@ -246,26 +249,13 @@ def test_a_process_that_is_interrupted_leaves_the_best_file_or_none(
         torch.manual_seed(0)
         state = build("digits_cnn").state_dict()
     safetensors.torch.save_file(state, weights)
-    command = [
-        sys.executable,
-        "-c",
-        "from evocompress.cli import main; main()",
-        "pack",
-        str(weights),
-        "-o",
-        str(output),
-    ]
-    command += ["--model", "digits_cnn", "--data", "digits", "--preset", "best", *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said: list[str] = []
-    while not said or not said[-1].startswith(phase):
-        said.append(process.stderr.readline())
-        assert said[-1], f"it ended before: {said}"
+    options = ("--model", "digits_cnn", "--data", "digits", "--preset", "best", *words)
+    process = CommandProcess("pack", weights, "-o", output, *options, output=tmp_path / "said.txt")
+    process.wait_until_it_says(phase)
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=120)[1]
-    assert process.returncode == 130 and "Traceback" not in rest
-    assert ("Stopped early" in rest) is written
+    assert process.wait() == 130 and "Traceback" not in process.said
+    assert ("Stopped early" in process.said) is written
     if written:
         assert unpack(output.read_bytes()).keys() == state.keys()
-    assert sorted(path.name for path in tmp_path.iterdir()) == (["w.evc"] if written else []) + ["w.safetensors"]
+    left = {path.name for path in tmp_path.iterdir()} - {"said.txt"}
+    assert left == {"w.safetensors", *(["w.evc"] if written else [])}

@@ -17,12 +17,12 @@ from evocompress.checkpoint.fold_statistics import fold_statistics
 from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.data import Examples
-from evocompress.data.noise import noise_images
+from evocompress.data.synthetic_inputs import noise_images
 from evocompress.errors import DataError, ModelError
 from evocompress.packer import layerwise
 from evocompress.packer.calibrated import calibrate, pack_calibrated
 from evocompress.packer.layerwise import layerwise_records
-from evocompress.packer.lockstep import forward_in_steps
+from evocompress.packer.layerwise_forward import forward_in_steps
 
 
 def network() -> nn.Module:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import time
 from collections.abc import Callable
@@ -11,10 +12,10 @@ from evocompress.protocols import Said
 from evocompress.runs.display import Progress, RunDisplay, board, front_table
 from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
+from evocompress.search.ask_tell import Told
 from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.history import History
 from evocompress.search.quality import Quality
-from evocompress.search.search import Told
 from evocompress.tasks.classification import ACCURACY
 
 
@@ -141,6 +142,7 @@ def test_front_table_has_a_row_per_point() -> None:
     for point in points:
         assert point.leaf_id in text and f" {point.nbytes} " in text and f"{100 * point.quality:.2f} %" in text
     assert text.count("*") == 1 and "validation" in text
+    assert " correct " in text and all(f" {point.details['correct']} " in text for point in points)
     narrow = Console(file=io.StringIO(), width=72)
     with narrow.capture() as capture:
         narrow.print(front_table(points, ACCURACY))
@@ -151,6 +153,16 @@ def test_front_table_has_a_row_per_point() -> None:
     made.print(front_table(unaudited, ACCURACY))
     made.print(front_table([], ACCURACY))
     assert "accuracy (validation)" in written()
+
+
+def test_what_a_task_measures_beside_its_quality_has_columns() -> None:
+    points = front(synthetic_run(20))
+    points = [dataclasses.replace(points[0], details={"top5": 0.98765}), *points[1:2]]
+    made, written = console(terminal=False)
+    made.print(front_table(points, ACCURACY))
+    header, first, second = written().splitlines()
+    assert " top5 " in header and " correct " in header
+    assert " 0.9877 " in first and " — " in first and f" {points[1].details['correct']} " in second
 
 
 def test_sparkline_and_scatter() -> None:

@@ -23,7 +23,7 @@ from evocompress.runs.front import (
     reference,
     smallest_meeting,
 )
-from evocompress.runs.measurements import Recorded
+from evocompress.runs.recorded_measurements import Recorded
 from evocompress.search.quality import Quality
 from evocompress.support.intervals import wilson_interval
 from evocompress.tasks.classification import ACCURACY

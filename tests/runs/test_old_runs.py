@@ -14,7 +14,7 @@ from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import config_of_run, counted_as_before, prepare, run_experiment
 from evocompress.runs.export import export_run, segment_rows
 from evocompress.runs.front import audits, front, reference
-from evocompress.runs.measurements import of_leaf
+from evocompress.runs.recorded_measurements import of_leaf
 from evocompress.search.history import read_history
 from evocompress.search.records import Leaf
 from evocompress.support.intervals import wilson_interval

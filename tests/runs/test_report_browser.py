@@ -22,6 +22,8 @@ from evocompress.runs.report.payload import payload
 from evocompress.search.history import History
 from evocompress.search.quality import Quality
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}<b>&amp;\u2028$x$"
     '<a href="javascript:window.hacked=1">'
@@ -189,6 +191,8 @@ def test_questions_and_sorting(browser: webdriver.Chrome, tmp_path: Path) -> Non
         "return [...document.querySelectorAll('#table-front tbody tr td:nth-child(2)')].map(cell => +cell.innerText)"
     )
     assert page.run(files) == [point.nbytes for point in points]
+    correct = "return [...document.querySelectorAll('#table-front tr')].map(row => row.cells[5].innerText)"
+    assert page.run(correct) == ["correct", *(str(point.details["correct"]) for point in points)]
     browser.find_element(By.CSS_SELECTOR, "#table-front th").click()
     assert page.run(files) == [point.nbytes for point in reversed(points)]
     browser.find_element(By.CSS_SELECTOR, "#table-front tbody tr").click()
@@ -248,9 +252,8 @@ def test_any_number_of_leaves(browser: webdriver.Chrome, tmp_path: Path, segment
     history = synthetic_run(segments, leaves, audited=segments > 1, reference=segments > 1, failures=segments > 100)
     page = Page(browser, tmp_path, history)
     if segments:
-        assert sum(
-            len(page.traces()[name]["x"]) for name in page.traces() if name.startswith(("front", "other"))
-        ) == len(history.leaves)
+        shown = [len(trace["x"]) for name, trace in page.traces().items() if name.startswith(("front", "other"))]
+        assert sum(shown) == len(history.leaves)
     else:
         assert page.text("plot-front") == "No file yet."
     assert page.errors() == []

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from evocompress.errors import RunError
+from evocompress.search.ask_tell import Search
 from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.probe_control import ProbeControl
 from evocompress.search.records import Genome, Leaf, Outcome, Task
-from evocompress.search.search import Search
 from evocompress.search.settings import SearchSettings
 from evocompress.search.toy_segment import toy_settings, toy_space
 

@@ -17,10 +17,10 @@ import pytest
 
 from evocompress.errors import RunError
 from evocompress.search import storage as storage_module
+from evocompress.search.ask_tell import Search
 from evocompress.search.attempt import failure, plain, run_attempt, settle
-from evocompress.search.commit import read_commit, sha256
 from evocompress.search.records import Leaf, Outcome, Parent, Task
-from evocompress.search.search import Search
+from evocompress.search.segment_commit import read_commit, sha256
 from evocompress.search.storage import Storage, open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
@@ -250,7 +250,7 @@ _FULL = """
 import resource, signal, sys
 from evocompress.search.attempt import run_attempt
 from evocompress.search.storage import open_storage
-from evocompress.search.search import Search
+from evocompress.search.ask_tell import Search
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))

@@ -17,11 +17,12 @@ from evocompress.search.executors import InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.ray_executor import task_options
 from evocompress.search.records import Outcome, Task
-from evocompress.search.run import Run, open_run
+from evocompress.search.run_folder import Run, open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 ray = pytest.importorskip("ray")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.ray,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -13,11 +13,12 @@ import pytest
 from evocompress.search.executors import RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.records import Outcome, Task
-from evocompress.search.run import open_run
+from evocompress.search.run_folder import open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 ray = pytest.importorskip("ray")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.ray,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

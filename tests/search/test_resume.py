@@ -15,15 +15,17 @@ from evocompress.search.attempt import run_attempt
 from evocompress.search.events import Finished
 from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
-from evocompress.search.run import Run, open_run
+from evocompress.search.run_folder import Run, open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
+
+pytestmark = pytest.mark.slow
 
 SEGMENTS = 40  # in DRIVER too
 DRIVER = """
 import sys
 from pathlib import Path
 from evocompress.search.executors import InlineExecutor
-from evocompress.search.run import open_run
+from evocompress.search.run_folder import open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 folder, resume, seconds, log = sys.argv[1], sys.argv[2] == "resume", float(sys.argv[3]), sys.argv[4]
 settings = toy_settings(segments=40, deterministic=True, lag=4)

@@ -9,13 +9,12 @@ import pytest
 
 from evocompress.errors import ConfigError
 from evocompress.extensions import SELECTION
+from evocompress.search.ask_tell import Search
 from evocompress.search.executors import SimulatedExecutor
-from evocompress.search.fitness import Fitness
 from evocompress.search.loop import Loop
 from evocompress.search.objectives import Member
 from evocompress.search.records import Leaf, Outcome
-from evocompress.search.search import Search
-from evocompress.search.selection import Policy
+from evocompress.search.selection import Fitness, Policy
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,19 @@ def every_list() -> list[Extensions]:
     return [value for value in vars(extensions).values() if isinstance(value, Extensions)]
 
 
+#: What keeps a list that packages add to, once it has been asked.
+_KEPT = (
+    ("evocompress.calibration.layer_views", "_views"),
+    ("evocompress.evolve.config", "genes_model"),
+    ("evocompress.training.genes", "gene_specs"),
+)
+
+
 def _forget() -> None:
     importlib.invalidate_caches()
+    for module, function in _KEPT:
+        if module in sys.modules:
+            getattr(sys.modules[module], function).cache_clear()
     for kind in every_list():
         kind.__dict__.pop("_added", None)
         for name in set(kind._loaded) - set(kind.builtin):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from evocompress.errors import ModelError
 from evocompress.ideas.connections.overprovisioned import OverProvisionedConv2d
 from evocompress.ideas.connections.plan import ConnectionPlan, Scalar
-from evocompress.networks.layout import channels_last
+from evocompress.networks.memory_format import channels_last
 
 __all__ = ["ConnectedCNN"]
 

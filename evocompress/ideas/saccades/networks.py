@@ -12,7 +12,7 @@ from evocompress.ideas.saccades.cost import saccade_cost
 from evocompress.ideas.saccades.gate import finite, keep_plan
 from evocompress.ideas.saccades.saccade import SaccadeConv2d
 from evocompress.ideas.saccades.sequence import Reader, SaccadeSequence
-from evocompress.networks.layout import channels_last
+from evocompress.networks.memory_format import channels_last
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d
 
 __all__ = ["SaccadeCNN", "saccade_sequence"]

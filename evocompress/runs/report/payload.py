@@ -11,7 +11,16 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evocompress.runs.front import FrontPoint, float32_bytes, front, hypervolume_curve, in_view, knee, reference
+from evocompress.runs.front import (
+    FrontPoint,
+    detail_names,
+    float32_bytes,
+    front,
+    hypervolume_curve,
+    in_view,
+    knee,
+    reference,
+)
 from evocompress.search.records import Leaf
 
 if TYPE_CHECKING:
@@ -42,6 +51,7 @@ def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: i
         "leafCount": len(history.leaves),
         "leaves": _leaf_columns(history, leaves, number),
         "genes": _gene_columns(leaves),
+        "details": detail_names(points),
         "front": [
             _front_entry(point, number[point.leaf_id], knee(points)) | {"inView": point.leaf_id in shown}
             for point in points
@@ -108,7 +118,8 @@ def _gene_columns(leaves: Sequence[Leaf]) -> dict[str, dict[str, list[Any]]]:
 def _front_entry(point: FrontPoint, leaf: int, bend: FrontPoint | None) -> dict[str, Any]:
     entry: dict[str, Any] = {"file": point.file, "total": point.total, "ratio": round(point.ratio, 6)}
     entry |= {key: _rounded(getattr(point, key)) for key in ("quality", "error", "low", "high")}
-    return entry | {"leaf": leaf, "bytes": point.nbytes, "knee": point is bend}
+    details = {name: None if value is None else _rounded(value) for name, value in point.details.items()}
+    return entry | {"details": details, "leaf": leaf, "bytes": point.nbytes, "knee": point is bend}
 
 
 def _rounded(value: float) -> float:

@@ -11,6 +11,8 @@ from evocompress.ideas.kernels.colour import colour_filters
 from evocompress.ideas.kernels.evidence import FALSE_ALARMS
 from evocompress.ideas.kernels.shapes import Floats
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(3, 3), (5, 5), (7, 7), (11, 11)]
 SOBEL = np.outer([1.0, 2, 1], [-1, 0, 1])
 PREWITT = np.outer([1.0, 1, 1], [-1, 0, 1])

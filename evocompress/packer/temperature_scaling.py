@@ -1,4 +1,4 @@
-"""Confidence of a classifier (temperature scaling), fitted on held-out examples by a scale of its logits.
+"""Temperature scaling: the confidence of a classifier, fitted on held-out examples by a scale of its logits.
 
 Networks are surer of new examples than they should be (Guo et al., "On Calibration of Modern Neural Networks", 2017),
 and coarser weights make that worse. A scale of the last layer mends it, moves no decision and costs no byte. Against

@@ -1,4 +1,4 @@
-"""Forward passes that stop before every layer, so that layers can be changed while their inputs are at hand.
+"""Layerwise forward pass: it stops before every layer, which can be changed while its inputs are at hand.
 
 Each batch goes through the network in a thread of its own, which waits before each watched module until it is told to
 go on; only one thread runs at a time. So a whole network is visited layer by layer at the price of one forward pass.

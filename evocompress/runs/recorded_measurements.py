@@ -1,5 +1,6 @@
-"""What was measured of files, as a run recorded it; runs of before there were tasks are read alike.
+"""Measurements that a run recorded, read again; what is measured, a further metric too, is in its task's file.
 
+Runs of before there were tasks are read alike.
 They recorded an accuracy with its counts `correct` and `total`, and a loss that was not finite as -1.
 """
 

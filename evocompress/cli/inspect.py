@@ -1,36 +1,27 @@
-"""The commands `unpack`, `inspect` and `codecs`, on single files."""
+"""The command `inspect`: what each tensor of a compressed file takes."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.cli.network_options import check_settings, network_of
-from evocompress.errors import ModelError
-from evocompress.support.command_line import NetworkOptions, about, check_output
+from evocompress.cli.network_options import check_settings, names_by, network_of
+from evocompress.support.command_line import NetworkOptions
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from torch import nn
-
     from evocompress.codecs import TensorInfo
     from evocompress.codecs.container import Contents
 
 __all__ = ["register", "size_line"]
 
-Evc = Annotated[Path, typer.Argument(metavar="FILE.evc", help="A compressed file.")]
-
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for name, command in (("unpack", unpack), ("inspect", inspect), ("codecs", codecs)):
-        app.command(name)(command)
+    """Add the command."""
+    app.command("inspect")(inspect)
 
 
 def size_line(nbytes: int, weights: int, tensors: int) -> str:
@@ -42,40 +33,8 @@ def size_line(nbytes: int, weights: int, tensors: int) -> str:
     return f"{nbytes} bytes, {counted(weights, 'weight')} in {counted(tensors, 'tensor')}, {each}"
 
 
-def unpack(
-    file: Evc,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="The network that the file is of, or module:factory: gives the names to a file without, and the "
-            "shapes to one that was packed with --bare."
-        ),
-    ] = None,
-    settings: NetworkOptions = None,
-) -> None:
-    """Decode a file to safetensors, with the original names, shapes and dtypes."""
-    from evocompress.checkpoint.weight_files import unpack_file
-
-    check_output(output, [file])
-    check_settings(model, settings)
-    names = None if model is None else _names_of(model, network_of(model, settings))
-    tensors, weights = unpack_file(file, output, names)
-    typer.echo(f"{output}: {counted(tensors, 'tensor')}, {counted(weights, 'weight')}")
-
-
-def _names_of(model: str, network: nn.Module) -> Callable[[Contents], Collection[str]]:
-    from evocompress.checkpoint.loading import fitting_names
-
-    def names(contents: Contents) -> Collection[str]:
-        with about("--model", model, ModelError):
-            return fitting_names(network, contents)
-
-    return names
-
-
 def inspect(
-    file: Evc,
+    file: Annotated[Path, typer.Argument(metavar="FILE.evc", help="A compressed file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     model: Annotated[
         str | None,
@@ -95,7 +54,7 @@ def inspect(
     data = read_evc(file)
     with errors_name(file):
         contents = parse(data)
-        names = None if model is None else _names_of(model, network_of(model, settings))(contents)
+        names = None if model is None else names_by(model, network_of(model, settings))(contents)
         if names is None and contents.unread:
             _print_unread(file, data, contents, as_json)
             return
@@ -150,29 +109,3 @@ def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int) -> None:
     weights = sum(info.weights for info in tensors)
     output_console().print(table)
     typer.echo(f"{size_line(nbytes, weights, len(tensors))}; {header} bytes of header")
-
-
-def codecs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:
-    """List the codecs, and the stages that codecs are made of, with their parameters."""
-    from evocompress.codecs import CODECS, STAGES
-
-    stages = [
-        {
-            "id": name,
-            "quantiser": stage.terminal,
-            "parameters": {field.name: field.default for field in dataclasses.fields(stage)},
-            "about": (stage.__doc__ or "").splitlines()[0],
-        }
-        for name, stage in STAGES.items()
-    ]
-    if as_json:
-        typer.echo(json.dumps({"codecs": CODECS, "stages": stages}, indent=1))
-        return
-    typer.echo("Codecs (chains of stages; write your own in the same way):")
-    for name, chain in CODECS.items():
-        typer.echo(f"  {name:<20} {chain}")
-    typer.echo("\nStages (a codec is any number of transforms and one quantiser):")
-    for stage in stages:
-        parameters = ", ".join(f"{key}={value}" for key, value in dict(stage["parameters"]).items())
-        kind = "quantiser" if stage["quantiser"] else "transform"
-        typer.echo(f"  {stage['id']:<12} {kind:<10} {parameters or '(no parameters)'}\n{'':15}{stage['about']}")

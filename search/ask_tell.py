@@ -1,4 +1,4 @@
-"""The search as ask/tell: pure, with plain state, ignorant of executors, files and clocks."""
+"""Ask/tell interface of the search: `Search`, pure, with plain state, ignorant of executors, files and clocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from evocompress.errors import RunError
 from evocompress.search.archive import Archive
 from evocompress.search.objectives import Member, Scale
-from evocompress.search.parents import choose_parent, size_bin
+from evocompress.search.parent_selection import choose_parent, size_bin
 from evocompress.search.population import Population
 from evocompress.search.probe_control import ProbeControl
 from evocompress.search.records import Genome, Leaf, Operator, Outcome, Parent, ParentRule, Task

@@ -1,4 +1,4 @@
-"""Pool of leaves: the bounded set that parents come from."""
+"""Pool of parents: the bounded set of leaves that a selection policy keeps, and that parents are drawn from."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from evocompress.search.fitness import Fitness
 from evocompress.search.objectives import Member, Scale
 from evocompress.search.records import Leaf
+from evocompress.search.selection import Fitness
 from evocompress.search.settings import SearchSettings
 
 __all__ = ["Pool"]

@@ -1,4 +1,4 @@
-"""Memory layout of images: channels last."""
+"""Memory format of images: channels last."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evocompress.data import Examples
 from evocompress.errors import DataError, ModelError
-from evocompress.packer.confidence import fit_confidence, output_layer
+from evocompress.packer.temperature_scaling import fit_confidence, output_layer
 
 
 def classifier(scale: float) -> nn.Module:

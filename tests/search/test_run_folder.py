@@ -13,7 +13,7 @@ from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
 from evocompress.search.journal import read_journal
 from evocompress.search.pareto import hypervolume
-from evocompress.search.run import Run, open_run
+from evocompress.search.run_folder import Run, open_run
 from evocompress.search.space import Float, Space
 from evocompress.search.storage import LocalStorage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space

@@ -1,4 +1,4 @@
-"""The commands `front` and `report`, which look at runs."""
+"""The command `front`: the size/quality front of a run, or of several compared."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command("front")(front)
-    app.command("report")(report)
 
 
 def front(
@@ -172,18 +171,3 @@ def _compare(
             rate,
         )
     console.print(table)
-
-
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or going on.")],
-) -> None:
-    """Write export/ anew: front.csv, the front's files, segments.parquet, front.png and report.html."""
-    from evocompress.runs.export import export_run
-    from evocompress.search.history import read_history
-
-    history = read_history(run)
-    export = export_run(history, run, lambda leaf: history.storage.read(leaf.path))
-    for path in (export.front_csv, export.segments_parquet, export.front_png, export.report_html, *export.further):
-        typer.echo(str(path))
-    for problem in export.problems:
-        typer.echo(f"note: {problem}", err=True)

@@ -1,4 +1,4 @@
-"""Planes of an array of any shape: one row per output channel, so that contexts see rows and columns."""
+"""Planes, the matrices of symbols that an entropy coder sees: any array as one row per output channel, and back."""
 
 from __future__ import annotations
 

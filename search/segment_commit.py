@@ -1,4 +1,4 @@
-"""COMMIT.json: created exclusively, it names the attempt that won a segment and the hashes of its files."""
+"""Commit of a segment: COMMIT.json, created exclusively, names the attempt that won and the hashes of its files."""
 
 from __future__ import annotations
 

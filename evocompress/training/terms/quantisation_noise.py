@@ -1,4 +1,4 @@
-"""Uniform noise on the weights while gradients are taken: training for quantisation."""
+"""Quantisation noise: uniform noise on the weights while gradients are taken (Baskin et al., 2021)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evocompress.data.noise import noise_images
+from evocompress.data.synthetic_inputs import noise_images
 from evocompress.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""Noise to calibrate on where there is no data: images with the spectrum of natural ones, sequences, vectors."""
+"""Synthetic inputs to calibrate on without data: noise with the spectrum of natural images, sequences, vectors."""
 
 from __future__ import annotations
 

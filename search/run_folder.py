@@ -1,4 +1,4 @@
-"""A run folder: open, create or resume it, drive the search in it, and keep what it promises.
+"""Run folder: open, create or resume it, drive the search in it, and keep what it promises.
 
 The promise: kill any process at any instant, and a resume loses at most the segments in flight. What holds it up: a
 segment exists once its COMMIT.json does; a task is in the journal before it is submitted; an outcome is in the journal
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from evocompress.errors import RunError
-from evocompress.search.commit import attempt_folder, read_commit
+from evocompress.search.ask_tell import Search, Told
 from evocompress.search.events import Reason
 from evocompress.search.executors import Executor
-from evocompress.search.header import check_json, compare, describe, identity, locked, make_run_json, measured_as
 from evocompress.search.history import History, read_history, read_run_json
 from evocompress.search.journal import Journal
 from evocompress.search.lease import Lease
 from evocompress.search.loop import Loop
 from evocompress.search.records import Outcome, Task
-from evocompress.search.search import Search, Told
+from evocompress.search.run_header import check_json, compare, describe, identity, locked, make_run_json, measured_as
+from evocompress.search.segment_commit import attempt_folder, read_commit
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.storage import LocalStorage, Storage, open_storage

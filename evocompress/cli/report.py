@@ -1,0 +1,30 @@
+"""The command `report`: everything in a run's export/, written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("report")(report)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or going on.")],
+) -> None:
+    """Write export/ anew: front.csv, the front's files, segments.parquet, front.png and report.html."""
+    from evocompress.runs.export import export_run
+    from evocompress.search.history import read_history
+
+    history = read_history(run)
+    export = export_run(history, run, lambda leaf: history.storage.read(leaf.path))
+    for path in (export.front_csv, export.segments_parquet, export.front_png, export.report_html, *export.further):
+        typer.echo(str(path))
+    for problem in export.problems:
+        typer.echo(f"note: {problem}", err=True)
