@@ -143,10 +143,9 @@ class RateTerm:
         self.log_steps = nn.Parameter(torch.tensor(steps, dtype=torch.float64).log().to(self._device, self._dtype))
         self._generator = torch.Generator(self._device).manual_seed(seed)
         self._part = min(-(-sum(self._sizes) // _PART), _MOST_PARTS)
-        self._weights, self._used = (
-            torch.zeros(sum(self._sizes), dtype=self._dtype, device=self._device) for _ in "12"
-        )
-        self._weight_parts, self._used_parts = map(self._views, (self._weights, self._used))
+        self._weights = torch.zeros(sum(self._sizes), dtype=self._dtype, device=self._device)
+        self._used = torch.zeros_like(self._weights)
+        self._weight_parts, self._used_parts = self._views(self._weights), self._views(self._used)
         self._turn = 0
         self._spread_now = torch.empty(0)
         self._steps: Tensor | None = None  # on the format's scale, once weights are rounded
@@ -202,7 +201,7 @@ class RateTerm:
                 noise = torch.rand(len(weights), generator=self._generator, device=self._device, dtype=self._dtype)
                 symbols = exact + noise.sub_(0.5)
             used = torch.mul(symbols, spread, out=self._used)
-            torch._foreach_copy_(self._parameters, self._used_parts)
+            torch._foreach_copy_([*self._parameters], self._used_parts)
             if self._turn % _LOOK_EVERY == 0:
                 self.rate_model.look(exact.round().float())
             before = [None if p.grad is None else p.grad.clone() for p in self._parameters]
@@ -211,7 +210,7 @@ class RateTerm:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(self._parameters, self._weight_parts)
+                torch._foreach_copy_([*self._parameters], self._weight_parts)
                 if self._steps is None:
                     self._add_step_gradients(used - weights, before)
                 elif self.log_steps.grad is not None:
