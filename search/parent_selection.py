@@ -40,10 +40,17 @@ def choose_parent(
 
 
 def _least_tried(population: Population, tries: Sequence[int], rng: np.random.Generator) -> Member:
-    """A random front member of the bin that has had the fewest parents, among the bins that hold any."""
+    """A random front member of the bin that has had the fewest parents, among the bins that hold any.
+
+    Members that are worse than the reference point, such as networks that have collapsed to nothing, are passed over
+    unless there are no others: along a front they are the first.
+    """
     bins, archive = len(tries), population.archive
+    limit = archive.reference[1]
+    useless = next((i for i, member in enumerate(archive.members) if member.y < limit), 0)
     edges = [-float("inf"), *(i / bins for i in range(1, bins)), float("inf")]
     ranges = [archive.between(edges[i], edges[i + 1]) for i in range(bins)]
+    ranges = [(max(first, useless), end) for first, end in ranges]
     filled = [i for i in range(bins) if ranges[i][1] > ranges[i][0]]
     fewest = min(tries[i] for i in filled)
     candidates = [i for i in filled if tries[i] == fewest]
