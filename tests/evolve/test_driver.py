@@ -61,7 +61,7 @@ def test_front_csv_holds_sizes_and_qualities_of_real_files(finished: Path) -> No
     for row in rows:
         file = finished / row["file"]
         assert os.path.getsize(file) == int(row["bytes"])
-        model.load_state_dict(unpack(file.read_bytes()))
+        model.load_state_dict(unpack(file.read_bytes(), names=model.state_dict()))
         assert evaluate(model, splits.audit).accuracy == pytest.approx(float(row["quality"]), abs=1e-6)
         assert evaluate(model, splits.validation).accuracy == pytest.approx(float(row["validation_quality"]), abs=1e-6)
         assert float(row["ratio"]) == pytest.approx(4 * 38282 / int(row["bytes"]), rel=1e-3)

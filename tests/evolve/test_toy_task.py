@@ -77,7 +77,7 @@ def test_the_front_is_ranked_by_the_tasks_error(finished: Path) -> None:
     splits, model = prepare(toy()).segment.experiment.splits(), prepare(toy()).segment.experiment.network()
     for point in points:
         assert point.quality == point.error and point.low < point.quality < point.high
-        load_state(model, unpack(history.storage.read(point.path)), point.path)
+        load_state(model, unpack(history.storage.read(point.path), names=model.state_dict()), point.path)
         found = measure(DigitError(), model, splits.audit)
         assert found.value == pytest.approx(point.quality) and found.details["worst"] == point.details["worst"]
         assert point.file == f"{point.nbytes:06d}B_{point.quality:.3f}.evc"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 from pathlib import Path
 
 import pytest
 from ideas_present import with_all_ideas
 
+from evocompress.errors import ConfigError
 from evocompress.evolve.config import parse_config
-from evocompress.evolve.driver import config_of_run, counted_as_before, prepare, run_experiment
+from evocompress.evolve.driver import config_of_run, counted_as_before, prepare
 from evocompress.runs.export import export_run, segment_rows
 from evocompress.runs.front import audits, front, reference
 from evocompress.runs.recorded_measurements import of_leaf
@@ -52,19 +51,9 @@ def test_an_old_run_is_exported(folder: Path) -> None:
 
 
 @with_all_ideas  # its configuration has their genes
-def test_an_old_run_goes_on(folder: Path) -> None:
-    config = config_of_run(folder)
-    assert config.task == "classification"
-    # Another version of torch may begin with other weights; that is not what this test is about.
-    run = json.loads((folder / "run.json").read_text())
-    run["network"] = json.loads(json.dumps(prepare(config).header["network"]))
-    (folder / "run.json").write_text(json.dumps(run))
-    assert run_experiment(config, folder, resume=True).finished
-    more = config_of_run(folder, ["search.segments=4"])
-    assert run_experiment(more, folder, resume=True, override=True).segments == 4
-    history = read_history(folder)
-    assert len(history.leaves) > 2 and all(math.isfinite(leaf.error) for leaf in history.leaves.values())
-    assert {leaf.leaf_id for leaf in history.archive} <= set(audits(history))
+def test_an_old_run_whose_lambda_has_another_unit_does_not_go_on(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rate_weight.*squared error per bit"):
+        config_of_run(folder)
 
 
 def test_old_records_are_read_once_and_written_new() -> None:

@@ -216,7 +216,8 @@ def test_a_child_of_another_alpha_goes_on(
     fresh = prepared.segment(task_of(child), str(_new(tmp_path / "fresh")), ())
     losses = [result.metrics["curves"]["train_loss"][0] for result in (outcome, fresh)]
     assert losses[0] < 0.6 * losses[1]
-    files = [unpack((tmp_path / leaf.path).read_bytes()) for leaf in outcome.leaves]
+    template = prepared.segment.experiment.network().state_dict()
+    files = [unpack((tmp_path / leaf.path).read_bytes(), names=template) for leaf in outcome.leaves]
     assert len(files) == 2 and all(("conv2.weight" in state) == (alpha == 1) for state in files)
     assert alpha == 1 or files[0]["conv2.primary"].shape[0] == 14  # 0.4375 · 32
 
@@ -307,10 +308,11 @@ def test_a_run_with_architecture_genes(tmp_path: Path) -> None:
     assert [outcome.status for outcome in history.outcomes] == ["ok"] * 6
     assert max(leaf.depth for leaf in history.leaves.values()) > 1
     plain = build("digits_cnn")
-    states = [unpack(history.storage.read(leaf.path)) for leaf in history.leaves.values()]
+    template = plain.state_dict()
+    states = [unpack(history.storage.read(leaf.path), names=template) for leaf in history.leaves.values()]
     assert len({str(loaded(plain, state, "a leaf").get_submodule("conv2")) for state in states}) >= 2
     for path in (tmp_path / "run" / "export" / "front").iterdir():
-        loaded(plain, unpack(path.read_bytes()), path.name)
+        loaded(plain, unpack(path.read_bytes(), names=template), path.name)
 
 
 SHAPES = {"c1": (8, 1, 3, 3), "c1.b": (8,), "c2[0]": (8, 8, 3, 3), "f1": (16, 8), "f2": (10, 16), "n": ()}

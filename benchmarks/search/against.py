@@ -1,0 +1,295 @@
+"""The search against what one would do instead, at equal training time: digits, the same rate term for all.
+
+    python -m benchmarks.search.against [--epochs 1500] [--seeds 3] [--processes 2] [--methods …] [--out DIR]
+
+Every method has so many epochs in all, one core, and the same data (`configs/digits.toml`). Files are chosen on
+validation data (the non-dominated ones), and then judged once on the audit split.
+
+- `search`: the search as configs/digits.toml has it, deterministic, inline.
+- `no rate`: the same without the rate term; `no probes`, `scalar`: without probes, with a scalar score.
+- `pack`: train once for 40 epochs, then `pack`, calibrated, at a ladder of λ (cheaper than all others).
+- `ladder`: straight rate-aware trainings from random weights, one per λ, which share the epochs.
+- `lineages`: lineages under a rising λ, each from its parent's file, restarted until the epochs are used.
+- `optuna`, `optuna gp`: its default multi-objective sampler (NSGA-II; Deb et al., 2002) and its Gaussian process
+  one over straight trainings of 100 epochs: λ, learning rate, share of noise.
+
+Prints one JSON line: hypervolume on the axes of the configuration, and bytes at 98, 95 and 90 %, by seed and method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from evocompress.evolve.driver import Prepared
+    from evocompress.evolve.segment import Experiment
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.toml"
+LEVELS = (0.98, 0.95, 0.90)
+VARIANTS = {
+    "search": [],
+    "no rate": ['genes.rate_term=["off"]', 'genes.grid=["codecs"]'],
+    "no probes": ["search.probes=0"],
+    "scalar": ["search.selection=scalar"],
+}
+_LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
+_RISING = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+_LEARNING_RATE, _BATCH = 2e-3, 32
+
+
+class Judged(NamedTuple):
+    """A file: its size, its validation error, its audited accuracy."""
+
+    nbytes: int
+    error: float
+    audited: float
+
+
+class Trainer:
+    """One network at a time, trained with the rate term from random weights or from a file, as a segment does."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        from evocompress.checkpoint.recipe import Recipe
+
+        self.experiment, self.splits = experiment, experiment.splits()
+        self.recipe = Recipe(coder="mixing", names=False, shapes=False)
+        self.files: list[Judged] = []
+
+    def __call__(
+        self,
+        rate_weight: float,
+        epochs: int,
+        seed: int,
+        parent: bytes | None = None,
+        *,
+        learning_rate: float = _LEARNING_RATE,
+        noise: float = 0.6,
+    ) -> bytes:
+        """Train, write the file, judge it."""
+        from evocompress.checkpoint.grid import grid_of
+        from evocompress.checkpoint.packing import pack, unpack
+        from evocompress.networks import build
+        from evocompress.training.trainer import TrainingGenes, train
+
+        experiment = self.experiment
+        network = build(experiment.model, experiment.model_options, seed=seed)
+        template, grid = network.state_dict(), None
+        if parent is not None:
+            network.load_state_dict(unpack(parent, names=template))
+            grid = grid_of(parent, template)
+        genes = TrainingGenes(rate_term="on", learning_rate=learning_rate, batch_size=_BATCH, rate_noise=noise)
+        curves = train(network, self.splits.train, genes, epochs=epochs, seed=seed, rate_weight=rate_weight, grid=grid)
+        data = pack(network.state_dict(), self.recipe, grid=curves.grid)
+        self.judge(network, len(data))
+        return data
+
+    def judge(self, network: Any, nbytes: int) -> Judged:
+        """Both errors; the audited one is looked at only for the files that validation chooses."""
+        from evocompress.tasks.measure import measure
+
+        task = self.experiment.task()
+        parts = (measure(task, network, part) for part in (self.splits.validation, self.splits.audit))
+        validated, audited = parts
+        self.files.append(Judged(nbytes, validated.error, audited.value))
+        return self.files[-1]
+
+
+def ladder(trainer: Trainer, epochs: int, seed: int) -> None:
+    """Straight trainings, one per λ."""
+    for rate_weight in _LADDER:
+        trainer(rate_weight, epochs // len(_LADDER), seed)
+
+
+def lineages(trainer: Trainer, epochs: int, seed: int, each: int = 40) -> None:
+    """Lineages under a rising λ until the epochs are used."""
+    used, number = 0, 0
+    while used + each <= epochs:
+        parent = None
+        for rate_weight in _RISING:
+            if used + each > epochs:
+                return
+            parent = trainer(rate_weight, each, 1000 * seed + number, parent)
+            used, number = used + each, number + 1
+
+
+def optuna_trials(sampler: Callable[[int], Any]) -> Callable[[Trainer, int, int], None]:
+    """Straight trainings at what a sampler of Optuna's proposes."""
+
+    def run(trainer: Trainer, epochs: int, seed: int, each: int = 100) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(seed))
+
+        def objective(trial: optuna.Trial) -> tuple[float, float]:
+            rate_weight = trial.suggest_float("rate_weight", 0.05, 12.8, log=True)
+            learning_rate = trial.suggest_float("learning_rate", 1e-3, 4e-3, log=True)
+            noise = trial.suggest_float("noise", 0.3, 0.8)
+            trainer(rate_weight, each, 1000 * seed + trial.number, learning_rate=learning_rate, noise=noise)
+            return float(trainer.files[-1].nbytes), trainer.files[-1].error
+
+        study.optimize(objective, n_trials=epochs // each)
+
+    return run
+
+
+def _default_sampler(seed: int) -> Any:
+    import optuna
+
+    return optuna.samplers.NSGAIISampler(seed=seed)
+
+
+def _gaussian_process(seed: int) -> Any:
+    import optuna
+
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+def pack_once(trainer: Trainer, epochs: int, seed: int) -> None:
+    """Train once, then pack at a ladder of λ."""
+    from evocompress.checkpoint.loading import load_state
+    from evocompress.checkpoint.packing import unpack
+    from evocompress.networks import build
+    from evocompress.packer.job import NetworkAndExamples, PackJob
+    from evocompress.training.trainer import TrainingGenes, train
+
+    experiment, splits = trainer.experiment, trainer.splits
+    network = build(experiment.model, experiment.model_options, seed=seed)
+    train(network, splits.train, TrainingGenes(batch_size=_BATCH), epochs=40, seed=seed)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    job = PackJob(state, names=False, shapes=False)
+    job.calibrate(NetworkAndExamples(network, splits.train, splits.validation))
+    for exponent in range(9):
+        data = job.at(1e-5 * 10 ** (exponent / 2.5)).data
+        load_state(network, unpack(data, names=state), "the packed file")
+        trainer.judge(network, len(data))
+
+
+METHODS: dict[str, Callable[[Trainer, int, int], None]] = {
+    "pack": pack_once,
+    "ladder": ladder,
+    "lineages": lineages,
+    "optuna": optuna_trials(_default_sampler),
+    "optuna gp": optuna_trials(_gaussian_process),
+}
+
+
+def prepared(seed: int, extra: list[str]) -> Prepared:
+    """The configuration's data and network, of a seed."""
+    from evocompress.evolve.config import load_config
+    from evocompress.evolve.driver import prepare
+
+    return prepare(load_config(CONFIG, [f"seed={seed}", "resources.executor=inline", *extra]))
+
+
+def searched(method: str, seed: int, epochs: int, folder: str, extra: list[str]) -> Iterator[Judged]:
+    """The search's archive after at most so many epochs, audited."""
+    from evocompress.evolve.config import load_config
+    from evocompress.evolve.driver import run_experiment
+    from evocompress.runs.front import audits
+    from evocompress.search.history import read_history
+
+    each = 30  # the middle of the configured range; the real number is reported
+    settings = [f"seed={seed}", "search.deterministic=true", "search.lag=2", f"search.segments={epochs // each}"]
+    settings += [f"genes.epochs={each}", "resources.executor=inline", "reference_epochs=0"]
+    run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"
+    run_experiment(load_config(CONFIG, [*settings, *VARIANTS[method], *extra]), run)
+    history = read_history(run)
+    by_leaf = audits(history)
+    for leaf in history.archive:
+        quality = by_leaf[leaf.leaf_id].quality
+        assert quality is not None
+        yield Judged(leaf.nbytes, leaf.error, quality)
+
+
+def one(method: str, seed: int, epochs: int, folder: str, extra: list[str]) -> dict[str, Any]:
+    """One method with one seed."""
+    from evocompress.search.objectives import Scale
+    from evocompress.search.pareto import hypervolume
+
+    setup = prepared(seed, extra)
+    setup.segment.experiment.prepare()
+    clock = time.process_time()
+    if method in METHODS:
+        trainer = Trainer(setup.segment.experiment)
+        METHODS[method](trainer, epochs, seed)
+        files = trainer.files
+    else:
+        files = [*searched(method, seed, epochs, folder, extra)]
+    chosen: list[Judged] = []
+    for file in sorted(files):
+        if not chosen or file.error < chosen[-1].error:
+            chosen.append(file)
+    scale = Scale.of(setup.settings)
+    points = [scale.point(file.nbytes, 1 - file.audited) for file in chosen]
+    at = {str(level): min((f.nbytes for f in chosen if f.audited >= level), default=None) for level in LEVELS}
+    return {
+        "method": method,
+        "seed": seed,
+        "hypervolume": round(hypervolume(points, setup.settings.reference), 4),
+        "bytes": at,
+        "files": len(chosen),
+        "cpu_seconds": round(time.process_time() - clock, 1),
+        "front": [(file.nbytes, round(file.audited, 4)) for file in chosen],
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean ± sd of the hypervolume, and the median bytes at each level, by method."""
+    table: dict[str, Any] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        volumes = [row["hypervolume"] for row in own]
+        sizes = {}
+        for level in map(str, LEVELS):
+            reached = sorted(row["bytes"][level] or 10**9 for row in own)
+            middle = statistics.median(reached)
+            sizes[level] = None if middle >= 10**9 else middle
+        table[method] = {
+            "hypervolume": round(statistics.mean(volumes), 4),
+            "sd": round(statistics.stdev(volumes), 4) if len(volumes) > 1 else 0.0,
+            "bytes": sizes,
+            "cpu_seconds": round(statistics.mean(row["cpu_seconds"] for row in own)),
+        }
+    return table
+
+
+def main() -> None:
+    """Run all methods and seeds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=1500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    names = [*METHODS, *VARIANTS]
+    parser.add_argument("--methods", nargs="+", default=["search", *METHODS], choices=names)
+    parser.add_argument("--set", dest="extra", action="append", default=[])
+    parser.add_argument("--out", default="")
+    arguments = parser.parse_args()
+    folder = arguments.out or tempfile.mkdtemp(prefix="against-")
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    with concurrent.futures.ProcessPoolExecutor(arguments.processes, mp_context=context) as pool:
+        jobs = [
+            pool.submit(one, method, seed, arguments.epochs, folder, arguments.extra)
+            for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+            for method in arguments.methods
+        ]
+        for job in concurrent.futures.as_completed(jobs):
+            rows.append(job.result())
+            print(json.dumps(rows[-1]), flush=True)
+    rows.sort(key=lambda row: (row["seed"], arguments.methods.index(row["method"])))
+    print(json.dumps({"benchmark": "against", "epochs": arguments.epochs, "methods": summary(rows), "runs": rows}))
+
+
+if __name__ == "__main__":
+    main()
