@@ -52,9 +52,11 @@ def by_dominance(members: Sequence[Member], size: int, reference: tuple[float, f
     """The `size` members that remain when the worst goes, one by one (Emmerich, Beume and Naujoks, 2005).
 
     Fitness is (front number, -hypervolume contribution within that front). A member of the last front that goes changes
-    the contributions of its neighbours there and no front number, so only the last front is looked at again.
+    the contributions of its neighbours there and no front number, so only the last front is looked at again. Members
+    beyond the reference point, such as networks that have collapsed to nothing, are dominated by all others: small
+    files of no use are never dominated otherwise, and would be parents again and again.
     """
-    layers = fronts(members)
+    layers = _layers(members, reference)
     excess = len(members) - size
     while excess > 0:
         last = layers[-1]
@@ -70,6 +72,13 @@ def by_dominance(members: Sequence[Member], size: int, reference: tuple[float, f
         parts = _parts([members[i] for i in layer], reference)
         fitness.update((i, (float(rank), -part)) for i, part in zip(layer, parts, strict=True))
     return fitness
+
+
+def _layers(members: Sequence[Member], reference: tuple[float, float]) -> list[list[int]]:
+    """The fronts of the members within the reference point, then those of the others."""
+    inside = [i for i, member in enumerate(members) if member.x < reference[0] and member.y < reference[1]]
+    outside = sorted(set(range(len(members))) - set(inside))
+    return [[part[i] for i in layer] for part in (inside, outside) for layer in fronts([members[i] for i in part])]
 
 
 def by_sum(members: Sequence[Member], size: int, reference: tuple[float, float]) -> dict[int, Fitness]:
