@@ -338,13 +338,16 @@ def _explained(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> l
         ):
             del lines[name]
             continue
-        texts = list(messages)
+        # A number out of bounds is told its bound, not what else than a number could stand there.
+        texts = [text for text in messages if text.startswith(_BOUNDS)] or list(messages)
         message = ", or ".join([texts[0], *(text.removeprefix("must be ") for text in texts[1:])])
         value = repr(next(iter(messages.values())))
         shown = "" if message.startswith(name) or len(value) > 60 else f" (got {value})"
         lines[name] = f"{name}: {message}{shown}"
     return list(lines.values())
 
+
+_BOUNDS = ("must be above ", "must be at ", "must be below ", "must be finite")
 
 #: What a value must be, by the type of pydantic's error; in braces what its rule says.
 _RULES = {

@@ -84,7 +84,7 @@ def test_all_problems_are_told_at_once_in_our_own_words() -> None:
         "resources": {"workers": -1, "gpus": "many", "precision": "bfloat61"},
         "genes": {
             "epochs": "three", "learning_rate": [1e-3, "x"], "rate_weight": [1e-3, 1e-5], "l1": [0, 1],
-            "optimiser": "adamm", "schedule": ["cosin"], "sensitivity": [], "alfa": 3,
+            "optimiser": "adamm", "schedule": ["cosin"], "sensitivity": [], "epoch": 3,
             "codecs": {"foo": ["dct"], "dense": []},
         },
     }  # fmt: skip
@@ -107,7 +107,7 @@ def test_all_problems_are_told_at_once_in_our_own_words() -> None:
         "genes.optimiser: must be a list of some of 'adam', 'sgd' (got 'adamm')",
         "genes.schedule.0: must be 'constant' or 'cosine'; did you mean 'cosine'? (got 'cosin')",
         "genes.sensitivity: give at least one option, each once (got [])",
-        "genes.alfa: there is no such key. Did you mean 'genes.alpha'?",
+        "genes.epoch: there is no such key. Did you mean 'genes.epochs'?",
         f"genes.codecs: there is no layer group 'foo'; {groups}; group 'dense' has no options; give at least one codec "
         "(got {'foo': ['dct'], 'dense': []})",
     }
