@@ -62,6 +62,7 @@ class Search:
         self._population = Population(settings)
         self._control = ProbeControl(settings)
         self._tries = [0] * settings.size_bins
+        self._children: Counter[str] = Counter()  # leaf_id to how many tasks it has been the first parent of
         self._next = 0
         self._seen = 0
         self._tasks: dict[str, Task] = {}
@@ -136,6 +137,7 @@ class Search:
         self._held.update(parent.leaf_id for parent in task.parents)
         if not task.parents or not self.settings.policy.counts_tries:
             return
+        self._children[task.parents[0].leaf_id] += 1
         member = self._population.find(task.parents[0].leaf_id)
         if member is not None:
             self._tries[size_bin(member.x, len(self._tries))] += 1
@@ -152,7 +154,7 @@ class Search:
             # Nothing to go on from yet (more workers than initial segments, or none succeeded): another fresh start.
             genome = self.space.sample(rng)
         else:
-            parent, rule = choose_parent(self._population, self._tries, self.settings, rng)
+            parent, rule = choose_parent(self._population, self._tries, self._children, self.settings, rng)
             operator, parents, genome = self._vary(parent, rng)
         s = self.settings
         probe_genomes = probes(self.space, genome, rng, self._control.count, s.mutation_rate, s.mutation_sigma)
@@ -251,6 +253,7 @@ class Search:
             "next": self._next,
             "seen": self._seen,
             "tries": list(self._tries),
+            "children": dict(self._children),
             "ratios": list(self._control.ratios),
             "in_flight": [task.to_json() for task in self._tasks.values()],
             "waiting": {str(index): [m.leaf.to_json() for m in members] for index, members in self._waiting.items()},
@@ -261,6 +264,7 @@ class Search:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, on a search of the same space and settings."""
         self._next, self._seen, self._tries = state["next"], state["seen"], list(state["tries"])
+        self._children = Counter(state["children"])
         self._control.ratios.clear()
         self._control.ratios.extend(state["ratios"])
         self._tasks = {item["segment_id"]: Task.from_json(item) for item in state["in_flight"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,23 @@ class Pool:
         self._ids = {member.leaf.leaf_id for member in self.members}
         return dropped
 
-    def draw(self, rng: np.random.Generator) -> Member:
-        """The best of a few random members, or any member where nothing is ranked."""
+    def draw(self, rng: np.random.Generator, children: Mapping[str, int]) -> Member:
+        """The best of a few random members, or any member where nothing is ranked.
+
+        Of equal rank, one that has had fewer children is better: what a lineage came to last is gone on with before
+        what came before it is tried again.
+        """
         n = len(self.members)
         if self._survivors is None:
             return self.members[int(rng.integers(n))]
         drawn = rng.integers(n, size=self._settings.tournament_size)
-        return self.members[min((int(i) for i in drawn), key=lambda i: (self._fitness[i], self.members[i].key))]
+
+        def order(i: int) -> tuple[float, int, float, tuple[int, int]]:
+            (rank, within), member = self._fitness[i], self.members[i]
+            tried = children.get(member.leaf.leaf_id, 0) if self._settings.policy.counts_tries else 0
+            return rank, tried, within, member.key
+
+        return self.members[min(map(int, drawn), key=order)]
 
     def neighbour(self, member: Member, rng: np.random.Generator) -> Member | None:
         """A member next to `member` in size, on either side; None where there is no other.

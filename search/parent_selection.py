@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,11 +24,18 @@ def size_bin(x: float, bins: int) -> int:
 
 
 def choose_parent(
-    population: Population, tries: Sequence[int], settings: SearchSettings, rng: np.random.Generator
+    population: Population,
+    tries: Sequence[int],
+    children: Mapping[str, int],
+    settings: SearchSettings,
+    rng: np.random.Generator,
 ) -> tuple[Member, ParentRule]:
-    """A parent and the rule that chose it; the pool must not be empty. `tries` counts parents taken per size bin."""
+    """A parent and the rule that chose it; the pool must not be empty.
+
+    `tries` counts parents taken per size bin, `children` the tasks that a leaf has been a parent of, by its id.
+    """
     if not settings.policy.ranks:
-        return population.pool.draw(rng), "random"
+        return population.pool.draw(rng, children), "random"
     in_bins = settings.size_bin_share
     in_budget = settings.budget_share if settings.byte_budget is not None else 0.0
     draw = float(rng.random()) * (settings.tournament_share + in_bins + in_budget)
@@ -36,7 +43,7 @@ def choose_parent(
         return _least_tried(population, tries, rng), "size_bin"
     if settings.byte_budget is not None and draw < in_bins + in_budget:
         return _under_budget(population, settings, settings.byte_budget), "budget"
-    return population.pool.draw(rng), "tournament"
+    return population.pool.draw(rng, children), "tournament"
 
 
 def _least_tried(population: Population, tries: Sequence[int], rng: np.random.Generator) -> Member:

@@ -88,6 +88,7 @@ class RateTerm:
             its step begins at a quarter of its standard deviation.
         reach: The least learning rate of a tensor, in steps: coarse steps would hold weights where they are.
         step_rate: The learning rate of the logarithms of the steps.
+        noise_share: The share of the training in which noise stands for the quantiser; then it rounds.
         seed: Of the noise.
 
     Raises:
@@ -116,9 +117,9 @@ class RateTerm:
         examples: int,
         learning_rate: float = 2e-3,
         grid: Mapping[str, float] | None = None,
-        reach: float = 0.02,
+        reach: float = 0.05,
         step_rate: float = 3e-3,
-        noise_share: float = 0.6,
+        noise_share: float = 0.7,
         seed: int = 0,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -185,7 +186,7 @@ class RateTerm:
         """Inside, the module computes with quantised weights; forward and backward pass belong here.
 
         Args:
-            progress: How far training is, in [0, 1): for the first 60 % noise stands for the quantiser, then it rounds.
+            progress: How far training is, in [0, 1): for a share of `noise_share` noise stands for the quantiser, then it rounds.
         """
         rounds = progress >= self._noise_share
         with torch.no_grad():

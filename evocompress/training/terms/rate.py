@@ -30,11 +30,11 @@ class Rate(TermBase):
             kind="choice", options=("off", "on"), plain="off",
         ),
         GeneSpec(
-            "rate_noise", "share of a segment in which noise stands for the quantiser; then it rounds", 0.6,
-            high=1.0, log=False, plain=0.6,
+            "rate_noise", "share of a segment in which noise stands for the quantiser; then it rounds", 0.7,
+            high=1.0, log=False, plain=0.7,
         ),
         GeneSpec("step_rate", "learning rate of the logarithms of the quantisers' steps", 3e-3, plain=3e-3),
-        GeneSpec("reach", "least learning rate of a tensor's weights, in steps of its quantiser", 0.02, plain=0.02),
+        GeneSpec("reach", "least learning rate of a tensor's weights, in steps of its quantiser", 0.05, plain=0.05),
     )  # fmt: skip
 
     def __init__(self, rate_term: str, rate_noise: float, step_rate: float, reach: float) -> None:

@@ -43,7 +43,11 @@ CONFIG = {
     "model": "digits_cnn",
     "data": "digits",
     "genes": {
-        "epochs": [1, 4], "alpha": [0.25, 1.0], "rank": [0.1, 1.0], "correlation": [1e-4, 1e-1], "rate_term": ["off"],
+        "epochs": [1, 4],
+        "alpha": [0.25, 1.0],
+        "rank": [0.1, 1.0],
+        "correlation": [1e-4, 1e-1],
+        "rate_term": ["off"],
     },
 }
 
