@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from evocompress.errors import RunError
+from evocompress.search.interrupts import asked_to_end
 from evocompress.search.records import Leaf, Outcome, Status, Task
 from evocompress.search.segment_commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.storage import Storage
@@ -93,6 +94,8 @@ def _run(segment: Segment, task: Task, storage: Storage, scratch: str) -> Outcom
     except _Refused as error:
         return failure(task, str(error))
     except Exception as error:
+        if (told := asked_to_end(error)) is not None:  # says nothing of the segment: it is to be run again
+            raise told from None
         text = f"{type(error).__name__}: {error}"
         return failure(task, text, _status_of(error), traceback=traceback.format_exc(limit=-8))
 

@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Interrupts", "is_interrupt"]
+__all__ = ["Interrupts", "asked_to_end", "is_interrupt"]
 
 T = TypeVar("T")
 
 
 def is_interrupt(error: BaseException) -> bool:
     """Whether an error is Ctrl-C; one that reaches numba between two calls comes out of it as a SystemError."""
-    return isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, SystemError) and isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
-    )
+    return isinstance(asked_to_end(error), KeyboardInterrupt)
+
+
+def asked_to_end(error: BaseException) -> KeyboardInterrupt | SystemExit | None:
+    """The Ctrl-C or the exit (what SIGTERM is in a worker) that an error is, or was before it came out of numba."""
+    told = error.__cause__ or error.__context__ if isinstance(error, SystemError) else error
+    return told if isinstance(told, KeyboardInterrupt | SystemExit) else None
 
 
 class Interrupts:

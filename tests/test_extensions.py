@@ -30,6 +30,7 @@ model = "scaled_mlp"
 data = "quadrants"
 reference_epochs = 1
 task = "agreement"
+named_files = true
 [model_options]
 hidden = 6
 first_scale = 1.5
@@ -49,6 +50,7 @@ pool_size = 4
 [genes]
 epochs = 2
 centre = 0.01
+rate_term = ["off"]
 squeeze = [0.0, 1.0]
 rate_weight = [0.03, 3.0]
 sensitivity = ["gradient"]

@@ -48,7 +48,8 @@ ORDER = (
     ("checkpoint", "data"),
     ("tasks", "networks", "runs"),
     ("calibration", "training"),
-    ("packer", "evolve"),
+    ("packer",),
+    ("evolve",),
     ("ideas",),
     ("cli",),
 )

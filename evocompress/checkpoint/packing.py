@@ -197,7 +197,7 @@ def pack(
     """Compress a state dict to the bytes of an `.evc` file; the same input gives the same bytes.
 
     Given a rate weight, or nothing, they are those of the command `pack` with its default preset: `presets.preset`
-    with sensitivities by `size_prior`. Its trellis is slow without numba (an extra); `Recipe(λ)` has none.
+    with sensitivities by `size_prior`. Its trellis takes longer than `Recipe(λ)`, which has none.
 
     Tensors of more than 64 elements that equal an earlier one bit for bit (tied ones do) are stored once, unless their
     rules differ; what holds for the first of them, its sensitivity too, holds for all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed
-from evocompress.checkpoint.loading import load_state
+from evocompress.checkpoint.loading import load_state, names_for
 from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.weight_files import read_weights
@@ -93,7 +94,8 @@ def _git_revision() -> str:
 
 def _initial_state(config: Config, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     if config.initial_weights:
-        load_state(model, read_weights(config.initial_weights), config.initial_weights)
+        weights = read_weights(config.initial_weights, functools.partial(names_for, model))
+        load_state(model, weights, config.initial_weights)
     return model.state_dict()
 
 

@@ -51,8 +51,8 @@ def setting_rows(task: str = "classification") -> list[SettingRow]:
     Raises:
         ConfigError: There is no such task.
 
-    >>> next(row for row in setting_rows() if row.key == "noise").default
-    '[0.01, 1.0]'
+    >>> next(row for row in setting_rows() if row.key == "rate_factor").default
+    '[0.1, 10.0]'
     """
     top = {name: field for name, field in Config.model_fields.items() if name not in _TITLES}
     return [

@@ -186,7 +186,7 @@ class RateTerm:
         """Inside, the module computes with quantised weights; forward and backward pass belong here.
 
         Args:
-            progress: How far training is, in [0, 1): for a share of `noise_share` noise stands for the quantiser, then it rounds.
+            progress: How far training is, in [0, 1).
         """
         rounds = progress >= self._noise_share
         with torch.no_grad():
@@ -202,7 +202,7 @@ class RateTerm:
                 noise = torch.rand(len(weights), generator=self._generator, device=self._device, dtype=self._dtype)
                 symbols = exact + noise.sub_(0.5)
             used = torch.mul(symbols, spread, out=self._used)
-            torch._foreach_copy_([*self._parameters], self._used_parts)
+            self._put(self._used_parts)
             if self._turn % _LOOK_EVERY == 0:
                 self.rate_model.look(exact.round().float())
             before = [None if p.grad is None else p.grad.clone() for p in self._parameters]
@@ -211,7 +211,7 @@ class RateTerm:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_([*self._parameters], self._weight_parts)
+                self._put(self._weight_parts)
                 if self._steps is None:
                     self._add_step_gradients(used - weights, before)
                 elif self.log_steps.grad is not None:
@@ -277,6 +277,10 @@ class RateTerm:
         """A value for each tensor as one for each weight."""
         return steps.index_select(0, self._owner)
 
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)
+
     def _views(self, vector: Tensor) -> list[Tensor]:
         """Parts of a vector in the parameters' shapes."""
         return [part.view(p.shape) for p, part in zip(self._parameters, _split(vector, self._sizes), strict=True)]
@@ -330,7 +334,8 @@ class _Symbols(torch.autograd.Function):
         return symbols.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
         symbols, spread, owner = ctx.saved_tensors
         sizes = [math.prod(shape) for shape, _ in ctx.kinds]
         by_step = spread.new_zeros(ctx.steps).index_add_(0, owner, (grad * symbols).to(spread.dtype)).neg_()

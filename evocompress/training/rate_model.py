@@ -169,7 +169,8 @@ class _Bits(torch.autograd.Function):
         return bits
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
         by_symbol, by_parameter, by_lead = (part * grad for part in ctx.saved_tensors)
         return by_symbol, by_parameter[:2], by_parameter[2], by_lead, None, None, None
 

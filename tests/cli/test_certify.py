@@ -52,7 +52,7 @@ def fail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *w
 def wrong_of(file: Path, examples: Examples) -> int:
     """Counted without anything of ours but the decoder."""
     network = build("digits_cnn")
-    network.load_state_dict(evocompress.unpack(file.read_bytes()))
+    network.load_state_dict(evocompress.unpack(file.read_bytes(), names=network.state_dict()))
     images, labels = examples.batch(slice(0, len(examples)))
     with torch.no_grad():
         return int((network.eval()(images).argmax(1) != labels).sum())
@@ -170,7 +170,7 @@ def test_a_file_of_a_run_needs_no_options(run: Path, tmp_path: Path) -> None:
     assert said["candidate_bits"] == pytest.approx(math.log2(evaluated))
     splits = load("digits", seed=3)
     network = build("digits_cnn", {"width": 4})
-    network.load_state_dict(evocompress.unpack(file.read_bytes()))
+    network.load_state_dict(evocompress.unpack(file.read_bytes(), names=network.state_dict()))
     images, labels = splits.train.batch(slice(0, len(splits.train)))
     with torch.no_grad():
         wrong = int((network.eval()(images).argmax(1) != labels).sum())

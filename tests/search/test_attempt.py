@@ -345,3 +345,29 @@ def test_a_store_that_repeats_a_creation_does_not_cost_the_winner_its_files(
     monkeypatch.setattr(type(storage), "create", lambda self, path, data: real(self, path, data) and False)
     outcome = run_attempt(ToySegment(), task, storage)
     assert outcome.status == "ok" and all(storage.read(leaf.path) for leaf in outcome.leaves)
+
+
+@pytest.mark.parametrize("told", [KeyboardInterrupt(), SystemExit(1)])
+@pytest.mark.parametrize("through_numba", [False, True])
+def test_a_worker_that_is_asked_to_end_leaves_no_outcome(
+    told: BaseException, through_numba: bool, tmp_path: Path
+) -> None:
+    """Ray ends the workers of a driver that died by SIGTERM; where compiled code runs, that comes as a SystemError."""
+    storage, task = open_storage(tmp_path), first_task()
+
+    def ended(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        if through_numba:
+            raise SystemError("a compiled function returned a result with an exception set") from told
+        raise told
+
+    with pytest.raises(type(told)):
+        run_attempt(ended, task, storage)
+    assert read_commit(storage, task.segment_id) is None
+    assert run_attempt(ToySegment(), task, storage).status == "ok"
+
+
+def test_a_system_error_of_its_own_is_a_failed_outcome(tmp_path: Path) -> None:
+    def broken(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        raise SystemError("something else")
+
+    assert run_attempt(broken, first_task(), open_storage(tmp_path)).status == "failed"

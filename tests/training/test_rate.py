@@ -25,7 +25,7 @@ def trained(model: nn.Module, rate_weight: float, steps: int = 300, **settings: 
     inputs = torch.randn(256, 16, generator=torch.Generator().manual_seed(7))
     labels = (inputs[:, 0] + inputs[:, 1] > 0).long()
     rate = RateTerm(model, rate_weight, examples=256, learning_rate=0.01, **settings)
-    optimiser = torch.optim.Adam(rate.parameter_groups())
+    optimiser, loss = torch.optim.Adam(rate.parameter_groups()), torch.zeros(())
     for step in range(steps):
         optimiser.zero_grad()
         with rate.quantised(step / steps):
