@@ -23,22 +23,21 @@ __all__ = ["Compressed", "Cycle"]
 
 @dataclasses.dataclass(frozen=True)
 class Compressed:
-    """One compression that was tried: the file's bytes, the recipe, and the decoded network's quality."""
+    """One compression that was tried: the file's bytes, the recipe, and the decoded network's quality.
+
+    `grid` has the steps of the file's tensors, where the next `RateTerm` goes on (`checkpoint.grid.grid_of`).
+    """
 
     data: bytes
     recipe: Recipe
     quality: float
     score: float
+    grid: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """Size of the file."""
         return len(self.data)
-
-    @property
-    def grid(self) -> dict[str, float]:
-        """The steps of the file's tensors, where the next `RateTerm` goes on (`checkpoint.grid.grid_of`)."""
-        return grid_of(self.data)
 
 
 class Cycle:
@@ -149,7 +148,7 @@ class Cycle:
         self._load(data)
         quality = _number(self._evaluate(self.model))
         score = quality - self._size_weight * math.log2(len(data))
-        return Compressed(data, recipe, quality, -math.inf if math.isnan(score) else score)
+        return Compressed(data, recipe, quality, -math.inf if math.isnan(score) else score, grid_of(data, state))
 
     def _load(self, data: bytes) -> None:
         self.model.load_state_dict(unpack(data, names=self.model.state_dict()))

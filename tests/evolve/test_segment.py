@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from evocompress.checkpoint.grid import grid_of
 from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import unpack
 from evocompress.errors import ModelError
@@ -114,3 +115,31 @@ def test_weights_that_do_not_fit_are_listed_on_both_sides(prepared: Prepared) ->
     ):
         load_state(model, state, "x.evc")
     assert state_hash({"a": torch.zeros(2)}) != state_hash({"a": torch.zeros(2, dtype=torch.float16)})
+
+
+def test_the_trained_grid_is_the_file_and_the_child_goes_on_from_it(
+    prepared: Prepared, genome: Genome, tmp_path: Path
+) -> None:
+    template = prepared.segment.experiment.network().state_dict()
+    exact = {**genome, "grid": "exact", "rate_weight": 0.3}
+    outcome = prepared.segment(task_of(exact), str(tmp_path), ())
+    data = (tmp_path / outcome.leaves[0].path).read_bytes()
+    grid = grid_of(data, template)
+    assert {"conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"} <= grid.keys() <= template.keys()
+    symbols = {name: unpack(data, names=template)[name] / step for name, step in grid.items()}
+    assert all(bool((value - value.round()).abs().max() < 1e-3) for value in symbols.values())
+    assert outcome.metrics["float_quality"] == outcome.leaves[0].quality  # nothing is lost between training and file
+    first = outcome.leaves[0]
+    parent = Parent(first.leaf_id, first.path, first.sha256, first.depth, first.epochs, first.seconds)
+    (tmp_path / "next").mkdir()
+    child = prepared.segment(task_of({**exact, "rate_weight": 1.0}, parents=(parent,)), str(tmp_path / "next"), (data,))
+    assert child.metrics["trained_parameters"] < outcome.metrics["trained_parameters"] == 38282
+    smaller = (tmp_path / "next" / child.leaves[0].path).read_bytes()
+    assert len(smaller) < 0.8 * len(data) and child.leaves[0].quality > 0.5
+    assert unpack(smaller, names=template).keys() == template.keys()  # names and shapes of the plain network
+
+
+def test_files_hold_names_where_they_are_asked_to(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:
+    experiment = dataclasses.replace(prepared.segment.experiment, named_files=True)
+    outcome = dataclasses.replace(prepared.segment, experiment=experiment)(task_of(genome), str(tmp_path), ())
+    assert unpack((tmp_path / outcome.leaves[0].path).read_bytes()).keys() == experiment.network().state_dict().keys()

@@ -10,8 +10,10 @@ from synthetic_run import START, synthetic_run
 
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.runs.comparison import attainment, bd_rate, steps
+from evocompress.runs.display import against_packing_table
 from evocompress.runs.front import (
     FrontPoint,
+    against_packing,
     audits,
     best_under,
     file_name,
@@ -237,3 +239,24 @@ def test_attainment_of_runs() -> None:
     assert attainment([], 0.5) == []
     with pytest.raises(ConfigError, match=r"level=0\.0"):
         attainment(fronts, 0.0)
+
+
+def test_what_training_once_and_packing_gives_stands_beside_the_front() -> None:
+    history = synthetic_run(60)
+    points = front(history)
+    best, small = points[-1], points[len(points) // 2]
+    sizes = 10 * small.nbytes, 11 * small.nbytes, 12 * small.nbytes, 90 * best.nbytes
+    errors = small.error, small.error + 0.01, None, best.error - 0.001  # then dominated, not finite, better than all
+    files = [
+        {"nbytes": n, "quality": None if error is None else 1 - error, "error": error, "rate_weight": 1 / n}
+        for n, error in zip(sizes, errors, strict=True)
+    ]
+    assert against_packing(history, points) == []  # runs of before have none
+    next(record for record in history.records if record["type"] == "reference")["packed"] = files
+    rows = against_packing(history, points)
+    assert [row.packed.nbytes for row in rows] == [sizes[0], sizes[3]]
+    assert rows[0].point is small and rows[0].times_smaller == 10
+    assert rows[1].point is None and rows[1].times_smaller is None
+    table = against_packing_table(rows, history.quality, reference(history))
+    assert [column.header.plain for column in table.columns][-1] == "times smaller"  # type: ignore[union-attr]
+    assert list(table.columns[-1].cells) == ["10.0", "-"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from evocompress.search.ask_tell import Search
 from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.objectives import Member
+from evocompress.search.parent_pool import Pool
 from evocompress.search.records import Leaf, Outcome
-from evocompress.search.selection import Fitness, Policy
+from evocompress.search.selection import Fitness, Policy, by_dominance
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
@@ -125,3 +127,26 @@ def test_settings_round_trip() -> None:
     settings = toy_settings(segments=4, minutes=2.5, deterministic=True).resolve(3)
     assert settings.lag == 6 and settings.resolve(9) is settings
     assert SearchSettings.from_json(settings.to_json()) == settings
+
+
+def member(x: float, y: float, place: int) -> Member:
+    leaf = Leaf(f"s{place}", f"{place}.evc", "", 100, 0.5, 0.5, {})
+    return Member(leaf, (place, 0), x, y)
+
+
+def test_what_is_of_no_use_is_dominated_by_all_others() -> None:
+    """A collapsed network's file is the smallest there is, so nothing dominates it; yet nobody wants its children."""
+    members = [member(0.9, 0.1, 0), member(0.95, 0.2, 1), member(-1.0, 3.0, 2), member(0.5, 0.3, 3)]
+    fitness = by_dominance(members, 4, (1.1, 1.1))
+    assert max(fitness, key=lambda i: fitness[i]) == 2 and fitness[2][0] > fitness[1][0]
+    assert set(by_dominance(members, 3, (1.1, 1.1))) == {0, 1, 3}
+    assert by_dominance(members[2:3], 1, (1.1, 1.1))  # unless there is nothing else
+
+
+def test_of_equal_rank_the_one_with_fewer_children_is_the_parent() -> None:
+    pool = Pool(toy_settings(pool_size=4, tournament_size=16))
+    pool.insert([member(0.2, 0.8, 0), member(0.4, 0.4, 1), member(0.8, 0.2, 2), member(0.9, 0.9, 3)])
+    rng, children = np.random.default_rng(0), Counter[str]()
+    for _ in range(30):
+        children[pool.draw(rng, children).leaf.leaf_id] += 1
+    assert all(children[f"s{place}"] >= 8 for place in range(3)) and children["s3"] == 0

@@ -114,3 +114,26 @@ def test_errors_name_the_rule(make: object, text: str) -> None:
     assert callable(make)
     with pytest.raises(ConfigError, match=text):
         make()
+
+
+def test_a_fresh_start_is_low_and_a_lineage_goes_up() -> None:
+    space = Space({"rate": Float(0.05, 8.0, log=True, start=0.3, advance=0.12), "other": Float(0.0, 1.0)})
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(200)] + space.latin_hypercube(50, rng)
+    low, highest = 0.05, 0.05 * (8.0 / 0.05) ** 0.3
+    assert all(low <= float(genome["rate"]) <= highest * 1.001 for genome in drawn)
+    assert max(float(genome["other"]) for genome in drawn) > 0.9
+    genome, seen = drawn[0], []
+    for _ in range(12):
+        genome = space.advanced(genome)
+        seen.append(float(genome["rate"]))
+        assert genome["other"] == drawn[0]["other"]
+    assert seen == sorted(seen) and seen[-1] == seen[-2] == 8.0  # at the end it stays
+    assert seen[1] / seen[0] == pytest.approx((8.0 / 0.05) ** 0.12, rel=1e-4)
+    assert Space.from_json(space.to_json()) == space
+
+
+@pytest.mark.parametrize("shares", [{"start": 0.0}, {"start": 1.5}, {"advance": -0.1}, {"advance": 2.0}])
+def test_shares_of_a_range(shares: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="shares of the range"):
+        Float(1.0, 2.0, **shares)  # type: ignore[arg-type]

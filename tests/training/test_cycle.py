@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from evocompress import Cycle, Recipe, Rule, unpack
+from evocompress import Cycle, RateTerm, Recipe, Rule, unpack
 from evocompress.errors import CodecError, ConfigError, ModelError
 
 
@@ -173,3 +173,24 @@ def test_wrong_arguments_are_refused(argument: str, value: Any) -> None:
 def test_there_is_no_best_before_the_first() -> None:
     with pytest.raises(ModelError, match="compress"):
         _ = Cycle(model(), recipes=[1e-3], evaluate=accuracy).best
+
+
+def test_a_trained_grid_is_a_candidate_that_is_kept_exactly() -> None:
+    module = model()
+    recipes = [Recipe(1e-3, coder="mixing", names=False), Recipe(10.0)]
+    cycle = Cycle(module, recipes=recipes, evaluate=accuracy, size_weight=0.0)
+    rate = RateTerm(module, 0.1, examples=240, learning_rate=0.01)
+    optimiser, (x, y) = torch.optim.Adam(rate.parameter_groups()), spirals()
+    for step in range(400):
+        optimiser.zero_grad()
+        with rate.quantised(step / 400):
+            loss: torch.Tensor = nn.functional.cross_entropy(module(x), y) + rate.loss()
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    grid = rate.finish()
+    trained = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    kept = cycle.compress(grid)
+    assert kept.quality > 0.8 and len(kept.grid) > 3 and kept.grid.items() & grid.items()
+    assert torch.equal(module.state_dict()["0.weight"], trained["0.weight"])
+    again = RateTerm(module, 1.0, examples=240, grid=kept.grid)
+    assert len(again.parameter_groups()) >= 3
