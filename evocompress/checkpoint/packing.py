@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import numbers
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.checkpoint.presets import preset
-from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
+from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.checkpoint.tied_tensors import tied_tensors
 from evocompress.codecs import LOSSLESS, Codec, Cost, Record, Sensitivity, Writer, choose, read
@@ -238,8 +237,8 @@ def pack(
             continue
         else:
             sensitivity = sensitivities.get(first, 1.0)
-            kept = recipe if grid is None else _on_grid(recipe, name, array.ndim, grid.get(first))
-            record = encode_tensor(name, array, kept, sensitivity, state=writer.state)
+            kept = None if grid is None or first not in grid else _on_grid(name, array, grid[first], recipe)
+            record = kept or encode_tensor(name, array, recipe, sensitivity, state=writer.state)
         stored.setdefault(first, name)
         writer.add(record)
         if zeroed is not None and is_zeroed(record, array):
@@ -247,12 +246,15 @@ def pack(
     return writer.finish()
 
 
-def _on_grid(recipe: Recipe, name: str, dimensions: int, step: float | None) -> Recipe:
-    """The recipe of a tensor whose weights are multiples of a step: they stay where they are."""
-    if step is None or recipe.rule(name, dimensions).candidates == (LOSSLESS,):
-        return recipe
-    exactly = Rule(codecs=(Codec((DeadZone(passes=0, step=step),)),))
-    return dataclasses.replace(recipe, rules=(exactly,))
+def _on_grid(name: str, array: Array, step: float, recipe: Recipe) -> Record | None:
+    """A float tensor as multiples of a step, to the nearest one; None where its rule is `lossless`."""
+    if not is_float(array.dtype.name) or recipe.rule(name, array.ndim).candidates == (LOSSLESS,):
+        return None
+    values = _floats(array)
+    if not np.isfinite(values).all():
+        raise TensorError(f"Tensor {quoted(name)} holds NaN or Inf, and lies on no grid: the network has diverged.")
+    codec = Codec((DeadZone(passes=0, step=step),))
+    return Record(name, array.dtype.name, array.shape, codec, codec.encode(values, Cost(recipe.rate_weight)))
 
 
 def _recipe(recipe: object) -> Recipe:

@@ -14,7 +14,7 @@ from evocompress.checkpoint.grid import grid_of
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.codecs.scales import scale_code, scale_value
-from evocompress.errors import ConfigError, ModelError
+from evocompress.errors import CodecError, ConfigError, ModelError
 from evocompress.training.rate import RateTerm, check_rate_weight, nats_per_bit
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -234,3 +234,18 @@ def test_a_grid_is_kept_whatever_the_rule() -> None:
     decoded = unpack(data)
     assert torch.equal(decoded["a"], weights["a"]) and torch.equal(decoded["b"], weights["b"])
     assert grid_of(data) == {"a": 0.5}
+
+
+def test_weights_of_few_values_keep_their_grid_too() -> None:
+    """Where a tensor is simple the packer tries codecs of its own, which λ may find better; not here."""
+    ternary = (torch.rand(48, 48) * 3).floor() - 1
+    weights = {"a": 0.5 * ternary, "b": torch.full((64,), 0.25), "c": torch.arange(8.0)}
+    data = pack(weights, Recipe(100.0), grid={"a": 0.5, "b": 0.25, "c": 0.5})
+    decoded = unpack(data)
+    assert all(torch.equal(decoded[name], tensor) for name, tensor in weights.items())
+    assert grid_of(data) == {"a": 0.5, "b": 0.25, "c": 0.5}
+
+
+def test_a_network_that_has_diverged_has_no_grid() -> None:
+    with pytest.raises(CodecError, match="NaN"):
+        pack({"a": torch.tensor([math.nan, 1.0])}, Recipe(), grid={"a": 0.5})
