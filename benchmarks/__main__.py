@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, list[str]] = {
         "--set", "search.segments=16", "--set", "search.initial=4", "--set", "reference_epochs=1",
     ],
     "ablation": ["benchmarks.search.ablation"],
+    "against": ["benchmarks.search.against"],
     "pack_resnet20": ["benchmarks.pack.resnet20"],
     "pack_others": ["benchmarks.pack.others"],
     "speed": ["benchmarks.codecs.speed"],

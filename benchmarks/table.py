@@ -45,6 +45,15 @@ def _ablation(line: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def _against(line: dict[str, Any]) -> Iterator[Row]:
+    search = line["methods"].get("search")
+    for name, entry in line["methods"].items():
+        sizes = ", ".join(f"{entry['bytes'][level] or '-'} B at {100 * float(level):.0f} %" for level in entry["bytes"])
+        text = f"hypervolume {entry['hypervolume']:.3f} ± {entry['sd']:.3f}; {sizes}"
+        ahead = None if name == "search" or search is None else search["hypervolume"] > entry["hypervolume"]
+        yield Row(f"digits, {line['epochs']} epochs of training: {name}", text, "" if ahead is None else "below", ahead)
+
+
 def _scale(line: dict[str, Any]) -> Iterator[Row]:
     seconds = line["seconds"]
     yield Row("1 000 simulated workers, 100 000 segments", f"{seconds:.0f} s", "≤ 120 s", seconds <= 120)
@@ -74,6 +83,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "demo": _demo,
     "fashion_mnist": _fashion,
     "ablation": _ablation,
+    "against": _against,
     "search_scale": _scale,
     "driver_overhead": _overhead,
     "entropy_coder": _coder,

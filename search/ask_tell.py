@@ -63,6 +63,8 @@ class Search:
         self._control = ProbeControl(settings)
         self._tries = [0] * settings.size_bins
         self._children: Counter[str] = Counter()  # leaf_id to how many tasks it has been the first parent of
+        self._lineages: set[int] = set()  # indices of tasks whose leaves are the ends of lineages
+        self._open: dict[str, Member] = {}  # ends of lineages that still have a way to go, by leaf_id, oldest first
         self._next = 0
         self._seen = 0
         self._tasks: dict[str, Task] = {}
@@ -135,6 +137,10 @@ class Search:
         self._next = task.index + 1
         self._tasks[task.segment_id] = task
         self._held.update(parent.leaf_id for parent in task.parents)
+        if task.rule == "lineage" or task.operator == "initial":
+            self._lineages.add(task.index)
+        if task.rule == "lineage" and (end := self._open.pop(task.parents[0].leaf_id, None)) is not None:
+            self._release([(end.leaf.leaf_id, end.leaf.path)])
         if not task.parents or not self.settings.policy.counts_tries:
             return
         self._children[task.parents[0].leaf_id] += 1
@@ -153,6 +159,13 @@ class Search:
         elif not len(self._population.pool):
             # Nothing to go on from yet (more workers than initial segments, or none succeeded): another fresh start.
             genome = self.space.sample(rng)
+        elif self.settings.lineage_share and rng.random() < self.settings.lineage_share:
+            if self._open:
+                parent = next(reversed(self._open.values()))
+                operator, rule, parents = "continue", "lineage", (parent,)
+                genome = self.space.advanced(parent.leaf.genome)
+            else:
+                genome = self.space.sample(rng)
         else:
             parent, rule = choose_parent(self._population, self._tries, self._children, self.settings, rng)
             operator, parents, genome = self._vary(parent, rng)
@@ -220,8 +233,17 @@ class Search:
 
     def _fold(self, members: tuple[Member, ...]) -> None:
         self._seen += 1
+        if members and members[0].key[0] in self._lineages:
+            self._open_end(members[0])
         self._suspect(member.leaf for member in members)
         self._suspect(member.leaf for member in self._population.insert(members))
+
+    def _open_end(self, end: Member) -> None:
+        """Remember the end of a lineage, unless the network has collapsed, or there is no way further."""
+        self._lineages.discard(end.key[0])
+        if end.y < self.settings.reference[1] and self.space.advanced(end.leaf.genome) != end.leaf.genome:
+            self._open[end.leaf.leaf_id] = end
+            self._held[end.leaf.leaf_id] += 1
 
     # ---- files that nobody needs any more --------------------------------------------------------------------------
 
@@ -231,7 +253,7 @@ class Search:
         return {leaf_id: path for leaf_id, path in suspects.items() if not self.needs(leaf_id)}
 
     def needs(self, leaf_id: str) -> bool:
-        """Whether a leaf's file may still be read: it is in the front, in the pool, or parent of a task in flight."""
+        """Whether a leaf's file may still be read: it is in front or pool, ends a lineage, or is parent in flight."""
         return leaf_id in self.archive or leaf_id in self._population or leaf_id in self._held
 
     def _suspect(self, leaves: Iterable[Leaf]) -> None:
@@ -254,6 +276,8 @@ class Search:
             "seen": self._seen,
             "tries": list(self._tries),
             "children": dict(self._children),
+            "lineages": sorted(self._lineages),
+            "open": [{"key": list(end.key), "leaf": end.leaf.to_json()} for end in self._open.values()],
             "ratios": list(self._control.ratios),
             "in_flight": [task.to_json() for task in self._tasks.values()],
             "waiting": {str(index): [m.leaf.to_json() for m in members] for index, members in self._waiting.items()},
@@ -264,7 +288,9 @@ class Search:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, on a search of the same space and settings."""
         self._next, self._seen, self._tries = state["next"], state["seen"], list(state["tries"])
-        self._children = Counter(state["children"])
+        self._children, self._lineages = Counter(state["children"]), set(state["lineages"])
+        ends = [(Leaf.from_json(item["leaf"]), (item["key"][0], item["key"][1])) for item in state["open"]]
+        self._open = {leaf.leaf_id: self._scale.member(leaf, key) for leaf, key in ends}
         self._control.ratios.clear()
         self._control.ratios.extend(state["ratios"])
         self._tasks = {item["segment_id"]: Task.from_json(item) for item in state["in_flight"]}
@@ -276,6 +302,7 @@ class Search:
             for index, leaves in state["waiting"].items()
         }
         self._held.update(member.leaf.leaf_id for members in self._waiting.values() for member in members)
+        self._held.update(self._open)
         self.archive = Archive.from_state(state["archive"], self.settings.reference, self._scale)
         self._population = Population.from_state(state["population"], self.settings)
         self._suspects = {}

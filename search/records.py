@@ -18,7 +18,7 @@ Scalar: TypeAlias = bool | int | float | str
 Genome: TypeAlias = dict[str, Scalar]
 Status: TypeAlias = Literal["ok", "diverged", "out_of_memory", "failed"]
 Operator: TypeAlias = Literal["initial", "continue", "mutate", "crossover"]
-ParentRule: TypeAlias = Literal["none", "tournament", "size_bin", "budget", "random"]
+ParentRule: TypeAlias = Literal["none", "tournament", "size_bin", "budget", "random", "lineage"]
 
 
 def genome_hash(genome: Genome) -> str:

@@ -132,6 +132,14 @@ class SearchSettings:
         low_open=True,
         why="the other rules fall back on it",
     )
+    lineage_share: float = _setting(
+        0.0,
+        "The share of segments that go on with the newest lineage to the end of its way, whatever its rank; a new one "
+        "begins where none is open.",
+        low=0,
+        high=1,
+        configured=0.5,
+    )
     size_bin_share: float = _share(0.15, "The share of parents from the front's least tried bin.")
     budget_share: float = _share(0.15, "The share of parents that are the best under byte_budget.")
     continue_share: float = _share(0.30, "The share of segments that go on with their parent's genome.")

@@ -55,7 +55,10 @@ class Judged(NamedTuple):
 
 
 class Trainer:
-    """One network at a time, trained with the rate term from random weights or from a file, as a segment does."""
+    """One network at a time, trained with the rate term from random weights or from a file, as a segment does.
+
+    Dead parts are cut out as in a segment, so that the same epochs take the same time.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         from evocompress.checkpoint.recipe import Recipe
@@ -78,6 +81,7 @@ class Trainer:
         from evocompress.checkpoint.grid import grid_of
         from evocompress.checkpoint.packing import pack, unpack
         from evocompress.networks import build
+        from evocompress.training.dead_parts import cut
         from evocompress.training.trainer import TrainingGenes, train
 
         experiment = self.experiment
@@ -87,7 +91,11 @@ class Trainer:
             network.load_state_dict(unpack(parent, names=template))
             grid = grid_of(parent, template)
         genes = TrainingGenes(rate_term="on", learning_rate=learning_rate, batch_size=_BATCH, rate_noise=noise)
-        curves = train(network, self.splits.train, genes, epochs=epochs, seed=seed, rate_weight=rate_weight, grid=grid)
+        live = cut(network, self.splits.train.batch(slice(0, 2))[0])
+        curves = train(
+            live.network, self.splits.train, genes, epochs=epochs, seed=seed, rate_weight=rate_weight, grid=grid
+        )
+        network.load_state_dict(live.scatter(live.network.state_dict()))
         data = pack(network.state_dict(), self.recipe, grid=curves.grid)
         self.judge(network, len(data))
         return data

@@ -160,6 +160,7 @@ def test_every_setting_of_the_search_that_people_set_reaches_it() -> None:
         "segments": 7, "minutes": 1.5, "initial": 3, "pool_size": 5, "probes": 1, "probe_share": 0.3, "lag": 4,
         "deterministic": True, "selection": "scalar", "byte_budget": "16kB", "error_range": [0.1, 0.9],
         "reference": [1.2, 1.3], "tournament_size": 3, "size_bins": 4, "tournament_share": 0.5, "size_bin_share": 0.2,
+        "lineage_share": 0.6,
         "budget_share": 0.25, "continue_share": 0.2, "mutate_share": 0.7, "crossover_share": 0.3, "mutation_rate": 0.4,
         "mutation_sigma": 0.2,
     }  # fmt: skip
@@ -172,5 +173,5 @@ def test_every_setting_of_the_search_that_people_set_reaches_it() -> None:
 
 def test_settings_that_nobody_sets_have_the_defaults_of_the_search() -> None:
     settings = parse_config(LEAST).search.settings(seed=0, float32_bytes=1 << 20)
-    other = {"segments": 200, "error_range": (0.0, 0.5), "bytes_range": (2048.0, 262144.0)}
+    other = {"segments": 200, "lineage_share": 0.5, "error_range": (0.0, 0.5), "bytes_range": (2048.0, 262144.0)}
     assert settings == dataclasses.replace(SearchSettings(), **other)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from evocompress.search.loop import Loop
 from evocompress.search.probe_control import ProbeControl
 from evocompress.search.records import Genome, Leaf, Outcome, Task
 from evocompress.search.settings import SearchSettings
+from evocompress.search.space import Float, Space
 from evocompress.search.toy_segment import toy_settings, toy_space
 
 
@@ -283,3 +284,39 @@ def test_more_workers_than_initial_segments_start_fresh() -> None:
 def test_deterministic_without_a_lag_is_refused() -> None:
     with pytest.raises(RunError, match="resolve"):
         Search(toy_space(), toy_settings(deterministic=True))
+
+
+def test_lineages_are_taken_to_their_end_and_new_ones_begin() -> None:
+    space = Space({"rate": Float(0.1, 10.0, log=True, start=0.3, advance=0.25), "other": Float(0.0, 1.0)})
+    search = Search(space, toy_settings(initial=1, segments=40, lineage_share=1.0, probes=0, pool_size=2))
+    rates: list[list[float]] = []
+    last = ""
+    while (task := search.ask()) is not None:
+        rate = float(task.genome["rate"])
+        if task.operator == "initial":
+            rates.append([])
+            assert task.parents == () and rate <= 0.1 * 100**0.3 * 1.001
+        else:
+            assert (task.operator, task.rule, task.parents[0].leaf_id) == ("continue", "lineage", last)
+        rates[-1].append(rate)
+        last = f"{task.segment_id}-0"
+        # Each file is worse than the one before, so that neither pool nor front keeps any of them.
+        leaf = Leaf(last, last, "s", 30 + task.index, 0.9 - 0.01 * task.index, 0.1 + 0.01 * task.index, task.genome)
+        again = Search(space, search.settings)
+        again.load_state_dict(json.loads(json.dumps(search.state_dict())))
+        for one in (search, again):
+            one.tell(Outcome(task.segment_id, task.index, "ok", (leaf,)))
+        assert again.state_dict() == search.state_dict()
+        assert search.needs(last) or rate == 10.0 or task.index == 0  # its file waits for the next segment
+    assert len(rates) > 5 and all(way == sorted(way) and way[-1] == 10.0 for way in rates[:-1])
+    assert rates[0][1] / rates[0][0] == pytest.approx(100**0.25, rel=1e-3)
+
+
+def test_a_lineage_that_has_collapsed_is_not_gone_on_with() -> None:
+    space = Space({"rate": Float(0.1, 10.0, log=True, start=0.3, advance=0.25)})
+    search = Search(space, toy_settings(initial=1, segments=9, lineage_share=1.0, probes=0))
+    for _ in range(4):
+        task = search.ask()
+        assert task is not None and task.operator == "initial"
+        leaf = Leaf(f"{task.segment_id}-0", "p", "s", 9, 0.0, 9.0, task.genome)
+        search.tell(Outcome(task.segment_id, task.index, "ok", (leaf,)))
