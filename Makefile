@@ -22,7 +22,7 @@ install: .venv/.installed ## Make .venv with the locked packages; leaves .venv/b
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-demo: install ## Run the main job on 8x8 digits (about two minutes on two cores)
+demo: install ## Run the main job on 8x8 digits (within three minutes on two cores)
 	$(BIN)/evocompress run configs/digits.toml --out $(OUT)
 
 test: install ## Run the whole test suite

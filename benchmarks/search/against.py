@@ -206,7 +206,7 @@ def searched(method: str, seed: int, epochs: int, folder: str, extra: list[str])
     from evocompress.runs.front import audits
     from evocompress.search.history import read_history
 
-    each = 30  # the middle of the configured range; the real number is reported
+    each = 45  # near the middle of the configured range
     settings = [f"seed={seed}", "search.deterministic=true", "search.lag=2", f"search.segments={epochs // each}"]
     settings += [f"genes.epochs={each}", "resources.executor=inline", "reference_epochs=0"]
     run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"
