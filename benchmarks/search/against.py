@@ -261,7 +261,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for level in map(str, LEVELS):
             reached = sorted(row["bytes"][level] or 10**9 for row in own)
             middle = statistics.median(reached)
-            sizes[level] = None if middle >= 10**9 else middle
+            sizes[level] = None if middle >= 10**8 else middle
         table[method] = {
             "hypervolume": round(statistics.mean(volumes), 4),
             "sd": round(statistics.stdev(volumes), 4) if len(volumes) > 1 else 0.0,
