@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import json
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -259,9 +260,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         volumes = [row["hypervolume"] for row in own]
         sizes = {}
         for level in map(str, LEVELS):
-            reached = sorted(row["bytes"][level] or 10**9 for row in own)
+            reached = [row["bytes"][level] or math.inf for row in own]
             middle = statistics.median(reached)
-            sizes[level] = None if middle >= 10**8 else middle
+            sizes[level] = None if middle == math.inf else middle
         table[method] = {
             "hypervolume": round(statistics.mean(volumes), 4),
             "sd": round(statistics.stdev(volumes), 4) if len(volumes) > 1 else 0.0,

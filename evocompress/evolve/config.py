@@ -34,7 +34,7 @@ from evocompress.protocols import GeneSpec
 from evocompress.search.settings import SETTINGS, SearchSettings
 from evocompress.support.quantities import parse_bytes
 from evocompress.training.genes import gene_specs
-from evocompress.training.rate import SQUARED_ERROR
+from evocompress.training.rate import check_rate_weight
 
 __all__ = ["Config", "Genes", "Resources", "Search", "genes_model", "load_config", "override_values", "parse_config"]
 
@@ -140,11 +140,10 @@ class Genes(_Section):
     @classmethod
     def _check_unit(cls, value: Any) -> Any:
         smallest = value[0] if isinstance(value, tuple) else value
-        if smallest < SQUARED_ERROR:
-            raise ValueError(
-                f"{smallest} is so small that it must be meant in squared error per bit, the unit of packing without "
-                "data; here λ is nats of the loss per nat of code, and 0.03 to 8 are usual"
-            )
+        try:
+            check_rate_weight(smallest)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         return value
 
     @pydantic.field_validator("codecs")

@@ -18,6 +18,7 @@ from evocompress.extensions import EXPORTERS
 from evocompress.runs.front import FrontPoint, front
 from evocompress.runs.optuna_study import to_optuna
 from evocompress.runs.segment_table import canonical_json, segment_rows, write_segments_parquet
+from evocompress.search.interrupts import asked_to_end
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf
 from evocompress.support.atomic_files import write_bytes
@@ -106,7 +107,7 @@ def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) ->
         try:
             written[name] = tuple(map(Path, exporter(history, folder, read_leaf)))
         except Exception as failure:
-            if name in EXPORTERS.builtin:
+            if name in EXPORTERS.builtin or asked_to_end(failure):
                 raise
             problems.append(f"The exporter {name!r} failed: {type(failure).__name__}: {failure}")
     front_csv, *front_files = written["front"]

@@ -25,7 +25,7 @@ from evocompress.errors import ConfigError, ModelError
 from evocompress.support.wording import kind_of
 from evocompress.training.rate_model import RateModel
 
-__all__ = ["SQUARED_ERROR", "RateTerm", "check_rate_weight", "nats_per_bit"]
+__all__ = ["RateTerm", "check_rate_weight", "nats_per_bit"]
 
 _LOOK_EVERY = 16  # steps between looks at the contexts, which change slowly
 _PART = 1 << 15  # weights whose rate is taken in a step; of more, each step takes a part, in turn
@@ -33,8 +33,7 @@ _MOST_PARTS = 8
 _LARGEST_SYMBOL = 1 << 20
 _FINEST = 0.02  # the least spread that steps are taken from: biases begin at zero
 _STEP_OF_SPREAD = 0.25  # steps begin at this share of a tensor's standard deviation
-#: A λ below it is meant in squared error per bit, most likely: the unit of packing without data.
-SQUARED_ERROR = 1e-4
+_SQUARED_ERROR = 1e-4  # a λ below it is meant in squared error per bit, most likely: the unit of packing without data
 
 
 def check_rate_weight(value: object) -> float:
@@ -49,7 +48,7 @@ def check_rate_weight(value: object) -> float:
     number = float(value) if isinstance(value, numbers.Real) else math.nan
     if not 0 < number < math.inf:
         raise ConfigError(f"rate_weight is {value!r}; it must be a positive, finite number, such as 0.3.")
-    if number < SQUARED_ERROR:
+    if number < _SQUARED_ERROR:
         raise ConfigError(
             f"rate_weight is {value!r}: so small that it must be meant in squared error per bit, the unit of packing "
             "without data. In training it is nats of the loss per nat of code; 0.05 to 5 are usual."
@@ -202,22 +201,22 @@ class RateTerm:
                 noise = torch.rand(len(weights), generator=self._generator, device=self._device, dtype=self._dtype)
                 symbols = exact + noise.sub_(0.5)
             used = torch.mul(symbols, spread, out=self._used)
-            self._put(self._used_parts)
             if self._turn % _LOOK_EVERY == 0:
                 self.rate_model.look(exact.round().float())
             before = [None if p.grad is None else p.grad.clone() for p in self._parameters]
         self._symbols, self._spread_now = symbols.float(), spread
         try:
+            with torch.no_grad():
+                self._put(self._used_parts)
             yield
         finally:
+            self._symbols, self._turn = None, self._turn + 1
             with torch.no_grad():
                 self._put(self._weight_parts)
                 if self._steps is None:
                     self._add_step_gradients(used - weights, before)
                 elif self.log_steps.grad is not None:
                     self.log_steps.grad = None
-            self._symbols = None
-            self._turn += 1
 
     def loss(self) -> Tensor:
         """What the step adds to the loss: λ·bits·ln 2 / n, a scalar; inside `quantised` only.

@@ -4,8 +4,8 @@ A symbol's probability is that of an interval of one step under a mixture of two
 one narrow for the zeros, one wide (the discretised logistic of Salimans et al., 2017; a learned density as rate, Ballé
 et al., 2017). Both widths and the mixture are learned for each tensor. In matrices and kernels they also follow what
 the coder knows by then: the mean magnitudes of the row, of the column and of the nearest weights, each as far as the
-coder has come (codecs/mixing_contexts.py). These contexts carry no gradient. They are causal, and regularised by as
-many symbols' worth of prior as the coder's, so that they tell no more than the decoder will know.
+coder has come (codecs/mixing_contexts.py). These contexts carry no gradient. They are causal but for the mean of the
+whole plane, which the coder tells at its head, and regularised by as many symbols' worth of prior as the coder's.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _blocks(sizes: Sequence[int], largest: int) -> list[_Block]:
 
 
 class _Bits(torch.autograd.Function):
-    """Bits of the mixture, with the gradient by hand on the way: a third of the time that autograd takes, no graph."""
+    """Bits of the mixture, with the gradient by hand on the way, so that no graph of a block is kept."""
 
     @staticmethod
     def forward(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from evocompress.errors import ConfigError, ModelError
 from evocompress.runs.front import FrontPoint, front
 from evocompress.runs.report import ReportSection
+from evocompress.search.interrupts import asked_to_end
 from evocompress.support.user_objects import is_reference
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def saccade_section(history: History) -> ReportSection | None:
     try:
         return _section(history, points[-1])
     except Exception as failure:  # a report is of use without maps, and files may lack anything
+        if asked_to_end(failure):
+            raise
         return _titled(points[-1], f"The maps cannot be drawn here: {failure}")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from evocompress.errors import ConfigError
 from evocompress.extensions import REPORT_SECTIONS
+from evocompress.search.interrupts import asked_to_end
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
@@ -51,6 +52,8 @@ def further_sections(history: History) -> dict[str, ReportSection]:
             if section is not None and not isinstance(section, ReportSection):
                 raise ConfigError(f"it is a {type(section).__name__}; it must be a ReportSection, or None")
         except Exception as failure:  # a report is of use without it
+            if asked_to_end(failure):
+                raise
             text = f"This section cannot be made here: {type(failure).__name__}: {failure}"
             section = ReportSection(name, words=text)
         if section is not None:

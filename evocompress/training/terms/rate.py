@@ -15,13 +15,14 @@ from evocompress.training.terms.base import TermBase
 
 __all__ = ["Rate"]
 
-_WARM_UP = 0.3  # of a segment from random weights, until λ is what it is to be
+_WARM_UP = 0.3  # of a segment without a grid, until λ is what it is to be
 
 
 class Rate(TermBase):
     """`training.rate.RateTerm` for a segment: at the λ of its genome, from the grid of its parent's file.
 
-    A segment from random weights begins with λ = 0, as a network that knows nothing yet is cheapest when it is empty.
+    A segment without a grid, so one from random weights or from other codecs' file, begins with λ = 0: a network that
+    knows nothing yet is cheapest when it is empty.
     """
 
     genes: ClassVar[Sequence[GeneSpec]] = (
