@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from evocompress.codecs.bits import BitReader, BitWriter, golomb_bits
 from evocompress.codecs.codec import Codec, SideReader, Stage, varint
+from evocompress.codecs.cropping import read_corners, write_corners
 from evocompress.codecs.registry import PRIVATE, PRIVATE_NAME, stage_header
 from evocompress.codecs.template import Signature, fingerprint_of
 from evocompress.codecs.tensor_table import (
@@ -62,12 +63,15 @@ class _Predictions:
 
 
 def write_bare_table(rows: Sequence[Row], coder: int) -> bytes:
-    """The table of these rows, which come in ascending order of their names, and the number of the entropy coder."""
+    """The table of these rows, which come in ascending order of their names, and the number of the entropy coder.
+
+    It has the extents of corners where a row is one of a `whole` tensor: that is what version 5 adds to version 4.
+    """
     bits = BitWriter()
     places = tie_places(rows)
     bits.number(coder, _CODER)
     bits.number(bool(places), 1)
-    bits.number(fingerprint_of(Signature(row.name, row.dtype, row.shape) for row in rows), _FINGERPRINT)
+    bits.number(fingerprint_of(Signature(r.name, r.dtype, r.whole or r.shape) for r in rows), _FINGERPRINT)
     if not rows:
         return bits.finish()
     if places:
@@ -76,6 +80,8 @@ def write_bare_table(rows: Sequence[Row], coder: int) -> bytes:
         bits.golomb(step - 1, 0)
         bits.golomb(back - 1, 0)
     untied = [row for row in rows if row.source is None]
+    if any(row.whole for row in rows):
+        write_corners(bits, [row.whole or row.shape for row in untied], [row.shape for row in untied])
     chains: dict[tuple[bytes, ...], int] = {}
     places_of_chains = [chains.setdefault(_chain(row.codec), len(chains)) for row in untied]
     bits.golomb(len(chains) - 1, 0)
@@ -161,7 +167,7 @@ def _head(bits: BitReader) -> BareHead:
 
 
 def read_bare_table(
-    data: bytes, start: int, end: int, template: Sequence[Signature], limit: int
+    data: bytes, start: int, end: int, template: Sequence[Signature], limit: int, *, cropped: bool
 ) -> tuple[tuple[Entry, ...], int]:
     """The tensors of a bare file that may hold `limit` weights, and the place where its table ends.
 
@@ -171,6 +177,7 @@ def read_bare_table(
         end: See above.
         template: Of the network, in ascending order of names.
         limit: On weights.
+        cropped: Whether the table has the extents of corners.
 
     Raises:
         CodecError: The file was packed with another template.
@@ -186,9 +193,9 @@ def read_bare_table(
     ties, entries = dict[int, int](), list[Entry]()
     if template:
         ties = _ties(bits, template) if head.tied else ties
-        entries = _entries(bits, template, ties, limit)
-    elif head.tied:
-        raise FormatError("A tensor is tied, and there is none: the file is damaged.")
+        entries = _entries(bits, template, ties, limit, cropped=cropped)
+    elif head.tied or cropped:
+        raise FormatError("A tensor is tied or cropped, and there is none: the file is damaged.")
     check_loads(entries, limit)
     return tuple(entries), bits.finish()
 
@@ -207,7 +214,11 @@ def _ties(bits: BitReader, template: Sequence[Signature]) -> dict[int, int]:
     return ties
 
 
-def _entries(bits: BitReader, template: Sequence[Signature], ties: Mapping[int, int], limit: int) -> list[Entry]:
+def _entries(
+    bits: BitReader, template: Sequence[Signature], ties: Mapping[int, int], limit: int, *, cropped: bool
+) -> list[Entry]:
+    shapes = [signature.shape for place, signature in enumerate(template) if place not in ties]
+    corners = iter(read_corners(bits, shapes) if cropped else shapes)
     chains = [_read_chain(bits) for _ in range(bits.golomb(0, len(template) - len(ties) - 1) + 1)]
     width = (len(chains) - 1).bit_length()
     reader, room = _BareReader(bits, bits.number(_ORDER)), limit
@@ -220,7 +231,9 @@ def _entries(bits: BitReader, template: Sequence[Signature], ties: Mapping[int, 
         if chain >= len(chains):
             raise FormatError(f"Tensor {name!r} has a chain of stages that the file does not have: it is damaged.")
         reader.begin(chain, len(shape) > 1)
-        entry = read_entry(reader, name, dtype, shape, chains[chain], room)
+        part = next(corners)
+        whole = None if part == shape else shape
+        entry = read_entry(reader, name, dtype, part, chains[chain], room, whole=whole)
         room -= load_of(shape, [plane.rows * plane.columns for plane in entry.planes])
         entries.append(entry)
     return entries

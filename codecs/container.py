@@ -16,6 +16,7 @@ import numpy.typing as npt
 from evocompress.codecs.bare_table import read_bare_head, read_bare_table, write_bare_table
 from evocompress.codecs.codec import Codec, Coded, Shape
 from evocompress.codecs.coders import CODERS, Coder, CoderName, PlaneDecoder, PlaneEncoder, coder_numbered
+from evocompress.codecs.cropping import padded
 from evocompress.codecs.deflation import deflate, inflate
 from evocompress.codecs.entropy import Symbols
 from evocompress.codecs.partial_decoding import decode_in_parts
@@ -61,20 +62,24 @@ NAMES_WITHOUT_SHAPES = (
     "shapes is False and names is True; a file without shapes has no names either: give names=False as well."
 )
 MAGIC = b"EVC"
-VERSION = 4
+VERSION = 5
 #: Version 1 has no byte for the entropy coder: it is the first one. Version 2 has no tied tensors, and always names.
-#: Version 4 has neither names nor shapes nor dtypes.
-_FIRST_VERSION, _CODER_VERSION, _TIES_VERSION = 1, 2, 3
+#: Version 4 has neither names nor shapes nor dtypes; version 5 holds corners of tensors, too.
+_FIRST_VERSION, _CODER_VERSION, _TIES_VERSION, _BARE_VERSION = 1, 2, 3, 4
 
 
 class Record(NamedTuple):
-    """One tensor of a file: its coded form, and all that is needed to decode it."""
+    """One tensor of a file: its coded form, and all that is needed to decode it.
+
+    `whole` is the shape of a tensor of which `shape` is the corner that is coded; all else of it is zero.
+    """
 
     name: str
     dtype: str
     shape: Shape
     codec: Codec
     coded: Coded
+    whole: Shape | None = None
 
 
 class Contents(NamedTuple):
@@ -122,14 +127,19 @@ class Writer:
         """Append a tensor.
 
         Raises:
-            CodecError: A name that is too long or there already, or more dimensions than the format has.
+            CodecError: A name that is too long or there already, or more dimensions than the format has; a corner
+                in a file that is not bare.
         """
-        self._check(record.name, record.shape)
+        if record.whole is not None and not self._bare:
+            raise CodecError(f"Tensor {record.name!r} is cropped, which only bare files say; code the whole of it.")
+        whole = None if record.whole == record.shape else record.whole
+        self._check(record.name, whole or record.shape)
         planes, period = record.coded.planes, kernel_places(record.shape)
         for plane in planes:
             self._encoder.plane(plane.symbols, plane.kind, period)
-        load = load_of(record.shape, [plane.symbols.size for plane in planes])
-        self._append(Row(record.name, record.dtype, record.shape, record.codec, record.coded.side, load))
+        load = load_of(whole or record.shape, [plane.symbols.size for plane in planes])
+        row = Row(record.name, record.dtype, record.shape, record.codec, record.coded.side, load, whole=whole)
+        self._append(row)
 
     def tie(self, name: str, source: str) -> None:
         """Append a tensor with the dtype, shape and decoded weights of `source`, a tensor that is there already.
@@ -141,9 +151,9 @@ class Writer:
             raise CodecError(f"Tensor {name!r} cannot be tied to {source!r}, which was not added before.")
         place = self._places[source]
         row = self._rows[place]
-        self._check(name, row.shape)
+        self._check(name, row.whole or row.shape)
         place = place if row.source is None else row.source
-        self._append(row._replace(name=name, side=b"", load=load_of(row.shape, []), source=place))
+        self._append(row._replace(name=name, side=b"", load=load_of(row.whole or row.shape, []), source=place))
 
     def _check(self, name: str, shape: Shape) -> None:
         if name in self._places:
@@ -178,7 +188,7 @@ class Writer:
         number = self._coder.number
         if self._bare:
             table = write_bare_table(self._rows, number)
-            return VERSION, table, table
+            return (VERSION if any(row.whole for row in self._rows) else _BARE_VERSION), table, table
         tied = any(row.source is not None for row in self._rows)
         version = _TIES_VERSION if tied or not self._named else _CODER_VERSION if number else _FIRST_VERSION
         table = write_table(self._rows, version, names=self._named)
@@ -211,7 +221,7 @@ def parse(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None
     if binascii.crc32(memoryview(data)[:-4]) != int.from_bytes(data[-4:], "little"):
         raise FormatError("The checksum does not match: the file is truncated or damaged.")
     start = table_start(data)
-    if version == VERSION:
+    if version >= _BARE_VERSION:
         return _parse_bare(data, start, names)
     coder = _coder(data[4] if version > _FIRST_VERSION else 0)
     if version == _CODER_VERSION and coder.number == 0:
@@ -236,7 +246,8 @@ def _parse_bare(data: bytes, start: int, names: Iterable[str] | Mapping[str, obj
         return Contents((), b"", 0, coder, head.fingerprint, unread=True)
     if not isinstance(names, Mapping):
         raise CodecError(f"{_BARE}; names alone do not say its shapes and dtypes: give names=model.state_dict().")
-    tensors, stop = read_bare_table(data, start, end, template_of(names), weight_limit(len(data)))
+    template, limit = template_of(names), weight_limit(len(data))
+    tensors, stop = read_bare_table(data, start, end, template, limit, cropped=data[3] > _BARE_VERSION)
     return Contents(tensors, data[stop:end], stop - start, coder, None)
 
 
@@ -287,6 +298,7 @@ def _tensor(entry: Entry, planes: Sequence[Symbols]) -> npt.NDArray[Any]:
     try:
         with np.errstate(all="ignore"):
             array = decode_in_parts(entry.codec, planes, entry.side, entry.shape, entry.dtype)
+            array = array if entry.whole is None else padded(array, entry.whole)
     except FormatError:
         raise
     except (ValueError, OverflowError) as error:

@@ -68,5 +68,7 @@ def _named(contents: Contents, names: Sequence[str]) -> Contents:
 
 def _info(contents: Contents, entry: Entry, payload: float, share: float) -> TensorInfo:
     tied_to = None if entry.source is None else contents.tensors[entry.source].name
-    side, weights = int(len(entry.side) * share), math.prod(entry.shape)
-    return TensorInfo(entry.name, entry.shape, entry.dtype, codec_spec(entry.codec), weights, payload, side, tied_to)
+    side, weights = int(len(entry.side) * share), math.prod(entry.full_shape)
+    return TensorInfo(
+        entry.name, entry.full_shape, entry.dtype, codec_spec(entry.codec), weights, payload, side, tied_to
+    )

@@ -60,7 +60,8 @@ _MAX_NAME, _MAX_DIMENSIONS, _MAX_LENGTH, MAX_STAGES, _MAX_SIDE = 1 << 10, 8, 1 <
 class Row(NamedTuple):
     """One tensor as a writer remembers it: its row of the table, without its symbols.
 
-    `load` is what it counts against the limit on weights; `source` the place of the tensor that it is tied to.
+    `load` is what it counts against the limit on weights; `source` the place of the tensor that it is tied to; `whole`
+    the shape of the network's tensor where the file has a corner of it only, whose shape is then `shape`.
     """
 
     name: str
@@ -70,12 +71,14 @@ class Row(NamedTuple):
     side: bytes
     load: int
     source: int | None = None
+    whole: Shape | None = None
 
 
 class Entry(NamedTuple):
     """One tensor as a reader finds it in the table: all that is needed to decode it but its symbols.
 
-    A tied tensor has the codec of its `source`, a place in the table before it, and no planes.
+    A tied tensor has the codec of its `source`, a place in the table before it, and no planes. `whole` is the shape of
+    a tensor that the file has a corner of, of the shape `shape`; all else of it is zero.
     """
 
     name: str
@@ -85,6 +88,12 @@ class Entry(NamedTuple):
     side: bytes
     planes: tuple[Layout, ...]
     source: int | None = None
+    whole: Shape | None = None
+
+    @property
+    def full_shape(self) -> Shape:
+        """The decoded tensor's shape."""
+        return self.shape if self.whole is None else self.whole
 
 
 def weight_limit(nbytes: int) -> int:
@@ -376,25 +385,34 @@ def _read_sides(reader: _TableReader, columns: _Columns, chains: Sequence[Codec]
     return entries
 
 
-def read_entry(reader: TensorReader, name: str, dtype: str, shape: Shape, codec: Codec, room: int) -> Entry:
+def read_entry(
+    reader: TensorReader,
+    name: str,
+    dtype: str,
+    shape: Shape,
+    codec: Codec,
+    room: int,
+    *,
+    whole: Shape | None = None,
+) -> Entry:
     """A tensor that is not tied, whose side information comes next and which may hold `room` weights.
 
     Raises:
         FormatError: It has more, or its codec does not keep this dtype, or the side information is none of this codec.
     """
-    if math.prod(shape) > room:
+    if math.prod(shape if whole is None else whole) > room:
         raise FormatError(f"Tensor {name!r} has more weights than its file may hold: damaged or hostile.")
     if dtype_named(dtype).kind not in "fV" and codec != LOSSLESS:
         raise FormatError(f"Tensor {name!r} is of dtype {dtype} but lossily coded: the file is damaged.")
     planes = codec.layout(reader, shape)
-    entry = Entry(name, dtype, shape, codec, reader.taken(), tuple(planes))
+    entry = Entry(name, dtype, shape, codec, reader.taken(), tuple(planes), whole=whole)
     if _load(entry) > room or len(entry.side) > _MAX_SIDE:
         raise FormatError(f"Tensor {name!r} announces more than its file may hold: it is damaged or hostile.")
     return entry
 
 
 def _load(entry: Entry) -> int:
-    return load_of(entry.shape, [plane.rows * plane.columns for plane in entry.planes])
+    return load_of(entry.full_shape, [plane.rows * plane.columns for plane in entry.planes])
 
 
 def check_loads(entries: Sequence[Entry], limit: int) -> None:

@@ -28,11 +28,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.search.lineage import Judged, Trainer, nondominated
 
 if TYPE_CHECKING:
     from evocompress.evolve.driver import Prepared
-    from evocompress.evolve.segment import Experiment
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.toml"
 LEVELS = (0.98, 0.95, 0.90)
@@ -44,72 +45,7 @@ VARIANTS = {
 }
 _LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 _RISING = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-_LEARNING_RATE, _BATCH = 2e-3, 32
-
-
-class Judged(NamedTuple):
-    """A file: its size, its validation error, its audited accuracy."""
-
-    nbytes: int
-    error: float
-    audited: float
-
-
-class Trainer:
-    """One network at a time, trained with the rate term from random weights or from a file, as a segment does.
-
-    Dead parts are cut out as in a segment, so that the same epochs take the same time.
-    """
-
-    def __init__(self, experiment: Experiment) -> None:
-        from evocompress.checkpoint.recipe import Recipe
-
-        self.experiment, self.splits = experiment, experiment.splits()
-        self.recipe = Recipe(coder="mixing", names=False, shapes=False)
-        self.files: list[Judged] = []
-
-    def __call__(
-        self,
-        rate_weight: float,
-        epochs: int,
-        seed: int,
-        parent: bytes | None = None,
-        *,
-        learning_rate: float = _LEARNING_RATE,
-        noise: float = 0.6,
-    ) -> bytes:
-        """Train, write the file, judge it."""
-        from evocompress.checkpoint.grid import grid_of
-        from evocompress.checkpoint.packing import pack, unpack
-        from evocompress.networks import build
-        from evocompress.training.dead_parts import cut
-        from evocompress.training.trainer import TrainingGenes, train
-
-        experiment = self.experiment
-        network = build(experiment.model, experiment.model_options, seed=seed)
-        template, grid = network.state_dict(), None
-        if parent is not None:
-            network.load_state_dict(unpack(parent, names=template))
-            grid = grid_of(parent, template)
-        genes = TrainingGenes(rate_term="on", learning_rate=learning_rate, batch_size=_BATCH, rate_noise=noise)
-        live = cut(network, self.splits.train.batch(slice(0, 2))[0])
-        curves = train(
-            live.network, self.splits.train, genes, epochs=epochs, seed=seed, rate_weight=rate_weight, grid=grid
-        )
-        network.load_state_dict(live.scatter(live.network.state_dict()))
-        data = pack(network.state_dict(), self.recipe, grid=curves.grid)
-        self.judge(network, len(data))
-        return data
-
-    def judge(self, network: Any, nbytes: int) -> Judged:
-        """Both errors; the audited one is looked at only for the files that validation chooses."""
-        from evocompress.tasks.measure import measure
-
-        task = self.experiment.task()
-        parts = (measure(task, network, part) for part in (self.splits.validation, self.splits.audit))
-        validated, audited = parts
-        self.files.append(Judged(nbytes, validated.error, audited.value))
-        return self.files[-1]
+_BATCH = 32
 
 
 def ladder(trainer: Trainer, epochs: int, seed: int) -> None:
@@ -234,10 +170,7 @@ def one(method: str, seed: int, epochs: int, folder: str, extra: list[str]) -> d
         files = trainer.files
     else:
         files = [*searched(method, seed, epochs, folder, extra)]
-    chosen: list[Judged] = []
-    for file in sorted(files):
-        if not chosen or file.error < chosen[-1].error:
-            chosen.append(file)
+    chosen = nondominated(files)
     scale = Scale.of(setup.settings)
     points = [scale.point(file.nbytes, 1 - file.audited) for file in chosen]
     at = {str(level): min((f.nbytes for f in chosen if f.audited >= level), default=None) for level in LEVELS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -16,6 +16,7 @@ from evocompress.checkpoint.size_prior import size_prior
 from evocompress.checkpoint.tied_tensors import tied_tensors
 from evocompress.codecs import LOSSLESS, Codec, Cost, Record, Sensitivity, Writer, choose, read
 from evocompress.codecs.coders import CODERS
+from evocompress.codecs.cropping import chosen_corners, corner, live_corner, worth_cropping
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.dtypes import DTYPES, is_float
 from evocompress.codecs.planes import matrix_shape
@@ -227,6 +228,7 @@ def pack(
         raise CodecError(f"sensitivities is {kind_of(sensitivities)}; it must map names of tensors to theirs.")
     recipe.check((name, array.ndim) for name, array in arrays.items())
     tied, stored = tied_tensors(arrays), dict[str, str]()
+    corners = {} if recipe.shapes else _corners(arrays, recipe, {*(records or ()), *_of_second_order(sensitivities)})
     writer = Writer(recipe.coder, names=recipe.names, shapes=recipe.shapes)
     for name, array in arrays.items() if recipe.names else sorted(arrays.items()):
         first = tied.get(name, name)
@@ -237,8 +239,10 @@ def pack(
             continue
         else:
             sensitivity = sensitivities.get(first, 1.0)
-            kept = None if grid is None or first not in grid else _on_grid(name, array, grid[first], recipe)
-            record = kept or encode_tensor(name, array, recipe, sensitivity, state=writer.state)
+            part = corner(array, corners[first]) if first in corners else array
+            kept = None if grid is None or first not in grid else _on_grid(name, part, grid[first], recipe)
+            record = kept or encode_tensor(name, part, recipe, sensitivity, state=writer.state)
+            record = record if part is array else record._replace(whole=array.shape)
         stored.setdefault(first, name)
         writer.add(record)
         if zeroed is not None and is_zeroed(record, array):
@@ -246,9 +250,34 @@ def pack(
     return writer.finish()
 
 
+def _of_second_order(sensitivities: Mapping[str, object]) -> set[str]:
+    """Names of tensors whose sensitivity is one of all of their rows and columns."""
+    return {name for name, value in sensitivities.items() if isinstance(value, Sensitivity)}
+
+
+def _corners(arrays: Mapping[str, Array], recipe: Recipe, others: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the corners of float tensors outside of which all is zero; nothing where that does not pay."""
+    names = sorted(arrays)
+    whole = [arrays[name].shape for name in names]
+    live = [
+        live_corner(arrays[name])
+        if name not in others and _is_lossy(name, arrays[name], recipe)
+        else arrays[name].shape
+        for name in names
+    ]
+    corners = chosen_corners(whole, live)
+    if not worth_cropping(whole, corners):
+        return {}
+    return {name: part for name, shape, part in zip(names, whole, corners, strict=True) if part != shape}
+
+
+def _is_lossy(name: str, array: Array, recipe: Recipe) -> bool:
+    return is_float(array.dtype.name) and recipe.rule(name, array.ndim).candidates != (LOSSLESS,)
+
+
 def _on_grid(name: str, array: Array, step: float, recipe: Recipe) -> Record | None:
     """A float tensor as multiples of a step, to the nearest one; None where its rule is `lossless`."""
-    if not is_float(array.dtype.name) or recipe.rule(name, array.ndim).candidates == (LOSSLESS,):
+    if not _is_lossy(name, array, recipe):
         return None
     values = _floats(array)
     if not np.isfinite(values).all():

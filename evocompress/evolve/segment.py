@@ -36,7 +36,7 @@ from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
-from evocompress.training.dead_parts import cut
+from evocompress.training.dead_parts import cut, put_live_first
 from evocompress.training.trainer import Curves, Precision, train
 
 __all__ = ["Experiment", "Segment", "finite", "state_hash"]
@@ -148,6 +148,8 @@ class Segment:
         curves = self._train(live.network if smaller else model, splits, task, grid, device)
         if smaller:
             load_state(model, live.scatter(live.network.state_dict()), "the network without its dead parts")
+        if curves.grid and not self.experiment.named_files:
+            put_live_first(model, splits.train.batch(slice(0, 2))[0].to(device))
         trained = time.perf_counter() - clock
         metrics = _describe(started, device) | {
             "curves": curves.to_json(),

@@ -102,10 +102,13 @@ class Live:
         kept: The indices that remain along dimensions of tensors of the state dict; what is not there remains whole.
         folded: For weights that read constant channels which go: the name of the layer's bias and the constants by
             column, (columns,). The columns that go, times these, belong to the bias.
+        order: All indices along these dimensions, in an order in which the network computes the same, and in which of
+            channels that may change places those that remain come first.
     """
 
     kept: Mapping[_Key, Labels]
     folded: Mapping[str, tuple[str, Constants]]
+    order: Mapping[_Key, Labels]
 
 
 class ChannelGraph:
@@ -150,11 +153,12 @@ class ChannelGraph:
                 self._values[node] = None
         self._values = {}
 
-    def live(self) -> Live:
+    def live(self, *, fold: bool = True) -> Live:
         """What remains: all that somebody reads on the way to an output, and one channel of every layer.
 
-        Reading a channel that is always zero counts for nothing. Nor does reading another constant, where it can be
-        folded into the reader's bias: a convolution must not pad then, or it is another constant at the borders.
+        Reading a channel that is always zero counts for nothing. Nor does, with `fold`, reading another constant, where
+        it can be folded into the reader's bias: a convolution must not pad then, or it is another constant at the
+        borders.
         """
         for name in self._fixed:
             self._whole |= {(name, dim) for dim in range(self._tensors[name].ndim)}
@@ -163,7 +167,7 @@ class ChannelGraph:
         living[self._roots(np.array(sorted(self._staying), np.int64))] = True
         for key in self._whole & set(roots):
             living[roots[key]] = True
-        constants = self._foldable()
+        constants = self._foldable(fold)
         reads = {
             weight: self._nonzero(weight) & np.isnan(known)
             for weight, known in constants.items()
@@ -182,7 +186,27 @@ class ChannelGraph:
                 known[kept[reader.weight, 1]] = 0
                 if known.any():
                     folded[reader.weight] = reader.bias, known
-        return Live(kept, folded)
+        return Live(kept, folded, self._live_first(roots, living))
+
+    def _live_first(self, roots: Mapping[_Key, Labels], living: npt.NDArray[np.bool_]) -> dict[_Key, Labels]:
+        """An order along each dimension: of channels that lie alike in the same tensors those that live come first."""
+        places: dict[int, list[tuple[_Key, int]]] = {}
+        for key in sorted(roots):
+            for place, root in enumerate(roots[key].tolist()):
+                places.setdefault(root, []).append((key, place))
+        staying = set(self._roots(np.array(sorted(self._staying), np.int64)).tolist())
+        alike: dict[tuple[_Key, ...], list[int]] = {}
+        for root, own in places.items():
+            names = {name for (name, _), _ in own}
+            if root not in staying and names <= set(self._cuttable) and not any(key in self._whole for key, _ in own):
+                alike.setdefault(tuple(key for key, _ in own), []).append(root)
+        order = {key: np.arange(len(labels)) for key, labels in roots.items()}
+        for channels in alike.values():
+            sources = sorted(channels, key=lambda root: not living[root])  # stable: the live ones keep their order
+            for target, source in zip(channels, sources, strict=True):
+                for (key, to), (_, at) in zip(places[target], places[source], strict=True):
+                    order[key][to] = at
+        return order
 
     @staticmethod
     def _spread(living: npt.NDArray[np.bool_], reads: Mapping[str, npt.NDArray[np.bool_]], roots: Any) -> None:
@@ -193,7 +217,7 @@ class ChannelGraph:
                 rows = living[roots[weight, 0]]
                 living[roots[weight, 1][matrix[rows].any(0)]] = True
 
-    def _foldable(self) -> dict[str, Constants]:
+    def _foldable(self, fold: bool) -> dict[str, Constants]:
         """For each weight the values, by column, of channels that it need not read; NaN: it must."""
         constants: dict[str, Constants] = {}
         biases: dict[str, set[str | None]] = {}
@@ -202,7 +226,7 @@ class ChannelGraph:
         for reader in self._readers:
             known = reader.constants
             alone = len(biases[reader.weight]) == 1 and self._users.get(str(reader.bias)) == {reader.weight}
-            if reader.padded or not alone or reader.bias in self._fixed:
+            if not fold or reader.padded or not alone or reader.bias in self._fixed:
                 known = np.where(known == 0, 0, np.nan)
             earlier = constants.get(reader.weight, known)
             constants[reader.weight] = np.where(earlier == known, known, np.nan)

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -24,7 +26,7 @@ from evocompress.errors import ModelError
 from evocompress.support.modules import evaluation_mode
 from evocompress.training.channel_graph import ChannelGraph
 
-__all__ = ["LiveNetwork", "cut"]
+__all__ = ["LiveNetwork", "cut", "put_live_first"]
 
 _LAYERS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, _BatchNorm)
 _OF_ATTENTION = nn.modules.linear.NonDynamicallyQuantizableLinear
@@ -50,10 +52,12 @@ class LiveNetwork:
         parameters_before: Number of parameters of the plain network.
         parameters_after: Number of parameters of the smaller one.
         reason: Why nothing was cut; None where something was.
+        order: For each tensor all indices along these dimensions, in the order of `live_first`.
     """
 
     network: nn.Module
     kept: Mapping[str, tuple[Tensor, ...]]
+    order: Mapping[str, tuple[Tensor, ...]]
     parameters_before: int
     parameters_after: int
     reason: str | None
@@ -93,6 +97,27 @@ class LiveNetwork:
         self._check(state, shapes, "smaller")
         return {name: self._spread(name, tensor) for name, tensor in state.items()}
 
+    def live_first(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """As `scatter`, but the live channels come first wherever channels may change places, and running variances of
+        dead ones are zero, too.
+
+        The outputs are the same: which of a layer's channels is which means nothing. A bare file holds of each tensor
+        the corner that is not zero, so that it is the file of the smaller network.
+
+        Raises:
+            ModelError: Other names or shapes than the smaller network's.
+        """
+        ordered = {}
+        for name, tensor in self.scatter(state).items():
+            if name in self.order and name.endswith("running_var"):
+                alive = torch.zeros(len(tensor), dtype=torch.bool, device=tensor.device)
+                alive[self._indices(name, tensor)[0]] = True
+                tensor = tensor * alive
+            for dim, indices in enumerate(self.order.get(name, ())):
+                tensor = tensor.index_select(dim, indices.to(tensor.device))
+            ordered[name] = tensor
+        return ordered
+
     def _slice(self, name: str, tensor: Any) -> Any:
         if name not in self.kept:
             return tensor  # what a module adds to its state dict and is no tensor
@@ -128,7 +153,7 @@ class LiveNetwork:
             )
 
 
-def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> LiveNetwork:
+def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, fold: bool = True) -> LiveNetwork:
     """A copy of a network without the filters, channels and neurons that its outputs do not depend on.
 
     Outputs are equal, up to the rounding of sums, in training mode too, but for the draws of dropout. Outputs of
@@ -144,6 +169,7 @@ def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> LiveNetw
         model: The network, on any one device.
         example_inputs: What its `forward` takes: a tensor, or several, as for training. A few examples are enough, but
             two at least where there is batch normalisation. They only tell the shapes; what comes out is compared.
+        fold: Whether channels that are constant, but not zero, go as well, so that biases change.
 
     >>> network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> with torch.no_grad():
@@ -157,11 +183,26 @@ def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> LiveNetw
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return _cut(model, tuple(tensor.detach().cpu() for tensor in inputs))
+            return _cut(model, tuple(tensor.detach().cpu() for tensor in inputs), fold=fold)
     except _NothingToCut as nothing:
         return _whole(model, str(nothing))
     except Exception as failure:  # a network's own code may fail in any way
         return _whole(model, f"the network cannot be traced: {type(failure).__name__}: {failure}")
+
+
+def put_live_first(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> None:
+    """Reorder a network's channels in place, live ones first, and make dead ones zero; its outputs stay the same.
+
+    A bare file (`pack(…, Recipe(names=False, shapes=False))`) then holds the corners of tensors that live. Weights that
+    lie on a grid stay on it. Where nothing is dead, or the network cannot be traced, nothing changes.
+
+    Args:
+        model: The network, on any one device.
+        example_inputs: As for `cut`.
+    """
+    live = cut(model, example_inputs, fold=False)
+    if live.network is not model:
+        model.load_state_dict(live.live_first(live.network.state_dict()))
 
 
 class _NothingToCut(Exception):
@@ -172,10 +213,10 @@ def _whole(model: nn.Module, reason: str) -> LiveNetwork:
     plain = _tensors(model)
     kept = {name: _all(tensor) for name, tensor in plain.items()}
     count = _parameters(model)
-    return LiveNetwork(model, kept, count, count, reason, {name: t.shape for name, t in plain.items()}, {})
+    return LiveNetwork(model, kept, kept, count, count, reason, {name: t.shape for name, t in plain.items()}, {})
 
 
-def _cut(model: nn.Module, inputs: tuple[Tensor, ...]) -> LiveNetwork:
+def _cut(model: nn.Module, inputs: tuple[Tensor, ...], *, fold: bool) -> LiveNetwork:
     _refuse(model)
     probe = copy.deepcopy(model).cpu()
     cuttable = _cuttable(probe)
@@ -186,21 +227,16 @@ def _cut(model: nn.Module, inputs: tuple[Tensor, ...]) -> LiveNetwork:
         channels = ChannelGraph(dict(_members(probe)), cuttable, reshaping=reshaping)
         for graph in graphs:
             channels.add(graph, names)
-        found = channels.live()
+        found = channels.live(fold=fold)
         plain = _tensors(model)
-        kept = {
-            name: tuple(
-                torch.from_numpy(found.kept[name, dim]) if (name, dim) in found.kept else indices
-                for dim, indices in enumerate(_all(tensor))
-            )
-            for name, tensor in plain.items()
-        }
+        kept, order = _by_name(found.kept, plain), _by_name(found.order, plain)
         if all(len(i) == n for name, t in plain.items() for i, n in zip(kept[name], t.shape, strict=False)):
             raise _NothingToCut("no part is dead")
         folded = {weight: (bias, torch.from_numpy(known)) for weight, (bias, known) in found.folded.items()}
         live = LiveNetwork(
             copy.deepcopy(probe),
             kept,
+            order,
             _parameters(model),
             0,
             None,
@@ -212,10 +248,31 @@ def _cut(model: nn.Module, inputs: tuple[Tensor, ...]) -> LiveNetwork:
             live.network.to(next(iter(plain.values())).device)
             for one, other in zip(model.modules(), live.network.modules(), strict=True):
                 other.training = one.training
-            return dataclasses.replace(live, parameters_after=_parameters(live.network))
+            live = dataclasses.replace(live, parameters_after=_parameters(live.network))
+            return live if _same_in_order(probe, live, inputs) else dataclasses.replace(live, order=_by_name({}, plain))
     raise _NothingToCut(
         "the network's code depends on the sizes of its layers: with smaller ones it computes otherwise"
     )
+
+
+def _by_name(
+    indices: Mapping[tuple[str, int], npt.NDArray[np.int64]], plain: Mapping[str, Tensor]
+) -> dict[str, tuple[Tensor, ...]]:
+    """Indices by tensor, for each of its dimensions; all of them where there are none for a dimension."""
+    return {
+        name: tuple(
+            torch.from_numpy(indices[name, dim]) if (name, dim) in indices else every
+            for dim, every in enumerate(_all(tensor))
+        )
+        for name, tensor in plain.items()
+    }
+
+
+def _same_in_order(probe: nn.Module, live: LiveNetwork, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether the plain network computes the same in `live`'s order."""
+    ordered = copy.deepcopy(probe)
+    ordered.load_state_dict(live.live_first({k: v.cpu() for k, v in live.network.state_dict().items()}))
+    return _agree(probe, ordered, inputs)
 
 
 def _refuse(model: nn.Module) -> None:

@@ -233,7 +233,11 @@ SMALL: Mapping[str, object] = {"a": ((0, 3), "float32"), "b": ((0, 3), "float32"
 
 
 def forged(
-    *parts: Callable[[BitWriter], None], coder: int = 0, tied: int = 0, names: Mapping[str, object] | None = None
+    *parts: Callable[[BitWriter], None],
+    coder: int = 0,
+    tied: int = 0,
+    names: Mapping[str, object] | None = None,
+    version: int = 4,
 ) -> bytes:
     bits = BitWriter()
     bits.number(coder, 3)
@@ -241,7 +245,7 @@ def forged(
     bits.number(fingerprint_of(template_of(SMALL if names is None else names)), 20)
     for part in parts:
         part(bits)
-    return sealed(b"EVC\x04" + bits.finish())
+    return sealed(b"EVC" + bytes([version]) + bits.finish())
 
 
 def g(*values: int, order: int = 0) -> Callable[[BitWriter], None]:

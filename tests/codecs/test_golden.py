@@ -39,7 +39,7 @@ def digest(data: bytes) -> str:
 
 
 #: Bare files, which have no names and shapes, each with another of the same tensors.
-TEMPLATES = {"bare": "rans", "tied-bare": "tied"}
+TEMPLATES = {"bare": "rans", "tied-bare": "tied", "cropped": "zero-ended"}
 
 
 def template(name: str) -> dict[str, Array] | None:
@@ -108,11 +108,11 @@ def sources() -> dict[str, bytes]:
         large = rng.laplace(0, 0.05, (260, 257)).astype(np.float32)  # beyond 2^16 symbols: all lanes of rans
         state = {f"{name}:conv": conv, f"{name}:large": large, f"{name}:vector": conv[0, :, 0, 0]}
         files[f"preset-{name}"] = pack(state, preset(name, 1e-4))
-    return files | forms() | states() | latest_best()
+    return files | forms() | states() | latest_best() | zero_ended()
 
 
 #: Small files of all versions and coders; they are the fuzzer's seeds too.
-FORMS = ("rans", "mixing", "tied", "nameless", "tied-nameless", *TEMPLATES)
+FORMS = ("rans", "mixing", "tied", "nameless", "tied-nameless", "zero-ended", *TEMPLATES)
 #: Machines of more than eight states, under each coder.
 STATES = ("rans-states", "mixing-states", "classes-states")
 
@@ -150,6 +150,31 @@ def states() -> dict[str, bytes]:
     rules = tuple(Rule(f"trellis:{n}-*", (f"trellis(states={n})",)) for n in (16, 32, 64))
     coders: tuple[CoderName, ...] = ("rans", "mixing", "classes")
     return {f"{coder}-states": pack(state, Recipe(1e-5, rules, coder)) for coder in coders}
+
+
+def zero_ended() -> dict[str, bytes]:
+    """Tensors whose last rows and columns are zero, with them and, in a bare file, without."""
+    rng = np.random.default_rng(24)
+    shapes = {
+        "a-conv": (16, 3, 3, 3),
+        "b-conv": (40, 16, 3, 3),
+        "c-dense": (9, 160),
+        "d-vector": (160,),
+        "e-none": (7,),
+    }
+    corners = {"a-conv": (5, 3), "b-conv": (9, 5), "c-dense": (9, 37), "d-vector": (31,), "e-none": (0,)}
+    state: dict[str, Array] = {}
+    for name, shape in shapes.items():
+        x = np.zeros(shape, np.float32)
+        part = tuple(slice(length) for length in corners[name])
+        x[part] = rng.laplace(0, 0.05, x[part].shape)
+        state[f"{'trellis' if name == 'b-conv' else 'deadzone'}:{name}"] = x
+    state |= {"lossless:mask": np.array([True, False, False]), "trellis:tied": state["trellis:b-conv"]}
+    rules = tuple(Rule(f"{codec}:*", (codec,)) for codec in ("trellis", "deadzone", "lossless"))
+    return {
+        "zero-ended": pack(state, Recipe(1e-5, rules)),
+        "cropped": pack(state, Recipe(1e-5, rules, "mixing", names=False, shapes=False)),
+    }
 
 
 def latest_best() -> dict[str, bytes]:
@@ -220,7 +245,7 @@ def test_a_golden_file_really_uses_its_codec(name: str) -> None:
 def test_the_golden_files_are_of_every_version_and_coder() -> None:
     files = [(GOLDEN / f"{name}.evc").read_bytes() for name in NAMES]
     assert {(data[3], parse(data).coder.number) for data in files} == {
-        (1, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (4, 1), (4, 2),
+        (1, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (4, 1), (4, 2), (5, 2),
     }  # fmt: skip
     assert {parse(data).lost_names is None for data in files} == {True, False}
     tied = [name for name in NAMES for entry in parse((GOLDEN / f"{name}.evc").read_bytes(), template(name)).tensors

@@ -153,7 +153,7 @@ def compare(plain: list[Tensor], found: list[tuple[Entry, list[Symbols], Any]]) 
     """The oracle finds what the reader does: names, dtypes, shapes and symbols; a tied tensor has its source's."""
     assert len(plain) == len(found)
     for place, (entry, planes, _) in enumerate(found):
-        assert plain[place][:3] == (entry.name, entry.dtype, list(entry.shape))
+        assert plain[place][:3] == (entry.name, entry.dtype, list(entry.full_shape))
         symbols = planes if entry.source is None else found[entry.source][1]
         assert plain[place].planes == [plane.tolist() for plane in symbols]
 

@@ -26,8 +26,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 _FEW = 1 << 12  # files of more weights are parsed, not decoded: valid ones take their time
 _SMALL = 1000
 _LENGTH = 1 << 18
-_BARE = 4  # the version whose table is not deflated, and which is read with one of these
-TEMPLATES = [read((GOLDEN / f"{name}.evc").read_bytes()) for name in ("rans", "tied")]
+_BARE = (4, 5)  # versions whose tables are not deflated, and which are read with one of these
+TEMPLATES = [read((GOLDEN / f"{name}.evc").read_bytes()) for name in ("rans", "tied", "zero-ended")]
 
 
 def sealed(body: bytes) -> bytes:
@@ -38,7 +38,7 @@ def sealed(body: bytes) -> bytes:
     sizes = int.from_bytes(body[:3], "little")
     begin = 3 + sizes // _LENGTH
     end = begin + sizes % _LENGTH
-    bare = body[3:begin] == bytes([_BARE])
+    bare = body[3:begin] in [bytes([version]) for version in _BARE]
     file = MAGIC + body[3:begin] + (body[begin:end] if bare else deflate(body[begin:end])) + body[end:]
     return file + binascii.crc32(file).to_bytes(4, "little")
 
@@ -46,7 +46,7 @@ def sealed(body: bytes) -> bytes:
 def opened(data: bytes) -> bytes:
     """The inverse of `sealed`."""
     start = table_start(data)
-    if data[3] == _BARE:
+    if data[3] in _BARE:
         return (_LENGTH * (start - len(MAGIC))).to_bytes(3, "little") + data[len(MAGIC) : -4]
     table, stream = inflate(data[start:-4], _LENGTH - 1)
     head = data[len(MAGIC) : start]
@@ -55,7 +55,7 @@ def opened(data: bytes) -> bytes:
 
 def check(data: bytes) -> None:
     """One input: a list of tensors, or a FormatError, and nothing else; of a bare file also another network's."""
-    for names in TEMPLATES if data[3:4] == bytes([_BARE]) else (None,):
+    for names in TEMPLATES if data[3:4] in [bytes([version]) for version in _BARE] else (None,):
         try:
             _check(data, names)
         except CodecError as error:
@@ -66,7 +66,7 @@ def _check(data: bytes, names: Mapping[str, object] | None) -> None:
     try:
         contents = parse(data, names)
         symbols = sum(plane.rows * plane.columns for entry in contents.tensors for plane in entry.planes)
-        if symbols + sum(math.prod(entry.shape) for entry in contents.tensors) > _FEW:
+        if symbols + sum(math.prod(entry.full_shape) for entry in contents.tensors) > _FEW:
             return
         tensors = dict(iterate(data, names))
         infos, rest = inspect(data, names)
@@ -75,7 +75,7 @@ def _check(data: bytes, names: Mapping[str, object] | None) -> None:
     assert [info.name for info in infos] == list(tensors) and rest >= 0
     for entry in contents.tensors:
         array = tensors[entry.name]
-        assert array.shape == entry.shape and array.dtype.name == entry.dtype
+        assert array.shape == entry.full_shape and array.dtype.name == entry.dtype
         assert entry.codec.stages[0].id == "lossless" or np.isfinite(array.astype(np.float64)).all()
         if entry.source is not None:
             assert array.tobytes() == tensors[contents.tensors[entry.source].name].tobytes()

@@ -151,6 +151,28 @@ class BareTable(Table):
             ties[place] = place - self.g(0) - 1
         return ties
 
+    def corners(self, shapes: list[list[int]]) -> list[list[int]]:
+        """Item 5 of version 5."""
+        last: dict[int, int] = {}
+        corners = [list(shape) for shape in shapes]
+        for shape, corner in zip(shapes[::-1], corners[::-1], strict=True):
+            for dim in range(min(2, len(shape))):
+                n = shape[dim]
+                if n < 2:
+                    continue
+                ranked = sorted(
+                    ((m // n if m > n else n // m), m) for m in last if (m % n == 0 if m > n else n % m == 0)
+                )
+                guesses: list[int] = []
+                for guess in [*(math.ceil(last[m] * n / m) for _, m in ranked), n]:
+                    if guess not in guesses:
+                        guesses.append(guess)
+                while guesses and not self.u(1):
+                    guesses.pop(0)
+                corner[dim] = guesses[0] if guesses else self.u((n - 1).bit_length()) + 1
+                last[n] = corner[dim]
+        return corners
+
     def number(self) -> int:
         chain, matrix = self.kind
         code = self.g(self.order)
@@ -179,17 +201,20 @@ def read_bare(data: bytes, template: dict[str, tuple[str, list[int]]]) -> list[T
     rows = [(name, *template[name]) for name in sorted(template)]
     assert table.u(20) == zlib.crc32(b"".join(signature(*row) for row in rows)) >> 12
     ties = table.bare_ties() if tied else {}
+    own = [row for place, row in enumerate(rows) if place not in ties]
+    corners = [shape for _, _, shape in own]
+    if data[3] == 5:
+        corners = table.corners(corners)
     chains = [table.chain() for _ in range(table.g(0) + 1)]
     table.order, width = table.u(3), (len(chains) - 1).bit_length()
     layouts: list[list[Layout]] = []
-    own = [row for place, row in enumerate(rows) if place not in ties]
-    for _, dtype, shape in own:
+    for (_, dtype, _), shape in zip(own, corners, strict=True):
         chain = table.u(width)
         table.kind, table.place = (chain, len(shape) > 1), 0
         layouts.append(table.layouts(chains[chain], shape, dtype))
     end = (table.at + 7) // 8
     assert "1" not in table.bits[table.at : 8 * end]
-    found = iter(decoded(coder, table.data[end:], [shape for _, _, shape in own], layouts))
+    found = iter(decoded(coder, table.data[end:], corners, layouts))
     tensors: list[Tensor] = []
     for place, row in enumerate(rows):
         tensors.append(Tensor(*row, tensors[ties[place]].planes if place in ties else next(found)))

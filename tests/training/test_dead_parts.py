@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
+from evocompress import Recipe, pack, unpack
 from evocompress.errors import ModelError
 from evocompress.networks import NETWORKS, build
 from evocompress.networks.resnet_cifar import BasicBlock
@@ -70,10 +71,18 @@ def check(network: nn.Module, x: Tensor, *, smaller: bool = True) -> LiveNetwork
     assert live.parameters_after == sum(p.numel() for p in live.network.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     for training in (False, True):
-        networks = [copy.deepcopy(n).train(training) for n in (network, live.network, scattered(network, live))]
+        plain = network, live.network, scattered(network, live), in_order(network, live)
+        networks = [copy.deepcopy(n).train(training) for n in plain]
         outputs = [n(x) for n in networks]
-        assert close(outputs[0], outputs[1]) and close(outputs[0], outputs[2])
+        assert all(close(outputs[0], other) for other in outputs[1:])
     return live
+
+
+def in_order(network: nn.Module, live: LiveNetwork) -> nn.Module:
+    """The plain network with its live parts first."""
+    ordered = copy.deepcopy(network)
+    ordered.load_state_dict(live.live_first(live.network.state_dict()))
+    return ordered
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -104,6 +113,59 @@ def test_outputs_stay_for_any_pattern_of_zeros(name: str, share: float, seed: in
 @pytest.mark.parametrize("name", ["base_cnn", "resnet20"])
 def test_normalised_networks_stay_the_same_in_training_too(name: str) -> None:
     check(damage(build(name, seed=3).double(), share=0.6, seed=4), images(name).double())
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "lenet5_caffe", "vgg11", "resnet20"])
+def test_live_parts_come_first_and_a_bare_file_holds_nothing_else(name: str) -> None:
+    network, x = damage(build(name, seed=1), share=0.6, seed=2), images(name)
+    live = cut(network, x)
+    ordered = live.live_first(live.network.state_dict())
+    for tensor, kept in live.kept.items():
+        corner = ordered[tensor][tuple(slice(len(indices)) for indices in kept)]
+        if name != "resnet20":  # whose shortcuts pad: those channels cannot change places
+            assert int((corner != 0).sum()) == int((ordered[tensor] != 0).sum())
+    grid = {n: 2.0**-9 for n, t in ordered.items() if t.is_floating_point()}
+    on_grid = {n: (t / grid[n]).round() * grid[n] if n in grid else t for n, t in ordered.items()}
+    data = pack(on_grid, Recipe(coder="mixing", names=False, shapes=False), grid=grid)
+    plain = pack(on_grid, Recipe(coder="mixing", names=False), grid=grid)
+    decoded = unpack(data, names=on_grid)
+    assert data[3] == 5 and len(data) < len(plain)
+    assert all(torch.equal(decoded[n], t) for n, t in on_grid.items())
+
+
+def test_channels_whose_places_mean_something_stay_where_they_are() -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.last = nn.Linear(3, 4), nn.Linear(3, 6), nn.Linear(10, 2)
+            self.other = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            one, two = self.one(x).relu(), self.two(x).relu()
+            result: Tensor = self.last(torch.cat([one, two], 1)) + self.other(one)
+            return result
+
+    network = Halves()
+    with torch.no_grad():
+        network.last.weight[:, [0, 2, 5]] = 0  # the first two are read by `other`, too
+        network.other.weight[:, 2] = 0
+    live = check(network, torch.rand(5, 3))
+    places = {name: [indices.tolist() for indices in order] for name, order in live.order.items()}
+    assert places["one.weight"][0] == places["one.bias"][0] == places["other.weight"][1] == [0, 1, 3, 2]
+    assert places["two.weight"][0] == [0, 2, 3, 4, 5, 1]
+    # Behind the concatenation each part keeps its own end.
+    assert places["last.weight"][1] == [0, 1, 3, 2, 4, 6, 7, 8, 9, 5]
+    assert places["one.weight"][1] == [0, 1, 2] and places["last.weight"][0] == [0, 1]
+
+
+def test_constants_stay_where_biases_must() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        network[0].weight[:2] = 0
+        network[0].bias[:2] = torch.tensor([0.5, -0.5])
+    assert cut(network, torch.rand(2, 3)).parameters_after == 14
+    live = cut(network, torch.rand(2, 3), fold=False)
+    assert live.parameters_after == 20 and torch.equal(live.network[2].bias, network[2].bias)  # type: ignore[index, union-attr]
 
 
 def test_a_file_of_the_plain_network_is_cut_again_to_the_same() -> None:

@@ -1,0 +1,155 @@
+"""One lineage under a rising λ, each segment from its parent's file alone: what a search does, without a population.
+
+    python -m benchmarks.search.lineage configs/fashion_mnist.toml [--rates 0.1 0.3 …] [--epochs 5] [--seed 0]
+        [--learning-rate 2e-3] [--batch 128] [--set model=…] [--out DIR]
+
+Prints one JSON line: each file's bytes and validation error, and of those that no other is better than the accuracy on
+the audit split. With `--out` those files lie there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evocompress.evolve.segment import Experiment
+
+__all__ = ["Judged", "Trainer", "nondominated"]
+
+
+class Judged(NamedTuple):
+    """A file: its size, its validation error, its audited accuracy."""
+
+    nbytes: int
+    error: float
+    audited: float
+
+
+class Trainer:
+    """One network at a time, trained with the rate term from random weights or from a file, as a segment does.
+
+    Dead parts are cut out as in a segment, so that the same epochs take the same time, and files are cropped.
+    """
+
+    def __init__(self, experiment: Experiment, batch_size: int = 32) -> None:
+        from evocompress.checkpoint.recipe import Recipe
+
+        self.experiment, self.splits, self.batch_size = experiment, experiment.splits(), batch_size
+        self.recipe = Recipe(coder="mixing", names=False, shapes=False)
+        self.files: list[Judged] = []
+
+    def __call__(
+        self,
+        rate_weight: float,
+        epochs: int,
+        seed: int,
+        parent: bytes | None = None,
+        *,
+        learning_rate: float = 2e-3,
+        noise: float = 0.6,
+        **genes: Any,
+    ) -> bytes:
+        """Train, write the file, judge it."""
+        from evocompress.checkpoint.grid import grid_of
+        from evocompress.checkpoint.packing import pack, unpack
+        from evocompress.networks import build
+        from evocompress.training.dead_parts import cut, put_live_first
+        from evocompress.training.trainer import TrainingGenes, train
+
+        experiment = self.experiment
+        network = build(experiment.model, experiment.model_options, seed=seed)
+        template, grid = network.state_dict(), None
+        if parent is not None:
+            network.load_state_dict(unpack(parent, names=template))
+            grid = grid_of(parent, template)
+        given = {"learning_rate": learning_rate, "batch_size": self.batch_size, "rate_noise": noise, **genes}
+        few = self.splits.train.batch(slice(0, 2))[0]
+        live = cut(network, few)
+        curves = train(
+            live.network,
+            self.splits.train,
+            TrainingGenes(rate_term="on", **given),
+            epochs=epochs,
+            seed=seed,
+            rate_weight=rate_weight,
+            grid=grid,
+        )
+        network.load_state_dict(live.scatter(live.network.state_dict()))
+        put_live_first(network, few)
+        data = pack(network.state_dict(), self.recipe, grid=curves.grid)
+        self.judge(network, len(data))
+        return data
+
+    def judge(self, network: nn.Module, nbytes: int) -> Judged:
+        """Both errors; the audited one is looked at only for the files that validation chooses."""
+        from evocompress.tasks.measure import measure
+
+        task = self.experiment.task()
+        parts = (measure(task, network, part) for part in (self.splits.validation, self.splits.audit))
+        validated, audited = parts
+        self.files.append(Judged(nbytes, validated.error, audited.value))
+        return self.files[-1]
+
+
+def nondominated(files: list[Judged]) -> list[Judged]:
+    """Those that no other file is better than, by size and validation error, from the smallest on."""
+    chosen: list[Judged] = []
+    for file in sorted(files):
+        if not chosen or file.error < chosen[-1].error:
+            chosen.append(file)
+    return chosen
+
+
+def main() -> None:
+    """Train the lineage."""
+    from evocompress.evolve.config import load_config
+    from evocompress.evolve.driver import prepare
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[5], help="of each segment; the last one goes on")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--gene", action="append", default=[], help="name=number, such as learning_rate=2e-3")
+    parser.add_argument("--set", dest="extra", action="append", default=[])
+    parser.add_argument("--from", dest="start", default="", help="a file to begin with")
+    parser.add_argument("--out", default="")
+    options = parser.parse_args()
+    genes = {name: float(number) for name, number in (gene.split("=") for gene in options.gene)}
+    setup = prepare(load_config(options.config, [f"seed={options.seed}", *options.extra]))
+    setup.segment.experiment.prepare()
+    trainer, clock = Trainer(setup.segment.experiment, options.batch), time.process_time()
+    parent = Path(options.start).read_bytes() if options.start else None
+    written: dict[Judged, bytes] = {}
+    for place, rate_weight in enumerate(options.rates):
+        epochs = options.epochs[min(place, len(options.epochs) - 1)]
+        parent = trainer(rate_weight, epochs, 1000 * options.seed + place, parent, **genes)
+        written[trainer.files[-1]] = parent
+        file, spent = trainer.files[-1], time.process_time() - clock
+        print(
+            f"λ {rate_weight:<8g} {file.nbytes:>7} B  validation {100 * (1 - file.error):.2f} %  {spent:.0f} s",
+            flush=True,
+        )
+    chosen = nondominated(trainer.files)
+    for file in chosen if options.out else []:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+        (Path(options.out) / f"{file.nbytes}.evc").write_bytes(written[file])
+    row = {
+        "benchmark": "lineage",
+        "cpu_seconds": round(time.process_time() - clock, 1),
+        "files": [(file.nbytes, round(file.error, 4)) for file in trainer.files],
+        "front": [(file.nbytes, round(file.audited, 4)) for file in chosen],
+        "options": vars(options),
+    }
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
