@@ -3,8 +3,8 @@
     python -m benchmarks.search.lineage configs/fashion_mnist.toml [--rates 0.1 0.3 …] [--epochs 5] [--seed 0]
         [--learning-rate 2e-3] [--batch 128] [--set model=…] [--out DIR]
 
-Prints one JSON line: each file's bytes and validation error, and of those that no other is better than the accuracy on
-the audit split. With `--out` those files lie there.
+Prints one JSON line: each file's bytes and validation error; of those that no other is better than, the accuracy on the
+audit split, and their hypervolume on the configuration's axes. With `--out` those files lie there.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ class Trainer:
         *,
         learning_rate: float = 2e-3,
         noise: float = 0.6,
+        start_width: float = 1.0,
         **genes: Any,
     ) -> bytes:
         """Train, write the file, judge it."""
         from evocompress.checkpoint.grid import grid_of
         from evocompress.checkpoint.packing import pack, unpack
         from evocompress.networks import build
-        from evocompress.training.dead_parts import cut, put_live_first
+        from evocompress.training.dead_parts import cut, narrow, put_live_first
         from evocompress.training.trainer import TrainingGenes, train
 
         experiment = self.experiment
@@ -70,6 +71,8 @@ class Trainer:
             grid = grid_of(parent, template)
         given = {"learning_rate": learning_rate, "batch_size": self.batch_size, "rate_noise": noise, **genes}
         few = self.splits.train.batch(slice(0, 2))[0]
+        if parent is None and start_width < 1:
+            narrow(network, start_width, few, seed=seed)
         live = cut(network, few)
         curves = train(
             live.network,
@@ -110,6 +113,8 @@ def main() -> None:
     """Train the lineage."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import prepare
+    from evocompress.search.objectives import Scale
+    from evocompress.search.pareto import hypervolume
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
@@ -141,8 +146,11 @@ def main() -> None:
     for file in chosen if options.out else []:
         Path(options.out).mkdir(parents=True, exist_ok=True)
         (Path(options.out) / f"{file.nbytes}.evc").write_bytes(written[file])
+    scale = Scale.of(setup.settings)
+    points = [scale.point(file.nbytes, 1 - file.audited) for file in chosen]
     row = {
         "benchmark": "lineage",
+        "hypervolume": round(hypervolume(points, setup.settings.reference), 4),
         "cpu_seconds": round(time.process_time() - clock, 1),
         "files": [(file.nbytes, round(file.error, 4)) for file in trainer.files],
         "front": [(file.nbytes, round(file.audited, 4)) for file in chosen],

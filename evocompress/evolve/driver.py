@@ -145,7 +145,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         "data": splits.describe(),
         "quality": task.quality.to_json(),
     }
-    return Prepared(config, Segment(experiment, reader, initial), settings, header)
+    return Prepared(config, Segment(experiment, reader, initial, bool(config.initial_weights)), settings, header)
 
 
 def counted_as_before(prepared: Prepared, stored: dict[str, Any]) -> Prepared:

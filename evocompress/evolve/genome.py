@@ -19,7 +19,7 @@ from evocompress.evolve.layer_groups import groups_of
 from evocompress.protocols import Genes, GeneSpec
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
-from evocompress.training.genes import TrainingGenes, gene_specs, terms_of
+from evocompress.training.genes import OF_SEGMENT, TrainingGenes, gene_specs, terms_of
 from evocompress.training.rate import nats_per_bit
 
 __all__ = ["DEFAULT_CODECS", "GenomeReader"]
@@ -185,10 +185,14 @@ class GenomeReader:
         """How many epochs a segment trains."""
         return int(self.resolve(genome)["epochs"])
 
+    def start_width(self, genome: Genome) -> float:
+        """The share of channels that a segment from random weights begins with."""
+        return float(self.resolve(genome)["start_width"])
+
     def training(self, genome: Genome) -> TrainingGenes:
         """The training genes."""
         values = self.resolve(genome)
-        names = [spec.name for spec in self._named("training") if spec.name in values and spec.name != "epochs"]
+        names = [spec.name for spec in self._named("training") if spec.name in values and spec.name not in OF_SEGMENT]
         return TrainingGenes(self.task, **{name: values[name] for name in names})
 
 

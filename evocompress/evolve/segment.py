@@ -36,7 +36,7 @@ from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
-from evocompress.training.dead_parts import cut, put_live_first
+from evocompress.training.dead_parts import cut, narrow, put_live_first
 from evocompress.training.trainer import Curves, Precision, train
 
 __all__ = ["Experiment", "Segment", "finite", "state_hash"]
@@ -125,11 +125,16 @@ class _Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A segment as executors call it. It depends on nothing but its arguments and `experiment`, and may run twice."""
+    """A segment as executors call it. It depends on nothing but its arguments and its fields, and may run twice.
+
+    `initial` is a file of the weights that segments without a parent begin with; `trained` says whether these know
+    something.
+    """
 
     experiment: Experiment
     reader: GenomeReader
     initial: bytes
+    trained: bool = False
 
     def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         """Run a task; its files go below `folder`."""
@@ -139,17 +144,21 @@ class Segment:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         plain = self.experiment.network()
-        model = self._start(plain, task, parent_files)
+        model = self._start(plain, task, parent_files).to(device)
         grid = grid_of(parent_files[0], plain.state_dict()) if parent_files else {}
         splits = self.experiment.splits()
+        few = splits.train.batch(slice(0, 2))[0].to(device)
         clock = time.perf_counter()
-        live = cut(model.to(device), splits.train.batch(slice(0, 2))[0].to(device))
+        width = self.reader.start_width(task.genome)
+        if width < 1 and not parent_files and not self.trained:
+            narrow(model, width, few, seed=task.seed)
+        live = cut(model, few)
         smaller = live.parameters_after < _WORTH_CUTTING * live.parameters_before
         curves = self._train(live.network if smaller else model, splits, task, grid, device)
         if smaller:
             load_state(model, live.scatter(live.network.state_dict()), "the network without its dead parts")
         if curves.grid and not self.experiment.named_files:
-            put_live_first(model, splits.train.batch(slice(0, 2))[0].to(device))
+            put_live_first(model, few)
         trained = time.perf_counter() - clock
         metrics = _describe(started, device) | {
             "curves": curves.to_json(),

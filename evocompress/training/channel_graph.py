@@ -13,7 +13,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +92,13 @@ class _Reader:
     bias: str | None
     constants: Constants
     padded: bool
+
+
+class _Channel(NamedTuple):
+    """A channel by its label's root, and everywhere that it lies: tensor and dimension, and the index there."""
+
+    root: int
+    places: list[tuple[_Key, int]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -190,23 +197,38 @@ class ChannelGraph:
 
     def _live_first(self, roots: Mapping[_Key, Labels], living: npt.NDArray[np.bool_]) -> dict[_Key, Labels]:
         """An order along each dimension: of channels that lie alike in the same tensors those that live come first."""
+        order = {key: np.arange(len(labels)) for key, labels in roots.items()}
+        for channels in self._alike(roots):
+            sources = sorted(channels, key=lambda channel: not living[channel.root])  # stable: they keep their order
+            for target, source in zip(channels, sources, strict=True):
+                for (key, to), (_, at) in zip(target.places, source.places, strict=True):
+                    order[key][to] = at
+        return order
+
+    def _alike(self, roots: Mapping[_Key, Labels]) -> list[list[_Channel]]:
+        """Channels that may change places with each other; those that must stay are in none of these lists."""
         places: dict[int, list[tuple[_Key, int]]] = {}
         for key in sorted(roots):
             for place, root in enumerate(roots[key].tolist()):
                 places.setdefault(root, []).append((key, place))
         staying = set(self._roots(np.array(sorted(self._staying), np.int64)).tolist())
-        alike: dict[tuple[_Key, ...], list[int]] = {}
+        alike: dict[tuple[_Key, ...], list[_Channel]] = {}
         for root, own in places.items():
             names = {name for (name, _), _ in own}
             if root not in staying and names <= set(self._cuttable) and not any(key in self._whole for key, _ in own):
-                alike.setdefault(tuple(key for key, _ in own), []).append(root)
-        order = {key: np.arange(len(labels)) for key, labels in roots.items()}
-        for channels in alike.values():
-            sources = sorted(channels, key=lambda root: not living[root])  # stable: the live ones keep their order
-            for target, source in zip(channels, sources, strict=True):
-                for (key, to), (_, at) in zip(places[target], places[source], strict=True):
-                    order[key][to] = at
-        return order
+                alike.setdefault(tuple(key for key, _ in own), []).append(_Channel(root, own))
+        return list(alike.values())
+
+    def drawn(self, share: float, random: np.random.Generator) -> dict[_Key, Labels]:
+        """Indices of channels without a share, drawn at random, of those that may change places; one always remains."""
+        roots = {key: self._roots(labels) for key, labels in self._labels.items()}
+        gone: dict[_Key, list[int]] = {}
+        for channels in self._alike(roots):
+            count = max(round(share * len(channels)), 1)
+            for place in sorted(random.permutation(len(channels))[count:].tolist()):
+                for key, at in channels[place].places:
+                    gone.setdefault(key, []).append(at)
+        return {key: np.array(sorted(indices)) for key, indices in gone.items()}
 
     @staticmethod
     def _spread(living: npt.NDArray[np.bool_], reads: Mapping[str, npt.NDArray[np.bool_]], roots: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from evocompress.errors import ModelError
 from evocompress.support.modules import evaluation_mode
 from evocompress.training.channel_graph import ChannelGraph
 
-__all__ = ["LiveNetwork", "cut", "put_live_first"]
+__all__ = ["LiveNetwork", "cut", "narrow", "put_live_first"]
 
 _LAYERS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, _BatchNorm)
 _OF_ATTENTION = nn.modules.linear.NonDynamicallyQuantizableLinear
@@ -205,6 +206,35 @@ def put_live_first(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) 
         model.load_state_dict(live.live_first(live.network.state_dict()))
 
 
+def narrow(model: nn.Module, share: float, example_inputs: Tensor | Sequence[Tensor], *, seed: int) -> None:
+    """Leave a fresh network a share of each layer's channels, in place, so that it learns as a narrower one would.
+
+    The others become zero, and `cut` takes them out. The weights that read the rest grow by the root of what they read
+    less, so that outputs keep their scale. Channels that may not change places stay, as do those of layers that `cut`
+    does not know; where the network cannot be traced nothing changes.
+
+    Args:
+        model: A network of random weights, on any one device.
+        share: Of the channels of each layer, above 0 and at most 1; one at least remains.
+        example_inputs: As for `cut`.
+        seed: Which channels remain.
+    """
+    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            _refuse(model)
+            channels = next(_followed(copy.deepcopy(model).cpu(), tuple(t.detach().cpu() for t in inputs)))
+    except Exception:  # a network's own code may fail in any way; `cut` says why
+        return
+    state = model.state_dict()
+    with torch.no_grad():
+        for (name, dim), gone in channels.drawn(share, np.random.default_rng(seed)).items():
+            tensor = state[name]
+            if dim == 1:
+                tensor.mul_(math.sqrt(tensor.shape[1] / (tensor.shape[1] - len(gone))))
+            tensor.index_fill_(dim, torch.from_numpy(gone).to(tensor.device), 0.0)
+
+
 class _NothingToCut(Exception):
     """The network stays as it is."""
 
@@ -220,13 +250,8 @@ def _cut(model: nn.Module, inputs: tuple[Tensor, ...], *, fold: bool) -> LiveNet
     _refuse(model)
     probe = copy.deepcopy(model).cpu()
     cuttable = _cuttable(probe)
-    names = [name for name, _ in (*probe.named_parameters(), *probe.named_buffers())]
-    graphs = [_traced(probe, names, inputs, training=training) for training in (False, True)]
     # A network's code may spell out the number of features behind a flattening; the second try leaves those alone.
-    for reshaping in (True, False):
-        channels = ChannelGraph(dict(_members(probe)), cuttable, reshaping=reshaping)
-        for graph in graphs:
-            channels.add(graph, names)
+    for channels in _followed(probe, inputs):
         found = channels.live(fold=fold)
         plain = _tensors(model)
         kept, order = _by_name(found.kept, plain), _by_name(found.order, plain)
@@ -253,6 +278,17 @@ def _cut(model: nn.Module, inputs: tuple[Tensor, ...], *, fold: bool) -> LiveNet
     raise _NothingToCut(
         "the network's code depends on the sizes of its layers: with smaller ones it computes otherwise"
     )
+
+
+def _followed(probe: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[ChannelGraph]:
+    """The network's channels, followed through reshapings and then, in a second graph, not through these."""
+    names = [name for name, _ in (*probe.named_parameters(), *probe.named_buffers())]
+    graphs = [_traced(probe, names, inputs, training=training) for training in (False, True)]
+    for reshaping in (True, False):
+        channels = ChannelGraph(dict(_members(probe)), _cuttable(probe), reshaping=reshaping)
+        for graph in graphs:
+            channels.add(graph, names)
+        yield channels
 
 
 def _by_name(

@@ -20,7 +20,7 @@ from evocompress.protocols import GeneSpec, Term
 from evocompress.search.records import Scalar
 from evocompress.tasks import build
 
-__all__ = ["CORE", "TrainingGenes", "check_value", "gene_specs", "rule_of", "terms_of"]
+__all__ = ["CORE", "OF_SEGMENT", "TrainingGenes", "check_value", "gene_specs", "rule_of", "terms_of"]
 
 #: Genes of the recipe and of the trainer. Further recipe genes are a codec and a rate factor for each layer group.
 CORE: tuple[GeneSpec, ...] = (
@@ -49,6 +49,10 @@ CORE: tuple[GeneSpec, ...] = (
     GeneSpec("learning_rate", "the optimiser's learning rate", (3e-4, 5e-3), low_open=True, plain=1e-3),
     GeneSpec("epochs", "how long a segment trains", (1, 4), kind="whole", low=1, log=False, plain=1),
     GeneSpec(
+        "start_width", "share of each layer's channels, drawn at random, that segments from random weights begin with",
+        1.0, low_open=True, high=1.0, log=False, plain=1.0,
+    ),
+    GeneSpec(
         "weight_decay", "share of themselves by which weights shrink in a step, over the learning rate, decoupled from "
         "the gradient (Loshchilov and Hutter, 2019)", 0.0,
     ),
@@ -63,6 +67,9 @@ CORE: tuple[GeneSpec, ...] = (
         options=("constant", "cosine"), plain="cosine",
     ),
 )  # fmt: skip
+
+#: Training genes that a segment acts on, and not the trainer.
+OF_SEGMENT = ("epochs", "start_width")
 
 
 @functools.cache
@@ -140,7 +147,8 @@ class TrainingGenes(Mapping[str, Scalar]):
     """
 
     def __init__(self, task: str = "classification", /, **values: Any) -> None:
-        specs = {name: spec for name, spec in gene_specs(task).items() if spec.role == "training" and name != "epochs"}
+        of_training = (spec for spec in gene_specs(task).values() if spec.role == "training")
+        specs = {spec.name: spec for spec in of_training if spec.name not in OF_SEGMENT}
         for name in values:
             if name not in specs:
                 near = difflib.get_close_matches(name, specs, n=1)
