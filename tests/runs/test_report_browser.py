@@ -87,17 +87,23 @@ class Page:
         return str(self.run("return document.getElementById(arguments[0]).innerText", element))
 
     def move_to(self, leaf_id: str) -> ActionChains:
-        """The pointer on a point of the front, by the plot's own axes."""
+        """The pointer on a point of the front."""
+        ids = payload(self.history)["leaves"]["id"]
+        front_trace = next(trace for name, trace in self.traces().items() if name.startswith("front"))
+        at = front_trace["customdata"].index(ids.index(leaf_id))
+        return self.move_to_place(front_trace["x"][at], front_trace["y"][at])
+
+    def move_to_place(self, x: float, y: float) -> ActionChains:
+        """The pointer on a place in the front's chart, by the plot's own axes."""
         place = self.run(
             """
             const plot = document.getElementById("plot-front"), {xaxis, yaxis} = plot._fullLayout;
             plot.scrollIntoView({block: "center"});
-            const ids = JSON.parse(document.getElementById("data").textContent).leaves.id;
-            const trace = plot.data[3], n = [...trace.customdata].findIndex(leaf => ids[leaf] === arguments[0]);
-            const box = plot.getBoundingClientRect();
-            return [box.left + xaxis._offset + xaxis.d2p(trace.x[n]), box.top + yaxis._offset + yaxis.d2p(trace.y[n])];
+            const box = plot.getBoundingClientRect(), [x, y] = arguments;
+            return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)];
             """,
-            leaf_id,
+            x,
+            y,
         )
         action = ActionChains(self.browser)
         action.w3c_actions.pointer_action.move_to_location(round(place[0]), round(place[1]))
@@ -119,6 +125,13 @@ def lonely_point(history: History) -> str:
 
     deep = [index for index, point in enumerate(points) if point.depth > 0]
     return points[max(deep, key=clearance)].leaf_id
+
+
+def with_packed(history: History, *files: tuple[int, float, float]) -> History:
+    """The run as if its reference had also been packed: into files of such bytes and accuracy, at such λ."""
+    event = next(record for record in history.records if record["type"] == "reference")
+    event["packed"] = [{"nbytes": n, "quality": q, "error": 1 - q, "rate_weight": rate} for n, q, rate in files]
+    return history
 
 
 def test_front_in_the_browser(browser: webdriver.Chrome, tmp_path: Path) -> None:
@@ -171,6 +184,41 @@ def test_click_shows_the_lineage(browser: webdriver.Chrome, tmp_path: Path) -> N
     layers = browser.find_elements(By.CSS_SELECTOR, "#table-layers tbody tr")
     assert len(layers) == len(line[-1].measurements["layers"]) + 1  # and the header
     assert page.errors() == []
+
+
+def test_training_once_and_packing_stands_beside_the_front(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    history = synthetic_run(80)
+    points = front(history)
+    middle, large = points[len(points) // 2], 2 * max(leaf.nbytes for leaf in history.leaves.values())
+    # Of no use, as good as the front's middle, better than all.
+    files = [(20, 0.01, 0.01), (3000, middle.quality, 1e-4), (large, 0.9999, 2.5e-5)]
+    page = Page(browser, tmp_path, with_packed(history, *files))
+    squares = page.traces()["train once (40 epochs), then pack"]
+    assert list(zip(squares["x"], squares["y"], strict=True)) == [(n, pytest.approx(100 * q)) for n, q, _ in files]
+    left, right = page.run("return document.getElementById('plot-front').layout.xaxis.range")
+    assert 20 < 10**left and large < 10**right
+    rows = browser.find_elements(By.CSS_SELECTOR, "#table-against tbody tr")
+    quality, smaller = f"{100 * middle.quality:.2f} %", f"{3000 / middle.nbytes:.1f}"
+    assert [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows] == [
+        ["3000", quality, "1e-4", str(middle.nbytes), smaller],
+        [str(large), "99.99 %", "2.5e-5", "—", "—"],
+    ]
+    table = browser.find_element(By.ID, "table-against")
+    assert table.accessible_name == "Instead: train once (40 epochs), then pack"
+    page.move_to_place(squares["x"][1], squares["y"][1]).click().perform()
+    tip = browser.find_element(By.ID, "tip").text
+    assert f"3.00 kB, {quality}" in tip and "λ 1e-4" in tip and f"{smaller} times smaller" in tip
+    assert page.text("lineage") == ""  # it is no file of the search
+    assert page.errors() == []
+
+
+def test_packed_files_are_never_beside_a_front_on_validation_data(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    unjudged = with_packed(synthetic_run(80, audited=False), (3000, 0.9, 1e-4))
+    for history in (unjudged, synthetic_run(80)):  # and runs of before have none
+        page = Page(browser, tmp_path, history)
+        assert page.traces()["train once (40 epochs), then pack"]["x"] == []
+        assert not browser.find_element(By.ID, "against").is_displayed()
+        assert page.errors() == []
 
 
 def test_questions_and_sorting(browser: webdriver.Chrome, tmp_path: Path) -> None:

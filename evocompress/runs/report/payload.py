@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import (
     FrontPoint,
+    Reference,
+    against_packing,
     detail_names,
     float32_bytes,
     front,
@@ -47,7 +49,8 @@ def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: i
         "quality": quality.to_json() | {"rises": quality.is_maximised, "isShare": quality.is_share},
         "float32Bytes": float32_bytes(history),
         "audited": bool(points) and points[0].audited,
-        "reference": dataclasses.asdict(line) if line else None,
+        "reference": None if line is None else dataclasses.asdict(dataclasses.replace(line, packed=())),
+        "packed": _packed(history, points, line),
         "leafCount": len(history.leaves),
         "leaves": _leaf_columns(history, leaves, number),
         "genes": _gene_columns(leaves),
@@ -120,6 +123,20 @@ def _front_entry(point: FrontPoint, leaf: int, bend: FrontPoint | None) -> dict[
     entry |= {key: _rounded(getattr(point, key)) for key in ("quality", "error", "low", "high")}
     details = {name: None if value is None else _rounded(value) for name, value in point.details.items()}
     return entry | {"details": details, "leaf": leaf, "bytes": point.nbytes, "knee": point is bend}
+
+
+def _packed(history: History, points: Sequence[FrontPoint], line: Reference | None) -> list[dict[str, Any]]:
+    """What training once and packing gave: judged on audit data, so beside a front on validation data nothing."""
+    if line is None or not points or not points[0].audited:
+        return []
+    beside = {row.packed: row for row in against_packing(history, points)}
+    entries = []
+    for file in line.packed:
+        row = beside.get(file)
+        as_good = None if row is None or row.point is None else row.point.nbytes
+        entry = {"bytes": file.nbytes, "quality": _rounded(file.quality), "rateWeight": _rounded(file.rate_weight)}
+        entries.append(entry | {"inView": row is not None, "asGood": as_good})
+    return entries
 
 
 def _rounded(value: float) -> float:
