@@ -143,3 +143,27 @@ def test_files_hold_names_where_they_are_asked_to(prepared: Prepared, genome: Ge
     experiment = dataclasses.replace(prepared.segment.experiment, named_files=True)
     outcome = dataclasses.replace(prepared.segment, experiment=experiment)(task_of(genome), str(tmp_path), ())
     assert unpack((tmp_path / outcome.leaves[0].path).read_bytes()).keys() == experiment.network().state_dict().keys()
+
+
+def test_segments_from_random_weights_begin_narrow_and_live_parts_come_first(
+    prepared: Prepared, genome: Genome, tmp_path: Path
+) -> None:
+    narrow = {**genome, "start_width": 0.5, "grid": "exact"}
+    (tmp_path / "a").mkdir()
+    outcome = prepared.segment(task_of(narrow), str(tmp_path / "a"), ())
+    assert outcome.metrics["trained_parameters"] == 9802
+    data = (tmp_path / "a" / outcome.leaves[0].path).read_bytes()
+    template = prepared.segment.experiment.network().state_dict()
+    decoded = unpack(data, names=template)
+    # Half of the channels are dead, so that the file is cropped; those that live come first.
+    assert data[3] == 5 and not decoded["conv1.bias"][8:].any() and not decoded["fc2.weight"][:, 32:].any()
+    # A child is as wide as its parent is, and weights that know something are never thinned.
+    leaf = outcome.leaves[0]
+    parent = Parent(leaf.leaf_id, leaf.path, leaf.sha256, 1, 8, 1.0, leaf.weights_sha256)
+    (tmp_path / "b").mkdir()
+    child = prepared.segment(task_of({**narrow, "epochs": 1}, parents=(parent,)), str(tmp_path / "b"), (data,))
+    assert child.metrics["trained_parameters"] <= 9802
+    trained = dataclasses.replace(prepared.segment, trained=True)
+    (tmp_path / "c").mkdir()
+    whole = trained(task_of({**narrow, "epochs": 1}), str(tmp_path / "c"), ())
+    assert whole.metrics["trained_parameters"] == 38282

@@ -14,7 +14,7 @@ from evocompress import Recipe, pack, unpack
 from evocompress.errors import ModelError
 from evocompress.networks import NETWORKS, build
 from evocompress.networks.resnet_cifar import BasicBlock
-from evocompress.training.dead_parts import LiveNetwork, cut
+from evocompress.training.dead_parts import LiveNetwork, cut, narrow
 
 SHAPES = {
     "connected_cnn": (1, 28, 28),
@@ -22,8 +22,9 @@ SHAPES = {
     "lenet5_caffe": (1, 28, 28),
     "saccade_cnn": (1, 28, 28),
     "saccade_sequence": (1, 28, 28),
+    "strided_cnn": (1, 28, 28),
 }
-PLAIN = ("base_cnn", "digits_cnn", "lenet5_caffe", "resnet20", "vgg11")
+PLAIN = ("base_cnn", "digits_cnn", "lenet5_caffe", "resnet20", "strided_cnn", "vgg11")
 
 
 def images(name: str, count: int = 4, seed: int = 0) -> Tensor:
@@ -156,6 +157,38 @@ def test_channels_whose_places_mean_something_stay_where_they_are() -> None:
     # Behind the concatenation each part keeps its own end.
     assert places["last.weight"][1] == [0, 1, 3, 2, 4, 6, 7, 8, 9, 5]
     assert places["one.weight"][1] == [0, 1, 2] and places["last.weight"][0] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "lenet5_caffe", "resnet20", "strided_cnn"])
+def test_a_network_begins_with_a_share_of_its_channels(name: str) -> None:
+    x, networks = images(name, 8), [build(name, seed=1) for _ in range(3)]
+    for network, seed in zip(networks, (5, 5, 6), strict=True):
+        narrow(network, 0.5, x, seed=seed)
+    lives = [cut(network.eval(), x) for network in networks]
+    assert lives[0].parameters_after < 0.45 * lives[0].parameters_before
+    states = [network.state_dict() for network in networks]
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    assert any(not torch.equal(states[0][n], states[2][n]) for n in states[0])
+    # Which channels remain is drawn; how many is not, and outputs keep their scale.
+    assert len({live.parameters_after for live in lives}) == 1
+    scales = [float(network(x).detach().std()) for network in (build(name, seed=1).eval(), *networks)]
+    assert all(0.5 < scale / scales[0] < 2 for scale in scales)
+
+
+def test_one_channel_remains_and_odd_networks_stay() -> None:
+    network = build("digits_cnn", seed=1)
+    narrow(network, 1e-6, images("digits_cnn"), seed=0)
+    live = cut(network, images("digits_cnn"))
+    assert [len(live.network.state_dict()[f"{layer}.bias"]) for layer in ("conv1", "conv2", "fc1", "fc2")] == [
+        1,
+        1,
+        1,
+        10,
+    ]
+    odd = nn.LSTM(3, 4)
+    before = copy.deepcopy(odd.state_dict())
+    narrow(odd, 0.5, torch.rand(2, 5, 3), seed=0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in odd.state_dict().items())
 
 
 def test_constants_stay_where_biases_must() -> None:
