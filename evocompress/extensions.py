@@ -194,7 +194,7 @@ NETWORKS = Extensions(
         "resnet56": "evocompress.networks.resnet_cifar:resnet56",
         "saccade_cnn": "evocompress.ideas.saccades.networks:SaccadeCNN",
         "saccade_sequence": "evocompress.ideas.saccades.networks:saccade_sequence",
-        "strided_cnn": "evocompress.networks.strided_cnn:StridedCNN",
+        "small_cnn": "evocompress.networks.small_cnn:SmallCNN",
         "vgg11": "evocompress.networks.vgg11:vgg11",
     },
 )

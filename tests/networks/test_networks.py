@@ -21,7 +21,7 @@ SHAPES = {
     "lenet5_caffe": (1, 28, 28),
     "saccade_cnn": (1, 28, 28),
     "saccade_sequence": (1, 28, 28),
-    "strided_cnn": (1, 28, 28),
+    "small_cnn": (1, 28, 28),
 }
 PARAMETERS = {
     "base_cnn": 399_146,
@@ -34,7 +34,7 @@ PARAMETERS = {
     "resnet56": 853_018,
     "saccade_cnn": 254_931,
     "saccade_sequence": 29_091,
-    "strided_cnn": 19_434,
+    "small_cnn": 16_938,
     "vgg11": 9_228_362,
 }
 

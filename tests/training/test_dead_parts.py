@@ -22,9 +22,9 @@ SHAPES = {
     "lenet5_caffe": (1, 28, 28),
     "saccade_cnn": (1, 28, 28),
     "saccade_sequence": (1, 28, 28),
-    "strided_cnn": (1, 28, 28),
+    "small_cnn": (1, 28, 28),
 }
-PLAIN = ("base_cnn", "digits_cnn", "lenet5_caffe", "resnet20", "strided_cnn", "vgg11")
+PLAIN = ("base_cnn", "digits_cnn", "lenet5_caffe", "resnet20", "small_cnn", "vgg11")
 
 
 def images(name: str, count: int = 4, seed: int = 0) -> Tensor:
@@ -159,7 +159,7 @@ def test_channels_whose_places_mean_something_stay_where_they_are() -> None:
     assert places["one.weight"][1] == [0, 1, 2] and places["last.weight"][0] == [0, 1]
 
 
-@pytest.mark.parametrize("name", ["digits_cnn", "lenet5_caffe", "resnet20", "strided_cnn"])
+@pytest.mark.parametrize("name", ["digits_cnn", "lenet5_caffe", "resnet20", "small_cnn"])
 def test_a_network_begins_with_a_share_of_its_channels(name: str) -> None:
     x, networks = images(name, 8), [build(name, seed=1) for _ in range(3)]
     for network, seed in zip(networks, (5, 5, 6), strict=True):
