@@ -9,7 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ BENCHMARKS: dict[str, list[str]] = {
         "benchmarks.ideas.saccades", "--canvas", "84", "--width", "32", "--train", "5000", "--epochs", "6", 
         "--cost-weights", "0.1", "0.3", "--plans", "7/7", "--sequences", "--precision", "bfloat16", "--seeds", "1",
     ],
+    "gpu": ["benchmarks.search.gpu"],
 }  # fmt: skip
 
 
@@ -75,20 +76,21 @@ def _output(*command: str) -> str:
         return ""
 
 
-def where() -> dict[str, str]:
-    """Commit, date and hardware of this run."""
+def where(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Commit, date and hardware of the run that printed these lines."""
+    gpus = sorted({line["device"] for line in lines if line.get("device", "cpu") != "cpu"})
     model = next((line.split(":")[1].strip() for line in _output("lscpu").splitlines() if "Model name" in line), "")
     return {
         "commit": _output("git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"),
         "date": datetime.date.today().isoformat(),
         "hardware": f"{psutil.cpu_count()} cores ({model or platform.processor()}), "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, no GPU used",
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {', '.join(gpus) or 'no GPU used'}",
         "python": platform.python_version(),
     }
 
 
 def run(name: str) -> list[dict[str, Any]]:
-    """The JSON lines that a benchmark prints."""
+    """The JSON lines that a benchmark prints; none where this machine lacks what it is for."""
     command = [sys.executable, "-m", *BENCHMARKS[name]]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, check=True)
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -116,7 +118,9 @@ def main() -> None:
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
-        results[name] = {**where(), "command": "python -m " + shlex.join(BENCHMARKS[name]), "lines": run(name)}
+        if not (lines := run(name)):
+            continue  # it has said why; what is known from another machine stays
+        results[name] = {**where(lines), "command": "python -m " + shlex.join(BENCHMARKS[name]), "lines": lines}
         path.write_text(json.dumps(results, indent=1) + "\n")
     from benchmarks.table import write_results
 

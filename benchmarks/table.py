@@ -72,6 +72,20 @@ def _overhead(line: dict[str, Any]) -> Iterator[Row]:
     yield Row("of it the driver's own CPU time, start-up included", f"{cpu:.1f} ms a segment", "", None)
 
 
+def _gpu(line: dict[str, Any]) -> Iterator[Row]:
+    passed = [check["passed"] for check in line["checks"].values()]
+    yield Row(f"{line['device']}: checks against the CPU", f"{sum(passed)} of {len(passed)}", "all", all(passed))
+    for name, milliseconds in line["steps"]["ms"].items():
+        precision, _, kind = name.partition(", ")
+        ratio = f", {line['steps'][f'rate over plain, {precision}']:.2f}× plain" if kind == "rate" else ""
+        what = f"{line['device']}: training step of ResNet-20, batch 128, {name}"
+        yield Row(what, f"{milliseconds:.1f} ms{ratio}", "", None)
+    for count, entry in line["at_once"]["processes"].items():
+        busy = "" if (percent := entry["utilisation_percent"]) is None else f", GPU busy {percent:.0f} %"
+        what = f"{line['device']}: ResNet-20 with the rate term, {count} at once"
+        yield Row(what, f"{entry['images_per_s']:,.0f} images/s{busy}", "", None)
+
+
 def _coder(line: dict[str, Any]) -> Iterator[Row]:
     excess, encode, decode = line["excess_percent"], line["encode_msymbols_per_s"], line["decode_msymbols_per_s"]
     yield Row("entropy coder: above empirical adaptive entropy", f"{excess:.3f} %", "≤ 0.5 %", excess <= 0.5)
@@ -96,6 +110,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "kernels": kernels_rows,
     **dict.fromkeys((f"linearconv_{name}" for name in ("networks", "cifar10", "mnist", "vgg11")), linearconv_rows),
     **dict.fromkeys(("saccades", "saccades_robust", "saccades_canvas"), saccades_rows),
+    "gpu": _gpu,
 }
 
 

@@ -10,10 +10,11 @@ Three coders share one walk over a plane: `Encoder`, `Decoder` and `BitCounter`,
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
-import constriction
 import numpy as np
 import numpy.typing as npt
 
@@ -40,19 +41,22 @@ __all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State", "classes_of", "r
 Ints: TypeAlias = npt.NDArray[np.int64]
 Symbols: TypeAlias = npt.NDArray[np.int32]
 
-# A compiled module without stubs.
-_queue: Any = constriction.stream.queue  # pyright: ignore[reportAttributeAccessIssue]
-_models: Any = constriction.stream.model  # pyright: ignore[reportAttributeAccessIssue]
 _PRECISION = 24  # bits of constriction's probabilities
 _MAX_SYMBOL = (1 << 31) - 1
 _WHOLE = 1 << 20  # planes up to this size get all their classes at once
 _RAW_BITS = 15  # raw bits are coded in pieces of at most this many, well below the coder's 24-bit precision
 
 
+@functools.cache
+def _stream() -> Any:
+    """`constriction`, a compiled module without stubs, when it is first needed: the other coders do without it."""
+    return importlib.import_module("constriction").stream
+
+
 def _model(counts: Ints) -> object:
     """Counts (n,) as constriction's model: integer shares of 2^24 - n, to each of which it adds a 1 of its own."""
     edges = np.cumsum(counts) * ((1 << _PRECISION) - len(counts)) // counts.sum()
-    return _models.Categorical(np.diff(edges, prepend=0).astype(np.float64), perfect=False)
+    return _stream().model.Categorical(np.diff(edges, prepend=0).astype(np.float64), perfect=False)
 
 
 class State:
@@ -181,7 +185,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self.state = State()
-        self._range = _queue.RangeEncoder()
+        self._range = _stream().queue.RangeEncoder()
 
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Code tokens (n,) under one table of counts."""
@@ -190,7 +194,7 @@ class Encoder:
 
     def raw(self, values: Ints, bits: int) -> Ints:
         """Code values below 2^bits as they are."""
-        self._range.encode(values.astype(np.int32), _models.Uniform(1 << bits))
+        self._range.encode(values.astype(np.int32), _stream().model.Uniform(1 << bits))
         return values
 
     def plane(self, symbols: Symbols, kind: Kind, period: int = 1) -> None:
@@ -218,7 +222,7 @@ class Decoder:
         self.state = State()
         stream = stream.rstrip(b"\0")  # a file may be padded
         padded = stream + bytes(-len(stream) % 4)
-        self._range = _queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
+        self._range = _stream().queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
 
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Decode as many tokens as `values` has places."""
@@ -226,7 +230,7 @@ class Decoder:
 
     def raw(self, values: Ints, bits: int) -> Ints:
         """Decode as many values below 2^bits as `values` has places."""
-        return self._decode(_models.Uniform(1 << bits), len(values))
+        return self._decode(_stream().model.Uniform(1 << bits), len(values))
 
     def _decode(self, model: object, count: int) -> Ints:
         try:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
-import pywt
 
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Shape, SideReader
 from evocompress.codecs.entropy import Symbols
@@ -42,6 +41,8 @@ class Threshold:
 
     def encode(self, x: Floats, cost: Cost, rest: Codec) -> Coded:
         """Threshold, then hand on."""
+        import pywt  # here alone: a decoder does without it
+
         threshold = math.sqrt(self.bits * cost.price)
         kept = pywt.threshold(x, threshold, mode=self.mode) if threshold > 0 and x.size else x
         return rest.encode(np.asarray(kept, np.float64), cost)

@@ -1,4 +1,7 @@
-"""Orthogonal wavelet transform of the weight matrix, with PyWavelets (Mallat, 1989; Daubechies, 1988)."""
+"""Orthogonal wavelet transform of the weight matrix, with PyWavelets (Mallat, 1989; Daubechies, 1988).
+
+The library is imported where something is transformed: files without wavelets are read without it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import pywt
 
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
@@ -31,6 +33,8 @@ def _axes(shape: tuple[int, int]) -> tuple[int, ...]:
 
 def _lengths(shape: tuple[int, int], name: str, level: int) -> list[tuple[int, int]]:
     """Shapes of the approximation at levels 0, 1, …: halves, rounded up; fewer levels where the matrix is too small."""
+    import pywt
+
     axes = _axes(shape)
     taps: int = pywt.Wavelet(name).dec_len  # pyright: ignore[reportAttributeAccessIssue]
     longest = min(shape[axis] for axis in axes) // (taps - 1)
@@ -62,6 +66,8 @@ def _bands(lengths: list[tuple[int, int]]) -> tuple[tuple[int, int], list[dict[s
 
 def _forward(matrix: Floats, name: str, level: int) -> Floats:
     """All coefficients as one matrix."""
+    import pywt
+
     lengths = _lengths(matrix.shape, name, level)
     end, places = _bands(lengths)
     axes = _axes(matrix.shape)
@@ -76,6 +82,8 @@ def _forward(matrix: Floats, name: str, level: int) -> Floats:
 
 def _backward(array: Floats, shape: tuple[int, int], name: str, level: int) -> Floats:
     """The inverse of `_forward`, without what padding an odd length has left."""
+    import pywt
+
     lengths = _lengths(shape, name, level)
     coefficients: list[Any] = [array[: lengths[-1][0], : lengths[-1][1]]]
     coefficients += [{key: array[place] for key, place in slices.items()} for slices in _bands(lengths)[1]]

@@ -257,3 +257,17 @@ def test_decoding_needs_neither_torch_nor_ray_nor_the_search() -> None:
         "print(len(tensors), evocompress.pack({'w': tensors['dct:conv']})[:3])\n"
     )
     assert out.split()[1] == "b'EVC'" and int(out.split()[0]) > 5
+
+
+@pytest.mark.parametrize("coder", ["mixing", "rans"])
+def test_two_coders_and_most_codecs_need_neither_constriction_nor_pywavelets(coder: str) -> None:
+    out = child(
+        "import sys\n"
+        "sys.modules['constriction'] = sys.modules['pywt'] = None\n"
+        "import evocompress, numpy as np\n"
+        "from evocompress.checkpoint.recipe import Recipe, Rule\n"
+        f"recipe = Recipe(1e-3, (Rule(codecs=('deadzone', 'trellis')),), {coder!r})\n"
+        "data = evocompress.pack({'w': np.eye(32)}, recipe)\n"
+        "print(evocompress.unpack(data, framework='numpy')['w'].shape)\n"
+    )
+    assert out.strip() == "(32, 32)"

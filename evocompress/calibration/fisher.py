@@ -13,7 +13,7 @@ from evocompress.calibration.running_statistics import statistics_gradients
 from evocompress.data.examples import Examples
 from evocompress.protocols import Task
 from evocompress.support.diagnosis import check_gradient
-from evocompress.support.modules import evaluation_mode, first_tensor
+from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers
 from evocompress.tasks import build
 
 __all__ = ["sensitivities"]
@@ -55,7 +55,7 @@ def sensitivities(
     chosen = torch.randperm(len(examples), generator=generator)[:samples].to(device)
     groups = chosen.tensor_split(min(_GROUPS, len(chosen)))
     sums: dict[str, Tensor] = {}
-    with evaluation_mode(model):
+    with evaluation_mode(model), gradients_of_recurrent_layers(model):
         for index in groups:
             gradients = _gradients(model, task, parameters, examples.batch(index)[0], generator)
             for name, square in _mean_squares(model, gradients):

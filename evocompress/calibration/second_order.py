@@ -23,7 +23,7 @@ from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.support.diagnosis import check_gradient, failure, overflow
-from evocompress.support.modules import evaluation_mode, first_tensor
+from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers
 
 __all__ = ["second_order_sensitivities"]
 
@@ -90,12 +90,10 @@ def _differentiable(model: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
     """The float parameters, all of them with gradients meanwhile."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.is_floating_point()}
     needs = {name: parameter.requires_grad for name, parameter in parameters.items()}
-    # cuDNN's recurrent layers have gradients in training mode only.
-    slow = any(isinstance(module, nn.RNNBase) for module in model.modules())
     try:
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        with torch.backends.cudnn.flags(enabled=False) if slow else contextlib.nullcontext():
+        with gradients_of_recurrent_layers(model):
             yield parameters
     finally:
         for name, parameter in parameters.items():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 from evocompress.errors import DataError
 
 __all__ = ["data_root", "missing"]
@@ -17,6 +15,8 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     chosen = root or os.environ.get("EVOCOMPRESS_DATA")
     if chosen:
         return Path(chosen).expanduser()
+    import platformdirs  # where nobody names a folder
+
     return Path(platformdirs.user_cache_dir("evocompress", appauthor=False)) / "data"
 
 

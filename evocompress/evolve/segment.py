@@ -295,7 +295,7 @@ class Segment:
         now = time.time()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         metrics |= {"finished": now, "process_peak_memory_bytes": memory}
-        if metrics["device"].startswith("cuda"):
+        if metrics["device"] != "cpu":  # it is the GPU's name
             metrics["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
         seconds = now - started
         share = metrics.get("encode_seconds", 0.0) / max(seconds, 1e-9)

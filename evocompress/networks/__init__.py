@@ -40,7 +40,7 @@ def build(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0)
         if not any(option in function_options for _, function_options in further)
     }
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: nobody forks the others
         network = _call(name, "its factory", factory, (), of_factory)
         for function, function_options in further:
             listing = ", ".join(f"{option} = {function_options[option]!r}" for option in function_options)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from evocompress.errors import ModelError
 
-__all__ = ["evaluation_mode", "exchanged", "find_tensor", "first_tensor"]
+__all__ = ["evaluation_mode", "exchanged", "find_tensor", "first_tensor", "gradients_of_recurrent_layers"]
 
 #: Where a network that returns several things by name has what counts, the first of these first.
 _OUTPUTS = ("logits", "last_hidden_state", "pooler_output")
@@ -26,6 +27,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def gradients_of_recurrent_layers(model: nn.Module) -> Iterator[None]:
+    """Let recurrent layers have gradients in evaluation mode, too: cuDNN's have them in training mode only."""
+    slow = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with torch.backends.cudnn.flags(enabled=False) if slow else contextlib.nullcontext():
+        yield
 
 
 def first_tensor(result: object) -> Tensor:

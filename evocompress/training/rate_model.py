@@ -79,9 +79,10 @@ class RateModel(nn.Module):
         """
         blocks = self.blocks if part == 1 else self.blocks[turn % part :: part]
         learned = self.widths, self.odds, self.lead
-        bits: Tensor = _Bits.apply(  # type: ignore[no-untyped-call]
-            symbols, *learned, self.features, self.owner, blocks
-        )
+        with torch.autocast(symbols.device.type, enabled=False):  # it would multiply in half precision
+            bits: Tensor = _Bits.apply(  # type: ignore[no-untyped-call]
+                symbols, *learned, self.features, self.owner, blocks
+            )
         return bits * part
 
     def fit(self, symbols: Tensor, rounds: int = 40, learning_rate: float = 0.1) -> None:

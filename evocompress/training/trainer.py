@@ -107,7 +107,9 @@ def train(
     )
     curves = Curves()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(dropping)  # for dropout in a user's network; forked, so nobody else sees it
+        # For dropout in a user's network; forked, so nobody else sees it. On a CPU only the CPU's state is forked.
+        seed_all = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
+        seed_all(dropping)
         for epoch in range(epochs):
             model.train()
             loss, quality = trainer.run(epoch)

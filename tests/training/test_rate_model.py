@@ -107,3 +107,11 @@ def test_it_is_within_a_tenth_of_the_coder(density: float) -> None:
     counter.plane(symbols, "weights")
     with torch.no_grad():
         assert model(vector).item() == pytest.approx(counter.bits, rel=0.1)
+
+
+def test_autocast_changes_nothing() -> None:
+    model, symbols = RateModel([(40, 50)]), torch.linspace(-3, 3, 2000, requires_grad=True)
+    model.look(symbols.detach())
+    plain = model(symbols)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(symbols), plain)

@@ -276,7 +276,9 @@ class KernelPenalties:
             for name, weight in weights.items()
             if weight.numel()
         ]
-        return torch.stack(terms).sum() if terms else torch.zeros(())
+        if terms:
+            return torch.stack(terms).sum()
+        return torch.zeros((), device=next((parameter.device for parameter in model.parameters()), None))
 
     def _tensor_terms(self, weight: Tensor, share: float, kernel_share: float) -> Tensor:
         """One tensor's part of the terms; it has this share of the weights, and of the kernels (0: it has none)."""
