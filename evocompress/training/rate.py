@@ -32,6 +32,7 @@ _PART = 1 << 15  # weights whose rate is taken in a step; of more, each step tak
 _MOST_PARTS = 8
 _LARGEST_SYMBOL = 1 << 20
 _FINEST = 0.02  # the least spread that steps are taken from: biases begin at zero
+_EXAMPLES_OF_REACH = 1000
 _STEP_OF_SPREAD = 0.25  # steps begin at this share of a tensor's standard deviation
 _SQUARED_ERROR = 1e-4  # a λ below it is meant in squared error per bit, most likely: the unit of packing without data
 
@@ -85,7 +86,9 @@ class RateTerm:
         learning_rate: The optimiser's, for weights.
         grid: Steps that the weights lie on, such as `checkpoint.grid.grid_of` has from a file; where a tensor has none,
             its step begins at a quarter of its standard deviation.
-        reach: The least learning rate of a tensor, in steps: coarse steps would hold weights where they are.
+        reach: The least learning rate of a tensor, in steps: coarse steps would hold weights where they are. It is that
+            of up to a thousand examples, and falls with the root of their number: the more there are, the less a batch
+            tells of what a weight costs, and weights that move by it wander.
         step_rate: The learning rate of the logarithms of the steps.
         noise_share: The share of the training in which noise stands for the quantiser; then it rounds.
         seed: Of the noise.
@@ -125,7 +128,8 @@ class RateTerm:
             raise ModelError(f"model is {kind_of(model)}; it must be a torch.nn.Module.")
         self.rate_weight = check_rate_weight(rate_weight)
         self.model, self._examples = model, _count(examples)
-        self._learning_rate, self._reach, self._step_rate = learning_rate, reach, step_rate
+        self._learning_rate, self._step_rate = learning_rate, step_rate
+        self._reach = reach * min(1.0, math.sqrt(_EXAMPLES_OF_REACH / self._examples))
         self._noise_share = noise_share
         named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
         self.names, self._parameters = list(named), list(named.values())

@@ -35,7 +35,10 @@ class Rate(TermBase):
             high=1.0, log=False, plain=0.7,
         ),
         GeneSpec("step_rate", "learning rate of the logarithms of the quantisers' steps", 3e-3, plain=3e-3),
-        GeneSpec("reach", "least learning rate of a tensor's weights, in steps of its quantiser", 0.05, plain=0.05),
+        GeneSpec(
+            "reach", "least learning rate of a tensor's weights, in steps of its quantiser, at up to 1 000 examples; it "
+            "falls with the root of their number", 0.05, plain=0.05,
+        ),
     )  # fmt: skip
 
     def __init__(self, rate_term: str, rate_noise: float, step_rate: float, reach: float) -> None:
