@@ -249,3 +249,64 @@ def test_weights_of_few_values_keep_their_grid_too() -> None:
 def test_a_network_that_has_diverged_has_no_grid() -> None:
     with pytest.raises(CodecError, match="NaN"):
         pack({"a": torch.tensor([math.nan, 1.0])}, Recipe(), grid={"a": 0.5})
+
+
+@pytest.mark.parametrize(("examples", "steps"), [(64, 0.05), (1000, 0.05), (100_000, 0.005)])
+def test_weights_move_slower_where_there_are_more_examples(examples: int, steps: float) -> None:
+    model = nn.Linear(4, 3)
+    rate = RateTerm(model, 0.1, examples=examples, learning_rate=1e-4, grid={"weight": 2.0, "bias": 2.0})
+    rates = [group["lr"] for group in rate.parameter_groups() if any(p is model.weight for p in group["params"])]
+    assert rates == [pytest.approx(steps * 2.0, rel=0.2)]  # to half an octave
+
+
+class Half(nn.Module):
+    """A network that computes its inner layer in half precision by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            y = self.one(x).relu()
+        result: torch.Tensor = self.two(y.float())
+        return result
+
+
+@pytest.mark.parametrize("kind", ["autocast", "half inside", "compiled"])
+def test_mixed_precision_and_compilation_train_and_keep_the_grid(kind: str) -> None:
+    torch.manual_seed(0)
+    model: Any = Half() if kind == "half inside" else nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    called = torch.compile(model, backend="eager") if kind == "compiled" else model
+    inputs = torch.randn(64, 6)
+    labels = (inputs[:, 0] > 0).long()
+    rate = RateTerm(model, 0.05, examples=64, learning_rate=0.02)
+    optimiser = torch.optim.Adam(rate.parameter_groups())
+    losses = []
+    for step in range(120):
+        optimiser.zero_grad()
+        half = torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast")
+        with rate.quantised(step / 120), half:
+            loss = nn.functional.cross_entropy(called(inputs).float(), labels)
+            (loss + rate.loss()).backward()
+        losses.append(float(loss.detach()))
+        optimiser.step()
+    assert losses[-1] < 0.5 * losses[0]
+    data = rate.pack()
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in unpack(data).items())
+
+
+def test_a_rate_model_that_diverges_ends_the_segment_and_not_the_run() -> None:
+    """Its bits become NaN; training says so at once, and there is no grid."""
+    from evocompress.data.examples import Examples
+    from evocompress.training.trainer import TrainingGenes, train
+
+    class Spoils(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.flatten(1)) * float("inf")
+
+    labels = torch.randint(0, 2, (32,), generator=torch.Generator().manual_seed(0))
+    examples = Examples(torch.rand(32, 1, 2, 2), labels)
+    genes = TrainingGenes(rate_term="on", learning_rate=0.1)
+    curves = train(Spoils(4, 2), examples, genes, epochs=3, seed=0, rate_weight=1.0)
+    assert curves.diverged and not curves.grid
