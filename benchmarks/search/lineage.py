@@ -124,7 +124,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--gene", action="append", default=[], help="name=number, such as learning_rate=2e-3")
     parser.add_argument("--set", dest="extra", action="append", default=[])
-    parser.add_argument("--from", dest="start", default="", help="a file to begin with")
+    parser.add_argument(
+        "--from", dest="start", default="", help="a file to begin with, of the same seed, so of the same split"
+    )
     parser.add_argument("--out", default="")
     options = parser.parse_args()
     genes = {name: float(number) for name, number in (gene.split("=") for gene in options.gene)}

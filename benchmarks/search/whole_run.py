@@ -1,11 +1,12 @@
 """A whole run by its command, watched from outside: time, front, busy cores, and what compressing takes of a segment.
 
-    python -m benchmarks.search.whole_run configs/digits.toml [--set search.segments=20] [--name demo]
+    python -m benchmarks.search.whole_run configs/digits.toml [--set search.segments=20] [--name demo] [--seeds 5]
 
-Prints one JSON line. `run_seconds` is from the first submission to the last file of export/; `cores_busy` the share of
-all cores' time that was not idle, and `workers_busy` the share that lay inside segments, both between the first and
-the last finished segment; `encode_share` the median share of a segment that encode + decode + evaluate of its 1 + K
-recipes took.
+Prints one JSON line; with several seeds, which split the data anew, it has the runs of each, with the audited front and
+what training once and packing gives. `run_seconds` is from the first submission to the last file of export/;
+`cores_busy` the share of all cores' time that was not idle, and `workers_busy` the share that lay inside segments, both
+between the first and the last finished segment; `encode_share` the median share of a segment that encode + decode +
+evaluate of its 1 + K recipes took.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def measure(config: str, settings: list[str], folder: Path) -> dict[str, Any]:
         "front_factor_in_bytes": round(points[-1].nbytes / points[0].nbytes, 2),
         "points_above_half_accuracy": sum(point.quality > 0.5 for point in points),
         "uncompressed_accuracy": whole.quality if whole else None,
+        "front": [[point.nbytes, round(point.quality, 4)] for point in points],
+        "packed": [[round(p["nbytes"]), round(p["quality"], 4)] for p in _packed(history)],
         "within_one_point": None if best is None else [best.nbytes, round(best.quality, 4), round(best.ratio, 1)],
         "cores_busy": round(statistics.mean(samples), 4) if samples else None,
         "workers_busy": round(busy_workers(history, begin, end, psutil.cpu_count() or 1), 4),
@@ -91,16 +94,28 @@ def measure(config: str, settings: list[str], folder: Path) -> dict[str, Any]:
     }
 
 
+def _packed(history: History) -> list[dict[str, Any]]:
+    """What training once and packing gave, as the journal has it."""
+    return [entry for event in history.events("reference") for entry in event.get("packed", [])]
+
+
 def main() -> None:
     """Measure one configuration."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--name", default="whole_run")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", default="")
     arguments = parser.parse_args()
-    folder = Path(arguments.out or tempfile.mkdtemp(prefix="whole-run-")) / "run"
-    print(json.dumps({"benchmark": arguments.name, **measure(arguments.config, arguments.settings, folder)}))
+    folder = Path(arguments.out or tempfile.mkdtemp(prefix="whole-run-"))
+    if arguments.seeds == 1:
+        line = measure(arguments.config, arguments.settings, folder / "run")
+    else:
+        settings = [[*arguments.settings, f"seed={seed}"] for seed in range(arguments.seeds)]
+        runs = [measure(arguments.config, own, folder / f"run-{seed}") for seed, own in enumerate(settings)]
+        line = {"config": arguments.config, "seeds": arguments.seeds, "runs": runs}
+    print(json.dumps({"benchmark": arguments.name, **line}))
 
 
 if __name__ == "__main__":
