@@ -95,7 +95,7 @@ def chosen_corners(whole: Sequence[Shape], live: Sequence[Shape]) -> list[Shape]
         for dim, length in _cropped(shape):
             guesses = predictions.of(length)
             row = math.prod(lengths) / lengths[dim]  # weights that one more row or column has
-            costs = {len(guesses) + (length - 1).bit_length(): lengths[dim]}
+            costs: dict[float, int] = {len(guesses) + (length - 1).bit_length(): lengths[dim]}
             for place, guess in enumerate(guesses):
                 if guess >= lengths[dim]:
                     costs.setdefault(place + 1 + _BITS_OF_A_ZERO * row * (guess - lengths[dim]), guess)

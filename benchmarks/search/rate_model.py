@@ -45,14 +45,14 @@ def segment(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * per_epoch)
     network.train()
     for _ in range(epochs):
-        for places in torch.randperm(len(splits.train), generator=generator).split(batch):
+        for places in torch.split(torch.randperm(len(splits.train), generator=generator), batch):
             progress = step / (epochs * per_epoch)
             rate.rate_weight = rate_weight * (min(1.0, progress / 0.3) if not grid else 1.0)
             inputs, labels = splits.train.batch(places)
             optimiser.zero_grad()
             with rate.quantised(progress):
                 loss = torch.nn.functional.cross_entropy(network(inputs), labels) + rate.loss()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             step += 1
@@ -68,7 +68,8 @@ def lineage(model: str, splits: Splits, epochs: int, seed: int, *, contexts: boo
     from evocompress.tasks.classification import Classification
     from evocompress.tasks.measure import measure
 
-    network, grid, rows = build(model, seed=seed), {}, []
+    network, rows = build(model, seed=seed), []
+    grid: dict[str, float] = {}
     for place, rate_weight in enumerate(RISING):
         rate = segment(network, splits, rate_weight, epochs, grid, contexts=contexts, seed=10 * seed + place)
         data = rate.pack(Recipe(coder="mixing", names=False, shapes=False))
@@ -97,10 +98,11 @@ def step_seconds(model: str, phase: str, steps: int = 12) -> float:
         begin = time.process_time()
         optimiser.zero_grad()
         if rate is None:
-            torch.nn.functional.cross_entropy(network(inputs), labels).backward()
+            torch.nn.functional.cross_entropy(network(inputs), labels).backward()  # type: ignore[no-untyped-call]
         else:
             with rate.quantised(0.2 if phase == "noise" else 0.9):
-                (torch.nn.functional.cross_entropy(network(inputs), labels) + rate.loss()).backward()
+                loss = torch.nn.functional.cross_entropy(network(inputs), labels) + rate.loss()
+                loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         seconds.append(time.process_time() - begin)
     return statistics.median(seconds)

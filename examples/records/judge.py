@@ -48,7 +48,8 @@ def judge(record: dict[str, Any]) -> dict[str, Any]:
 
 def table(records: list[dict[str, Any]]) -> str:
     """The records in Markdown."""
-    lines = ["| record | network | bytes | test accuracy | error certified below | command |", "|---|---|---|---|---|---|"]
+    heads = "record", "network", "bytes", "test accuracy", "error certified below", "command"
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for record in records:
         measured = record["measured"]
         options = ", ".join(f"{name}={value}" for name, value in record.get("model_options", {}).items())

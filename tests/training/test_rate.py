@@ -288,7 +288,7 @@ def test_mixed_precision_and_compilation_train_and_keep_the_grid(kind: str) -> N
         half = torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast")
         with rate.quantised(step / 120), half:
             loss = nn.functional.cross_entropy(called(inputs).float(), labels)
-            (loss + rate.loss()).backward()
+            (loss + rate.loss()).backward()  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))
         optimiser.step()
     assert losses[-1] < 0.5 * losses[0]
@@ -301,12 +301,17 @@ def test_a_rate_model_that_diverges_ends_the_segment_and_not_the_run() -> None:
     from evocompress.data.examples import Examples
     from evocompress.training.trainer import TrainingGenes, train
 
-    class Spoils(nn.Linear):
+    class Spoils(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 2)
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x.flatten(1)) * float("inf")
+            result: torch.Tensor = self.inner(x.flatten(1)) * float("inf")
+            return result
 
     labels = torch.randint(0, 2, (32,), generator=torch.Generator().manual_seed(0))
     examples = Examples(torch.rand(32, 1, 2, 2), labels)
     genes = TrainingGenes(rate_term="on", learning_rate=0.1)
-    curves = train(Spoils(4, 2), examples, genes, epochs=3, seed=0, rate_weight=1.0)
+    curves = train(Spoils(), examples, genes, epochs=3, seed=0, rate_weight=1.0)
     assert curves.diverged and not curves.grid

@@ -36,8 +36,8 @@ class Rate(TermBase):
         ),
         GeneSpec("step_rate", "learning rate of the logarithms of the quantisers' steps", 3e-3, plain=3e-3),
         GeneSpec(
-            "reach", "least learning rate of a tensor's weights, in steps of its quantiser, at up to 1 000 examples; it "
-            "falls with the root of their number", 0.05, plain=0.05,
+            "reach", "least learning rate of a tensor's weights, in steps of its quantiser, with up to 1 000 examples; "
+            "it falls with the root of their number", 0.05, plain=0.05,
         ),
     )  # fmt: skip
 
