@@ -46,7 +46,7 @@ def certify(
         typer.Option(help="The run that the file came from; found by itself for a file inside a run's folder."),
     ] = None,
     delta: Annotated[
-        float, typer.Option(help="δ: the chance that the training examples mislead, above 0 and below 1.")
+        float, typer.Option(help="δ: the chance that the examples mislead, above 0 and below 1.")
     ] = DEFAULT_DELTA,
     candidates: Annotated[
         int | None,
@@ -55,7 +55,7 @@ def certify(
     device: Annotated[str, typer.Option(help="Where to measure: cpu, cuda, cuda:1 …")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Bound the test error that a file's bytes and its training error certify, without looking at test data.
+    """Bound a file's test error by its bytes and its error on training and validation data, without test data.
 
     A file of a run needs no --model and --data. docs/certificates.md says what the bound assumes.
     """
@@ -132,7 +132,7 @@ def _print(file: Path, folder: Path | None, certificate: Certificate) -> None:
     rows = {
         "file": f"L = {bound.bits} bits ({bound.nbytes} bytes); L' = L + 2·log2 L = {bound.message_bits:.1f} bits",
         "chosen among": f"{chosen}: {bound.candidate_bits:.1f} bits",
-        "training error": f"{_counted(bound.wrong, bound.examples)}{altered}{without}",
+        "error on what made it": f"{_counted(bound.wrong, bound.examples)}{altered}{without}",
         "δ": f"{bound.delta:g}",
         "λ": f"{bound.lam:.6g} (λ/n = {bound.lam / bound.examples:.3g}); its choice costs {bound.union_nats:.1f} nats",
         "bound": _percent_above(bound.value),
@@ -155,8 +155,8 @@ def _verdict(certificate: Certificate) -> str:
     guess = f"{100 * certificate.guess_error:.2f} %, what always naming one class gives"
     vacuous = f"vacuous: the bound {_percent_above(bound.value)} is not below {guess}"
     if certificate.largest_nbytes is None:
-        return f"{vacuous}. At this training error, with {bound.examples} examples, no file is small enough"
-    return f"{vacuous}. At this training error a file must have at most {certificate.largest_nbytes} bytes"
+        return f"{vacuous}. At this error, with {bound.examples} examples, no file is small enough"
+    return f"{vacuous}. At this error a file must have at most {certificate.largest_nbytes} bytes"
 
 
 def _percent_above(share: float) -> str:

@@ -1,4 +1,7 @@
-"""Certificate of a file: a bound on its test error from its size and its error on training examples, measured here.
+"""Certificate of a file: a bound on its test error from its size and its error on the examples that made it.
+
+Those are training and validation examples: the file was trained on the first and perhaps chosen by the others, and the
+bound holds whatever was done with either.
 
 The arithmetic is in `evocompress.support.occam_bound`; what it says and assumes, in docs/certificates.md.
 """
@@ -39,7 +42,7 @@ from evocompress.tasks.measure import measure
 __all__ = ["ASSUMPTIONS", "Certificate", "Counts", "Source", "certify", "source_of_run"]
 
 ASSUMPTIONS = (
-    "The training examples were drawn independently from the distribution that the test error is about.",
+    "The training and validation examples were drawn independently from the distribution that the test error is about.",
     "The network's layout, the decoder, and how inputs are made of the data were fixed before the data were seen; all "
     "that was learned is in the file.",
     "An example is right or wrong as it is in the data set: altered copies are neither counted nor measured.",
@@ -77,9 +80,10 @@ class Source(NamedTuple):
 class Certificate:
     """A file's bound with what was measured for it.
 
-    `guess_error` is the training error of always naming the most frequent class: a bound that is not below it is
-    vacuous. `test` is what was measured on the audit split, which has no part in the bound; None where it has no
-    labels. `unlabelled` training examples do not count; `augmentation` is how training alters the others.
+    `guess_error` is the error, on the same examples, of always naming the most frequent class: a bound that is not
+    below it is vacuous. `test` is what was measured on the audit split, which has no part in the bound; None where it
+    has no labels. `unlabelled` examples, for training or validation, do not count; `augmentation` is how training
+    alters its own.
     """
 
     bound: OccamBound
@@ -161,14 +165,22 @@ def certify(
     nbytes = len(read_evc(path))
     network = load_formed(path, source.network)
     task.check(network, splits.train, splits.classes)
-    train = _counts(task, network, splits.train, device)
-    labels = splits.train.labels[splits.train.labels != IGNORED]
+    made_of = [part for part in (splits.train, splits.validation) if part.is_labelled]
+    counts = [_counts(task, network, part, device) for part in made_of]
+    labels = torch.cat([part.labels for part in made_of])
+    labels = labels[labels != IGNORED]
     test = _counts(task, network, splits.audit, device) if splits.audit.is_labelled else None
     return Certificate(
-        occam_bound(nbytes, *train, delta=delta, candidates=source.candidates),
+        occam_bound(
+            nbytes,
+            sum(count.wrong for count in counts),
+            sum(count.total for count in counts),
+            delta=delta,
+            candidates=source.candidates,
+        ),
         guess_error=1.0 - int(labels.bincount().max()) / len(labels),
         test=test,
-        unlabelled=len(splits.train) - train.total,
+        unlabelled=len(splits.train) + len(splits.validation) - len(labels),
         augmentation=splits.train.augmentation,
     )
 
@@ -208,13 +220,13 @@ def source_of_run(
 
 
 def _check_labels(splits: Splits) -> None:
-    labels = splits.train.labels
     needed = "A certificate is about the share of independent examples whose one label is wrong"
-    if splits.train.has_numbers:
-        raise DataError(f"{splits.name}: the labels are numbers to predict, whose error has no bound. {needed}.")
-    if labels.ndim != 1:
-        shape = tuple(labels.shape)
-        raise DataError(f"{splits.name}: labels {shape} of places in sequences are not independent. {needed}.")
+    for part in (splits.train, splits.validation):
+        if part.has_numbers:
+            raise DataError(f"{splits.name}: the labels are numbers to predict, whose error has no bound. {needed}.")
+        if part.labels.ndim != 1:
+            shape = tuple(part.labels.shape)
+            raise DataError(f"{splits.name}: labels {shape} of places in sequences are not independent. {needed}.")
     if not splits.train.is_labelled:
         raise DataError(f"{splits.name}: the training examples have no labels (all are -100). {needed}.")
 

@@ -86,17 +86,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_small_file_is_certified(threshold: Path) -> None:
     said = as_json(threshold, *THRESHOLD)
     made = threshold_problem.splits(0)
-    wrong = [int(((p.images[:, 0] > 0).long() != p.labels).sum()) for p in (made.train, made.audit)]
+    each = [int(((p.images[:, 0] > 0).long() != p.labels).sum()) for p in (made.train, made.validation, made.audit)]
+    wrong = each[0] + each[1], each[2]
     assert said["bytes"] == threshold.stat().st_size and said["bits"] == 8 * said["bytes"]
-    assert (said["wrong"], said["examples"], said["measured_test"]["wrong"]) == (wrong[0], 20_000, wrong[1])
-    expected = occam_bound(said["bytes"], wrong[0], 20_000)
+    assert (said["wrong"], said["examples"], said["measured_test"]["wrong"]) == (wrong[0], 20_050, wrong[1])
+    expected = occam_bound(said["bytes"], wrong[0], 20_050)
     assert said["bound"] == expected.value and said["lambda"] == expected.lam
     assert 0.05 < said["bound"] < 0.12 and not said["vacuous"] and said["largest_nonvacuous_bytes"] > said["bytes"]
     assert (said["run"], said["leaf_id"], said["candidates"], said["candidate_bits"]) == (None, None, 1, 0)
     text = invoke(threshold, *THRESHOLD)
     shown = math.ceil(1e4 * said["bound"]) / 100
     assert f"{threshold}: test error of at most {shown:.2f} %, with probability 95 %" in text
-    assert f"{wrong[0]} of 20000 examples wrong" in text and f"{wrong[1]} of 4000 examples wrong; measured" in text
+    assert f"{wrong[0]} of 20050 examples wrong" in text and f"{wrong[1]} of 4000 examples wrong; measured" in text
     assert "Assumed:" in text and "before the data were seen" in text
     assert text == invoke(threshold, *THRESHOLD)  # nothing is drawn, and dropout is off
 
@@ -115,13 +116,13 @@ def test_a_file_without_names_has_the_same_error(threshold: Path, tmp_path: Path
     nameless.write_bytes(threshold_problem.packed(names=False))
     named, without = as_json(threshold, *THRESHOLD), as_json(nameless, *THRESHOLD)
     assert without["wrong"] == named["wrong"] and without["bytes"] == nameless.stat().st_size
-    assert without["bound"] == occam_bound(without["bytes"], named["wrong"], 20_000).value
+    assert without["bound"] == occam_bound(without["bytes"], named["wrong"], 20_050).value
 
 
 def test_labels_that_are_not_there_do_not_count(threshold: Path) -> None:
     words = (threshold, "--model", "threshold_problem:network", "--data", "threshold_problem:unlabelled_test")
     said = as_json(*words)
-    assert (said["examples"], said["unlabelled_examples"], said["measured_test"]) == (10_000, 10_000, None)
+    assert (said["examples"], said["unlabelled_examples"], said["measured_test"]) == (10_050, 10_000, None)
     assert "not measured" in invoke(*words) and "10000 more have no label" in invoke(*words)
 
 
@@ -130,7 +131,10 @@ def test_a_digits_file_is_too_large(digits: Splits, tmp_path: Path) -> None:
     file.write_bytes(evocompress.pack(build("digits_cnn").state_dict(), 1e-4))
     words = (file, "--model", "digits_cnn", "--data", "digits")
     said = as_json(*words)
-    assert (said["wrong"], said["examples"]) == (wrong_of(file, digits.train), len(digits.train))
+    assert (said["wrong"], said["examples"]) == (
+        wrong_of(file, digits.train) + wrong_of(file, digits.validation),
+        len(digits.train) + len(digits.validation),
+    )
     assert said["measured_test"]["wrong"] == wrong_of(file, digits.audit)
     assert said["bound"] == 1 and said["vacuous"] and said["guess_error"] == pytest.approx(0.9, abs=0.01)
     assert "vacuous: the bound 100.00 % is not below" in invoke(*words)
@@ -147,7 +151,7 @@ def test_of_a_vacuous_bound_the_size_that_would_do_is_said(threshold: Path, tmp_
     words = ("--model", "threshold_problem:network", "--data", "threshold_problem:few")
     said = as_json(large, *words)
     assert said["vacuous"] and 10 < said["largest_nonvacuous_bytes"] < said["bytes"]
-    needed = f"At this training error a file must have at most {said['largest_nonvacuous_bytes']} bytes"
+    needed = f"At this error a file must have at most {said['largest_nonvacuous_bytes']} bytes"
     assert needed in invoke(large, *words)
     hopeless = ("--model", "threshold_problem:network", "--data", "threshold_problem:guesses")
     assert as_json(large, *hopeless)["largest_nonvacuous_bytes"] is None
@@ -171,10 +175,12 @@ def test_a_file_of_a_run_needs_no_options(run: Path, tmp_path: Path) -> None:
     splits = load("digits", seed=3)
     network = build("digits_cnn", {"width": 4})
     network.load_state_dict(evocompress.unpack(file.read_bytes(), names=network.state_dict()))
-    images, labels = splits.train.batch(slice(0, len(splits.train)))
-    with torch.no_grad():
-        wrong = int((network.eval()(images).argmax(1) != labels).sum())
-    assert (said["wrong"], said["examples"]) == (wrong, len(splits.train))
+    wrong, total = 0, 0
+    for part in (splits.train, splits.validation):
+        images, labels = part.batch(slice(0, len(part)))
+        with torch.no_grad():
+            wrong, total = wrong + int((network.eval()(images).argmax(1) != labels).sum()), total + len(labels)
+    assert (said["wrong"], said["examples"]) == (wrong, total)
     assert f"{evaluated} files (the run {run} evaluated as many on its data)" in invoke(file)
     exported = {path: as_json(path) for path in (run / "export" / "front").glob("*.evc")}
     assert exported and all(part["candidates"] == evaluated for part in exported.values())
