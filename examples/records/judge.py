@@ -47,11 +47,12 @@ def judge(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """The records in Markdown."""
-    heads = "record", "network", "bytes", "test accuracy", "error certified below", "command"
+    """The records in Markdown, and how each was made."""
+    heads = "file", "network", "bytes", "test accuracy", "error certified below", "made by"
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    recipes: dict[tuple[str, ...], str] = {}
     for record in records:
-        measured = record["measured"]
+        measured, recipe = record["measured"], (record["commit"], *record["steps"])
         options = ", ".join(f"{name}={value}" for name, value in record.get("model_options", {}).items())
         cells = (
             f"`{record['file']}`",
@@ -59,9 +60,11 @@ def table(records: list[dict[str, Any]]) -> str:
             f"{measured['bytes']:,}".replace(",", " "),
             f"{100 * measured['test_accuracy']:.2f} %",
             f"{100 * measured['certified_error']:.1f} %",
-            f"`{record['command']}`",
+            recipes.setdefault(recipe, chr(ord("A") + len(recipes))),
         )
         lines.append("| " + " | ".join(cells) + " |")
+    for (commit, *steps), letter in recipes.items():
+        lines += ["", f"**{letter}**, commit {commit}, two cores, no GPU:", "", *(f"    {step}" for step in steps)]
     return "\n".join(lines)
 
 
