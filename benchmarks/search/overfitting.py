@@ -148,7 +148,8 @@ def draw(runs: list[dict[str, Any]], path: str) -> None:
         for method, style in lines:
             value = 100 * table[f"{share:g}"][method]["audit"]["mean"]
             panel.axhline(value, color="black", linestyle=style, linewidth=1, label=f"{method}: audit")
-        panel.set(xscale="log", xlabel="bytes of the file", ylabel="error, %", ylim=(0, None))
+        highest = max(100 * row["audit"] for run in runs if run["wrong"] == share for row in run["files"])
+        panel.set(xscale="log", xlabel="bytes of the file", ylabel="error, %", ylim=(0, min(1.05 * highest, 50)))
         title = "all labels right" if share == 0 else f"{100 * share:.0f} % of training labels drawn at random"
         panel.set_title(title, fontsize=10)
         panel.legend(fontsize=7)

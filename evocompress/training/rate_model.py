@@ -24,7 +24,7 @@ __all__ = ["RateModel"]
 _PRIOR = 16.0  # symbols' worth of the mean that a row or column starts from, as in the coder
 _FEATURES = 4
 #: Log-widths, in steps, are held in this range: a narrower one rounds to certainty, a wider one to no knowledge.
-_NARROWEST, _WIDEST = -2.5, 7.0
+_NARROWEST, _WIDEST = -4.0, 7.0
 _TINY = 1e-30
 _FARTHEST = 60.0  # widths; e^-60 is still a number in float32
 _BLOCK = 1 << 13  # weights; of one block the intermediate results stay in the processor's cache
