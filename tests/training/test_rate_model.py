@@ -20,7 +20,7 @@ SHAPES = [(4, 8), (4,), (2, 3, 3, 3), ()]
 def plain_bits(model: RateModel, symbols: Tensor) -> Tensor:
     """The mixture written out, for float64: the oracle of the one that counts."""
     values = torch.cat([model.widths, model.odds[None]])[:, model.owner] + model.lead @ model.features.double()
-    widths = values[:2].clamp(-2.5, 7.0).exp()
+    widths = values[:2].clamp(-4.0, 7.0).exp()
     far, close = (symbols.abs() + 0.5) / widths, (symbols.abs() - 0.5) / widths
     mass = torch.sigmoid(far) - torch.sigmoid(close)
     share = torch.sigmoid(values[2])
