@@ -21,8 +21,9 @@ def plain_bits(model: RateModel, symbols: Tensor) -> Tensor:
     """The mixture written out, for float64: the oracle of the one that counts."""
     values = torch.cat([model.widths, model.odds[None]])[:, model.owner] + model.lead @ model.features.double()
     widths = values[:2].clamp(-4.0, 7.0).exp()
+    widths = torch.stack([widths[0], torch.maximum(widths[1], (symbols.abs() + 1) / 60)])
     far, close = (symbols.abs() + 0.5) / widths, (symbols.abs() - 0.5) / widths
-    mass = torch.sigmoid(far) - torch.sigmoid(close)
+    mass = torch.sigmoid(-close) - torch.sigmoid(-far)  # from the far side, where a difference keeps its digits
     share = torch.sigmoid(values[2])
     return -(share * mass[0] + (1 - share) * mass[1]).log().sum() / math.log(2)
 
