@@ -90,7 +90,7 @@ class Trainer:
         return data
 
     def judge(self, network: nn.Module, nbytes: int) -> Judged:
-        """Both errors; the audited one is looked at only for the files that validation chooses."""
+        """Both errors; the audited one is shown only of the files that validation chooses."""
         from evocompress.tasks.measure import measure
 
         task = self.experiment.task()

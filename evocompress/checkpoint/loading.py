@@ -200,11 +200,11 @@ def fitting_names(model: torch.nn.Module, contents: Contents) -> Collection[str]
     unknown = {name for name, module in model.named_modules() if getattr(module, "shapes_follow_values", False)}
     names = [e.name for e in contents.tensors] if contents.lost_names is None else [*names_for(model, contents)]
     held = {
-        name: _Kind(entry.shape, entry.dtype, is_float(entry.dtype))
+        name: _Kind(entry.full_shape, entry.dtype, is_float(entry.dtype))
         for name, entry in zip(names, contents.tensors, strict=True)
     }
     shapes = {
-        name: torch.empty(entry.shape, device="meta") for name, entry in zip(names, contents.tensors, strict=True)
+        name: torch.empty(entry.full_shape, device="meta") for name, entry in zip(names, contents.tensors, strict=True)
     }
     tensors = _tensors(formed(model, shapes))
     kinds = _kinds(tensors)

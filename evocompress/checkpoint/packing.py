@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.checkpoint.presets import preset
-from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe
+from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.checkpoint.tied_tensors import tied_tensors
 from evocompress.codecs import LOSSLESS, Codec, Cost, Record, Sensitivity, Writer, choose, read
@@ -228,7 +228,10 @@ def pack(
         raise CodecError(f"sensitivities is {kind_of(sensitivities)}; it must map names of tensors to theirs.")
     recipe.check((name, array.ndim) for name, array in arrays.items())
     tied, stored = tied_tensors(arrays), dict[str, str]()
-    corners = {} if recipe.shapes else _corners(arrays, recipe, {*(records or ()), *_of_second_order(sensitivities)})
+    whole = {name for name in arrays if isinstance(sensitivities.get(tied.get(name, name)), Sensitivity)}
+    croppable = {name: array for name, array in arrays.items() if name not in whole and name not in (records or ())}
+    on_grid = {name for name in arrays if tied.get(name, name) in (grid or ())}
+    corners = {} if recipe.shapes else _corners(arrays, croppable, recipe, on_grid)
     writer = Writer(recipe.coder, names=recipe.names, shapes=recipe.shapes)
     for name, array in arrays.items() if recipe.names else sorted(arrays.items()):
         first = tied.get(name, name)
@@ -239,7 +242,7 @@ def pack(
             continue
         else:
             sensitivity = sensitivities.get(first, 1.0)
-            part = corner(array, corners[first]) if first in corners else array
+            part = corner(array, corners[name]) if name in corners else array
             kept = None if grid is None or first not in grid else _on_grid(name, part, grid[first], recipe)
             record = kept or encode_tensor(name, part, recipe, sensitivity, state=writer.state)
             record = record if part is array else record._replace(whole=array.shape)
@@ -250,25 +253,27 @@ def pack(
     return writer.finish()
 
 
-def _of_second_order(sensitivities: Mapping[str, object]) -> set[str]:
-    """Names of tensors whose sensitivity is one of all of their rows and columns."""
-    return {name for name, value in sensitivities.items() if isinstance(value, Sensitivity)}
+def _corners(
+    arrays: Mapping[str, Array], croppable: Mapping[str, Array], recipe: Recipe, on_grid: Collection[str]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the corners of tensors outside of which all is zero; nothing where that does not pay.
 
-
-def _corners(arrays: Mapping[str, Array], recipe: Recipe, others: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the corners of float tensors outside of which all is zero; nothing where that does not pay."""
+    Those stay whole that are kept as they are, and those whose rule may see images in a dense layer's columns.
+    """
     names = sorted(arrays)
-    whole = [arrays[name].shape for name in names]
-    live = [
-        live_corner(arrays[name])
-        if name not in others and _is_lossy(name, arrays[name], recipe)
-        else arrays[name].shape
-        for name in names
-    ]
+    whole, live = [arrays[name].shape for name in names], []
+    for name, shape in zip(names, whole, strict=True):
+        lossy = name in croppable and _is_lossy(name, arrays[name], recipe)
+        crops = lossy and (name in on_grid or not _sees_coordinates(recipe.rule(name, len(shape))))
+        live.append(live_corner(arrays[name]) if crops else shape)
     corners = chosen_corners(whole, live)
     if not worth_cropping(whole, corners):
         return {}
     return {name: part for name, shape, part in zip(names, whole, corners, strict=True) if part != shape}
+
+
+def _sees_coordinates(rule: Rule) -> bool:
+    return any(stage.id == "coordinates" for codec in rule.candidates for stage in codec.stages)
 
 
 def _is_lossy(name: str, array: Array, recipe: Recipe) -> bool:

@@ -152,7 +152,9 @@ def unpack_file(
         lost_names = None if names is None else names(contents)
         contents = parse(data, lost_names) if contents.unread else contents
         all_names = file_names(contents, lost_names)
-        slots = [Slot(name, entry.dtype, entry.shape) for name, entry in zip(all_names, contents.tensors, strict=True)]
+        slots = [
+            Slot(name, entry.dtype, entry.full_shape) for name, entry in zip(all_names, contents.tensors, strict=True)
+        ]
         write_tensors(Path(output), slots, iterate(data, lost_names))
     return len(slots), sum(math.prod(slot.shape) for slot in slots)
 

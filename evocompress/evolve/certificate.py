@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,10 @@ ASSUMPTIONS = (
     "that was learned is in the file.",
     "An example is right or wrong as it is in the data set: altered copies are neither counted nor measured.",
 )
+
+
+#: Share of validation examples that may be among the training examples by chance; with more of them none counts.
+_MOST_ALIKE = 0.1
 
 
 class Counts(NamedTuple):
@@ -100,7 +105,7 @@ class Certificate:
 
     @functools.cached_property
     def largest_nbytes(self) -> int | None:
-        """Size of the largest file that would not be vacuous with this training error; None if none is small enough."""
+        """Size of the largest file that would not be vacuous with this error; None if none is small enough."""
         bound = self.bound
         return largest_nbytes(
             bound.wrong, bound.examples, below=self.guess_error, delta=bound.delta, candidates=bound.candidates
@@ -165,7 +170,8 @@ def certify(
     nbytes = len(read_evc(path))
     network = load_formed(path, source.network)
     task.check(network, splits.train, splits.classes)
-    made_of = [part for part in (splits.train, splits.validation) if part.is_labelled]
+    distinct = _distinct(splits)
+    made_of = [part for part in distinct if part.is_labelled]
     counts = [_counts(task, network, part, device) for part in made_of]
     labels = torch.cat([part.labels for part in made_of])
     labels = labels[labels != IGNORED]
@@ -180,7 +186,7 @@ def certify(
         ),
         guess_error=1.0 - int(labels.bincount().max()) / len(labels),
         test=test,
-        unlabelled=len(splits.train) + len(splits.validation) - len(labels),
+        unlabelled=sum(map(len, distinct)) - len(labels),
         augmentation=splits.train.augmentation,
     )
 
@@ -217,6 +223,18 @@ def source_of_run(
         )
     network = build(config.model, config.model_options, seed=config.seed)
     return Source(network, splits, build_task(config.task), candidates or evaluated, leaf.leaf_id)
+
+
+def _distinct(splits: Splits) -> list[Examples]:
+    """Training examples, and validation examples where these are others: a loader may give the same ones twice."""
+    train, validation = splits.train, splits.validation
+    known = {_digest(image) for image in train.images}
+    again = sum(_digest(image) in known for image in validation.images)
+    return [train] if again > _MOST_ALIKE * len(validation) else [train, validation]
+
+
+def _digest(image: torch.Tensor) -> bytes:
+    return hashlib.sha256(image.contiguous().view(torch.uint8).numpy().tobytes()).digest()
 
 
 def _check_labels(splits: Splits) -> None:

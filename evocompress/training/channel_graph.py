@@ -167,12 +167,10 @@ class ChannelGraph:
         it can be folded into the reader's bias: a convolution must not pad then, or it is another constant at the
         borders.
         """
-        for name in self._fixed:
-            self._whole |= {(name, dim) for dim in range(self._tensors[name].ndim)}
         roots = {key: self._roots(labels) for key, labels in self._labels.items()}
         living = np.zeros(len(self._parents), bool)
         living[self._roots(np.array(sorted(self._staying), np.int64))] = True
-        for key in self._whole & set(roots):
+        for key in self._in_full() & set(roots):
             living[roots[key]] = True
         constants = self._foldable(fold)
         reads = {
@@ -211,11 +209,11 @@ class ChannelGraph:
         for key in sorted(roots):
             for place, root in enumerate(roots[key].tolist()):
                 places.setdefault(root, []).append((key, place))
-        staying = set(self._roots(np.array(sorted(self._staying), np.int64)).tolist())
+        staying, whole = set(self._roots(np.array(sorted(self._staying), np.int64)).tolist()), self._in_full()
         alike: dict[tuple[_Key, ...], list[_Channel]] = {}
         for root, own in places.items():
             names = {name for (name, _), _ in own}
-            if root not in staying and names <= set(self._cuttable) and not any(key in self._whole for key, _ in own):
+            if root not in staying and names <= set(self._cuttable) and not any(key in whole for key, _ in own):
                 alike.setdefault(tuple(key for key, _ in own), []).append(_Channel(root, own))
         return list(alike.values())
 
@@ -229,6 +227,10 @@ class ChannelGraph:
                 for key, at in channels[place].places:
                     gone.setdefault(key, []).append(at)
         return {key: np.array(sorted(indices)) for key, indices in gone.items()}
+
+    def _in_full(self) -> set[_Key]:
+        """Dimensions that some use needs in full."""
+        return self._whole | {(name, dim) for name in self._fixed for dim in range(self._tensors[name].ndim)}
 
     @staticmethod
     def _spread(living: npt.NDArray[np.bool_], reads: Mapping[str, npt.NDArray[np.bool_]], roots: Any) -> None:

@@ -23,7 +23,7 @@ from torch.fx import Graph
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from evocompress.errors import ModelError
+from evocompress.errors import ConfigError, ModelError
 from evocompress.support.modules import evaluation_mode
 from evocompress.training.channel_graph import ChannelGraph
 
@@ -53,7 +53,8 @@ class LiveNetwork:
         parameters_before: Number of parameters of the plain network.
         parameters_after: Number of parameters of the smaller one.
         reason: Why nothing was cut; None where something was.
-        order: For each tensor all indices along these dimensions, in the order of `live_first`.
+        order: For each tensor all indices along these dimensions, in the order of `live_first`; empty where the network
+            would compute otherwise.
     """
 
     network: nn.Module
@@ -102,8 +103,8 @@ class LiveNetwork:
         """As `scatter`, but the live channels come first wherever channels may change places, and running variances of
         dead ones are zero, too.
 
-        The outputs are the same: which of a layer's channels is which means nothing. A bare file holds of each tensor
-        the corner that is not zero, so that it is the file of the smaller network.
+        The outputs are the same: which of a layer's channels is which means nothing. A bare file then leaves out nearly
+        all that is dead. Without an `order` it is `scatter`.
 
         Raises:
             ModelError: Other names or shapes than the smaller network's.
@@ -194,15 +195,16 @@ def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, fold: bo
 def put_live_first(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> None:
     """Reorder a network's channels in place, live ones first, and make dead ones zero; its outputs stay the same.
 
-    A bare file (`pack(…, Recipe(names=False, shapes=False))`) then holds the corners of tensors that live. Weights that
-    lie on a grid stay on it. Where nothing is dead, or the network cannot be traced, nothing changes.
+    A bare file (`pack(…, Recipe(names=False, shapes=False))`) then holds the corners of tensors that live, where that
+    makes it smaller. Weights that lie on a grid stay on it. Where nothing is dead, or the network cannot be traced,
+    nothing changes.
 
     Args:
         model: The network, on any one device.
         example_inputs: As for `cut`.
     """
     live = cut(model, example_inputs, fold=False)
-    if live.network is not model:
+    if live.network is not model and live.order:
         model.load_state_dict(live.live_first(live.network.state_dict()))
 
 
@@ -218,7 +220,12 @@ def narrow(model: nn.Module, share: float, example_inputs: Tensor | Sequence[Ten
         share: Of the channels of each layer, above 0 and at most 1; one at least remains.
         example_inputs: As for `cut`.
         seed: Which channels remain.
+
+    Raises:
+        ConfigError: A share out of its range.
     """
+    if not 0 < share <= 1:
+        raise ConfigError(f"share is {share}; it must be above 0 and at most 1.")
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -274,7 +281,7 @@ def _cut(model: nn.Module, inputs: tuple[Tensor, ...], *, fold: bool) -> LiveNet
             for one, other in zip(model.modules(), live.network.modules(), strict=True):
                 other.training = one.training
             live = dataclasses.replace(live, parameters_after=_parameters(live.network))
-            return live if _same_in_order(probe, live, inputs) else dataclasses.replace(live, order=_by_name({}, plain))
+            return live if _same_in_order(probe, live, inputs) else dataclasses.replace(live, order={})
     raise _NothingToCut(
         "the network's code depends on the sizes of its layers: with smaller ones it computes otherwise"
     )

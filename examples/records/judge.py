@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,14 @@ def judge(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "bytes": path.stat().st_size,
         "test_accuracy": round(1 - found.test.error, 6),
-        "training_accuracy": round(1 - found.bound.training_error, 6),
-        "certified_error": round(found.bound.value, 6),
+        "accuracy_on_what_made_it": round(1 - found.bound.training_error, 6),
+        "certified_error": math.ceil(1e6 * found.bound.value) / 1e6,
     }
+
+
+def _percent_above(share: float) -> str:
+    """Rounded up, so that what is printed is a bound too."""
+    return f"{math.ceil(1e4 * share) / 100:.2f}"
 
 
 def table(records: list[dict[str, Any]]) -> str:
@@ -59,7 +65,7 @@ def table(records: list[dict[str, Any]]) -> str:
             record["model"] + (f" ({options})" if options else ""),
             f"{measured['bytes']:,}".replace(",", " "),
             f"{100 * measured['test_accuracy']:.2f} %",
-            f"{100 * measured['certified_error']:.1f} %",
+            f"{_percent_above(measured['certified_error'])} %",
             recipes.setdefault(recipe, chr(ord("A") + len(recipes))),
         )
         lines.append("| " + " | ".join(cells) + " |")
@@ -89,7 +95,7 @@ def main() -> int:
         wrong += not kept
         print(
             f"{record['file']}: {measured['bytes']} B, {100 * measured['test_accuracy']:.2f} % on test data, error "
-            f"certified below {100 * measured['certified_error']:.2f} %"
+            f"certified below {_percent_above(measured['certified_error'])} %"
             + ("" if kept else f"; recorded is {record.get('measured')}")
         )
     if options.write:

@@ -46,6 +46,30 @@ def test_a_state_dict_reads_every_kind_of_file() -> None:
     assert sizes == [47, 48, 19]
 
 
+def test_cropped_files_are_read_everywhere(tmp_path: Path) -> None:
+    state = build("digits_cnn", seed=1).state_dict()
+    for name, tensor in state.items():
+        tensor.copy_((tensor * 64).round() / 64)
+        if name != "fc2.bias":
+            tensor[3 if "fc2" not in name else 10 :] = 0
+    grid = dict.fromkeys(state, 1 / 64)
+    file = tmp_path / "cropped.evc"
+    file.write_bytes(pack(state, Recipe(coder="mixing", names=False, shapes=False), grid=grid))
+    assert file.read_bytes()[3] == 5
+    unpacked = CliRunner().invoke(
+        app, ["unpack", str(file), "-o", str(tmp_path / "w.safetensors"), "--model", "digits_cnn"]
+    )
+    assert unpacked.exit_code == 0 and f"{sum(t.numel() for t in state.values())} weights" in unpacked.output
+    stored_state = safetensors.torch.load_file(tmp_path / "w.safetensors")
+    model = build("digits_cnn")
+    load(file, model)
+    loaded = (stored_state, model.state_dict(), load_formed(file, build("digits_cnn")).state_dict())
+    assert all(torch.equal(found[name], tensor) for found in loaded for name, tensor in state.items())
+    inspected = CliRunner().invoke(app, ["inspect", str(file), "--model", "digits_cnn", "--json"])
+    shapes = {row["name"]: tuple(row["shape"]) for row in json.loads(inspected.output)["tensors"]}
+    assert shapes == {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
 def test_errors_say_what_to_give() -> None:
     state = build("digits_cnn").state_dict()
     data = pack(state, BARE)

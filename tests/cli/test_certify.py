@@ -119,6 +119,11 @@ def test_a_file_without_names_has_the_same_error(threshold: Path, tmp_path: Path
     assert without["bound"] == occam_bound(without["bytes"], named["wrong"], 20_050).value
 
 
+def test_examples_that_are_there_twice_count_once(threshold: Path) -> None:
+    said = as_json(threshold, "--model", "threshold_problem:network", "--data", "threshold_problem:twice")
+    assert said["examples"] == 20_000 and said["unlabelled_examples"] == 0
+
+
 def test_labels_that_are_not_there_do_not_count(threshold: Path) -> None:
     words = (threshold, "--model", "threshold_problem:network", "--data", "threshold_problem:unlabelled_test")
     said = as_json(*words)

@@ -17,6 +17,7 @@ __all__ = [
     "regression",
     "sequences",
     "splits",
+    "twice",
     "unlabelled_test",
 ]
 
@@ -44,6 +45,12 @@ def splits(seed: int, *, train: int = 20_000, noise: float = 0.05) -> Splits:
     return Splits(
         "threshold", 2, examples(train, seed, noise), examples(50, seed + 1, noise), examples(4000, seed + 2, noise)
     )
+
+
+def twice(seed: int) -> Splits:
+    """The same examples to train on and to choose by."""
+    made = splits(seed)
+    return Splits("twice", 2, made.train, made.train, made.audit)
 
 
 def few(seed: int) -> Splits:

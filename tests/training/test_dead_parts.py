@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from evocompress import Recipe, pack, unpack
-from evocompress.errors import ModelError
+from evocompress.errors import ConfigError, ModelError
 from evocompress.networks import NETWORKS, build
 from evocompress.networks.resnet_cifar import BasicBlock
 from evocompress.training.dead_parts import LiveNetwork, cut, narrow
@@ -173,6 +173,34 @@ def test_a_network_begins_with_a_share_of_its_channels(name: str) -> None:
     assert len({live.parameters_after for live in lives}) == 1
     scales = [float(network(x).detach().std()) for network in (build(name, seed=1).eval(), *networks)]
     assert all(0.5 < scale / scales[0] < 2 for scale in scales)
+
+
+class Normed(nn.Module):
+    """Uses a weight of its own in another way: its channels must not go."""
+
+    def __init__(self, use: str) -> None:
+        super().__init__()
+        self.f, self.g, self.use = nn.Linear(3, 16), nn.Linear(16, 4), use
+
+    def forward(self, x: Tensor) -> Tensor:
+        norms = self.f.weight.norm(dim=1)
+        y: Tensor = self.g(self.f(x).relu())
+        return y / norms.min() if self.use == "least" else y - norms.log().sum()
+
+
+@pytest.mark.parametrize("use", ["least", "logarithm"])
+def test_a_tensor_with_another_use_keeps_all_of_its_channels(use: str) -> None:
+    network = Normed(use)
+    before = copy.deepcopy(network.state_dict())
+    narrow(network, 0.4, torch.rand(4, 3), seed=0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert bool(network(torch.rand(4, 3)).isfinite().all())
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
+def test_a_share_that_cannot_be(share: float) -> None:
+    with pytest.raises(ConfigError, match="share is"):
+        narrow(nn.Linear(2, 2), share, torch.rand(2, 2), seed=0)
 
 
 def test_one_channel_remains_and_odd_networks_stay() -> None:
