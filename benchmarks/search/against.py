@@ -146,6 +146,7 @@ def searched(method: str, seed: int, epochs: int, folder: str, extra: list[str])
     each = 45  # near the middle of the configured range
     settings = [f"seed={seed}", "search.deterministic=true", "search.lag=2", f"search.segments={epochs // each}"]
     settings += [f"genes.epochs={each}", "resources.executor=inline", "reference_epochs=0"]
+    settings += ["search.minutes=100000"]  # epochs end it, not the demo's clock
     run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"
     run_experiment(load_config(CONFIG, [*settings, *VARIANTS[method], *extra]), run)
     history = read_history(run)
