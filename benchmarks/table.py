@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.ideas.rows import freeze_rows, ideas_rows, kernels_rows, linearconv_rows, saccades_rows
 from benchmarks.pack.rows import Row, memory_rows, others_rows, resnet20_rows, speed_rows
+from evocompress.support.wording import counted
 
 #: Of the demo: the largest file that is to have so high an accuracy.
 _LEVELS = {0.98: 300, 0.95: 210, 0.90: 150}
@@ -81,7 +82,7 @@ def _rate_model(line: dict[str, Any]) -> Iterator[Row]:
             text = f"{size:.0f} B @ {100 * accuracy:.1f} %, estimate {ratio:.3f}× what symbols take"
             met = None if "factorised" in name else abs(ratio - 1) <= 0.05
             target = "" if met is None else "within 5 %"
-            yield Row(f"rate term, {name}, segment {place + 1} ({len(rows)} seeds)", text, target, met)
+            yield Row(f"rate term, {name}, segment {place + 1} ({counted(len(rows), 'seed')})", text, target, met)
     for name, entry in line["steps"].items():
         most = {"resnet20": 1.3, "lenet5_caffe": 1.6}.get(name)
         slower = max(entry["noise"], entry["rounding"])

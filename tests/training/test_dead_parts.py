@@ -185,7 +185,8 @@ class Normed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norms = self.f.weight.norm(dim=1)
         y: Tensor = self.g(self.f(x).relu())
-        return y / norms.min() if self.use == "least" else y - norms.log().sum()
+        result: Tensor = y / norms.min() if self.use == "least" else y - norms.log().sum()
+        return result
 
 
 @pytest.mark.parametrize("use", ["least", "logarithm"])
