@@ -64,12 +64,18 @@ def _ablation(line: dict[str, Any]) -> Iterator[Row]:
 
 
 def _against(line: dict[str, Any]) -> Iterator[Row]:
-    search = line["methods"].get("search")
+    volumes: dict[str, dict[int, float]] = {}
+    for run in line["runs"]:
+        volumes.setdefault(run["method"], {})[run["seed"]] = run["hypervolume"]
+    search = volumes.get("search", {})
     for name, entry in line["methods"].items():
         sizes = ", ".join(f"{entry['bytes'][level] or '-'} B at {100 * float(level):.0f} %" for level in entry["bytes"])
         text = f"hypervolume {entry['hypervolume']:.3f} ± {entry['sd']:.3f}; {sizes}"
-        ahead = None if name == "search" or search is None else search["hypervolume"] > entry["hypervolume"]
-        yield Row(f"digits, {line['epochs']} epochs of training: {name}", text, "" if ahead is None else "below", ahead)
+        others = {seed: volume for seed, volume in volumes[name].items() if seed in search and name != "search"}
+        ahead = sum(search[seed] > volume for seed, volume in others.items())
+        target = f"search ahead with every seed: {ahead} of {len(others)}" if others else ""
+        what = f"digits, {line['epochs']} epochs of training: {name}"
+        yield Row(what, text, target, ahead == len(others) if others else None)
 
 
 def _rate_model(line: dict[str, Any]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""A small convolutional network for images of any size."""
+"""A small convolutional network for square images of at least 8×8 pixels."""
 
 from __future__ import annotations
 
