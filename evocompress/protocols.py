@@ -9,7 +9,7 @@ example of each is in docs/extending.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -168,7 +168,9 @@ class TermContext:
     `rate_weight` is λ, in nats of the data's loss per nat of code (0: the loss knows no rate); `examples` how many
     there are to train on; `epochs` how long the segment is; `seed` what random numbers of the term's own start from;
     `learning_rate` the optimiser's at its highest; `grid` the steps of the file that training starts from, by the names
-    of tensors (`checkpoint.grid`), empty at random weights.
+    of tensors (`checkpoint.grid`), empty at random weights. `losses`, where there is a network to run, goes over the
+    training examples, or each time it is called over the same few thousand of them: the mean loss of each batch, with
+    gradients where they are on, and how many examples it has; the network as it is then, in evaluation mode.
     """
 
     rate_weight: float
@@ -179,6 +181,7 @@ class TermContext:
     device: torch.device
     learning_rate: float = 1e-3
     grid: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    losses: Callable[[], Iterator[tuple[Tensor, int]]] | None = None
 
 
 @dataclasses.dataclass

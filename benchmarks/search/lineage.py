@@ -4,7 +4,7 @@
         [--learning-rate 2e-3] [--batch 128] [--set model=…] [--out DIR]
 
 Prints one JSON line: each file's bytes and validation error; of those that no other is better than, the accuracy on the
-audit split, and their hypervolume on the configuration's axes. With `--out` those files lie there.
+audit split, and their hypervolume on the configuration's axes. With `--out` each file lies there as soon as there is one.
 """
 
 from __future__ import annotations
@@ -129,25 +129,24 @@ def main() -> None:
     )
     parser.add_argument("--out", default="")
     options = parser.parse_args()
-    genes = {name: float(number) for name, number in (gene.split("=") for gene in options.gene)}
+    genes = {name: json.loads(number) for name, number in (gene.split("=") for gene in options.gene)}
     setup = prepare(load_config(options.config, [f"seed={options.seed}", *options.extra]))
     setup.segment.experiment.prepare()
     trainer, clock = Trainer(setup.segment.experiment, options.batch), time.process_time()
     parent = Path(options.start).read_bytes() if options.start else None
-    written: dict[Judged, bytes] = {}
+    if options.out:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
     for place, rate_weight in enumerate(options.rates):
         epochs = options.epochs[min(place, len(options.epochs) - 1)]
         parent = trainer(rate_weight, epochs, 1000 * options.seed + place, parent, **genes)
-        written[trainer.files[-1]] = parent
         file, spent = trainer.files[-1], time.process_time() - clock
         print(
             f"λ {rate_weight:<8g} {file.nbytes:>7} B  validation {100 * (1 - file.error):.2f} %  {spent:.0f} s",
             flush=True,
         )
+        if options.out:
+            (Path(options.out) / f"{file.nbytes}.evc").write_bytes(parent)
     chosen = nondominated(trainer.files)
-    for file in chosen if options.out else []:
-        Path(options.out).mkdir(parents=True, exist_ok=True)
-        (Path(options.out) / f"{file.nbytes}.evc").write_bytes(written[file])
     scale = Scale.of(setup.settings)
     points = [scale.point(file.nbytes, 1 - file.audited) for file in chosen]
     row = {

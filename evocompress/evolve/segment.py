@@ -72,9 +72,9 @@ class Experiment:
         """The data, read once per process."""
         return _splits(self.data, tuple(sorted(self.data_options.items())), self.seed)
 
-    def network(self) -> nn.Module:
-        """A network with the run's initial weights."""
-        return build(self.model, self.model_options, seed=self.seed)
+    def network(self, seed: int | None = None) -> nn.Module:
+        """A network with the run's initial weights, or with random ones of another seed."""
+        return build(self.model, self.model_options, seed=self.seed if seed is None else seed)
 
     def task(self) -> NetworkTask:
         """What the network is for."""
@@ -127,8 +127,9 @@ class _Candidate:
 class Segment:
     """A segment as executors call it. It depends on nothing but its arguments and its fields, and may run twice.
 
-    `initial` is a file of the weights that segments without a parent begin with; `trained` says whether these know
-    something.
+    `initial` is a file of the run's initial weights; `trained` says whether these know something. If so, segments
+    without a parent begin with them; if not, each begins with random weights of its own: lineages of one beginning
+    are too much alike.
     """
 
     experiment: Experiment
@@ -187,9 +188,12 @@ class Segment:
         return self._finish(task, "ok", leaves, metrics, started)
 
     def _start(self, plain: nn.Module, task: Task, parent_files: Sequence[bytes]) -> nn.Module:
-        """The parent's network, or the initial one, in the form that the task's genome asks for."""
-        state = unpack(parent_files[0] if parent_files else self.initial, names=plain.state_dict())
-        network = loaded(plain, state, "the parent's file")
+        """The parent's network, the trained initial one or a random one, in the form that the genome asks for."""
+        if parent_files or self.trained:
+            state = unpack(parent_files[0] if parent_files else self.initial, names=plain.state_dict())
+            network = loaded(plain, state, "the parent's file")
+        else:
+            network = self.experiment.network(task.seed)
         return changed(network, plain, self.reader.architecture(task.genome))
 
     def _train(

@@ -6,9 +6,12 @@ expects, such as logits (n, classes).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,7 +25,8 @@ __all__ = ["NETWORKS", "build"]
 def build(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> nn.Module:
     """A freshly initialised network, on the CPU: one of `NETWORKS`, or a user's `package.module:factory`.
 
-    The same seed gives the same weights, and the caller's random state is left as it was. Options that the factory does
+    The same seed gives the same weights, also where a factory draws with numpy or `random`, and the caller's random
+    states are left as they were. Options that the factory does
     not take go to the functions in `extensions.NETWORK_OPTIONS`, which change what it has made, in their order.
 
     Raises:
@@ -39,13 +43,27 @@ def build(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0)
         for option, value in options.items()
         if not any(option in function_options for _, function_options in further)
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone: nobody forks the others
+    with _seeded(seed):
         network = _call(name, "its factory", factory, (), of_factory)
         for function, function_options in further:
             listing = ", ".join(f"{option} = {function_options[option]!r}" for option in function_options)
             network = _call(name, f"what makes it a network of {listing}", function, (network,), function_options)
     return network
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator (nobody forks the others), numpy's and `random`'s, and restore them afterwards."""
+    numbers, plain = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numbers)
+            random.setstate(plain)
 
 
 def _call(name: str, maker: str, function: Callable[..., Any], before: tuple[Any, ...], options: Any) -> nn.Module:

@@ -24,6 +24,7 @@ from evocompress.codecs.scales import scale_code, scale_value
 from evocompress.errors import ConfigError, ModelError
 from evocompress.support.wording import kind_of
 from evocompress.training.rate_model import RateModel
+from evocompress.training.symbol_descent import Descent, Losses, descend
 
 __all__ = ["RateTerm", "check_rate_weight", "nats_per_bit"]
 
@@ -250,6 +251,22 @@ class RateTerm:
         for parameter, values, step in zip(self._parameters, _split(weights, self._sizes), grid, strict=True):
             parameter.copy_((values / step).round().mul(step).view(parameter.shape))
         return dict(zip(self.names, grid, strict=True))
+
+    def descend(self, losses: Losses, trials: int) -> Descent:
+        """`finish`, and then better symbols, tried on the data: `training.symbol_descent`, at this term's λ.
+
+        Args:
+            losses: Called without arguments for each trial, it goes over the data: the mean loss of each batch, a
+                differentiable scalar, and how many examples the batch has. Put the module into evaluation mode first.
+            trials: How many trials.
+        """
+        grid = self.finish()
+        price = nats_per_bit(self.rate_weight, self._examples)
+        parameters = dict(zip(self.names, self._parameters, strict=True))
+        descent = descend(parameters, grid, self.rate_model, price, losses, trials)
+        steps = [descent.grid[name] for name in self.names]
+        self._steps = torch.tensor(steps, dtype=self._dtype, device=self._device)
+        return descent
 
     def pack(self, recipe: Recipe | None = None) -> bytes:
         """`finish`, and the bytes of the module's file: the trained grid exactly, whatever else by the recipe.

@@ -85,6 +85,18 @@ class RateModel(nn.Module):
             )
         return bits * part
 
+    @torch.no_grad()
+    def bits_by_symbol(self, symbols: Tensor, first: int = 0) -> Tensor:
+        """Bits of each symbol (n,), which has the place `first` and so on, in the contexts that were looked at last."""
+        bits, parameters = torch.empty_like(symbols), torch.cat([self.widths, self.odds[None]]).to(symbols.dtype)
+        lead = self.lead.to(symbols.dtype)
+        for start in range(0, len(symbols), _BLOCK):
+            part = symbols[start : start + _BLOCK]
+            here = slice(first + start, first + start + len(part))
+            values = parameters.index_select(1, self.owner[here]).addmm_(lead, self.features[:, here])
+            bits[start : start + len(part)] = _mixture(part, values)[0] / -math.log(2)
+        return bits
+
     def fit(self, symbols: Tensor, rounds: int = 40, learning_rate: float = 0.1) -> None:
         """Learn the densities of these symbols, from the contexts that they give."""
         self.look(symbols)
@@ -158,8 +170,8 @@ class _Bits(torch.autograd.Function):
                 values = torch.addmm(parameters[:, first : first + 1], lead, context)
             else:
                 values = parameters.index_select(1, owner[start:stop]).addmm_(lead, context)
-            block_bits, by_symbol[start:stop], by_value = _mixture(here, values)
-            bits += block_bits
+            logarithms, by_symbol[start:stop], by_value = _mixture(here, values)
+            bits += logarithms.sum() / -math.log(2)
             if len(lengths) == 1:
                 by_parameter[:, first] += by_value.sum(1)
             else:
@@ -177,7 +189,10 @@ class _Bits(torch.autograd.Function):
 
 
 def _mixture(symbols: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Bits of symbols (n,), and their gradient by the symbols and by the values (3, n): log-widths, log-odds."""
+    """Log-probabilities of symbols (n,), and the gradient of their bits by the symbols and by the values (3, n).
+
+    The values are log-widths and log-odds.
+    """
     magnitude = symbols.abs()
     inverse = values[:2].clamp(_NARROWEST, _WIDEST)
     inside = inverse == values[:2]
@@ -198,4 +213,4 @@ def _mixture(symbols: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     by_magnitude = (weights * inverse * (upper - lower)).sum(0)
     by_width = (lower * close).addcmul_(upper, far, value=-1).mul_(weights).mul_(inside)
     by_odds = share.addcmul_(share, share, value=-1).mul_(mass[0] - mass[1]).mul_(scale)
-    return total.log_().sum() / -math.log(2), by_magnitude * symbols.sign(), torch.cat([by_width, by_odds[None]])
+    return total.log_(), by_magnitude * symbols.sign(), torch.cat([by_width, by_odds[None]])

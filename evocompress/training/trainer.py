@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from evocompress.data.augmentation import augment
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError, ModelError
 from evocompress.protocols import Task, Term, TermContext, TrainingStep
+from evocompress.support.modules import evaluation_mode, gradients_of_recurrent_layers
 from evocompress.support.wording import kind_of
 from evocompress.tasks import build
 from evocompress.tasks.measure import measure
@@ -27,6 +29,8 @@ __all__ = ["Curves", "Precision", "TrainingGenes", "train"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 _CHECK_EVERY = 16  # steps between looks at the loss; each look waits for the device
+_MOST_EXAMPLES = 8192  # that symbols are tried on after training
+_BATCH = 128  # many enough batches, so that they tell the variance of gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +100,17 @@ def train(
     shuffling, disturbing, dropping = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
     terms = terms_of(genes)
     rate = genes.learning_rate
-    context = TermContext(rate_weight, len(examples), epochs, genes.batch_size, disturbing, device, rate, grid or {})
+    examples = examples.to(device)
+    losses = _Losses(model, examples, genes, task, disturbing)
+    context = TermContext(
+        rate_weight, len(examples), epochs, genes.batch_size, disturbing, device, rate, grid or {}, losses
+    )
     groups = [group for term in terms for group in term.start(model, context)]
-    projection = _Projection(model, genes, mask or {})
+    projection = losses.projection = _Projection(model, genes, mask or {})
     order = torch.Generator().manual_seed(shuffling)
     decayed = weights_of(model) if genes.weight_decay else []
     optimiser = _optimiser(model, genes, groups)
-    trainer = _Trainer(
-        model, examples.to(device), genes, task, terms, projection, decayed, optimiser, order, epochs, precision
-    )
+    trainer = _Trainer(model, examples, genes, task, terms, projection, decayed, optimiser, order, epochs, precision)
     curves = Curves()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # For dropout in a user's network; forked, so nobody else sees it. On a CPU only the CPU's state is forked.
@@ -123,8 +129,35 @@ def train(
     left: dict[str, float] = {}
     for term in terms:
         left |= term.finish(diverged=curves.diverged) or {}
+    projection.apply()
     model.eval()
     return dataclasses.replace(curves, grid=left)
+
+
+@dataclasses.dataclass
+class _Losses:
+    """`TermContext.losses`: passes over training examples as they are, without augmentation."""
+
+    model: nn.Module
+    examples: Examples
+    genes: TrainingGenes
+    task: Task
+    seed: int
+    projection: _Projection | None = None
+
+    def __call__(self) -> Iterator[tuple[Tensor, int]]:
+        if self.projection is not None:
+            self.projection.apply()
+        with evaluation_mode(self.model), gradients_of_recurrent_layers(self.model):
+            for start in range(0, len(self.few), _BATCH):
+                inputs, targets = self.few.batch(slice(start, start + _BATCH))
+                yield self.task.loss(self.model(inputs), targets, self.genes), len(inputs)
+
+    @functools.cached_property
+    def few(self) -> Examples:
+        """Of many examples some, drawn at random."""
+        order = torch.randperm(len(self.examples), generator=torch.Generator().manual_seed(self.seed))
+        return self.examples.take(order[:_MOST_EXAMPLES].sort().values.to(self.examples.images.device))
 
 
 def _is_finite(model: nn.Module) -> bool:

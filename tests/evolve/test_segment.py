@@ -18,7 +18,7 @@ from evocompress.checkpoint.packing import unpack
 from evocompress.errors import ModelError
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import Prepared, prepare
-from evocompress.evolve.segment import state_hash
+from evocompress.evolve.segment import Segment, state_hash
 from evocompress.search.records import Genome, Leaf, Parent, Task
 from evocompress.tasks.classification import evaluate
 
@@ -92,6 +92,18 @@ def test_training_goes_on_from_the_decoded_parent(prepared: Prepared, genome: Ge
     assert child.leaves[0].seconds > first.seconds
     losses = [result.metrics["curves"]["train_loss"][0] for result in (child, outcome)]
     assert losses[0] < 0.9 * losses[1]  # a fresh network's first epoch is worse
+
+
+def test_each_fresh_start_has_weights_of_its_own(prepared: Prepared, genome: Genome) -> None:
+    plain = prepared.segment.experiment.network()
+
+    def begins(segment: Segment, seed: int) -> str:
+        return state_hash(segment._start(plain, task_of(genome, seed=seed), ()).state_dict())
+
+    assert begins(prepared.segment, 1) == begins(prepared.segment, 1) != begins(prepared.segment, 2)
+    trained = dataclasses.replace(prepared.segment, trained=True)
+    given = state_hash(unpack(trained.initial, names=plain.state_dict()))
+    assert begins(trained, 1) == begins(trained, 2) == given
 
 
 def test_divergence_is_a_result(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -152,6 +154,22 @@ def test_a_network_that_cannot_be_built(name: str, options: dict[str, Any], mess
 def test_a_depth_that_does_not_exist(depth: int) -> None:
     with pytest.raises(ModelError, match=f"depth {depth}"):
         ResNetCIFAR(depth=depth)
+
+
+def test_the_seed_decides_also_what_a_factory_draws_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "drawn_elsewhere.py").write_text(
+        "import random, numpy, torch\nfrom torch import nn\n"
+        "def make():\n"
+        "    network = nn.Linear(2, 1)\n"
+        "    drawn = [[numpy.random.rand(), random.random()]]\n"
+        "    network.weight = nn.Parameter(torch.tensor(drawn))\n"
+        "    return network\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index,union-attr]
+    first, again, other = (build("drawn_elsewhere:make", seed=seed).state_dict() for seed in (2, 2, 3))
+    assert torch.equal(first["weight"], again["weight"]) and not torch.equal(first["weight"], other["weight"])
+    assert np.array_equal(np.random.get_state()[1], before[0]) and random.getstate() == before[1]  # type: ignore[index]
 
 
 def test_a_users_network_is_built_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

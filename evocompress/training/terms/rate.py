@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from evocompress.errors import ModelError
 from evocompress.protocols import GeneSpec, TermContext, TrainingStep
 from evocompress.training.rate import RateTerm
+from evocompress.training.symbol_descent import Losses
 from evocompress.training.terms.base import TermBase
 
 __all__ = ["Rate"]
@@ -39,12 +40,17 @@ class Rate(TermBase):
             "reach", "least learning rate of a tensor's weights, in steps of its quantiser, with up to 1 000 examples; "
             "it falls with the root of their number", 0.05, plain=0.05,
         ),
+        GeneSpec(
+            "symbol_trials", "how many other symbols and steps are tried on the training data at the end of a segment; "
+            "each takes a pass over them, or over 8 192 of them; 0: none", 0, kind="whole", log=False, plain=0,
+        ),
     )  # fmt: skip
 
-    def __init__(self, rate_term: str, rate_noise: float, step_rate: float, reach: float) -> None:
-        self._on = rate_term == "on"
+    def __init__(self, rate_term: str, rate_noise: float, step_rate: float, reach: float, symbol_trials: int) -> None:
+        self._on, self._trials = rate_term == "on", symbol_trials
         self._settings: dict[str, Any] = {"noise_share": rate_noise, "step_rate": step_rate, "reach": reach}
         self._rate: RateTerm | None = None
+        self._losses: Losses | None = None
         self._rate_weight, self._fresh = 0.0, False
 
     def check(self, networks: Iterable[nn.Module]) -> None:
@@ -57,7 +63,7 @@ class Rate(TermBase):
         """The module's parameters in groups of their own, the steps and the rate model."""
         if not self._on or context.rate_weight <= 0:
             return ()
-        self._rate_weight, self._fresh = context.rate_weight, not context.grid
+        self._rate_weight, self._fresh, self._losses = context.rate_weight, not context.grid, context.losses
         self._rate = RateTerm(
             model,
             context.rate_weight,
@@ -82,5 +88,10 @@ class Rate(TermBase):
         return None if self._rate is None else self._rate.loss()
 
     def finish(self, *, diverged: bool) -> Mapping[str, float]:
-        """Weights on the grid, and its steps."""
-        return {} if self._rate is None or diverged else self._rate.finish()
+        """Weights on the grid, and its steps; before that better ones are tried, if there are to be trials."""
+        if self._rate is None or diverged:
+            return {}
+        if self._trials and self._losses is not None:
+            self._rate.rate_weight = self._rate_weight
+            self._rate.descend(self._losses, self._trials)
+        return self._rate.finish()
