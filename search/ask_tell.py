@@ -165,7 +165,7 @@ class Search:
                 operator, rule, parents = "continue", "lineage", (parent,)
                 genome = self.space.advanced(parent.leaf.genome)
             else:
-                genome = self.space.sample(rng)
+                genome = self._new_lineage(rng)
         else:
             parent, rule = choose_parent(self._population, self._tries, self._children, self.settings, rng)
             operator, parents, genome = self._vary(parent, rng)
@@ -179,6 +179,19 @@ class Search:
             rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(_HYPERCUBE,)))
             self._hypercube = self.space.latin_hypercube(self.settings.initial, rng)
         return dict(self._hypercube[index])
+
+    def _new_lineage(self, rng: np.random.Generator) -> Genome:
+        """A genome for random weights: drawn anew, or as often that of a file of the front, mutated and at its start.
+
+        So what is selected among lineages is how they train; what a lineage came to says little of any one segment.
+        """
+        fresh, draw = self.space.sample(rng), float(rng.random())
+        members = [member for member in self._population.archive.members if member.y < self.settings.reference[1]]
+        if not members or not self.settings.policy.ranks or draw < 0.5:
+            return fresh
+        s, genome = self.settings, members[int(rng.integers(len(members)))].leaf.genome
+        changed = mutate(self.space, genome, rng, self.space.names, s.mutation_rate, s.mutation_sigma)
+        return self.space.restarted(changed, fresh)
 
     def _vary(self, parent: Member, rng: np.random.Generator) -> tuple[Operator, tuple[Member, ...], Genome]:
         s, genome = self.settings, parent.leaf.genome

@@ -152,6 +152,12 @@ class Choice:
 
 
 Gene: TypeAlias = Float | Integer | Choice
+
+
+def _begins(gene: Gene) -> bool:
+    return isinstance(gene, Float) and (gene.start < 1 or gene.advance > 0)
+
+
 _TYPES: dict[str, type[Float] | type[Integer] | type[Choice]] = {"float": Float, "integer": Integer, "choice": Choice}
 
 
@@ -198,6 +204,10 @@ class Space:
         """The genome with which a lineage goes on: genes that advance have done so."""
         moving = {name: gene for name, gene in self.genes.items() if isinstance(gene, Float) and gene.advance}
         return {**genome, **{name: gene.advanced(genome[name]) for name, gene in moving.items()}}
+
+    def restarted(self, genome: Genome, fresh: Genome) -> Genome:
+        """A genome with those genes of a fresh one that begin low in their range, or advance."""
+        return {**genome, **{name: fresh[name] for name, gene in self.genes.items() if _begins(gene)}}
 
     def sample(self, rng: np.random.Generator) -> Genome:
         """A uniform genome, for a fresh start."""

@@ -2,14 +2,17 @@
 
     python -m benchmarks.search.against [--epochs 1500] [--seeds 3] [--processes 2] [--methods …] [--out DIR]
 
-Every method has so many epochs in all, one core, and the same data (`configs/digits.toml`). Files are chosen on
-validation data (the non-dominated ones), and then judged once on the audit split.
+Every method has so many epochs in all, one core, and the same data (`configs/digits.toml`). A trial of other symbols
+(gene `symbol_trials`) counts as a twelfth of an epoch, which is about what it takes; the CPU seconds of each method are
+in the result. Files are chosen on validation data (the non-dominated ones), and then judged once on the audit split.
 
 - `search`: the search as configs/digits.toml has it, deterministic, inline.
-- `no rate`: the same without the rate term; `no probes`, `scalar`: without probes, with a scalar score.
+- `no rate`: the same without the rate term; `no probes`, `scalar`, `no trials`: without probes, with a scalar score,
+  without trials of other symbols.
 - `pack`: train once for 40 epochs, then `pack`, calibrated, at a ladder of λ (cheaper than all others).
 - `ladder`: straight rate-aware trainings from random weights, one per λ, which share the epochs.
-- `lineages`: lineages under a rising λ, each from its parent's file, restarted until the epochs are used.
+- `lineages`: lineages under a rising λ, each from its parent's file, restarted until the epochs are used; `lineages
+  tried`: the same with as many trials of other symbols in each segment as the search has.
 - `optuna`, `optuna gp`: its default multi-objective sampler (NSGA-II; Deb et al., 2002) and its Gaussian process
   one over straight trainings of 100 epochs: λ, learning rate, share of noise.
 
@@ -42,10 +45,13 @@ VARIANTS = {
     "no rate": ['genes.rate_term=["off"]', 'genes.grid=["codecs"]'],
     "no probes": ["search.probes=0"],
     "scalar": ["search.selection=scalar"],
+    "no trials": ["genes.symbol_trials=0"],
 }
 _LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 _RISING = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 _BATCH = 32
+_TRIALS = 300  # of a segment, as configs/digits.toml has it
+_TRIALS_OF_EPOCH = 12  # so many trials take about the time of an epoch
 
 
 def ladder(trainer: Trainer, epochs: int, seed: int) -> None:
@@ -54,16 +60,21 @@ def ladder(trainer: Trainer, epochs: int, seed: int) -> None:
         trainer(rate_weight, epochs // len(_LADDER), seed)
 
 
-def lineages(trainer: Trainer, epochs: int, seed: int, each: int = 40) -> None:
+def lineages(trainer: Trainer, epochs: int, seed: int, each: int = 40, trials: int = 0) -> None:
     """Lineages under a rising λ until the epochs are used."""
-    used, number = 0, 0
-    while used + each <= epochs:
+    used, number, cost = 0, 0, each + trials // _TRIALS_OF_EPOCH
+    while used + cost <= epochs:
         parent = None
         for rate_weight in _RISING:
-            if used + each > epochs:
+            if used + cost > epochs:
                 return
-            parent = trainer(rate_weight, each, 1000 * seed + number, parent)
-            used, number = used + each, number + 1
+            parent = trainer(rate_weight, each, 1000 * seed + number, parent, symbol_trials=trials)
+            used, number = used + cost, number + 1
+
+
+def lineages_tried(trainer: Trainer, epochs: int, seed: int) -> None:
+    """Lineages, with trials of other symbols in each segment."""
+    lineages(trainer, epochs, seed, trials=_TRIALS)
 
 
 def optuna_trials(sampler: Callable[[int], Any]) -> Callable[[Trainer, int, int], None]:
@@ -123,6 +134,7 @@ METHODS: dict[str, Callable[[Trainer, int, int], None]] = {
     "pack": pack_once,
     "ladder": ladder,
     "lineages": lineages,
+    "lineages tried": lineages_tried,
     "optuna": optuna_trials(_default_sampler),
     "optuna gp": optuna_trials(_gaussian_process),
 }
@@ -143,8 +155,9 @@ def searched(method: str, seed: int, epochs: int, folder: str, extra: list[str])
     from evocompress.runs.front import audits
     from evocompress.search.history import read_history
 
-    each = 45  # near the middle of the configured range
-    settings = [f"seed={seed}", "search.deterministic=true", "search.lag=2", f"search.segments={epochs // each}"]
+    each, trials = 45, 0 if method in ("no rate", "no trials") else _TRIALS  # epochs: near the middle of their range
+    segments = epochs // (each + trials // _TRIALS_OF_EPOCH)
+    settings = [f"seed={seed}", "search.deterministic=true", "search.lag=2", f"search.segments={segments}"]
     settings += [f"genes.epochs={each}", "resources.executor=inline", "reference_epochs=0"]
     settings += ["search.minutes=100000"]  # epochs end it, not the demo's clock
     run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"

@@ -3,8 +3,9 @@
     python -m benchmarks.search.lineage configs/fashion_mnist.toml [--rates 0.1 0.3 …] [--epochs 5] [--seed 0]
         [--learning-rate 2e-3] [--batch 128] [--set model=…] [--out DIR]
 
-Prints one JSON line: each file's bytes and validation error; of those that no other is better than, the accuracy on the
-audit split, and their hypervolume on the configuration's axes. With `--out` each file lies there as soon as there is one.
+Prints one JSON line: the bytes and validation error of each file; of those that no other is better than, the accuracy
+on the audit split, and their hypervolume on the axes of the configuration. With `--out` each file lies there once there
+is one.
 """
 
 from __future__ import annotations

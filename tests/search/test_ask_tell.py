@@ -312,6 +312,28 @@ def test_lineages_are_taken_to_their_end_and_new_ones_begin() -> None:
     assert rates[0][1] / rates[0][0] == pytest.approx(100**0.25, rel=1e-3)
 
 
+def test_new_lineages_inherit_how_the_front_was_trained() -> None:
+    """Half of them begin with genes near those of a file of the front, and with λ where lineages begin."""
+    space = Space({"rate": Float(0.1, 10.0, log=True, start=0.3, advance=0.5), "other": Float(0.0, 1.0)})
+    search = Search(space, toy_settings(initial=1, segments=400, lineage_share=1.0, probes=0, mutation_sigma=0.02))
+    begun: list[float] = []
+    while (task := search.ask()) is not None:
+        other = float(task.genome["other"])
+        if task.operator == "initial":
+            begun.append(other)
+            assert float(task.genome["rate"]) <= 0.1 * 100**0.3 * 1.001
+        leaf_id = f"{task.segment_id}-0"
+        error = 0.1 + abs(other - 0.7)  # so the front holds files of lineages whose gene is near 0.7
+        search.tell(
+            Outcome(
+                task.segment_id, task.index, "ok", (Leaf(leaf_id, leaf_id, "s", 30, 1 - error, error, task.genome),)
+            )
+        )
+    late = begun[20:]
+    assert len(late) > 60
+    assert 0.4 < sum(abs(other - 0.7) < 0.1 for other in late) / len(late) < 0.75  # of uniform draws it were a fifth
+
+
 def test_a_lineage_that_has_collapsed_is_not_gone_on_with() -> None:
     space = Space({"rate": Float(0.1, 10.0, log=True, start=0.3, advance=0.25)})
     search = Search(space, toy_settings(initial=1, segments=9, lineage_share=1.0, probes=0))
