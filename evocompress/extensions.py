@@ -225,7 +225,11 @@ DATA_SETS = Extensions(
 TASKS = Extensions(
     "task",
     "evocompress.tasks",
-    {"classification": "evocompress.tasks.classification:Classification"},
+    {
+        "classification": "evocompress.tasks.classification:Classification",
+        "regression": "evocompress.tasks.regression:Regression",
+        "multilabel": "evocompress.tasks.multilabel:Multilabel",
+    },
 )
 
 #: Classes of `protocols.Term`, in the order in which they act.

@@ -140,10 +140,10 @@ class Task(Protocol):
         """
         ...
 
-    def draw(self, outputs: Any, generator: torch.Generator) -> Tensor:
+    def draw(self, outputs: Any, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Targets drawn from what the network itself predicts: where the Fisher information is measured.
 
-        `generator` is on the CPU.
+        `targets` are the true ones, which may tell how large errors are; `generator` is on the CPU.
         """
         ...
 
@@ -166,9 +166,10 @@ class TermContext:
     """What a term is told when training starts.
 
     `rate_weight` is λ, in nats of the data's loss per nat of code (0: the loss knows no rate); `examples` how many
-    there are to train on; `epochs` how long the segment is; `seed` what random numbers of the term's own start from;
-    `learning_rate` the optimiser's at its highest; `grid` the steps of the file that training starts from, by the names
-    of tensors (`checkpoint.grid`), empty at random weights. `losses`, where there is a network to run, goes over the
+    there are to train on (of sequences: how many labels, as the loss is a mean over these); `epochs` how long the
+    segment is; `seed` what random numbers of the term's own start from; `learning_rate` the optimiser's at its highest;
+    `grid` the steps of the file that training starts from, by the names of tensors (`checkpoint.grid`), empty at random
+    weights. `losses`, where there is a network to run, goes over the
     training examples, or each time it is called over the same few thousand of them: the mean loss of each batch, with
     gradients where they are on, and how many examples it has; the network as it is then, in evaluation mode.
     """

@@ -157,7 +157,7 @@ def searched(method: str, seed: int, epochs: int, folder: str, extra: list[str])
 
     each, trials = 45, 0 if method in ("no rate", "no trials") else _TRIALS  # epochs: near the middle of their range
     segments = epochs // (each + trials // _TRIALS_OF_EPOCH)
-    settings = [f"seed={seed}", "search.deterministic=true", "search.lag=2", f"search.segments={segments}"]
+    settings = [f"seed={seed}", "search.deterministic=true", "search.lag=1", f"search.segments={segments}"]
     settings += [f"genes.epochs={each}", "resources.executor=inline", "reference_epochs=0"]
     settings += ["search.minutes=100000"]  # epochs end it, not the demo's clock
     run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"

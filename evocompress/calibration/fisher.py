@@ -57,7 +57,7 @@ def sensitivities(
     sums: dict[str, Tensor] = {}
     with evaluation_mode(model), gradients_of_recurrent_layers(model):
         for index in groups:
-            gradients = _gradients(model, task, parameters, examples.batch(index)[0], generator)
+            gradients = _gradients(model, task, parameters, *examples.batch(index), generator)
             for name, square in _mean_squares(model, gradients):
                 sums[name] = sums[name] + square if name in sums else square
     means = torch.stack([*sums.values()]).tolist() if sums else []  # one wait for the device, not one a tensor
@@ -65,13 +65,17 @@ def sensitivities(
 
 
 def _gradients(
-    model: nn.Module, task: Task, parameters: Mapping[str, Tensor], inputs: Tensor, generator: torch.Generator
+    model: nn.Module,
+    task: Task,
+    parameters: Mapping[str, Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     outputs = functional_call(model, dict(parameters), (inputs,))
     if parameters:
         check_gradient(model, inputs, first_tensor(outputs))
-    targets = task.draw(outputs, generator)
-    loss = task.loss(outputs, targets, {}, reduction="sum")
+    loss = task.loss(outputs, task.draw(outputs, targets, generator), {}, reduction="sum")
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 

@@ -71,6 +71,15 @@ class Examples:
         return self.images.dtype in _DISCRETE
 
     @property
+    def counted(self) -> int:
+        """Over how many things the mean of a loss is: every class label that is not -100, or every example's numbers.
+
+        >>> Examples(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([[1, 2, -100], [0, 1, 1]])).counted
+        5
+        """
+        return len(self) if self.has_numbers else int((self.labels != IGNORED).sum())
+
+    @property
     def is_labelled(self) -> bool:
         """Whether any label asks for something: numbers always do, classes where not all of them are -100."""
         return self.has_numbers or bool((self.labels != IGNORED).any())

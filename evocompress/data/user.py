@@ -18,10 +18,11 @@ __all__ = ["as_splits"]
 def as_splits(name: str, result: Any) -> Splits:
     """`result` as `Splits`: it is one, or ((x, y), (x, y), (x, y)), or a dict of train, validation and audit.
 
-    The order is train, validation, audit; a dict may also give `classes`. x is (n, c, h, w), y (n,), arrays or tensors.
+    The order is train, validation, audit; a dict may also give `classes`. x is (n, c, h, w), y (n,), arrays or tensors:
+    integers are classes, floats (n, …) numbers to predict, integers or booleans (n, classes) 1 where a class holds.
     In the place of a pair there may be x alone, or a sequence of other than two single inputs, which are stacked: then
     there are no labels, as calibration needs none. uint8 images are scaled to [0, 1]; floats are taken as they are, so
-    normalise them. Numbers to predict come as `Examples`. Raises DataError, naming the split, for anything else.
+    normalise them. Raises DataError, naming the split, for anything else.
     """
     if isinstance(result, Splits):
         return result
@@ -56,15 +57,17 @@ def _examples(part_name: str, part: Any) -> Examples:
     if isinstance(part, Examples):
         return part
     images, labels = _inputs_and_labels(part_name, part)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        rule = "must be integers, the class of each image (numbers to predict: return evocompress.data.Examples)"
+    if labels.is_complex() or (labels.dtype == torch.bool and labels.ndim < 2):
+        rule = "must be integers, the class of each image, or floats, numbers to predict"
         raise DataError(f"{part_name}: labels are {labels.dtype}; {rule}")
+    several = labels.dtype == torch.bool or (labels.ndim == 2 and images.ndim > 3)  # 0 or 1 for each class
+    labels = labels.float() if several or labels.is_floating_point() else labels.long()
     if images.is_floating_point():
         images = images.float()
         if not bool(images.isfinite().all()):
             raise DataError(f"{part_name}: images hold NaN or infinity; all values must be finite in float32")
     try:
-        return Examples(images, labels.long(), std=(255.0,) if images.dtype == torch.uint8 else (1.0,))
+        return Examples(images, labels, std=(255.0,) if images.dtype == torch.uint8 else (1.0,))
     except DataError as failure:
         raise DataError(f"{part_name}: {failure}") from failure
 

@@ -244,7 +244,7 @@ class Segment:
         candidates, seen = [], set[str]()
         for place, genome in enumerate((task.genome, *((task.genome,) if grid else ()), *task.probes)):
             exact = bool(grid) and (place == 0 or self.reader.keeps_grid(genome))
-            recipe = self.reader.recipe(genome, state, examples=len(splits.train), grid=None if exact else grid)
+            recipe = self.reader.recipe(genome, state, examples=splits.train.counted, grid=None if exact else grid)
             recipe = dataclasses.replace(recipe, names=not bare, shapes=not bare)
             used = scales if self.reader.uses_gradients(genome) else even
             clock = time.perf_counter()

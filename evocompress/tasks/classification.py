@@ -57,7 +57,7 @@ class Classification:
             label_smoothing=float(genes.get("label_smoothing", 0.0)),
         )
 
-    def draw(self, outputs: Any, generator: torch.Generator) -> Tensor:
+    def draw(self, outputs: Any, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Labels drawn from the network's softmax."""
         logits = first_tensor(outputs).detach()
         # A draw needs some chance, even after overflow.

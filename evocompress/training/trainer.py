@@ -103,7 +103,7 @@ def train(
     examples = examples.to(device)
     losses = _Losses(model, examples, genes, task, disturbing)
     context = TermContext(
-        rate_weight, len(examples), epochs, genes.batch_size, disturbing, device, rate, grid or {}, losses
+        rate_weight, max(examples.counted, 1), epochs, genes.batch_size, disturbing, device, rate, grid or {}, losses
     )
     groups = [group for term in terms for group in term.start(model, context)]
     projection = losses.projection = _Projection(model, genes, mask or {})

@@ -194,7 +194,7 @@ class Agreement:
         softened = outputs / (1 + float(genes.get("temperature", 0.0)))
         return nn.functional.cross_entropy(softened, targets, reduction=reduction)
 
-    def draw(self, outputs: Any, generator: torch.Generator) -> Tensor:
+    def draw(self, outputs: Any, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Classes with their own probabilities."""
         return torch.multinomial(outputs.float().softmax(dim=1).cpu(), 1, generator=generator)[:, 0]
 

@@ -17,7 +17,7 @@ def assert_conforms(task: Task, outputs: Tensor, targets: Tensor) -> None:
     """`outputs` (n, …) and `targets` (n, …) of the task, with n at least 4."""
     _loss_has_both_reductions(task, outputs, targets)
     _meter_does_not_mind_batches(task, outputs, targets)
-    drawn = [task.draw(outputs, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    drawn = [task.draw(outputs, targets, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert drawn[0].shape == targets.shape and drawn[0].dtype == targets.dtype
     assert math.isfinite(float(task.loss(outputs, drawn[0], {})))

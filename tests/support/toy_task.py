@@ -34,7 +34,7 @@ class DigitError:
         squares = (expected(outputs) - targets).square()
         return squares.mean() if reduction == "mean" else squares.sum()
 
-    def draw(self, outputs: Any, generator: torch.Generator) -> Tensor:
+    def draw(self, outputs: Any, targets: Tensor, generator: torch.Generator) -> Tensor:
         mean = expected(outputs.detach())
         drawn = mean.cpu() + torch.randn(mean.shape, generator=generator)
         return drawn.round().clamp(0, outputs.shape[-1] - 1).long().to(outputs.device)

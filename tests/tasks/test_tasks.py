@@ -40,7 +40,8 @@ def test_conformance_on_sequences() -> None:
     targets = labels(8, 3)
     targets[2, 1:] = -100
     outputs = logits(8, 3, 5)
-    assert torch.equal(Classification().draw(outputs, torch.Generator()) >= 0, torch.ones(8, 3, dtype=torch.bool))
+    drawn = Classification().draw(outputs, targets, torch.Generator())
+    assert torch.equal(drawn >= 0, torch.ones(8, 3, dtype=torch.bool))
     meter = Classification().meter()
     meter.add(outputs, targets)
     found = meter.measured()
@@ -61,7 +62,7 @@ def test_the_loss_of_classification_is_torchs(smoothing: float) -> None:
 
 def test_classes_are_drawn_from_the_softmax() -> None:
     outputs = torch.tensor([[0.0, math.log(3.0)], [math.nan, math.inf]]).repeat(2000, 1)
-    drawn = Classification().draw(outputs, torch.Generator().manual_seed(5))
+    drawn = Classification().draw(outputs, labels(4000), torch.Generator().manual_seed(5))
     chances = outputs.softmax(1).nan_to_num(0.0) + 1e-12
     wanted = torch.multinomial(chances, 1, generator=torch.Generator().manual_seed(5))[:, 0]
     assert torch.equal(drawn, wanted)

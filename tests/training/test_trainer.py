@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,8 +16,12 @@ from evocompress.data import Examples, Splits
 from evocompress.data.augmentation import augment
 from evocompress.errors import ConfigError
 from evocompress.networks import build
+from evocompress.protocols import TermContext
 from evocompress.support.threads import limit_threads
 from evocompress.tasks.classification import evaluate
+from evocompress.tasks.regression import Regression
+from evocompress.training import trainer
+from evocompress.training.terms.base import TermBase
 from evocompress.training.trainer import Curves, TrainingGenes, train
 
 DEVICES = [
@@ -306,3 +311,23 @@ def test_normalisation_is_the_formula() -> None:
     single = dataclasses.replace(examples, mean=(7.0,), std=(2.0,))
     assert torch.equal(single.batch(torch.tensor([1]))[0], (images[1:].float() - 7) / 2)
     assert images.dtype == examples.images.dtype == torch.uint8
+
+
+def test_terms_are_told_over_how_many_labels_the_loss_is_a_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """λ is a price in nats of all the data: of sequences each label counts, but for those that ask for nothing."""
+    told: list[int] = []
+
+    class Spy(TermBase):
+        def start(self, model: nn.Module, context: TermContext) -> Sequence[Mapping[str, Any]]:
+            told.append(context.examples)
+            return ()
+
+    monkeypatch.setattr(trainer, "terms_of", lambda genes: [Spy()])
+    tokens = torch.zeros(6, 5, dtype=torch.int64)
+    labels = torch.zeros(6, 5, dtype=torch.int64)
+    labels[0] = -100
+    model = nn.Sequential(nn.Embedding(2, 4), nn.Linear(4, 2))
+    train(model, Examples(tokens, labels), TrainingGenes(), epochs=1, seed=0)
+    train(nn.Linear(3, 2), Examples(torch.zeros(7, 3), torch.zeros(7, 2)), TrainingGenes("regression"), epochs=1,
+          seed=0, task=Regression())  # fmt: skip
+    assert told == [25, 7]
