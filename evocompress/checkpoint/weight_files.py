@@ -1,4 +1,4 @@
-"""Weight files: reading and writing safetensors and `.evc`; of any other file, what it is in words."""
+"""Weight files: safetensors and `.evc`, read and written; torch.save's and folders, read; of others, what they are."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from evocompress.checkpoint.folders import note_on_shard, shards
 from evocompress.checkpoint.packing import to_numpy, unpack
 from evocompress.checkpoint.safetensors_file import Slot, write_tensors
+from evocompress.checkpoint.torch_files import is_torch_file, read_torch
 from evocompress.codecs.container import Contents, file_names, iterate, parse
 from evocompress.errors import CodecError, EvocompressError, FormatError
-from evocompress.support.wording import kind_of
+from evocompress.support.wording import kind_of, listed
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +26,9 @@ __all__ = ["errors_name", "read_evc", "read_weights", "unpack_file", "write_weig
 _MAGIC = b"EVC"
 
 _RESAVE = "open it with what wrote it, and save its state dict with safetensors.torch.save_file"
-_PICKLE = f"is a pickled checkpoint, which could run code when opened; {_RESAVE}"
+_PICKLE = f"is a pickle, which could run code when opened; {_RESAVE}"
 #: What files of other formats begin with.
 _FORMATS = (
-    (b"PK\x03\x04", _PICKLE),  # torch.save since 1.6
-    (b"\x80\x02", _PICKLE),
     (b"\x80\x04", _PICKLE),
     (b"\x93NUMPY", f"is a NumPy array; {_RESAVE}"),
     (b"\x89HDF", f"is an HDF5 file; {_RESAVE}"),
@@ -83,22 +83,35 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def read_weights(
-    path: str | os.PathLike[str], names: Callable[[Contents], Collection[str]] | None = None
+    path: str | os.PathLike[str],
+    names: Callable[[Contents], Collection[str]] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The state dict in a `.safetensors` or `.evc` file.
+    """The state dict in a `.safetensors` or `.evc` file, in one of torch.save, or in a folder with shards.
 
     Tensors of a safetensors file are mapped: each is read when it is used, and the file should stay as it is as long.
+    Of files of torch.save only tensors are read; nothing that they name is run (`torch_files`). A folder, or the index
+    in it, stands for all its shards (`folders`).
 
     Args:
         path: The file.
         names: Gives the names for a file that was packed without; else they are "0", "1", … . For a bare file it
             gives a mapping, as in `unpack`.
+        say: Told what was found where and left out, if there is anything to tell.
 
     Raises:
-        EvocompressError: It cannot be read, or is neither (a pickled checkpoint is not opened: it could run code).
+        EvocompressError: It cannot be read, or is none of these.
     """
+    if (files := shards(path)) is not None:
+        return _joined(path, files, say)
     with _opened(path) as file:
-        head = file.read(len(_MAGIC))
+        head = file.read(_HEAD)
+    if is_torch_file(head):
+        state, note = read_torch(path)
+        _tell(say, path, note)
+        return state
+    _tell(say, path, note_on_shard(path))
+    head = head[: len(_MAGIC)]
     if head == _MAGIC:
         data = read_evc(path)
         with errors_name(path):
@@ -113,6 +126,25 @@ def read_weights(
             return {name: stored.get_tensor(name) for name in in_order()}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise FormatError(f"{os.fspath(path)} {_why_no_checkpoint(path, error)}.") from None
+
+
+def _joined(
+    path: str | os.PathLike[str], files: list[Path], say: Callable[[str], object] | None
+) -> dict[str, torch.Tensor]:
+    """The tensors of all files, which must not share a name."""
+    state: dict[str, torch.Tensor] = {}
+    for file in files:
+        part = read_weights(file)
+        if twice := sorted(state.keys() & part.keys()):
+            raise FormatError(f"{os.fspath(path)}: tensor {twice[0]!r} is in {file.name} and in a file before it.")
+        state |= part
+    _tell(say, path, f"{len(state)} tensors in {listed([file.name for file in files])}")
+    return state
+
+
+def _tell(say: Callable[[str], object] | None, path: str | os.PathLike[str], note: str) -> None:
+    if say is not None and note:
+        say(f"{os.fspath(path)}: {note}")
 
 
 def write_weights(state: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> None:

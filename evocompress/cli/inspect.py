@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from evocompress.support.command_line import NetworkOptions
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
+    from evocompress.checkpoint.weight_errors import TensorError, WeightErrors
     from evocompress.codecs import TensorInfo
     from evocompress.codecs.container import Contents
 
@@ -44,6 +47,10 @@ def inspect(
         ),
     ] = None,
     settings: NetworkOptions = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The checkpoint that the file was made of: also show how far each tensor has moved."),
+    ] = None,
 ) -> None:
     """Show what each tensor of a file takes: shape, codec, bits per weight, payload and side bytes."""
     from evocompress.checkpoint.weight_files import errors_name, read_evc
@@ -59,13 +66,26 @@ def inspect(
             _print_unread(file, data, contents, as_json)
             return
         tensors, header = inspect_file(data, names)
+        errors = None if against is None else _errors(data, names, against)
     if as_json:
-        rows = [_row(info) for info in tensors]
-        typer.echo(
-            json.dumps({"file": str(file), "bytes": len(data), "header_bytes": header, "tensors": rows}, indent=1)
-        )
+        found = {} if errors is None else {error.name: error for error in errors.tensors}
+        rows = [_row(info, found.get(info.name)) for info in tensors]
+        whole = {} if errors is None else {"relative_error": errors.relative}
+        everything = {"file": str(file), "bytes": len(data), "header_bytes": header, **whole, "tensors": rows}
+        typer.echo(json.dumps(everything, indent=1))
         return
-    _print_tensors(tensors, header, len(data))
+    _print_tensors(tensors, header, len(data), errors)
+    if errors is not None:
+        typer.echo(errors.sentence if errors.tensors else f"{against} has none of these tensors")
+
+
+def _errors(data: bytes, names: Collection[str] | None, against: Path) -> WeightErrors:
+    from evocompress.checkpoint.weight_errors import weight_errors
+    from evocompress.checkpoint.weight_files import read_weights
+    from evocompress.codecs.container import iterate
+
+    state = read_weights(against, say=functools.partial(typer.echo, err=True))
+    return weight_errors(state, iterate(data, names or state))
 
 
 def _print_unread(file: Path, data: bytes, contents: Contents, as_json: bool) -> None:
@@ -83,11 +103,12 @@ def _print_unread(file: Path, data: bytes, contents: Contents, as_json: bool) ->
     )
 
 
-def _row(info: TensorInfo) -> dict[str, object]:
-    return {**info._asdict(), "shape": list(info.shape), "bits_per_weight": info.bits_per_weight}
+def _row(info: TensorInfo, error: TensorError | None) -> dict[str, object]:
+    moved = {} if error is None else {"relative_error": error.relative, "zeroed": error.zeroed}
+    return {**info._asdict(), "shape": list(info.shape), "bits_per_weight": info.bits_per_weight, **moved}
 
 
-def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int) -> None:
+def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int, errors: WeightErrors | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -98,14 +119,18 @@ def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int) -> None:
     table.add_column("shape")
     table.add_column("dtype")
     table.add_column("codec", overflow="fold")
-    for title in ("bits/weight", "payload B", "side B"):
+    found = {} if errors is None else {error.name: error for error in errors.tensors}
+    for title in ("bits/weight", "payload B", "side B", *([] if errors is None else ["error %", "zeroed %"])):
         table.add_column(title, justify="right")
     for info in tensors:
         shape = "×".join(map(str, info.shape)) or "scalar"
         bits = f"{info.bits_per_weight:.3f}" if info.weights else "—"
         numbers = (bits, f"{info.payload_bytes:.1f}", str(info.side_bytes))
         codec = info.codec if info.tied_to is None else f"tied to {info.tied_to}"
-        table.add_row(Text(info.name), shape, info.dtype, Text(codec), *numbers)
+        moved = [] if errors is None else ["—", "—"]
+        if error := found.get(info.name):
+            moved = [f"{100 * error.relative:.2f}", f"{100 * error.zeroed:.1f}"]
+        table.add_row(Text(info.name), shape, info.dtype, Text(codec), *numbers, *moved)
     weights = sum(info.weights for info in tensors)
     output_console().print(table)
     typer.echo(f"{size_line(nbytes, weights, len(tensors))}; {header} bytes of header")

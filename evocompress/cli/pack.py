@@ -46,7 +46,12 @@ def register(app: typer.Typer) -> None:
 def pack(
     context: typer.Context,
     weights: Annotated[
-        Path, typer.Argument(metavar="WEIGHTS.safetensors", help="A checkpoint (safetensors, or .evc).")
+        Path,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="A checkpoint: safetensors, .evc, what torch.save wrote (.pt, .pth, .bin, .ckpt; only its tensors are "
+            "read), or a folder with shards.",
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
     preset: Annotated[str, typer.Option(help="fast, balanced or best.")] = DEFAULT_PRESET,
@@ -144,7 +149,8 @@ def pack(
 
     network, examples = None if model is None else network_of(model, settings), None
     with about("--model", model or "", ModelError):
-        state = read_weights(weights, None if network is None else functools.partial(names_for, network))
+        naming = None if network is None else functools.partial(names_for, network)
+        state = read_weights(weights, naming, say=functools.partial(typer.echo, err=True))
     if model is not None and network is not None:
         with about("--model", model, ModelError):
             if data is not None:
@@ -172,6 +178,7 @@ def pack(
         result = _result(job, rate_weight, limit, max_loss_increase)
     result.write(output)
     _summary(output, state, result.nbytes)
+    _say_errors(state, result, judged=examples is not None)
     job.measure(result)
     if result.stopped:
         raise typer.Exit(130)
@@ -196,6 +203,21 @@ def _rules_as_options() -> Iterator[None]:
         yield
     except TensorError as error:
         raise CodecError(f"{error} As an option: --rule '{error.match}=lossless'.") from error
+
+
+def _say_errors(state: Mapping[str, torch.Tensor], result: PackResult, *, judged: bool) -> None:
+    """How far the weights have moved; a warning only where no network has been measured."""
+    from evocompress.checkpoint.weight_errors import weight_errors
+    from evocompress.codecs.container import iterate
+
+    try:
+        errors = weight_errors(state, iterate(result.data, state))
+    except CodecError:  # a bare file of fewer tensors than the checkpoint, as some were folded
+        return
+    if errors.tensors:
+        typer.echo(errors.sentence)
+    if errors.warning and not judged:
+        typer.echo(f"warning: {errors.warning}.", err=True)
 
 
 def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> None:

@@ -1,0 +1,79 @@
+"""What a file has changed of the weights that it was made of: relative errors, and zeros that were none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from evocompress.checkpoint.packing import to_numpy
+from evocompress.codecs.dtypes import is_float
+from evocompress.support.wording import listed, shortened
+
+__all__ = ["TensorError", "WeightErrors", "weight_errors"]
+
+_SHOWN = 3
+_MUCH, _HALF = 0.1, 0.5  # error of all weights, share of a tensor that has become zero
+
+
+class TensorError(NamedTuple):
+    """Of one tensor: ‖decoded - w‖ / ‖w‖, and the share of its elements that are zero now and were not."""
+
+    name: str
+    relative: float
+    zeroed: float
+
+
+class WeightErrors(NamedTuple):
+    """The same of all weights together, and of each tensor, the worst first.
+
+    >>> line = WeightErrors(0.05, (TensorError("a", 0.1, 0.0), TensorError("b", 0.01, 0.0))).sentence
+    >>> line
+    'weights changed by 5.0 %, most in a (10 %), b (1 %)'
+    """
+
+    relative: float
+    tensors: tuple[TensorError, ...]
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        worst = [f"{shortened(t.name)} ({100 * t.relative:.2g} %)" for t in self.tensors[:_SHOWN] if t.relative > 0]
+        return f"weights changed by {100 * self.relative:.1f} %{', most in ' + ', '.join(worst) if worst else ''}"
+
+    @property
+    def warning(self) -> str:
+        """What somebody should look at who has no measurement of the network; empty if there is nothing."""
+        half = [shortened(tensor.name) for tensor in self.tensors if _HALF <= tensor.zeroed < 1]  # `pack` tells of 1
+        reasons = [f"half of {listed(half)} became zero"] if half else []
+        if self.relative > _MUCH:
+            reasons.append(f"more than {100 * _MUCH:.0f} % is much for a network that is not trained on")
+        return f"{'; '.join(reasons)}: judge it on data, or give a smaller λ" if reasons else ""
+
+
+def weight_errors(state: Mapping[str, Any], decoded: Iterable[tuple[str, npt.NDArray[Any]]]) -> WeightErrors:
+    """Compare a state dict with the decoded arrays that have its names and shapes; integers and others do not count.
+
+    Args:
+        state: Tensors (or arrays) by name.
+        decoded: Name and array of each tensor of the file, such as `codecs.container.iterate` gives.
+    """
+    tensors, error, size = [], 0.0, 0.0
+    for name, array in decoded:
+        if name not in state:
+            continue
+        value = state[name]
+        before = value if isinstance(value, np.ndarray) else to_numpy(name, value)
+        if before.shape != array.shape or not is_float(before.dtype.name) or not before.size:
+            continue
+        old, new = before.astype(np.float64), array.astype(np.float64)
+        known = np.isfinite(old) & np.isfinite(new)
+        apart, own = float(np.square(new[known] - old[known]).sum()), float(np.square(old[known]).sum())
+        relative = math.sqrt(apart / own) if own else float(apart > 0)
+        tensors.append(TensorError(name, relative, float(((new == 0) & (old != 0)).mean())))
+        error, size = error + apart, size + own
+    tensors.sort(key=lambda tensor: -tensor.relative)
+    return WeightErrors(math.sqrt(error / size) if size else 0.0, tuple(tensors))
