@@ -13,7 +13,7 @@ from evocompress.calibration.running_statistics import statistics_gradients
 from evocompress.data.examples import Examples
 from evocompress.protocols import Task
 from evocompress.support.diagnosis import check_gradient
-from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers
+from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers, tensors_of
 from evocompress.tasks import build
 
 __all__ = ["sensitivities"]
@@ -88,7 +88,7 @@ def _mean_squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator
 
 
 def _scales(model: nn.Module, sums: Mapping[str, float], in_nats: bool) -> dict[str, float]:
-    state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    state = {name: tensor for name, tensor in tensors_of(model).items() if tensor.is_floating_point()}
     shared = dict(_aliases(model))
     measured = {name: sums.get(shared.get(name, name)) for name in state}
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}

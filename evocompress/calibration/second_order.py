@@ -23,7 +23,7 @@ from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.support.diagnosis import check_gradient, failure, overflow
-from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers
+from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers, tensors_of
 
 __all__ = ["second_order_sensitivities"]
 
@@ -184,7 +184,7 @@ def _normalised(
     model: nn.Module, moments: Moments, squares: Mapping[str, Tensor], count: int
 ) -> dict[str, float | Sensitivity]:
     """Sums over `count` examples to sensitivities: ½·squared gradient per element, Kronecker factors of that trace."""
-    state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    state = {name: tensor for name, tensor in tensors_of(model).items() if tensor.is_floating_point()}
     scales = {
         name: 0.5 * float(squares[name]) / (count * max(state[name].numel(), 1)) for name in squares if name in state
     }

@@ -6,7 +6,6 @@ holds, so whoever loads it needs the plain network only, and no genome.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterable, Mapping
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from evocompress.checkpoint.loading import load_state
 from evocompress.extensions import FORMS
 from evocompress.protocols import Form, Genes
+from evocompress.support.modules import copied
 
 __all__ = ["changed", "formed", "forms", "gathered", "loaded", "stands_for"]
 
@@ -38,7 +38,7 @@ def changed(network: nn.Module, plain: nn.Module, genes: Genes) -> nn.Module:
     Raises:
         ModelError, ConfigError: The genes do not fit a layer.
     """
-    network = copy.deepcopy(network)
+    network = copied(network)
     for form in forms():
         network = form.replace(network, plain, genes)
     return network
@@ -46,7 +46,7 @@ def changed(network: nn.Module, plain: nn.Module, genes: Genes) -> nn.Module:
 
 def gathered(network: nn.Module, plain: nn.Module) -> nn.Module:
     """A copy of a network in which the forms that can be gathered exactly are: it computes the same."""
-    network = copy.deepcopy(network)
+    network = copied(network)
     for form in forms():
         if form.gathers_exactly:
             network = form.replace(network, plain, {})
@@ -58,7 +58,7 @@ def formed(plain: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
     The values are still to be loaded (`loaded`, or `load_state_dict`). What fits no layer is left for that to refuse.
     """
-    network = copy.deepcopy(plain)
+    network = copied(plain)
     for form in forms():
         network = form.match(network, state)
     return network

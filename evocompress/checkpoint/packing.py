@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import numbers
 from collections.abc import Collection, Iterable, Mapping
@@ -30,6 +31,7 @@ __all__ = ["TensorError", "encode_tensor", "is_zeroed", "pack", "to_numpy", "to_
 
 Array: TypeAlias = npt.NDArray[Any]
 
+_VALUES_OF_A_MASK = 2
 _LARGE = 1 << 23  # weights; larger tensors are not copied to float64
 
 
@@ -135,12 +137,14 @@ def encode_tensor(
         return Record(name, dtype, array.shape, LOSSLESS, LOSSLESS.encode(array, Cost(recipe.rate_weight)))
     exact = _floats(array if values is None else values)
     ends = (float(exact.min()), float(exact.max())) if exact.size else ()  # NaN goes through both
+    if _is_mask(exact, ends):
+        return Record(name, dtype, array.shape, LOSSLESS, LOSSLESS.encode(array, Cost(recipe.rate_weight)))
     if not all(map(math.isfinite, ends)):
         non_finite = "NaN" if any(map(math.isnan, ends)) else "Inf"
         raise TensorError(
             f"Tensor {quoted(name)} holds {non_finite}, which no lossy codec can keep. If it is meant (a mask, say), "
             f"add the rule {_lossless_rule(name)}; else the network has diverged.",
-            shortened(name, "*"),
+            shortened(_escaped(name), "*"),
         )
     try:
         cost = _cost(recipe.rate_weight * rule.rate_factor, sensitivity, array.shape)
@@ -150,12 +154,25 @@ def encode_tensor(
         codec, coded = choose(candidates, exact, cost, CODERS[recipe.coder].state() if state is None else state)
     except CodecError as error:
         hint = f"To keep it as it is, add the rule {_lossless_rule(name)}."
-        raise TensorError(f"Tensor {quoted(name)}: {error} {hint}", shortened(name, "*")) from error
+        raise TensorError(f"Tensor {quoted(name)}: {error} {hint}", shortened(_escaped(name), "*")) from error
     return Record(name, dtype, array.shape, codec, coded)
 
 
 def _lossless_rule(name: str) -> str:
-    return f"Rule({shortened(name, '*')!r}, ('lossless',))"
+    return f"Rule({shortened(_escaped(name), '*')!r}, ('lossless',))"
+
+
+def _escaped(name: str) -> str:
+    """A name as a glob that matches it alone."""
+    return glob.escape(name)
+
+
+def _is_mask(exact: Array, ends: tuple[float, ...]) -> bool:
+    """Whether infinities are meant: those of one sign, beside one or two other values, as in a mask for attention."""
+    low, high = ends or (0.0, 0.0)
+    if math.isinf(low) == math.isinf(high):  # neither, or both signs, or nothing else; NaN is neither
+        return False
+    return len(np.unique(exact[np.isfinite(exact)])) <= _VALUES_OF_A_MASK
 
 
 def is_zeroed(record: Record, array: npt.NDArray[Any]) -> bool:

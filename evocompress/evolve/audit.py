@@ -23,6 +23,7 @@ from evocompress.evolve.segment import Experiment, finite
 from evocompress.packer.job import NetworkAndExamples, PackJob
 from evocompress.protocols import Measured
 from evocompress.search.storage import Storage
+from evocompress.support.modules import tensors_of
 from evocompress.tasks.classification import Classification
 from evocompress.tasks.measure import measure
 from evocompress.training.trainer import TrainingGenes, train
@@ -67,7 +68,7 @@ class AuditJob:
             digest = hashlib.sha256(data).hexdigest()
             if digest != sha256:
                 raise RunError(f"{path} is not the file that was evaluated: its sha256 is {digest}, recorded {sha256}.")
-            model = loaded(plain, unpack(data, names=plain.state_dict()), path)
+            model = loaded(plain, unpack(data, names=tensors_of(plain)), path)
             result = measure(task, model, splits.audit, self.experiment.device())
             judged[leaf_id] = audited(result) | {"nbytes": len(data), "sha256": digest}
         return judged
@@ -108,14 +109,14 @@ class ReferenceJob:
             "validation_quality": finite(validated.value),
             "epochs": epochs,
             "seconds": seconds,
-            "float32_bytes": float32_bytes(model.state_dict()),
+            "float32_bytes": float32_bytes(tensors_of(model)),
             "packed": [*self._packed(model, splits, device)] if self.packs else [],
         }
 
     def _packed(self, model: nn.Module, splits: Splits, device: torch.device) -> Iterator[dict[str, Any]]:
         """The trained network packed with the default preset, calibrated where the pack job knows the task."""
         plain, task = self.experiment.network(), self.experiment.task()
-        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        state = {name: tensor.detach().cpu().clone() for name, tensor in tensors_of(model).items()}
         job = PackJob(state, names=False, shapes=False)
         if isinstance(task, Classification):
             job.calibrate(NetworkAndExamples(model, splits.train, splits.validation), device=str(device))

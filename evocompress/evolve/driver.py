@@ -41,6 +41,7 @@ from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
+from evocompress.support.modules import tensors_of
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _initial_state(config: Config, model: torch.nn.Module) -> dict[str, torch.Te
     if config.initial_weights:
         weights = read_weights(config.initial_weights, functools.partial(names_for, model))
         load_state(model, weights, config.initial_weights)
-    return model.state_dict()
+    return tensors_of(model)
 
 
 def prepare(config: Config, config_text: str = "") -> Prepared:

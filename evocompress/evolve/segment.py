@@ -33,6 +33,7 @@ from evocompress.networks import build
 from evocompress.protocols import Task as NetworkTask
 from evocompress.search.pareto import is_nondominated
 from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
+from evocompress.support.modules import tensors_of
 from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
@@ -146,7 +147,7 @@ class Segment:
             torch.cuda.reset_peak_memory_stats()
         plain = self.experiment.network()
         model = self._start(plain, task, parent_files).to(device)
-        grid = grid_of(parent_files[0], plain.state_dict()) if parent_files else {}
+        grid = grid_of(parent_files[0], tensors_of(plain)) if parent_files else {}
         splits = self.experiment.splits()
         few = splits.train.batch(slice(0, 2))[0].to(device)
         clock = time.perf_counter()
@@ -157,7 +158,7 @@ class Segment:
         smaller = live.parameters_after < _WORTH_CUTTING * live.parameters_before
         curves = self._train(live.network if smaller else model, splits, task, grid, device)
         if smaller:
-            load_state(model, live.scatter(live.network.state_dict()), "the network without its dead parts")
+            load_state(model, live.scatter(tensors_of(live.network)), "the network without its dead parts")
         if curves.grid and not self.experiment.named_files:
             put_live_first(model, few)
         trained = time.perf_counter() - clock
@@ -182,7 +183,7 @@ class Segment:
             text = f"no file has a finite {purpose.quality.name}; lower rate_weight or learning_rate"
             return self._finish(task, "diverged", (), metrics, started, text)
         # What a file is compared with is the network as its factory makes it, whatever form the file holds.
-        common = {"float32_bytes": float32_bytes(plain.state_dict())}
+        common = {"float32_bytes": float32_bytes(tensors_of(plain))}
         history = _depth(task), self._epochs(task), _seconds(task, started)
         leaves = _write(candidates, task, Path(folder), history, common)
         return self._finish(task, "ok", leaves, metrics, started)
@@ -190,7 +191,7 @@ class Segment:
     def _start(self, plain: nn.Module, task: Task, parent_files: Sequence[bytes]) -> nn.Module:
         """The parent's network, the trained initial one or a random one, in the form that the genome asks for."""
         if parent_files or self.trained:
-            state = unpack(parent_files[0] if parent_files else self.initial, names=plain.state_dict())
+            state = unpack(parent_files[0] if parent_files else self.initial, names=tensors_of(plain))
             network = loaded(plain, state, "the parent's file")
         else:
             network = self.experiment.network(task.seed)
@@ -237,9 +238,9 @@ class Segment:
         Weights that training left on a grid go into the first file as they are, whatever its recipe. A file whose
         quality is not finite is of no use, and left out.
         """
-        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        template = model.state_dict()
-        bare = not self.experiment.named_files and signature(template) == signature(plain.state_dict())
+        state = {name: tensor.detach().cpu().clone() for name, tensor in tensors_of(model).items()}
+        template = tensors_of(model)
+        bare = not self.experiment.named_files and signature(template) == signature(tensors_of(plain))
         even = dict.fromkeys(scales, statistics.geometric_mean(scales.values())) if scales else {}
         candidates, seen = [], set[str]()
         for place, genome in enumerate((task.genome, *((task.genome,) if grid else ()), *task.probes)):

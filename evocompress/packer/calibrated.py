@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
@@ -21,6 +20,7 @@ from evocompress.data.examples import Examples
 from evocompress.packer.layerwise import layerwise_records
 from evocompress.protocols import Task
 from evocompress.search.quality import Quality
+from evocompress.support.modules import copied
 from evocompress.tasks.classification import Classification
 from evocompress.tasks.measure import measure
 
@@ -100,7 +100,7 @@ class Calibration:
 
     def decoded(self, data: bytes) -> nn.Module:
         """A copy of the network with a file's weights."""
-        model = copy.deepcopy(self.model)
+        model = copied(self.model)
         contents = parse(data)
         names = None if contents.lost_names is None else names_for(model, contents)
         model.load_state_dict(unpack(data, names=names), strict=False)

@@ -9,7 +9,6 @@ quantisation the idea is known from AdaQuant (Hubara et al., 2021) and GPTAQ (Li
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from evocompress.codecs.dtypes import to_dtype
 from evocompress.data.examples import Examples
 from evocompress.packer.layerwise_forward import forward_in_steps
 from evocompress.protocols import LayerView
-from evocompress.support.modules import evaluation_mode
+from evocompress.support.modules import copied, evaluation_mode
 
 __all__ = ["Target", "layerwise_records"]
 
@@ -72,8 +71,8 @@ def layerwise_records(
         ModelError: The network fails on the examples, or has no fixed order of layers.
         CodecError: A tensor cannot be coded under the recipe.
     """
-    original = copy.deepcopy(model).to(device)
-    quantised = copy.deepcopy(original)
+    original = copied(model).to(device)
+    quantised = copied(original)
     quantised.load_state_dict(dict(state), strict=False)
     job = _Job(original, quantised, state, recipe, sensitivities, targets)
     examples = examples.to(device)

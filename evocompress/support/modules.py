@@ -1,9 +1,11 @@
-"""Torch modules: evaluation mode, the tensor that counts in what a network returns, modules in the place of others."""
+"""Torch modules: copies, tensors, evaluation mode, what counts of what a network returns, modules for others."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +13,46 @@ from torch.nn.utils.rnn import PackedSequence
 
 from evocompress.errors import ModelError
 
-__all__ = ["evaluation_mode", "exchanged", "find_tensor", "first_tensor", "gradients_of_recurrent_layers"]
+__all__ = [
+    "copied",
+    "evaluation_mode",
+    "exchanged",
+    "find_tensor",
+    "first_tensor",
+    "gradients_of_recurrent_layers",
+    "tensors_of",
+]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 #: Where a network that returns several things by name has what counts, the first of these first.
 _OUTPUTS = ("logits", "last_hidden_state", "pooler_output")
+
+
+def copied(network: ModuleT) -> ModuleT:
+    """An independent copy of a network, its hooks included.
+
+    Hooks such as torch's old `weight_norm` and `spectral_norm` leave a tensor with a history in the module, of which
+    torch copies none; they make it anew whenever the network runs, so the copy gets its values alone.
+    """
+    computed = [
+        (module, name, value)
+        for module in network.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
+    try:
+        for module, name, value in computed:
+            vars(module)[name] = value.detach()
+        return copy.deepcopy(network)
+    finally:
+        for module, name, value in computed:
+            vars(module)[name] = value
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network's state dict; what else modules keep there (`get_extra_state`) is their own."""
+    return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
 
 
 @contextlib.contextmanager

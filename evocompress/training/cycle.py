@@ -113,7 +113,7 @@ class Cycle:
             CodecError: The weights cannot be coded (NaN after a divergence, say).
             ConfigError: `evaluate` returned no number, or none but NaN and -Inf: nothing to choose by.
         """
-        original = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        original = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         scales = None if self._sensitivities is None else self._sensitivities(self.model)
         try:
             attempts = [self._try(original, 0, scales, grid)] if grid else []
@@ -127,7 +127,7 @@ class Cycle:
                 )
             self._load(best.data)
         except BaseException:
-            self.model.load_state_dict(original)
+            self._put(original)
             raise
         self.history.append(best)
         return best
@@ -151,7 +151,17 @@ class Cycle:
         return Compressed(data, recipe, quality, -math.inf if math.isnan(score) else score, grid_of(data, state))
 
     def _load(self, data: bytes) -> None:
-        self.model.load_state_dict(unpack(data, names=self.model.state_dict()))
+        self._put(unpack(data, names=self._tensors()))
+
+    def _put(self, state: Mapping[str, torch.Tensor]) -> None:
+        from evocompress.checkpoint.loading import load_state
+
+        load_state(self.model, state, "the compressed file")
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        from evocompress.support.modules import tensors_of
+
+        return tensors_of(self.model)
 
 
 def _check_kinds(model: object, recipes: object, evaluate: object, sensitivities: object, size_weight: object) -> None:

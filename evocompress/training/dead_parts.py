@@ -7,7 +7,6 @@ it and the plain one, whose names and shapes a file has.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections import Counter
@@ -24,7 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from evocompress.errors import ConfigError, ModelError
-from evocompress.support.modules import evaluation_mode
+from evocompress.support.modules import copied, evaluation_mode, tensors_of
 from evocompress.training.channel_graph import ChannelGraph
 
 __all__ = ["LiveNetwork", "cut", "narrow", "put_live_first"]
@@ -230,10 +229,10 @@ def narrow(model: nn.Module, share: float, example_inputs: Tensor | Sequence[Ten
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             _refuse(model)
-            channels = next(_followed(copy.deepcopy(model).cpu(), tuple(t.detach().cpu() for t in inputs)))
+            channels = next(_followed(copied(model).cpu(), tuple(t.detach().cpu() for t in inputs)))
     except Exception:  # a network's own code may fail in any way; `cut` says why
         return
-    state = model.state_dict()
+    state = tensors_of(model)
     with torch.no_grad():
         for (name, dim), gone in channels.drawn(share, np.random.default_rng(seed)).items():
             tensor = state[name]
@@ -247,7 +246,7 @@ class _NothingToCut(Exception):
 
 
 def _whole(model: nn.Module, reason: str) -> LiveNetwork:
-    plain = _tensors(model)
+    plain = tensors_of(model)
     kept = {name: _all(tensor) for name, tensor in plain.items()}
     count = _parameters(model)
     return LiveNetwork(model, kept, kept, count, count, reason, {name: t.shape for name, t in plain.items()}, {})
@@ -255,18 +254,18 @@ def _whole(model: nn.Module, reason: str) -> LiveNetwork:
 
 def _cut(model: nn.Module, inputs: tuple[Tensor, ...], *, fold: bool) -> LiveNetwork:
     _refuse(model)
-    probe = copy.deepcopy(model).cpu()
+    probe = copied(model).cpu()
     cuttable = _cuttable(probe)
     # A network's code may spell out the number of features behind a flattening; the second try leaves those alone.
     for channels in _followed(probe, inputs):
         found = channels.live(fold=fold)
-        plain = _tensors(model)
+        plain = tensors_of(model)
         kept, order = _by_name(found.kept, plain), _by_name(found.order, plain)
         if all(len(i) == n for name, t in plain.items() for i, n in zip(kept[name], t.shape, strict=False)):
             raise _NothingToCut("no part is dead")
         folded = {weight: (bias, torch.from_numpy(known)) for weight, (bias, known) in found.folded.items()}
         live = LiveNetwork(
-            copy.deepcopy(probe),
+            copied(probe),
             kept,
             order,
             _parameters(model),
@@ -313,7 +312,7 @@ def _by_name(
 
 def _same_in_order(probe: nn.Module, live: LiveNetwork, inputs: tuple[Tensor, ...]) -> bool:
     """Whether the plain network computes the same in `live`'s order."""
-    ordered = copy.deepcopy(probe)
+    ordered = copied(probe)
     ordered.load_state_dict(live.live_first({k: v.cpu() for k, v in live.network.state_dict().items()}))
     return _agree(probe, ordered, inputs)
 
@@ -387,7 +386,7 @@ def _outputs(result: object) -> Iterator[Tensor]:
 
 def _shrink(live: LiveNetwork, layers: Mapping[str, nn.Module]) -> None:
     """Put what is kept into the copy that `live` has of the plain network."""
-    gathered = live.gather(live.network.state_dict())
+    gathered = live.gather(tensors_of(live.network))
     for name in layers:
         path, _, attribute = name.rpartition(".")
         module = live.network.get_submodule(path)
@@ -447,10 +446,6 @@ def _close(one: Tensor, other: Tensor) -> bool:
     tolerance = min(1e3 * torch.finfo(one.dtype).eps, 0.05)
     scale = float(one.abs().nan_to_num().max()) if one.numel() else 0.0
     return torch.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
 
 
 def _all(tensor: Tensor) -> tuple[Tensor, ...]:

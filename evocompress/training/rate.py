@@ -22,6 +22,7 @@ from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs.scales import scale_code, scale_value
 from evocompress.errors import ConfigError, ModelError
+from evocompress.support.modules import tensors_of
 from evocompress.support.wording import kind_of
 from evocompress.training.rate_model import RateModel
 from evocompress.training.symbol_descent import Descent, Losses, descend
@@ -275,7 +276,7 @@ class RateTerm:
             recipe: For what is not on the grid (buffers), and for the coder; None: the strongest coder.
         """
         grid = self.finish()
-        return pack(self.model.state_dict(), recipe or Recipe(coder="mixing"), grid=grid)
+        return pack(tensors_of(self.model), recipe or Recipe(coder="mixing"), grid=grid)
 
     def estimate(self) -> float:
         """The rate model's estimate of the symbols of the weights as they are, on their grid, in bytes."""

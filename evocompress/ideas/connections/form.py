@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from evocompress.ideas.connections.plan import ConnectionPlan
 from evocompress.ideas.connections.replan import replanned, unset
 from evocompress.ideas.connections.term import NO_LAYERS
 from evocompress.protocols import Genes, GeneSpec
-from evocompress.support.modules import exchanged
+from evocompress.support.modules import copied, exchanged
 
 __all__ = ["PlanForm"]
 
@@ -91,7 +90,7 @@ class PlanForm:
         Raises:
             ConfigError: The genes are no plan of connections, or one that does not fit a layer.
         """
-        base, network = dict(plain.named_modules()), copy.deepcopy(network)
+        base, network = dict(plain.named_modules()), copied(network)
         new: dict[nn.Module, nn.Module] = {}
         for name, layer in _over_provisioned(network).items():
             factory = base.get(name)
@@ -102,7 +101,7 @@ class PlanForm:
 
     def match(self, plain: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         """Layers with the plans whose bytes a state dict holds."""
-        network = copy.deepcopy(plain)
+        network = copied(plain)
         new: dict[nn.Module, nn.Module] = {}
         for name, module in _over_provisioned(network).items():
             prefix = f"{name}." if name else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections import Counter
 
@@ -13,7 +12,7 @@ from evocompress.errors import ModelError
 from evocompress.ideas.linearconv.exchange import additions, linear_conv_like, tagged
 from evocompress.ideas.linearconv.fit import fit
 from evocompress.ideas.linearconv.linear_conv import LinearConv2d
-from evocompress.support.modules import exchanged
+from evocompress.support.modules import copied, exchanged
 
 __all__ = ["LayerConversion", "compare", "convert", "fold"]
 
@@ -54,7 +53,7 @@ def convert(
     and so nothing to combine; those that would not have fewer parameters, such as narrow 1×1 ones; and those that
     share a parameter with another layer, have hooks, attributes or tensors that torch's layer does not have, or compute
     in a way of their own. `compare` says which. Layers that are `LinearConv2d` already stay what they are too: to give
-    them another form, convert `fold(model)`. The copy is that of `copy.deepcopy`, which drops hooks on parameters.
+    them another form, convert `fold(model)`. The copy (`support.modules.copied`) has no hooks on parameters.
     A network that calls its layers from a plain list calls the old ones: use `torch.nn.ModuleList`.
 
     Args:
@@ -74,7 +73,7 @@ def convert(
     """
     LinearConv2d(1, 1, 1, alpha=alpha, rank=rank, sparsity=sparsity, device="meta")  # refuses shares that are none
     reasons = _reasons(model, skip_first)
-    network = copy.deepcopy(model)
+    network = copied(model)
     new: dict[nn.Module, nn.Module] = {}
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and name not in reasons:
@@ -99,7 +98,7 @@ def fold(model: nn.Module) -> nn.Module:
     for name, module in model.named_modules():
         if isinstance(module, LinearConv2d) and (behaviour := _behaviour(module)):
             raise ModelError(f"layer {name!r} has {behaviour}, and fold would drop that; remove it first")
-    network = copy.deepcopy(model)
+    network = copied(model)
     layers = [module for module in network.modules() if isinstance(module, LinearConv2d)]
     return exchanged(network, {module: tagged(module.folded(), module) for module in layers})
 

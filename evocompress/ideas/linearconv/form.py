@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from evocompress.ideas.linearconv.exchange import linear_conv_like, tagged
 from evocompress.ideas.linearconv.geometry import share
 from evocompress.ideas.linearconv.linear_conv import LinearConv2d
 from evocompress.protocols import Genes, GeneSpec
-from evocompress.support.modules import exchanged
+from evocompress.support.modules import copied, exchanged
 
 __all__ = ["FACTORS", "LinearConvForm"]
 
@@ -102,7 +101,7 @@ class LinearConvForm:
         Conv2d(8, 8, kernel_size=(3, 3), stride=(1, 1))
         """
         alpha, rank = share("alpha", _number(genes, "alpha")), share("rank", _number(genes, "rank"))
-        base, network = dict(plain.named_modules()), copy.deepcopy(network)
+        base, network = dict(plain.named_modules()), copied(network)
         formed = {
             name: module
             for name, module in network.named_modules()
@@ -121,7 +120,7 @@ class LinearConvForm:
 
     def match(self, plain: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         """LinearConv layers where a state dict has factors of the plain network's convolutions."""
-        network = copy.deepcopy(plain)
+        network = copied(plain)
         new: dict[nn.Module, nn.Module] = {}
         for name, module in network.named_modules():
             if isinstance(module, nn.Conv2d) and (f"{name}.primary" if name else "primary") in state:
