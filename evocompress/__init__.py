@@ -1,8 +1,9 @@
 """evocompress: train, compress and evolve neural networks in one loop.
 
-`pack` and `unpack` turn a state dict into the bytes of an `.evc` file and back, `load` puts such a file into a torch
-module; `RateTerm` and `Cycle` put the rate of the file and lossy compression into a training loop of one's own; the
-command `evocompress run` evolves a population. Importing this package imports neither torch nor Ray.
+`pack` and `unpack` turn a state dict into the bytes of an `.evc` file and back, `save` writes such a file of a torch
+module and `load` puts it into one; `RateTerm` and `Cycle` put the rate of the file and lossy compression into a
+training loop of one's own; the command `evocompress run` evolves a population. Importing this package imports neither
+torch nor Ray.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from evocompress.errors import EvocompressError
 
 if TYPE_CHECKING:
-    from evocompress.checkpoint.loading import load
+    from evocompress.checkpoint.loading import load, save
     from evocompress.checkpoint.packing import pack, unpack
     from evocompress.checkpoint.recipe import Recipe, Rule
     from evocompress.training.cycle import Cycle
     from evocompress.training.rate import RateTerm
 
 __version__ = "0.1.0"
-__all__ = ["Cycle", "EvocompressError", "RateTerm", "Recipe", "Rule", "__version__", "load", "pack", "unpack"]
+__all__ = ["Cycle", "EvocompressError", "RateTerm", "Recipe", "Rule", "__version__", "load", "pack", "save", "unpack"]
 
 _HOMES = {
     "Cycle": "training.cycle",
@@ -29,6 +30,7 @@ _HOMES = {
     "Rule": "checkpoint.recipe",
     "load": "checkpoint.loading",
     "pack": "checkpoint.packing",
+    "save": "checkpoint.loading",
     "unpack": "checkpoint.packing",
 }
 

@@ -6,7 +6,8 @@ import copy
 import functools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from evocompress.checkpoint.weight_files import read_weights
 from evocompress.codecs.container import Contents
@@ -19,7 +20,9 @@ from evocompress.support.wording import kind_of, listed, shortened
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fitting_names", "load", "load_formed", "load_state", "names_for"]
+    from evocompress.checkpoint.recipe import Recipe
+
+__all__ = ["fitting_names", "load", "load_formed", "load_state", "names_for", "save"]
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
@@ -63,6 +66,38 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
             error.add_note("The model is left as it was; strict=False loads what fits.")
         raise
     return model
+
+
+def save(
+    path: str | os.PathLike[str], model: torch.nn.Module, recipe: Recipe | float | None = None, **options: Any
+) -> int:
+    """Write the weights of a module as an `.evc` file, whole or not at all, and return its size in bytes.
+
+    Args:
+        path: The file.
+        model: The module; it is left as it is.
+        recipe: How, or the rate weight λ of the default preset, in squared error per bit, or None, as for `pack`.
+        options: Further arguments of `pack`, such as `sensitivities` or `grid`.
+
+    Raises:
+        ModelError: It is no module, or has tensors without values.
+        CodecError: A tensor cannot be coded.
+        OSError: The file cannot be written.
+
+    >>> import pathlib, tempfile, torch
+    >>> path, model = pathlib.Path(tempfile.mkdtemp()) / "linear.evc", torch.nn.Linear(3, 2)
+    >>> nbytes = save(path, model, 1e-9)
+    >>> nbytes == path.stat().st_size
+    True
+    >>> bool((load(path, torch.nn.Linear(3, 2)).weight - model.weight).abs().max() < 1e-3)
+    True
+    """
+    from evocompress.checkpoint.packing import pack
+    from evocompress.support.atomic_files import write_bytes
+
+    data = pack(_tensors(model), recipe, **options)
+    write_bytes(Path(path), data)
+    return len(data)
 
 
 def load_formed(path: str | os.PathLike[str], model: torch.nn.Module) -> torch.nn.Module:

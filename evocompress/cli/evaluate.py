@@ -1,0 +1,100 @@
+"""The command `evaluate`: how good the network of a file is, on data of one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evocompress.cli.network_options import network_of
+from evocompress.errors import ConfigError, DataError, ModelError
+from evocompress.support.command_line import NetworkOptions, about, check_device
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["register"]
+
+_SPLITS = ("audit", "validation", "train")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A compressed file, or a checkpoint as `pack` takes.")],
+    model: Annotated[
+        str, typer.Option(help="The network that the file is of, or module:factory that returns a torch module.")
+    ],
+    data: Annotated[str, typer.Option(help="What to judge it on: a data set's name, or module:loader.")],
+    settings: NetworkOptions = None,
+    task: Annotated[str, typer.Option(help="What the network is for: a name, or module:Class.")] = "classification",
+    split: Annotated[str, typer.Option(help="Which part of the data: audit, validation or train.")] = "audit",
+    seed: Annotated[int, typer.Option(help="Of the data's split.", min=0, max=2**63 - 1)] = 0,
+    against: Annotated[
+        Path | None, typer.Option(help="Another file or checkpoint of the network, to judge beside it.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 …")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Judge the network of a file on data, and with --against that of another file beside it.
+
+    The quality is that of the task: accuracy, R², mean average precision, or what your own task says, with its 95 %
+    interval.
+    """
+    if split not in _SPLITS:
+        raise ConfigError(f"--split {split}: must be {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}.")
+    check_device(device)
+
+    from evocompress.data import load
+    from evocompress.tasks import build
+    from evocompress.tasks.measure import measure
+
+    with about("--task", task, ConfigError):
+        purpose = build(task)
+    network = network_of(model, settings)
+    with about("--data", data, DataError):
+        splits = load(data, seed=seed)
+        examples = getattr(splits, split)
+        with about("--model", model, ModelError):
+            purpose.check(network, examples, splits.classes)
+    rows = []
+    for path in (file, *([against] if against else [])):
+        found = measure(purpose, _loaded(path, model, settings), examples, device)
+        rows.append((path, found))
+    if as_json:
+        typer.echo(
+            json.dumps(
+                [
+                    {"file": str(path), "bytes": _size(path), "quality": purpose.quality.name, "split": split}
+                    | found._asdict()
+                    for path, found in rows
+                ],
+                indent=1,
+            )
+        )
+        return
+    for path, found in rows:
+        quality = purpose.quality
+        low, high = sorted((found.low, found.high))
+        details = "".join(f", {name} {value:.6g}" for name, value in found.details.items() if name != "total")
+        typer.echo(
+            f"{path}: {quality.name} {quality.show(found.value)} ({quality.show(low)} to {quality.show(high)}), loss "
+            f"{found.loss:.4f} on {found.total} of {split}{details}; {_size(path)} bytes"
+        )
+
+
+def _loaded(path: Path, model: str, settings: list[str] | None) -> nn.Module:
+    from evocompress.checkpoint.loading import load_formed
+
+    with about("--model", model, ModelError):
+        return load_formed(path, network_of(model, settings))
+
+
+def _size(path: Path) -> int:
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,92 @@
+"""The command `evaluate`, and `save` beside `load`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import evocompress
+from evocompress.cli import app
+from evocompress.errors import EvocompressError, ModelError
+
+SOURCE = """
+import torch
+from torch import nn
+def net():
+    return nn.Linear(4, 2)
+def classes(seed):
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(seed))
+    y = (x[:, 0] > 0).long()
+    return (x[:100], y[:100]), (x[100:200], y[100:200]), (x[200:], y[200:])
+def numbers(seed):
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(seed))
+    y = x[:, :2] * 3
+    return (x[:100], y[:100]), (x[100:200], y[100:200]), (x[200:], y[200:])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "judged_module.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = nn.Linear(4, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-3.0, 0, 0, 0], [3.0, 0, 0, 0]]))
+        model.bias.zero_()
+    evocompress.save(tmp_path / "w.evc", model, 1e-6)
+    safetensors.torch.save_file(
+        {"weight": -model.weight.detach(), "bias": model.bias.detach()}, tmp_path / "b.safetensors"
+    )
+    return tmp_path
+
+
+def test_both_files_are_judged(folder: Path) -> None:
+    words = ["evaluate", str(folder / "w.evc"), "--model", "judged_module:net", "--data", "judged_module:classes"]
+    words += ["--against", str(folder / "b.safetensors")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.splitlines()
+    assert "accuracy 100.00 % (96.30 % to 100.00 %)" in first and "on 100 of audit" in first and "bytes" in first
+    assert "accuracy 0.00 %" in second
+    rows = json.loads(CliRunner().invoke(app, [*words, "--json", "--split", "validation"]).stdout)
+    assert [row["value"] for row in rows] == [1.0, 0.0] and rows[0]["split"] == "validation"
+    assert rows[0]["bytes"] == (folder / "w.evc").stat().st_size
+
+
+def test_any_task(folder: Path) -> None:
+    words = ["evaluate", str(folder / "w.evc"), "--model", "judged_module:net", "--data", "judged_module:numbers"]
+    result = CliRunner().invoke(app, [*words, "--task", "regression"])
+    assert result.exit_code == 0 and "R² " in result.stdout and "rmse" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--split", "test"], "must be audit, validation or train"),
+        (["--task", "regresion"], "Did you mean 'regression'"),
+        (["--task", "regression"], "labels are classes"),
+        (["--data", "judged_module:nothing"], "nothing"),
+    ],
+)
+def test_mistakes(folder: Path, words: list[str], message: str) -> None:
+    given = ["evaluate", str(folder / "w.evc"), "--model", "judged_module:net"]
+    given += words if "--data" in words else ["--data", "judged_module:classes", *words]
+    with pytest.raises(EvocompressError, match=message):
+        CliRunner().invoke(app, given, catch_exceptions=False)
+
+
+def test_save_writes_whole_files_and_refuses_what_is_no_module(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4))
+    nbytes = evocompress.save(tmp_path / "new" / "w.evc", model, evocompress.Recipe(1e-9))
+    assert nbytes == (tmp_path / "new" / "w.evc").stat().st_size
+    other = evocompress.load(tmp_path / "new" / "w.evc", nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)))
+    torch.testing.assert_close(other[0].weight, model[0].weight, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ModelError, match=r"must be a torch\.nn\.Module"):
+        evocompress.save(tmp_path / "x.evc", model.state_dict())  # type: ignore[arg-type]
+    assert not (tmp_path / "x.evc").exists()
