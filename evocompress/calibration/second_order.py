@@ -1,8 +1,9 @@
 """Second-order sensitivities from a few examples: which errors of a layer's weights the network's outputs mind.
 
-Labels are not used. For each example one random direction of the outputs is drawn, and its gradient gives an unbiased
-sample of what errors cost in squared outputs (a Gauss-Newton matrix: Martens, 2014). On a network that is nearly always
-right on what it was trained on, this says more than the Fisher information, which is nearly zero there.
+Of labels only the kind is used: where they are classes, a constant added to all outputs changes nothing. For each
+example one random direction of the outputs is drawn, and its gradient gives an unbiased sample of what errors cost in
+squared outputs (a Gauss-Newton matrix: Martens, 2014). On a network that is nearly always right on what it was trained
+on, this says more than the Fisher information, which is nearly zero there.
 
 Where a layer's view says so (`LayerView.is_output`), what that layer returns counts as an output too.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from evocompress.calibration.layer_views import view_of
 from evocompress.calibration.moments import Moments
+from evocompress.calibration.output_change import are_logits, scales_of_numbers
 from evocompress.calibration.running_statistics import statistics_gradients
 from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
@@ -66,12 +69,13 @@ def second_order_sensitivities(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(examples), generator=generator)[:samples].to(device)
     moments, squares = Moments(model), dict[str, Tensor]()
+    kind = _Kind(are_logits(examples), scales_of_numbers(examples))
     with evaluation_mode(model), _differentiable(model) as parameters:
         size = _batch_size(model, examples)
         with moments:
             for start in range(0, len(chosen), size):
                 inputs = examples.batch(chosen[start : start + size])[0]
-                gradients = _gradients(model, parameters, inputs, generator)
+                gradients = _gradients(model, parameters, inputs, generator, kind)
                 moments.gradients(gradients)
                 for name, square in _squares(model, gradients):
                     if not square.isfinite() or moments.overflown:
@@ -130,18 +134,22 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _gradients(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], inputs: Tensor, generator: torch.Generator
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    inputs: Tensor,
+    generator: torch.Generator,
+    kind: _Kind,
 ) -> dict[str, Tensor]:
     if not parameters:
         return {}
     with _further_outputs(model) as further:
         outputs = _outputs(model, inputs)
     check_gradient(model, inputs, outputs)
-    total = _along(outputs, generator)
+    total = _along(outputs, generator, kind)
     # All of them together count as much as the outputs do, however large they are.
     share = math.sqrt(outputs.numel() / max(sum(output.numel() for output in further), 1))
     for output in further:
-        total = total + share * _along(output.movedim(1, -1), generator)
+        total = total + share * _along(output.movedim(1, -1), generator, _Kind(logits=True))
     gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     pairs = zip(parameters, gradients, strict=True)
     return {name: gradient.to_dense() for name, gradient in pairs if gradient is not None}
@@ -164,11 +172,20 @@ def _further_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _along(outputs: Tensor, generator: torch.Generator) -> Tensor:
+class _Kind(NamedTuple):
+    """What outputs are: logits, or numbers, each of its own standard deviation; or neither."""
+
+    logits: bool
+    scales: Tensor | None = None
+
+
+def _along(outputs: Tensor, generator: torch.Generator, kind: _Kind) -> Tensor:
     """The outputs (n, …) along a random direction, a scalar."""
     direction = torch.randn(outputs.shape, generator=generator).to(outputs)
-    if outputs.ndim > 1 and outputs.shape[-1] > 1:
+    if kind.logits and outputs.ndim > 1 and outputs.shape[-1] > 1:
         direction -= direction.mean(dim=-1, keepdim=True)  # a constant added to all logits changes nothing
+    if kind.scales is not None and outputs[0].numel() == kind.scales.numel():
+        direction /= kind.scales.to(direction).view(direction.shape[1:])  # each number counts by its own variance
     return (outputs * direction).sum()
 
 

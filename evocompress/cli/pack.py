@@ -75,6 +75,13 @@ def pack(
     data: Annotated[
         str | None, typer.Option(help="Calibrate: a data set's name, or module:loader, as in a configuration.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What the network is for: a name, or module:Class; by default classification, or regression where the "
+            "data's labels are numbers.",
+        ),
+    ] = None,
     noise: Annotated[
         str | None,
         typer.Option(
@@ -146,6 +153,7 @@ def pack(
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.cli.pack_report import PackReport
     from evocompress.packer.job import PackJob, on_data, on_noise  # imports torch, which takes seconds
+    from evocompress.tasks import build as build_task
 
     network, examples = None if model is None else network_of(model, settings), None
     with about("--model", model or "", ModelError):
@@ -155,7 +163,9 @@ def pack(
         with about("--model", model, ModelError):
             if data is not None:
                 on_labels = fit_confidence or max_loss_increase is not None
-                examples = on_data(weights, network, data, seed, needs_labels=on_labels)
+                with about("--task", task or "", ConfigError):
+                    purpose = None if task is None else build_task(task)
+                examples = on_data(weights, network, data, seed, needs_labels=on_labels, task=purpose)
             else:
                 with about("--noise", noise or "", DataError):
                     examples = on_noise(weights, network, noise or "", samples, seed)

@@ -31,6 +31,7 @@ _NEEDS = {
     "allocation_rounds": (("data", "noise"), "to measure on"),
     "samples": (("data", "noise"), "to calibrate on"),
     "seed": (("data", "noise"), "to calibrate on"),
+    "task": (("data",), "to judge on"),
     "device": (("data", "noise"), "to calibrate on"),
 }
 

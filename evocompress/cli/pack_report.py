@@ -16,6 +16,7 @@ from evocompress.support.wording import listed, shortened
 __all__ = ["PackReport", "held_out_line", "missed_warning", "table_of", "zeroed_warning"]
 
 _LISTED = 3  # names of tensors
+_FAR = 0.05  # of the outputs' variance
 
 
 class PackReport:
@@ -47,6 +48,8 @@ class PackReport:
                 self._bars.say(zeroed_warning(event))
             case events.HeldOutMeasured(held_out):
                 typer.echo(held_out_line(held_out))
+                if warning := moved_warning(held_out):
+                    self._bars.say(warning)
             case _:
                 self._bars(event)
 
@@ -69,11 +72,21 @@ def held_out_line(held_out: HeldOut) -> str:
     """How good the network is on held-out examples before and after; without labels: how far its outputs moved."""
     total = f"({_grouped(held_out.total)} {held_out.counted})"
     if held_out.quality is None or held_out.quality_before is None or held_out.quality_after is None:
-        return f"held-out: {held_out.loss_name} {held_out.loss_after:.4g} {total}"
+        return f"held-out: {held_out.loss_name} {100 * held_out.loss_after:.4g} % of their variance {total}"
     return (
         f"held-out: loss {held_out.loss_before:.4f} → {held_out.loss_after:.4f}, "
         f"{held_out.quality.name} {held_out.quality.show(held_out.quality_before)} → "
         f"{held_out.quality.show(held_out.quality_after)} {total}"
+    )
+
+
+def moved_warning(held_out: HeldOut) -> str:
+    """What to do where outputs without labels have moved far; empty where they have not."""
+    if held_out.quality is not None or held_out.loss_after <= _FAR:
+        return ""
+    return (
+        "warning: the outputs are far from those of the network; give a smaller λ, or the change that you can bear, "
+        "such as --max-loss-increase 0.01."
     )
 
 

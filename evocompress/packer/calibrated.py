@@ -91,7 +91,7 @@ class Calibration:
         before, after = (measure(self.task, network, self.held_out, self.device) for network in networks)
         return HeldOut(
             self.loss_name, before.loss, after.loss, self.task.quality, before.value, after.value, after.total,
-            "examples" if self.held_out.labels.ndim == 1 else "labels",
+            "labels" if self.held_out.labels.ndim > 1 and not self.held_out.has_numbers else "examples",
         )  # fmt: skip
 
     def first_held_out(self, limit: int | None = None) -> Examples:
@@ -128,6 +128,7 @@ def calibrate(
     seed: int,
     device: str = "cpu",
     progress: Callable[[float], None] | None = None,
+    task: Task | None = None,
 ) -> Calibration:
     """Draw calibration examples from `train`, without replacement, and measure the model's sensitivities on them.
 
@@ -139,7 +140,7 @@ def calibrate(
     sensitivities = second_order_sensitivities(
         model, examples, samples=samples, seed=seed, device=device, progress=progress
     )
-    return Calibration(model, examples, held_out, sensitivities, device)
+    return Calibration(model, examples, held_out, sensitivities, device, task or Classification())
 
 
 def pack_calibrated(

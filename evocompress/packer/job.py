@@ -46,10 +46,11 @@ from evocompress.packer.events import (
 )
 from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, find_rate_weight
 from evocompress.packer.temperature_scaling import Confidence, fit_confidence
-from evocompress.protocols import Began, Observer, Progressed
+from evocompress.protocols import Began, Observer, Progressed, Task
 from evocompress.search.interrupts import Interrupts
 from evocompress.support.atomic_files import write_bytes
 from evocompress.tasks.classification import calibration_examples, check_fit
+from evocompress.tasks.regression import Regression
 
 __all__ = ["NetworkAndExamples", "PackJob", "PackResult", "RecipeFactory", "on_data", "on_noise"]
 
@@ -61,28 +62,51 @@ Share = Callable[[float], None]
 
 
 class NetworkAndExamples(NamedTuple):
-    """What a job is calibrated with: a network, examples to calibrate on, others to judge by; `noise`: no real ones."""
+    """What a job is calibrated with: a network, examples to calibrate on, others to judge by; `noise`: no real ones.
+
+    `task` says what the network is for, by which held-out examples judge; None: classification.
+    """
 
     model: nn.Module
     train: Examples
     held_out: Examples
     noise: bool = False
+    task: Task | None = None
 
 
 def on_data(
-    weights: str | os.PathLike[str], plain: nn.Module, data: str, seed: int, *, needs_labels: bool = True
+    weights: str | os.PathLike[str],
+    plain: nn.Module,
+    data: str,
+    seed: int,
+    *,
+    needs_labels: bool = True,
+    task: Task | None = None,
 ) -> NetworkAndExamples:
     """The network with these weights, in the form of their file, and a data set's training and validation examples.
 
-    Unless a loss on labels is asked for, labels that the network's outputs do not fit are left out.
+    Without a task it is classification, or regression where the labels are numbers. Unless a loss on labels is asked
+    for, labels that the network's outputs do not fit are left out.
+
+    Raises:
+        ModelError, DataError: Network and examples do not fit the task that was given.
     """
     splits = load_data(data, seed=seed)
     network = load_formed(weights, plain)
-    if needs_labels:
+    task = Regression() if task is None and splits.train.has_numbers else task
+    if task is not None:
+        try:
+            task.check(network, splits.train, splits.classes)
+            return NetworkAndExamples(network, splits.train, splits.validation, task=task)
+        except ModelError:
+            if needs_labels:
+                raise
+    elif needs_labels:
         check_fit(network, splits.train, splits.classes)
         return NetworkAndExamples(network, splits.train, splits.validation)
     held_out = calibration_examples(network, splits.validation, splits.classes)
-    return NetworkAndExamples(network, splits.train, held_out)
+    train = splits.train if held_out.is_labelled else splits.train.without_labels()
+    return NetworkAndExamples(network, train, held_out)
 
 
 def on_noise(
@@ -220,7 +244,7 @@ class PackJob:
         with self._work("calibrating") as progress:
             self._calibration = calibrate(
                 examples.model, examples.train, examples.held_out,
-                samples=samples, seed=seed, device=device, progress=progress,
+                samples=samples, seed=seed, device=device, progress=progress, task=examples.task,
             )  # fmt: skip
         self._layerwise = self._preset in LAYERWISE if layerwise is None else layerwise
         self._rounds, self._noise = allocation_rounds, examples.noise

@@ -50,25 +50,65 @@ def changed(model: Network) -> Network:
     return other
 
 
-def test_change_of_an_encoder_is_the_mean_square_about_the_mean() -> None:
+@pytest.mark.parametrize("label", [0, IGNORED])
+def test_change_of_an_encoder_is_relative_to_the_variance_of_its_outputs(label: int) -> None:
+    """Of logits, which labels tell, a constant added to all does not count; of anything else everything does."""
     model = Encoder()
     other = changed(model)
-    examples = tokens()
-    difference = (other.embedding.weight - model.embedding.weight)[examples.images].detach().double().numpy()
-    expected = np.square(difference - difference.mean(-1, keepdims=True)).mean()
-    assert OutputChange(model, examples)(other) == pytest.approx(expected, rel=1e-5)
+    examples = tokens(label)
+    before = model.embedding.weight[examples.images].detach().double().numpy()
+    difference = other.embedding.weight[examples.images].detach().double().numpy() - before
+    if label == 0:
+        before, difference = (part - part.mean(-1, keepdims=True) for part in (before, difference))
+    expected = np.square(difference).sum() / np.square(before - before.mean(0)).sum()
+    assert OutputChange(model, examples)(other) == pytest.approx(expected, rel=1e-4)
 
 
 def test_no_change_and_a_constant_on_all_logits() -> None:
     model = nn.Linear(3, 5)
     other = copy.deepcopy(model)
-    assert OutputChange(model, images())(other) == 0
+    labelled = Examples(images().images, torch.zeros(9, dtype=torch.int64))
+    outputs = model(images().images).detach()
+    centred = outputs - outputs.mean(1, keepdim=True)
+    variance, own = (float((part - part.mean(0)).square().sum()) / 9 for part in (outputs, centred))
+    assert OutputChange(model, images())(other) == OutputChange(model, labelled)(other) == 0
     with torch.no_grad():
         other.bias.add_(7.5)
-    assert OutputChange(model, images())(other) < 1e-10
+    assert OutputChange(model, labelled)(other) < 1e-10
+    assert OutputChange(model, images())(other) == pytest.approx(5 * 7.5**2 / variance, rel=1e-4)
     with torch.no_grad():
-        other.bias[0] += 1  # about its mean: 16/25 + 4/25, over five numbers
-    assert OutputChange(model, images())(other) == pytest.approx(0.16, rel=1e-4)
+        other.bias[0] += 1  # about its mean: 16/25 + 4/25
+    assert OutputChange(model, labelled)(other) == pytest.approx(0.8 / own, rel=1e-4)
+
+
+def test_of_numbers_each_counts_by_its_own_variance() -> None:
+    """Columns of other units: an error of a tenth of its spread counts alike in either."""
+    units = torch.tensor([1.0, 1000.0])
+    inputs = images().images
+    model = nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        model.weight.mul_(units[:, None])
+    examples = Examples(inputs, model(inputs).detach())
+    changes = []
+    for column in (0, 1):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.weight[column] *= 1.1
+        changes.append(OutputChange(model, examples)(other))
+    spread = model(inputs).detach()
+    shares = spread.square().mean(0) / spread.var(0, correction=0)
+    assert changes == pytest.approx([0.01 * float(share) / 2 for share in shares], rel=1e-3)
+
+
+def test_outputs_that_never_vary_are_compared_with_their_size() -> None:
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.copy_(torch.tensor([3.0, 4.0]))
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.bias[0] += 0.5
+    assert OutputChange(model, images())(other) == pytest.approx(0.25 / 25)
 
 
 @pytest.mark.parametrize("shape", [(9,), (9, 1)])
@@ -77,9 +117,9 @@ def test_a_single_output_is_not_about_its_own_mean(shape: tuple[int, ...]) -> No
     other = copy.deepcopy(layer)
     with torch.no_grad():
         other.bias.add_(2)
-    assert OutputChange(nn.Sequential(layer, reshape), images())(nn.Sequential(other, reshape)) == pytest.approx(
-        4, rel=1e-5
-    )
+    variance = float(layer(images().images).detach().var(correction=0))
+    change = OutputChange(nn.Sequential(layer, reshape), images())(nn.Sequential(other, reshape))
+    assert change == pytest.approx(4 / variance, rel=1e-4)
 
 
 def test_modes_are_kept_and_weights_are_not_touched() -> None:

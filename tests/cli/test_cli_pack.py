@@ -221,7 +221,7 @@ def test_a_tensor_that_cannot_be_coded_names_the_option_that_keeps_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, output = tmp_path / "w.safetensors", tmp_path / "w.evc"
-    safetensors.torch.save_file({"mask": torch.tensor([float("inf"), 0.0])}, path)
+    safetensors.torch.save_file({"mask": torch.tensor([float("inf"), 0.0, 1.0, 2.0])}, path)
     monkeypatch.setattr("sys.argv", ["evocompress", "pack", str(path), "-o", str(output)])
     with pytest.raises(SystemExit) as caught:
         main()

@@ -74,4 +74,4 @@ def test_lost_tensors_are_kept_by_what_the_user_has_set(target: Target | None, a
 
 def test_without_labels_the_line_tells_the_change_of_outputs() -> None:
     line = held_out_line(HeldOut("change of outputs", 0.0, 0.0123456, None, None, None, 50))
-    assert line == "held-out: change of outputs 0.01235 (50 examples)"
+    assert line == "held-out: change of outputs 1.235 % of their variance (50 examples)"

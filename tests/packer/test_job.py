@@ -34,6 +34,8 @@ from evocompress.packer.events import (
 )
 from evocompress.packer.job import NetworkAndExamples, PackJob, on_data
 from evocompress.protocols import Began, Progressed
+from evocompress.tasks.regression import Regression
+from evocompress.training.trainer import TrainingGenes, train
 
 pytestmark = pytest.mark.slow
 
@@ -259,3 +261,33 @@ def test_a_process_that_is_interrupted_leaves_the_best_file_or_none(
         assert unpack(output.read_bytes()).keys() == state.keys()
     left = {path.name for path in tmp_path.iterdir()} - {"said.txt"}
     assert left == {"w.safetensors", *(["w.evc"] if written else [])}
+
+
+def test_a_regressor_is_judged_by_its_own_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers as labels: the loss is a regression's, and a limit on it keeps R², whatever the units of the numbers."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(600, 6, generator=generator)
+    numbers = torch.stack([inputs[:, 0] + inputs[:, 1], 20 * inputs[:, 2].tanh()], 1)
+    numbers += torch.tensor([0.1, 2.0]) * torch.randn(600, 2, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2))
+    train(model, Examples(inputs[:400], numbers[:400]), TrainingGenes("regression", learning_rate=0.05, batch_size=50),
+          epochs=60, seed=0, task=Regression())  # fmt: skip
+    parts = [Examples(inputs[a:b], numbers[a:b]) for a, b in ((0, 400), (400, 600), (400, 600))]
+    monkeypatch.setattr(pack_job, "load_data", lambda *_, **__: Splits("own", 2, *parts))
+    monkeypatch.setattr(pack_job, "load_formed", lambda _, network: network)
+    known = on_data(Path("w"), model, "d", 0)
+    assert isinstance(known.task, Regression)
+    search = PackJob(model.state_dict(), "fast")
+    search.calibrate(known, samples=200)
+    held_out = search.measure(search.within(0.05)).held_out
+    assert held_out is not None and held_out.quality is not None and held_out.quality.name == "R²"
+    assert held_out.quality_before is not None and held_out.quality_after is not None
+    assert held_out.quality_before > 0.95 and held_out.quality_after > held_out.quality_before - 0.01
+    assert held_out.counted == "examples" and held_out.loss_after <= held_out.loss_before + 0.05
+    # Outputs that are no such numbers: their change counts, and labels are left out.
+    other = on_data(Path("w"), nn.Linear(6, 5), "d", 0, needs_labels=False)
+    assert other.task is None and not other.held_out.is_labelled and not other.train.is_labelled
+    with pytest.raises(ModelError, match="for numbers"):
+        on_data(Path("w"), nn.Linear(6, 5), "d", 0)

@@ -9,6 +9,7 @@ from torch.func import functional_call, jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evocompress import pack, unpack
+from evocompress.calibration.output_change import are_logits
 from evocompress.calibration.second_order import second_order_sensitivities
 from evocompress.checkpoint.presets import preset
 from evocompress.codecs import Sensitivity
@@ -20,14 +21,14 @@ Floats = npt.NDArray[np.float64]
 
 
 def curvature(model: nn.Module, data: Examples) -> dict[str, Floats]:
-    """The diagonal of the Gauss-Newton matrix of centred outputs, in the shape of each parameter."""
+    """The diagonal of the Gauss-Newton matrix of the outputs, of logits centred ones, in each parameter's shape."""
     parameters = dict(model.named_parameters())
 
     def outputs(some: dict[str, Tensor], x: Tensor) -> Tensor:
         result = functional_call(model, some, (x[None],))
         result = (result["logits"] if isinstance(result, dict) else result)[0]
-        centred: Tensor = (result - result.mean(-1, keepdim=True)).flatten()
-        return centred
+        counted: Tensor = (result - result.mean(-1, keepdim=True) if are_logits(data) else result).flatten()
+        return counted
 
     found = {name: np.zeros(tuple(p.shape)) for name, p in parameters.items()}
     with sdpa_kernel(SDPBackend.MATH):  # the others cannot be vectorised
