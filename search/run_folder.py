@@ -28,7 +28,7 @@ from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.storage import LocalStorage, Storage, open_storage
 
-__all__ = ["Run", "open_run"]
+__all__ = ["Run", "made_with", "open_run"]
 
 _OWN = {"journal", "lease.json", "lease.lock", "seg"}  # what a driver that was killed at once may have left
 _FINGERPRINT = ("created", "seed", "space", "config")
@@ -259,7 +259,7 @@ def _resume(
     history = read_history(path)
     if not any((path / "journal").glob("*.jsonl")) and open_storage(history.run["storage"] or path).find("seg"):
         raise RunError(f"{path} has segments but its journal is gone; restore the folder journal from a copy")
-    before = _effective(history)
+    before = made_with(history)
     if settings.lag is None:
         settings = SearchSettings.from_json({**settings.to_json(), "lag": before["search"]["lag"]})
     current = identity(header, space, settings, storage_uri)
@@ -279,7 +279,7 @@ def _resume(
     return run
 
 
-def _effective(history: History) -> dict[str, Any]:
+def made_with(history: History) -> dict[str, Any]:
     """What the run is made with by now: run.json, and over it the last override."""
     run = history.run
     parts = {key: run.get(key) for key in ("config", "network", "data", "space", "search", "storage")}

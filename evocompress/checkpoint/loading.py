@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
     from evocompress.checkpoint.recipe import Recipe
 
-__all__ = ["fitting_names", "load", "load_formed", "load_state", "names_for", "save"]
+__all__ = ["fitting_names", "load", "load_formed", "load_state", "names_for", "save", "without_prefix"]
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
 
-def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -> ModuleT:
-    """Put the weights of an `.evc` or `.safetensors` file into a module, in place, and return the module.
+def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True, strip_prefix: str = "") -> ModuleT:
+    """Put the weights of a file into a module, in place, and return the module.
+
+    The file is `.evc`, safetensors, one of torch.save, or a folder with shards (`weight_files.read_weights`).
 
     Parameters and buffers keep their dtype and device; values are converted to them. A name that the file lacks is no
     fault where the module shares that tensor with a name which the file has (tied weights), nor are batch
@@ -44,11 +46,12 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
         path: The file.
         model: The module; where anything is wrong, nothing in it has been changed.
         strict: Names and shapes must agree. If False, what fits in both is loaded, and the rest is left as it is.
+        strip_prefix: What to take away from names that begin with it, such as "module." or "_orig_mod.".
 
     Raises:
         ModelError: The file does not fit; lists the names that only one side has, and both shapes where they differ,
             and what to strip where names only begin differently. If not strict: nothing of the file fits.
-        EvocompressError: The file cannot be read, or is neither `.evc` nor safetensors.
+        EvocompressError: The file cannot be read, or is none of these.
 
     >>> import pathlib, tempfile, evocompress, torch
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "linear.evc"
@@ -58,7 +61,8 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True) -
     True
     """
     _tensors(model)  # refuses what is no module
-    state = _gathered(read_weights(path, functools.partial(names_for, model)), model, os.fspath(path))
+    state = without_prefix(read_weights(path, functools.partial(names_for, model)), strip_prefix)
+    state = _gathered(state, model, os.fspath(path))
     try:
         load_state(model, state, os.fspath(path), strict=strict)
     except ModelError as error:
@@ -100,7 +104,26 @@ def save(
     return len(data)
 
 
-def load_formed(path: str | os.PathLike[str], model: torch.nn.Module) -> torch.nn.Module:
+def without_prefix(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """A state dict whose names have lost what some of them begin with.
+
+    Raises:
+        ModelError: No name begins with it, or two names become one.
+
+    >>> without_prefix({"module.a": 1, "b": 2}, "module.")
+    {'a': 1, 'b': 2}
+    """
+    if not prefix:
+        return state
+    stripped = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    if not any(name.startswith(prefix) for name in state):
+        raise ModelError(f"no tensor's name begins with {prefix!r}: {listed([*map(shortened, state)])}.")
+    if len(stripped) < len(state):
+        raise ModelError(f"without {prefix!r} two tensors have one name; leave it where it is.")
+    return stripped
+
+
+def load_formed(path: str | os.PathLike[str], model: torch.nn.Module, *, strip_prefix: str = "") -> torch.nn.Module:
     """A copy of a module with a file's weights, its layers in the form that the file has.
 
     Otherwise as `load`: the module is the plain network, and what it lacks of the file's form the copy gets.
@@ -112,7 +135,7 @@ def load_formed(path: str | os.PathLike[str], model: torch.nn.Module) -> torch.n
     from evocompress.checkpoint.forms import formed
 
     _tensors(model)  # refuses what is no module
-    state = read_weights(path, functools.partial(names_for, model))
+    state = without_prefix(read_weights(path, functools.partial(names_for, model)), strip_prefix)
     network = formed(model, state)
     load_state(network, state, os.fspath(path))
     return network
@@ -361,8 +384,8 @@ def _described(difference: _Difference) -> str:
     sentences = [f"{title}: {listed(items)}" for title, items in parts if items]
     if prefix := _prefix(difference.extra, {*difference.missing}):
         sentences.append(
-            f"all of these in the file begin with {prefix!r}: strip it before saving, "
-            f"{{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}"
+            f"all of these in the file begin with {prefix!r}: load(…, strip_prefix={prefix!r}), or pack --strip-prefix "
+            f"{prefix}, take it away"
         )
     elif prefix := _prefix(difference.missing, {*difference.extra}):
         sentences.append(f"all of these in the model begin with {prefix!r}: use the module inside, model.{prefix[:-1]}")

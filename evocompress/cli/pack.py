@@ -122,6 +122,9 @@ def pack(
             help="Store neither names nor shapes nor dtypes: some 30 bytes less; a reader must have the network.",
         ),
     ] = False,
+    strip_prefix: Annotated[
+        str, typer.Option(help="Take this away from names that begin with it, such as module. or _orig_mod.")
+    ] = "",
     rules: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,7 +152,7 @@ def pack(
     if model is not None:
         check_device(device)
 
-    from evocompress.checkpoint.loading import names_for
+    from evocompress.checkpoint.loading import names_for, without_prefix
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.cli.pack_report import PackReport
     from evocompress.packer.job import PackJob, on_data, on_noise  # imports torch, which takes seconds
@@ -159,17 +162,22 @@ def pack(
     with about("--model", model or "", ModelError):
         naming = None if network is None else functools.partial(names_for, network)
         state = read_weights(weights, naming, say=functools.partial(typer.echo, err=True))
+    with about("--strip-prefix", strip_prefix, ModelError):
+        state = without_prefix(state, strip_prefix)
     if model is not None and network is not None:
         with about("--model", model, ModelError):
             if data is not None:
                 on_labels = fit_confidence or max_loss_increase is not None
                 with about("--task", task or "", ConfigError):
                     purpose = None if task is None else build_task(task)
-                examples = on_data(weights, network, data, seed, needs_labels=on_labels, task=purpose)
+                examples = on_data(
+                    weights, network, data, seed, needs_labels=on_labels, task=purpose, strip_prefix=strip_prefix
+                )
             else:
                 with about("--noise", noise or "", DataError):
-                    examples = on_noise(weights, network, noise or "", samples, seed)
-            state = read_weights(weights, functools.partial(names_for, examples.model))  # with the network's names
+                    examples = on_noise(weights, network, noise or "", samples, seed, strip_prefix=strip_prefix)
+            naming = functools.partial(names_for, examples.model)  # with the network's names
+            state = without_prefix(read_weights(weights, naming), strip_prefix)
     job = PackJob(
         state,
         preset,

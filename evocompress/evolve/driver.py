@@ -38,7 +38,7 @@ from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
 from evocompress.search.history import read_history, read_run_json
 from evocompress.search.records import Leaf
-from evocompress.search.run_folder import Run, open_run
+from evocompress.search.run_folder import Run, made_with, open_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
 from evocompress.support.modules import tensors_of
@@ -322,13 +322,13 @@ def _absent_keys(old: dict[str, Any], filled: dict[str, Any], new: dict[str, Any
 
 
 def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
-    """The configuration that a run was started with, to go on with it.
+    """The configuration that a run is made with, to go on with it: its own, or that of its last accepted override.
 
     Raises:
         RunError: There is no run in the folder.
     """
     try:
-        stored = read_history(Path(folder)).run["config"]
+        stored = made_with(read_history(Path(folder)))["config"]
     except (KeyError, FileNotFoundError):
         raise RunError(f"{folder}: there is no run here (no run.json).") from None
     return parse_config(override_values(stored, overrides), f"{folder}/run.json")

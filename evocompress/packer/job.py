@@ -82,6 +82,7 @@ def on_data(
     *,
     needs_labels: bool = True,
     task: Task | None = None,
+    strip_prefix: str = "",
 ) -> NetworkAndExamples:
     """The network with these weights, in the form of their file, and a data set's training and validation examples.
 
@@ -92,7 +93,7 @@ def on_data(
         ModelError, DataError: Network and examples do not fit the task that was given.
     """
     splits = load_data(data, seed=seed)
-    network = load_formed(weights, plain)
+    network = load_formed(weights, plain, strip_prefix=strip_prefix)
     task = Regression() if task is None and splits.train.has_numbers else task
     if task is not None:
         try:
@@ -110,10 +111,11 @@ def on_data(
 
 
 def on_noise(
-    weights: str | os.PathLike[str], plain: nn.Module, shape: str, samples: int, seed: int
+    weights: str | os.PathLike[str], plain: nn.Module, shape: str, samples: int, seed: int, *, strip_prefix: str = ""
 ) -> NetworkAndExamples:
     """The network with these weights, in the form of their file, and noise of a shape such as 3x32x32, unlabelled."""
-    network, noise = load_formed(weights, plain), noise_images(shape, samples + _JUDGES, seed)
+    network = load_formed(weights, plain, strip_prefix=strip_prefix)
+    noise = noise_images(shape, samples + _JUDGES, seed)
     check_fit(network, noise, 1)
     train, held_out = (noise.take(torch.arange(*ends)) for ends in ((0, samples), (samples, len(noise))))
     return NetworkAndExamples(network, train, held_out, noise=True)

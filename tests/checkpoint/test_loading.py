@@ -165,8 +165,13 @@ def test_names_that_only_begin_differently(tmp_path: Path, prefix: str) -> None:
     plain, wrapped = tmp_path / "plain.evc", tmp_path / "wrapped.evc"
     plain.write_bytes(evocompress.pack(network().state_dict()))
     wrapped.write_bytes(evocompress.pack({prefix + name: value for name, value in network().state_dict().items()}))
-    with pytest.raises(ModelError, match=rf"in the file begin with '{prefix}': strip it.*removeprefix\('{prefix}'\)"):
+    with pytest.raises(ModelError, match=rf"in the file begin with '{prefix}': load\(…, strip_prefix='{prefix}'\)"):
         evocompress.load(wrapped, network())
+    stored = evocompress.unpack(wrapped.read_bytes())
+    loaded = evocompress.load(wrapped, network(), strip_prefix=prefix).state_dict()
+    assert all(torch.equal(value, stored[prefix + name]) for name, value in loaded.items())
+    with pytest.raises(ModelError, match="no tensor's name begins with 'modul_.'"):
+        evocompress.load(wrapped, network(), strip_prefix="modul_.")
     outer: nn.Module = network()
     for name in reversed(prefix.split(".")[:-1]):
         outer = nn.ModuleDict({name: outer})

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import evocompress
 from evocompress.checkpoint.weight_files import read_weights
 from evocompress.cli import app
-from evocompress.errors import FormatError
+from evocompress.errors import FormatError, ModelError
 
 
 def network() -> nn.Sequential:
@@ -69,6 +69,16 @@ def test_load_and_pack_take_them(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "w.ckpt: took the tensors in 'model'; left out epoch" in result.output
     assert evocompress.load(tmp_path / "w.evc", network()) is not None
+
+
+def test_a_prefix_is_taken_away_on_request(tmp_path: Path) -> None:
+    model = network()
+    torch.save({"model": {f"module.{name}": value for name, value in model.state_dict().items()}}, tmp_path / "w.pth")
+    words = ["pack", str(tmp_path / "w.pth"), "-o", str(tmp_path / "w.evc")]
+    assert CliRunner().invoke(app, [*words, "--strip-prefix", "module."]).exit_code == 0
+    assert evocompress.load(tmp_path / "w.evc", network()) is not None
+    with pytest.raises(ModelError, match="--strip-prefix: no tensor's name begins with"):
+        CliRunner().invoke(app, [*words, "--strip-prefix", "modul."], catch_exceptions=False)
 
 
 class Touches:

@@ -112,6 +112,11 @@ def test_a_finished_run_can_be_given_more_segments(finished: Path, tmp_path: Pat
     assert summary.finished and summary.segments == 8
     history = read_history(folder)
     assert len(history.events("override")) == 1 and history.told[-1]["hypervolume_after"] >= before
+    # A plain resume goes on with what was accepted last.
+    accepted = config_of_run(folder)
+    assert accepted.search.segments == 8
+    assert run_experiment(accepted, folder, resume=True).segments == 8
+    assert len(read_history(folder).events("override")) == 1
     audited = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
     assert {leaf.leaf_id for leaf in history.archive} <= audited
     assert len(history.events("reference")) == 1

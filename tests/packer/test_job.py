@@ -221,7 +221,7 @@ def test_labels_that_do_not_fit_are_left_out_where_no_loss_on_them_is_asked_for(
 ) -> None:
     split = examples(20, 4, labelled=True)
     monkeypatch.setattr(pack_job, "load_data", lambda *_, **__: Splits("own", 9, split, split, split))
-    monkeypatch.setattr(pack_job, "load_formed", lambda _, model: model)  # it has 5 outputs, and not 9
+    monkeypatch.setattr(pack_job, "load_formed", lambda _, model, **__: model)  # it has 5 outputs, and not 9
     assert not on_data(Path("w"), network(), "d", 0, needs_labels=False).held_out.is_labelled
     with pytest.raises(ModelError, match="gives 5 logits; the data set has 9 classes"):
         on_data(Path("w"), network(), "d", 0)
@@ -276,7 +276,7 @@ def test_a_regressor_is_judged_by_its_own_task(monkeypatch: pytest.MonkeyPatch) 
           epochs=60, seed=0, task=Regression())  # fmt: skip
     parts = [Examples(inputs[a:b], numbers[a:b]) for a, b in ((0, 400), (400, 600), (400, 600))]
     monkeypatch.setattr(pack_job, "load_data", lambda *_, **__: Splits("own", 2, *parts))
-    monkeypatch.setattr(pack_job, "load_formed", lambda _, network: network)
+    monkeypatch.setattr(pack_job, "load_formed", lambda _, network, **__: network)
     known = on_data(Path("w"), model, "d", 0)
     assert isinstance(known.task, Regression)
     search = PackJob(model.state_dict(), "fast")
