@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import glob
 import math
 import numbers
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from evocompress.checkpoint.norm_statistics import kept_in_proportion
 from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
@@ -238,7 +241,7 @@ def pack(
     True
     """
     arrays, is_whole = _arrays(state_dict), isinstance(recipe, Recipe)
-    recipe = _recipe(recipe)
+    recipe, from_weights_alone = _recipe(recipe), sensitivities is None
     if sensitivities is None:
         sensitivities = {} if is_whole else size_prior(arrays)
     elif not isinstance(sensitivities, Mapping):
@@ -261,13 +264,30 @@ def pack(
             sensitivity = sensitivities.get(first, 1.0)
             part = corner(array, corners[name]) if name in corners else array
             kept = None if grid is None or first not in grid else _on_grid(name, part, grid[first], recipe)
-            record = kept or encode_tensor(name, part, recipe, sensitivity, state=writer.state)
+            if kept is not None:
+                record = kept
+            elif from_weights_alone:
+                encode = functools.partial(_at_factor, name, part, recipe, sensitivity, writer.state)
+                record = kept_in_proportion(name, part, arrays, encode)
+            else:
+                record = encode_tensor(name, part, recipe, sensitivity, state=writer.state)
             record = record if part is array else record._replace(whole=array.shape)
         stored.setdefault(first, name)
         writer.add(record)
         if zeroed is not None and is_zeroed(record, array):
             zeroed.append(name)
     return writer.finish()
+
+
+def _at_factor(
+    name: str, array: Array, recipe: Recipe, sensitivity: float | Sensitivity, state: Any, factor: float
+) -> Record:
+    """A tensor at λ times a factor; without loss for 0."""
+    if factor == 0:
+        cost = Cost(recipe.rate_weight)
+        return Record(name, array.dtype.name, array.shape, LOSSLESS, LOSSLESS.encode(array, cost))
+    recipe = dataclasses.replace(recipe, rate_weight=factor * recipe.rate_weight)
+    return encode_tensor(name, array, recipe, sensitivity, state=state)
 
 
 def _corners(
