@@ -62,6 +62,26 @@ class Rule:
                 f"Rule {self.match!r} names lossless beside other codecs; it never wins on a score: let it stand alone."
             )
 
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """A rule written as GLOB=CODEC[|CODEC…][@FACTOR].
+
+        Raises:
+            CodecError: It is not written so, there is no such codec, or the factor is not positive.
+
+        >>> Rule.parse("conv*=dct|deadzone@0.5")
+        Rule(match='conv*', codecs=('dct', 'deadzone'), rate_factor=0.5, dims='any')
+        """
+        glob, equals, rest = text.rpartition("=") if "(" not in text else text.partition("=")
+        specs, at, factor = rest.partition("@")
+        if not equals or not glob or not specs.strip():
+            raise CodecError(f"write it as GLOB=CODEC, such as 'conv*=dct' or '*.bias=lossless', not {text!r}.")
+        try:
+            rate_factor = float(factor) if at else 1.0
+        except ValueError:
+            raise CodecError(f"{text!r}: after @ comes a factor on λ, and {factor!r} is not a number.") from None
+        return cls(glob, tuple(spec.strip() for spec in specs.split("|")), rate_factor)
+
     def applies(self, name: str, dimensions: int) -> bool:
         """Whether a tensor of this name and number of dimensions is this rule's."""
         if self.dims != "any" and (dimensions >= 2) != (self.dims == "matrix"):

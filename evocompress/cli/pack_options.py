@@ -104,21 +104,12 @@ def parse_rule(text: str) -> Rule:
     """A rule from `--rule GLOB=CODEC[|CODEC…][@FACTOR]`.
 
     Raises:
-        ConfigError: It is not written so.
-        CodecError: There is no such codec, or the factor is not positive.
+        CodecError: It is not written so, there is no such codec, or the factor is not positive.
 
     >>> parse_rule("conv*=dct|deadzone@0.5")
     Rule(match='conv*', codecs=('dct', 'deadzone'), rate_factor=0.5, dims='any')
     """
     from evocompress.checkpoint.recipe import Rule
 
-    glob, equals, rest = text.rpartition("=") if "(" not in text else text.partition("=")
-    specs, at, factor = rest.partition("@")
-    if not equals or not glob or not specs.strip():
-        raise ConfigError(f"--rule {text!r}: write it as GLOB=CODEC, such as 'conv*=dct' or '*.bias=lossless'.")
-    try:
-        rate_factor = float(factor) if at else 1.0
-    except ValueError:
-        raise ConfigError(f"--rule {text!r}: after @ comes a factor on λ, and {factor!r} is not a number.") from None
     with about("--rule", text):
-        return Rule(glob, tuple(spec.strip() for spec in specs.split("|")), rate_factor)
+        return Rule.parse(text)

@@ -26,6 +26,7 @@ from typing import (
 
 import pydantic
 
+from evocompress.checkpoint.recipe import Rule
 from evocompress.codecs import parse_codec
 from evocompress.errors import CodecError, ConfigError
 from evocompress.evolve.layer_groups import GROUPS
@@ -261,11 +262,23 @@ class Config(_Section):
         default=False,
         description="Whether files hold names and shapes of tensors; else they are smaller, and read with the network.",
     )
+    rules: tuple[str, ...] = pydantic.Field(
+        default=(),
+        description="Codecs of single tensors, whatever the genes say: GLOB=CODEC[|CODEC…][@FACTOR], as for "
+        "pack --rule, such as fc2.bias=lossless.",
+    )
     model_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the network.")
     data_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the data set.")
     search: Search = Search()
     genes: Mapping[str, Any] = {}
     resources: Resources = Resources()
+
+    @pydantic.field_validator("rules")
+    @classmethod
+    def _check_rules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            Rule.parse(text)
+        return value
 
     @pydantic.field_validator("model", "data", "task")
     @classmethod

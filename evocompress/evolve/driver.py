@@ -130,7 +130,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
             task.check(model, getattr(splits, name), splits.classes)
     state = _initial_state(config, model)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
-    reader = GenomeReader(config.genes, layer_groups(shapes), config.task)
+    reader = GenomeReader(config.genes, layer_groups(shapes), config.task, config.rules)
     reader.check(model)
     task.check(changed(model, model, reader.architecture(reader.ends[0])), splits.train, splits.classes)
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())

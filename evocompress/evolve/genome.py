@@ -15,10 +15,12 @@ from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.codecs import parse_codec
 from evocompress.codecs.codec import Codec
 from evocompress.codecs.deadzone import DeadZone
+from evocompress.errors import ModelError
 from evocompress.evolve.layer_groups import groups_of
 from evocompress.protocols import Genes, GeneSpec
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
+from evocompress.support.wording import listed
 from evocompress.training.genes import OF_SEGMENT, TrainingGenes, gene_specs, terms_of
 from evocompress.training.rate import nats_per_bit
 
@@ -67,11 +69,13 @@ class GenomeReader:
         genes: Every gene by name as configured (`evolve.config.Config.genes`), and the options of `codecs`.
         groups: The group of each tensor of the plain network.
         task: Whose genes count.
+        rules: For single tensors, before what the genes say (`Rule.parse`).
     """
 
     genes: Mapping[str, Any]
     groups: Mapping[str, str]
     task: str = "classification"
+    rules: tuple[str, ...] = ()
 
     def _named(self, role: str) -> list[GeneSpec]:
         return [spec for spec in gene_specs(self.task).values() if spec.role == role]
@@ -132,6 +136,8 @@ class GenomeReader:
         Raises:
             ModelError: Says which genes, and why.
         """
+        if idle := [rule for rule in self.rules if not self._meets(Rule.parse(rule), None)]:
+            raise ModelError(f"rules: no tensor matches {idle[0]!r}; there are {listed([*self.groups], 8)}")
         forms_of = [self.architecture(end) for end in self.ends]
         for form in forms():
             form.check(plain, *forms_of)
@@ -167,7 +173,12 @@ class GenomeReader:
             if name in steps:
                 codecs = (Codec((DeadZone(step=steps[name]),)),)
             rules.append(Rule(glob.escape(name), codecs, float(values[f"rate_factor.{group}"])))
-        return Recipe(nats_per_bit(self.rate_weight(genome), examples), tuple(rules), "mixing")
+        own = [rule for rule in map(Rule.parse, self.rules) if self._meets(rule, names)]
+        return Recipe(nats_per_bit(self.rate_weight(genome), examples), (*own, *rules), "mixing")
+
+    def _meets(self, rule: Rule, names: Iterable[str] | None) -> bool:
+        """Whether a rule is about any tensor; in another form of the network its tensors may be gone."""
+        return any(rule.applies(name, 0) for name in (self.groups if names is None else names))
 
     def rate_weight(self, genome: Genome) -> float:
         """λ, in nats of the data's loss per nat of code."""

@@ -15,7 +15,8 @@ import torch
 from evocompress.checkpoint.grid import grid_of
 from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import unpack
-from evocompress.errors import ModelError
+from evocompress.checkpoint.recipe import Rule
+from evocompress.errors import EvocompressError, ModelError
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import Prepared, prepare
 from evocompress.evolve.segment import Segment, state_hash
@@ -179,3 +180,27 @@ def test_segments_from_random_weights_begin_narrow_and_live_parts_come_first(
     (tmp_path / "c").mkdir()
     whole = trained(task_of({**narrow, "epochs": 1}), str(tmp_path / "c"), ())
     assert whole.metrics["trained_parameters"] == 38282
+
+
+def test_rules_of_the_configuration_come_before_the_genes(tmp_path: Path) -> None:
+    config = {
+        "model": "digits_cnn",
+        "data": "digits",
+        "genes": {"epochs": 2},
+        "rules": ["fc2.*=lossless", "conv1*=dct@0.5"],
+    }
+    segment = prepare(parse_config(config)).segment
+    genome = segment.reader.space().sample(np.random.default_rng(0))
+    outcome = segment(task_of({**genome, "rate_weight": 0.1, "grid": "codecs"}), str(tmp_path), ())
+    codecs = {row["name"]: row["codec"] for row in outcome.leaves[0].measurements["layers"]}
+    assert codecs["fc2.weight"] == codecs["fc2.bias"] == "lossless" and "lossless" not in codecs["fc1.weight"]
+    assert segment.reader.recipe(genome, examples=9).rules[1] == Rule.parse("conv1*=dct@0.5")
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [("fc7*=lossless", "no tensor matches 'fc7"), ("fc2=dtc", "Did you mean 'dct'"), ("x", "GLOB=CODEC")],
+)
+def test_rules_that_cannot_be(rule: str, message: str) -> None:
+    with pytest.raises(EvocompressError, match=message):
+        prepare(parse_config({"model": "digits_cnn", "data": "digits", "rules": [rule]}))
