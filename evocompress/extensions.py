@@ -185,6 +185,8 @@ NETWORKS = Extensions(
     "evocompress.networks",
     {
         "base_cnn": "evocompress.networks.base_cnn:base_cnn",
+        "byte_gru": "evocompress.networks.byte_models:ByteGRU",
+        "byte_transformer": "evocompress.networks.byte_models:ByteTransformer",
         "connected_cnn": "evocompress.ideas.connections.connected_cnn:ConnectedCNN",
         "digits_cnn": "evocompress.networks.digits_cnn:DigitsCNN",
         "lenet5_caffe": "evocompress.networks.lenet5_caffe:LeNet5Caffe",
@@ -218,6 +220,7 @@ DATA_SETS = Extensions(
         "digits": "evocompress.data.digits:digits",
         "fashion_mnist": "evocompress.data.mnist:fashion_mnist",
         "mnist": "evocompress.data.mnist:mnist",
+        "text": "evocompress.data.text:text",
     },
 )
 
@@ -229,6 +232,7 @@ TASKS = Extensions(
         "classification": "evocompress.tasks.classification:Classification",
         "regression": "evocompress.tasks.regression:Regression",
         "multilabel": "evocompress.tasks.multilabel:Multilabel",
+        "language_model": "evocompress.tasks.language_model:LanguageModel",
     },
 )
 

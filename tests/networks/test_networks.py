@@ -27,6 +27,8 @@ SHAPES = {
 }
 PARAMETERS = {
     "base_cnn": 399_146,
+    "byte_gru": 103_424,
+    "byte_transformer": 141_312,
     "connected_cnn": 10_135,
     "digits_cnn": 38_282,
     "lenet5_caffe": 431_080,  # LeNet-5-Caffe as the literature counts it
@@ -50,8 +52,13 @@ def test_forward_and_backward_reach_every_parameter(name: str) -> None:
     network = build(name, seed=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)  # gates draw: a size that no block is given has no gradient
-        logits = network(torch.randn(12, *shape(name)))
-    assert logits.shape == (12, 10)
+        of_bytes = name.startswith("byte_")
+        logits = network(
+            torch.arange(256).expand(2, 256).unfold(1, 128, 64).flatten(0, 1)
+            if of_bytes
+            else torch.randn(12, *shape(name))
+        )
+    assert logits.shape == ((6, 128, 256) if of_bytes else (12, 10))
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
@@ -166,7 +173,7 @@ def test_the_seed_decides_also_what_a_factory_draws_elsewhere(tmp_path: Path, mo
         "    return network\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index,union-attr]
+    before = np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
     first, again, other = (build("drawn_elsewhere:make", seed=seed).state_dict() for seed in (2, 2, 3))
     assert torch.equal(first["weight"], again["weight"]) and not torch.equal(first["weight"], other["weight"])
     assert np.array_equal(np.random.get_state()[1], before[0]) and random.getstate() == before[1]  # type: ignore[index]
