@@ -137,7 +137,7 @@ def test_training_ends_with_trials_where_they_are_asked_for() -> None:
     inputs = torch.randn(200, 8, generator=generator)
     examples = Examples(inputs, (inputs[:, 0] > 0).long())
     files = []
-    for trials in (0, 200):
+    for trials in (0, 700):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
         genes = TrainingGenes(rate_term="on", symbol_trials=trials, batch_size=32)

@@ -41,8 +41,8 @@ class Rate(TermBase):
             "it falls with the root of their number", 0.05, plain=0.05,
         ),
         GeneSpec(
-            "symbol_trials", "how many other symbols and steps are tried on the training data at the end of a segment; "
-            "each takes a pass over them, or over 8 192 of them; 0: none", 0, kind="whole", log=False, plain=0,
+            "symbol_trials", "how many other symbols and steps are tried on the training data at the end of a segment, "
+            "below λ = 1 proportionally fewer; each takes a pass over them, or over 8 192 of them; 0: none", 0, kind="whole", log=False, plain=0,
         ),
     )  # fmt: skip
 
@@ -91,7 +91,10 @@ class Rate(TermBase):
         """Weights on the grid, and its steps; before that better ones are tried, if there are to be trials."""
         if self._rate is None or diverged:
             return {}
-        if self._trials and self._losses is not None:
+        # Below λ = 1 the loss of what was trained on counts for more than its description: what seems worth giving up
+        # there costs more on other data than it does on these.
+        trials = round(self._trials * min(1.0, self._rate_weight))
+        if trials and self._losses is not None:
             self._rate.rate_weight = self._rate_weight
-            self._rate.descend(self._losses, self._trials)
+            self._rate.descend(self._losses, trials)
         return self._rate.finish()
