@@ -6,7 +6,7 @@ Every method has so many epochs in all, one core, and the same data (`configs/di
 (gene `symbol_trials`) counts as a twelfth of an epoch, which is about what it takes; the CPU seconds of each method are
 in the result. Files are chosen on validation data (the non-dominated ones), and then judged once on the audit split.
 
-- `search`: the search as configs/digits.toml has it, deterministic, inline.
+- `search`: the search as configs/digits.toml has it, deterministic, inline, with 300 trials of other symbols a segment.
 - `no rate`: the same without the rate term; `no probes`, `scalar`, `no trials`: without probes, with a scalar score,
   without trials of other symbols.
 - `pack`: train once for 40 epochs, then `pack`, calibrated, at a ladder of λ (cheaper than all others).
@@ -50,7 +50,7 @@ VARIANTS = {
 _LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 _RISING = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 _BATCH = 32
-_TRIALS = 300  # of a segment, as configs/digits.toml has it
+_TRIALS = 300  # of a segment
 _TRIALS_OF_EPOCH = 12  # so many trials take about the time of an epoch
 
 
@@ -158,7 +158,8 @@ def searched(method: str, seed: int, epochs: int, folder: str, extra: list[str])
     each, trials = 45, 0 if method in ("no rate", "no trials") else _TRIALS  # epochs: near the middle of their range
     segments = epochs // (each + trials // _TRIALS_OF_EPOCH)
     settings = [f"seed={seed}", "search.deterministic=true", "search.lag=1", f"search.segments={segments}"]
-    settings += [f"genes.epochs={each}", "resources.executor=inline", "reference_epochs=0"]
+    settings += [f"genes.epochs={each}", f"genes.symbol_trials={trials}"]
+    settings += ["resources.executor=inline", "reference_epochs=0"]
     settings += ["search.minutes=100000"]  # epochs end it, not the demo's clock
     run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"
     run_experiment(load_config(CONFIG, [*settings, *VARIANTS[method], *extra]), run)

@@ -42,7 +42,8 @@ class Rate(TermBase):
         ),
         GeneSpec(
             "symbol_trials", "how many other symbols and steps are tried on the training data at the end of a segment, "
-            "below λ = 1 proportionally fewer; each takes a pass over them, or over 8 192 of them; 0: none", 0, kind="whole", log=False, plain=0,
+            "below λ = 1 proportionally fewer; each takes a pass over them, or over 8 192 of them; 0: none",
+            0, kind="whole", log=False, plain=0,
         ),
     )  # fmt: skip
 
