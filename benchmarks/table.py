@@ -74,7 +74,8 @@ def _against(line: dict[str, Any]) -> Iterator[Row]:
         others = {seed: volume for seed, volume in volumes[name].items() if seed in search and name != "search"}
         ahead = sum(search[seed] > volume for seed, volume in others.items())
         target = f"search ahead with every seed: {ahead} of {len(others)}" if others else ""
-        what = f"digits, {line['epochs']} epochs of training: {name}"
+        tried = ", trials of other symbols" if "lineages tried" in line["methods"] and name != "lineages" else ""
+        what = f"digits, {line['epochs']} epochs of training{tried}: {name.removesuffix(' tried')}"
         yield Row(what, text, target, ahead == len(others) if others else None)
 
 
@@ -152,6 +153,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "fashion_mnist": _fashion,
     "ablation": _ablation,
     "against": _against,
+    "against_trials": _against,
     "rate_model": _rate_model,
     "overfitting": _overfitting,
     "search_scale": _scale,
