@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def curve(
             import evocompress.packer.curve_figure  # noqa: F401
     chosen, named = _codecs(codecs), _presets(presets)
     ladder = None if rate_weights is None else _ladder(rate_weights)
-    state = read_weights(weights)
+    state = read_weights(weights, say=functools.partial(typer.echo, err=True))
     points = list(curve_points(state, chosen, ladder or default_ladder(state), named, observer=ProgressBars()))
     curves, baseline = by_codec(points), _BASELINE if _BASELINE in chosen else chosen[0]
     write_csv(points, csv_path)

@@ -13,10 +13,10 @@ from evocompress.data.examples import IGNORED, Examples
 from evocompress.errors import DataError, ModelError
 from evocompress.protocols import Genes, GeneSpec, Measured
 from evocompress.search.quality import Quality
-from evocompress.support.diagnosis import failure
 from evocompress.support.intervals import wilson_interval
-from evocompress.support.modules import evaluation_mode, find_tensor, first_tensor
+from evocompress.support.modules import find_tensor, first_tensor
 from evocompress.tasks.measure import measure
+from evocompress.tasks.trial_run import run_two
 
 __all__ = ["ACCURACY", "Classification", "Evaluation", "calibration_examples", "check_fit", "evaluate"]
 
@@ -138,7 +138,7 @@ def check_fit(model: nn.Module, examples: Examples, classes: int) -> None:
 
     Where every label is -100, which asks for nothing, any outputs will do.
     """
-    result = _run_two(model, examples)
+    result = run_two(model, examples)
     if examples.is_labelled:
         _check_logits(result, examples.labels[:2], classes)
 
@@ -149,27 +149,12 @@ def calibration_examples(model: nn.Module, examples: Examples, classes: int) -> 
     Raises:
         ModelError: The network cannot take these examples, or returns no tensor.
     """
-    result = _run_two(model, examples)
+    result = run_two(model, examples)
     try:
         _check_logits(result, examples.labels[:2], classes)
     except ModelError:
         return examples.without_labels()
     return examples
-
-
-def _run_two(model: nn.Module, examples: Examples) -> object:
-    """What the network returns for the first two examples; raises ModelError where it fails, or there is no tensor."""
-    inputs = examples.batch(slice(0, 2))[0]
-    device = next((parameter.device for parameter in model.parameters()), inputs.device)
-    with evaluation_mode(model), torch.inference_mode():
-        try:
-            result = model(inputs.to(device))
-        except Exception as cause:
-            noun = "images" if inputs.ndim == 4 else "inputs"
-            shape = f"{tuple(inputs.shape)}, {inputs.dtype}" if examples.is_discrete else tuple(inputs.shape)
-            raise failure(model, inputs, f"{noun} of shape {shape}", cause) from cause
-    first_tensor(result)
-    return result
 
 
 def _check_logits(result: object, labels: Tensor, classes: int) -> None:

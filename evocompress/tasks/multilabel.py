@@ -15,9 +15,9 @@ from evocompress.data.examples import Examples
 from evocompress.errors import DataError, ModelError
 from evocompress.protocols import Genes, GeneSpec, Measured
 from evocompress.search.quality import Quality
-from evocompress.support.diagnosis import failure
-from evocompress.support.modules import evaluation_mode, find_tensor
+from evocompress.support.modules import find_tensor
 from evocompress.support.wording import kind_of
+from evocompress.tasks.trial_run import run_two
 
 __all__ = ["Multilabel", "average_precision"]
 
@@ -74,14 +74,7 @@ class Multilabel:
             raise DataError("labels hold other numbers than 0 and 1; multilabel needs 1 where a class holds, else 0")
         if not bool(labels.any()):
             raise DataError("no class holds in any example: there is nothing to learn")
-        inputs, targets = examples.batch(slice(0, 2))
-        device = next((parameter.device for parameter in model.parameters()), inputs.device)
-        with evaluation_mode(model), torch.inference_mode():
-            try:
-                result = model(inputs.to(device))
-            except Exception as cause:
-                raise failure(model, inputs, f"inputs of shape {tuple(inputs.shape)}", cause) from cause
-        _logits(result, targets)
+        _logits(run_two(model, examples), examples.labels[:2])
 
 
 class _Meter:

@@ -13,9 +13,9 @@ from evocompress.data.examples import Examples
 from evocompress.errors import DataError, ModelError
 from evocompress.protocols import Genes, GeneSpec, Measured
 from evocompress.search.quality import Quality
-from evocompress.support.diagnosis import failure
-from evocompress.support.modules import evaluation_mode, find_tensor
+from evocompress.support.modules import find_tensor
 from evocompress.support.wording import kind_of
+from evocompress.tasks.trial_run import run_two
 
 __all__ = ["Regression"]
 
@@ -72,14 +72,7 @@ class Regression:
             raise DataError("the labels are classes; regression needs numbers, float32 (n, …)")
         if len(examples) > 1 and not bool((examples.labels != examples.labels[:1]).any()):
             raise DataError("all examples have the same numbers to predict: there is nothing to learn")
-        inputs, targets = examples.batch(slice(0, 2))
-        device = next((parameter.device for parameter in model.parameters()), inputs.device)
-        with evaluation_mode(model), torch.inference_mode():
-            try:
-                result = model(inputs.to(device))
-            except Exception as cause:
-                raise failure(model, inputs, f"inputs of shape {tuple(inputs.shape)}", cause) from cause
-        _columns(result, targets)
+        _columns(run_two(model, examples), examples.labels[:2])
 
 
 class _Meter:

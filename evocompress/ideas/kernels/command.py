@@ -79,7 +79,7 @@ def kernels(
     if png is not None:
         with needs_extra("report"):
             import evocompress.ideas.kernels.gallery_png  # noqa: F401
-    first = read_weights(weights)
+    first = read_weights(weights, say=functools.partial(typer.echo, err=True))
     state, after = with_banks(first), None if compare is None else with_banks(_second(compare, first))
     layers = chosen_layers(state, layer or ())
     if not layer:
