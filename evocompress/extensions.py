@@ -208,6 +208,7 @@ NETWORK_OPTIONS = Extensions(
     {
         "linearconv": "evocompress.ideas.linearconv.network_option:with_linear_conv",
         "symmetry": "evocompress.ideas.symmetry.network_option:with_kernels",
+        "output": "evocompress.support.modules:keep_output",
     },
 )
 
@@ -233,6 +234,7 @@ TASKS = Extensions(
         "regression": "evocompress.tasks.regression:Regression",
         "multilabel": "evocompress.tasks.multilabel:Multilabel",
         "language_model": "evocompress.tasks.language_model:LanguageModel",
+        "causal_language_model": "evocompress.tasks.language_model:CausalLanguageModel",
     },
 )
 

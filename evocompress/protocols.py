@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from evocompress.search.quality import Quality
 from evocompress.search.records import Scalar
@@ -34,6 +34,8 @@ __all__ = [
     "Progressed",
     "Said",
     "Task",
+    "TaskWithOptimiser",
+    "TaskWithTraining",
     "Term",
     "TermContext",
     "TrainingStep",
@@ -161,6 +163,30 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class TaskWithOptimiser(Protocol):
+    """A task may also bring its optimiser; otherwise the gene `optimiser` names one."""
+
+    def optimiser(self, groups: list[dict[str, Any]], genes: Genes) -> torch.optim.Optimizer:
+        """A torch optimiser of these groups of parameters, the first argument that torch's optimisers take.
+
+        Each group has its learning rate as `lr` where it is not the gene `learning_rate`; the schedule scales them.
+        """
+        ...
+
+
+@runtime_checkable
+class TaskWithTraining(Protocol):
+    """A task may also say how a batch becomes a loss; otherwise it is `loss` of what the network returns for it."""
+
+    def training_loss(self, model: nn.Module, inputs: Any, targets: Tensor, genes: Genes) -> tuple[Tensor, Any]:
+        """The mean loss of a batch, a differentiable scalar, and outputs that the task's meter takes with the targets.
+
+        For mixed examples, several passes, losses within the network and the like; terms such as the rate are added.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class TermContext:
     """What a term is told when training starts.
@@ -187,7 +213,10 @@ class TermContext:
 
 @dataclasses.dataclass
 class TrainingStep:
-    """One step: `progress` in [0, 1) of the segment, the optimiser's `learning_rate`, and the batch once it has run."""
+    """One step: `progress` in [0, 1) of the segment, the optimiser's `learning_rate`, and the batch's targets.
+
+    Its outputs are there once the network has run.
+    """
 
     progress: float
     learning_rate: float

@@ -95,7 +95,7 @@ def _packed(network: nn.Module, data: Splits, rate_weight: float) -> dict[str, f
 def links(seed: int, epochs: int) -> Iterator[dict[str, Any]]:
     """One line for each of two networks: how many links it has, and its test accuracy."""
     data = load("fashion_mnist", seed=0)
-    few = dataclasses.replace(data.train, images=data.train.images[:10_000], labels=data.train.labels[:10_000])
+    few = dataclasses.replace(data.train, inputs=data.train.inputs[:10_000], labels=data.train.labels[:10_000])
     for name in ("none", "some"):
         network = build("connected_cnn", {"plan": GENES[name]}, seed=seed)
         train(network, few, TrainingGenes(learning_rate=4e-3, batch_size=128), epochs=epochs, seed=seed)

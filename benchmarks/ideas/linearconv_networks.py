@@ -59,7 +59,7 @@ def one_run(
 ) -> dict[str, Any]:
     """Train one network and test it, as it is and folded."""
     began = time.perf_counter()
-    shape = {"classes": data.classes, "in_channels": data.train.images.shape[1]}
+    shape = {"classes": data.classes, "in_channels": data.train.inputs.shape[1]}
     model = build(network, shape | VARIANTS[variant], seed=seed).to(device)
     loss = _train(model, data.train.to(device), epochs, seed, schedule, precision)
     tested = evaluate(model, data.audit, device)
@@ -92,8 +92,8 @@ def _train(model: nn.Module, examples: Examples, epochs: int, seed: int, schedul
     total = torch.zeros(())
     model.train()
     for epoch in range(epochs):
-        total = torch.zeros((), device=examples.images.device)
-        batches = torch.randperm(len(examples), generator=order).to(examples.images.device).tensor_split(steps)
+        total = torch.zeros((), device=examples.inputs.device)
+        batches = torch.randperm(len(examples), generator=order).to(examples.inputs.device).tensor_split(steps)
         for step, index in enumerate(batches):
             if schedule == "cosine":
                 progress = (epoch * steps + step) / (epochs * steps)

@@ -69,7 +69,7 @@ def variants(
     plans: Sequence[tuple[int, int]] = ((4, 2),),
 ) -> dict[str, dict[str, Any]]:
     """The options of each network, by the name that it has in the table."""
-    shape = {"classes": data.classes, "in_channels": data.train.images.shape[1]}
+    shape = {"classes": data.classes, "in_channels": data.train.inputs.shape[1]}
     parts = [max(width * eighths // 8, 1) for eighths in (8, 6, 4, 2, 1)]
     table: dict[str, dict[str, Any]] = {
         f"dense 3×3, width {part}": {**shape, "width": part, "dense": 3} for part in parts
@@ -89,16 +89,16 @@ def on_canvas(data: Splits, side: int, seed: int = 0) -> Splits:
     """The same images (n, c, h, w), each at a random place of a black square of `side` pixels."""
 
     def placed(examples: Examples, number: int) -> Examples:
-        count, channels, height, width = examples.images.shape
+        count, channels, height, width = examples.inputs.shape
         draws = np.random.default_rng([seed, number])
         tops, lefts = draws.integers(0, side - height + 1, count), draws.integers(0, side - width + 1, count)
-        canvas = examples.images.new_zeros((count, channels, side, side))
+        canvas = examples.inputs.new_zeros((count, channels, side, side))
         for index, (top, left) in enumerate(zip(tops, lefts, strict=True)):
-            canvas[index, :, top : top + height, left : left + width] = examples.images[index]
-        return dataclasses.replace(examples, images=canvas)
+            canvas[index, :, top : top + height, left : left + width] = examples.inputs[index]
+        return dataclasses.replace(examples, inputs=canvas)
 
-    if side < max(data.train.images.shape[2:]):
-        raise DataError(f"a canvas of {side} pixels is smaller than images of {tuple(data.train.images.shape[2:])}")
+    if side < max(data.train.inputs.shape[2:]):
+        raise DataError(f"a canvas of {side} pixels is smaller than images of {tuple(data.train.inputs.shape[2:])}")
     parts = {name: placed(getattr(data, name), number) for number, name in enumerate(SPLITS)}
     return dataclasses.replace(data, name=f"{data.name} on {side}×{side}", **parts)
 
@@ -115,7 +115,7 @@ def train(model: nn.Module, examples: Examples, epochs: int, seed: int, precisio
     steps = max(len(examples) // _BATCH, 1)
     model.train()
     for epoch in range(epochs):
-        batches = torch.randperm(len(examples), generator=order).to(examples.images.device).tensor_split(steps)
+        batches = torch.randperm(len(examples), generator=order).to(examples.inputs.device).tensor_split(steps)
         for step, index in enumerate(batches):
             progress = (epoch * steps + step) / (epochs * steps)
             optimiser.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * progress)) / 2

@@ -35,7 +35,7 @@ _CONTRAST, _COLOUR = 0.5, 0.5  # the latter in standard deviations
 
 def altered(examples: Examples, strength: float, seed: int) -> Examples:
     """The examples with float32 images (n, c, h, w) in normalised units, each altered in a way of its own."""
-    images = examples.normalised(examples.images)
+    images = examples.normalised(examples.inputs)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(most: float, *shape: int) -> Tensor:
@@ -50,7 +50,7 @@ def altered(examples: Examples, strength: float, seed: int) -> Examples:
     images = torch.nn.functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     mean = images.mean((2, 3), keepdim=True)
     images = (images - mean) * draw(_CONTRAST, 1, 1, 1).exp() + mean + draw(_COLOUR, images.shape[1], 1, 1)
-    return dataclasses.replace(examples, images=images, mean=(0.0,), std=(1.0,), augmentation="none")
+    return dataclasses.replace(examples, inputs=images, mean=(0.0,), std=(1.0,), augmentation="none")
 
 
 def main() -> None:

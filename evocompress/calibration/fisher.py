@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from evocompress.calibration.running_statistics import statistics_gradients
 from evocompress.data.examples import Examples
 from evocompress.protocols import Task
 from evocompress.support.diagnosis import check_gradient
+from evocompress.support.inputs import Inputs, call_with
 from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers, tensors_of
 from evocompress.tasks import build
 
@@ -68,11 +68,11 @@ def _gradients(
     model: nn.Module,
     task: Task,
     parameters: Mapping[str, Tensor],
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Tensor,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    outputs = functional_call(model, dict(parameters), (inputs,))
+    outputs = call_with(model, parameters, inputs)
     if parameters:
         check_gradient(model, inputs, first_tensor(outputs))
     loss = task.loss(outputs, task.draw(outputs, targets, generator), {}, reduction="sum")

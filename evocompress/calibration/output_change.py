@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
+from evocompress.support.inputs import call
 from evocompress.support.modules import evaluation_mode, first_tensor
 
 __all__ = ["OutputChange", "are_logits", "scales_of_numbers"]
@@ -56,7 +57,7 @@ class OutputChange:
         model.to(self._device)
         with evaluation_mode(model), torch.inference_mode():
             return [
-                self._counted(first_tensor(model(self._examples.batch(slice(at, at + _BATCH))[0])))
+                self._counted(first_tensor(call(model, self._examples.batch(slice(at, at + _BATCH))[0])))
                 for at in range(0, len(self._examples), _BATCH)
             ]
 

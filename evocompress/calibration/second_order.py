@@ -26,6 +26,7 @@ from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.support.diagnosis import check_gradient, failure, overflow
+from evocompress.support.inputs import Inputs, call, count, described
 from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers, tensors_of
 
 __all__ = ["second_order_sensitivities"]
@@ -111,20 +112,20 @@ def _batch_size(model: nn.Module, examples: Examples) -> int:
     return min(max(_OUTPUTS * len(outputs) // max(outputs.numel(), 1), 1), _BATCH)
 
 
-def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+def _outputs(model: nn.Module, inputs: Inputs) -> Tensor:
     """The network's outputs (n, …).
 
     Raises:
         ModelError: It fails, or its outputs are not finite or not one for each example.
     """
-    subject = f"calibration examples of shape {tuple(inputs.shape)}, {inputs.dtype}"
+    subject = f"calibration examples of {described(inputs)}"
     try:
-        outputs = first_tensor(model(inputs))
+        outputs = first_tensor(call(model, inputs))
     except ModelError:
         raise
     except Exception as cause:
         raise failure(model, inputs, subject, cause) from cause
-    if not outputs.ndim or len(outputs) != len(inputs) or not outputs.is_floating_point():
+    if not outputs.ndim or len(outputs) != count(inputs) or not outputs.is_floating_point():
         raise ModelError(
             f"the network gives {outputs.dtype} {tuple(outputs.shape)} on {subject}; must be floats (n, …)"
         )
@@ -136,7 +137,7 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
 def _gradients(
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
-    inputs: Tensor,
+    inputs: Inputs,
     generator: torch.Generator,
     kind: _Kind,
 ) -> dict[str, Tensor]:

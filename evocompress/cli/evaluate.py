@@ -53,6 +53,7 @@ def evaluate(
     from evocompress.data import load
     from evocompress.tasks import build
     from evocompress.tasks.measure import measure
+    from evocompress.tasks.trial_run import note_on_outputs
 
     with about("--task", task, ConfigError):
         purpose = build(task)
@@ -62,6 +63,9 @@ def evaluate(
         examples = getattr(splits, split)
         with about("--model", model, ModelError):
             purpose.check(network, examples, splits.classes)
+    note = note_on_outputs(network, examples)
+    if note is not None:
+        typer.echo(note, err=True)
     rows = []
     for path in (file, *([against] if against else [])):
         found = measure(purpose, _loaded(path, model, settings), examples, device)

@@ -157,6 +157,7 @@ def pack(
     from evocompress.cli.pack_report import PackReport
     from evocompress.packer.job import PackJob, on_data, on_noise  # imports torch, which takes seconds
     from evocompress.tasks import build as build_task
+    from evocompress.tasks.trial_run import note_on_outputs
 
     network, examples = None if model is None else network_of(model, settings), None
     with about("--model", model or "", ModelError):
@@ -176,6 +177,9 @@ def pack(
             else:
                 with about("--noise", noise or "", DataError):
                     examples = on_noise(weights, network, noise or "", samples, seed, strip_prefix=strip_prefix)
+            note = note_on_outputs(examples.model, examples.train)
+            if note is not None:
+                typer.echo(note, err=True)
             naming = functools.partial(names_for, examples.model)  # with the network's names
             state = without_prefix(read_weights(weights, naming), strip_prefix)
     job = PackJob(

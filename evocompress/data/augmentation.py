@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from evocompress.data.examples import Augmentation
+from evocompress.support.inputs import Inputs
 
 __all__ = ["augment"]
 
 _MARGIN = 4
 
 
-def augment(images: Tensor, policy: Augmentation, generator: torch.Generator) -> Tensor:
-    """Normalised images (n, c, h, w) under `policy`; `generator` is a CPU generator.
+def augment(images: Inputs, policy: Augmentation, generator: torch.Generator) -> Inputs:
+    """A batch's inputs under `policy`; `generator` is a CPU generator.
 
-    "crop-flip" pads by 4 zeros (the mean colour), cuts a random window of the old size and mirrors half of the images
+    A function is called with both, and what it returns is what the network sees. "crop-flip" is for normalised images
+    (n, c, h, w): it pads by 4 zeros (the mean colour), cuts a random window of the old size and mirrors half of them
     (He et al., 2016, section 4.2).
     """
     if policy == "none":
         return images
+    if callable(policy):
+        return policy(images, generator)
     n, _, height, width = images.shape
     offsets = torch.randint(2 * _MARGIN + 1, (2, n), generator=generator).to(images.device)
     mirrored = (torch.rand(n, generator=generator) < 0.5).to(images.device)

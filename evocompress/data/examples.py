@@ -1,74 +1,116 @@
-"""Labelled examples in memory (images, or tokens), and the three splits of a data set."""
+"""Labelled examples, in memory or made when they are asked for, and the three splits of a data set."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from evocompress.data.dataset import IGNORED, DatasetInputs
 from evocompress.errors import DataError
+from evocompress.support.inputs import Inputs, count, described, mapped, tensors_in
 
 __all__ = ["IGNORED", "Augmentation", "Examples", "Splits"]
 
-Augmentation: TypeAlias = Literal["none", "crop-flip"]
+Augmentation: TypeAlias = Literal["none", "crop-flip"] | Callable[[Any, torch.Generator], Any]
+"""A built-in change of training images, or a function (inputs of a batch, CPU generator) -> inputs."""
 SPLITS = ("train", "validation", "audit")
-#: A label that asks for nothing: that of a padded or given word (as torch's cross_entropy has it).
-IGNORED = -100
 _DISCRETE = (torch.int32, torch.int64)
+_DIGESTED = 256  # examples of a data set that makes them when they are asked for
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """`images` (n, c, h, w), uint8 or float32 as they were read, and `labels` (n,) int64.
+    """Inputs of n examples, and their labels.
 
-    Networks see `(images - mean) / std`, per channel, in the images' own units; `batch` does that, so that a big data
-    set stays in memory as bytes. `images` may be inputs of any other kind, (n, …): int32 or int64 are tokens or other
-    numbers of things, which networks see as they are, as int64. Of sequences (n, L) or (n, L, d) labels may be (n, L),
-    one for each place; -100 asks for nothing there. Instead of classes `labels` may be numbers to predict, float32
-    (n, …), which are finite and all count. Raises DataError where the parts do not fit together.
+    In memory, which is fast, inputs are one tensor: images (n, c, h, w) or anything else (n, …), uint8 or float32 as
+    they were read. Networks see `(inputs - mean) / std`, per channel, in the images' own units; `batch` does that, so
+    that a big data set stays in memory as bytes. int32 or int64 are tokens or other numbers of things, which networks
+    see as they are, as int64. Networks of several inputs have a tuple or a mapping of tensors (n, …), which are
+    not normalised. `DatasetInputs` makes inputs when they are asked for.
+
+    Labels are (n,) int64, or of sequences (n, L), one for each place; -100 asks for nothing there. Instead of classes
+    they may be numbers to predict, float32 (n, …), which are finite and all count.
+
+    Raises:
+        DataError: The parts do not fit together.
     """
 
-    images: Tensor
+    inputs: Inputs
     labels: Tensor
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     augmentation: Augmentation = "none"
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if images.ndim < 2 or images.dtype not in (torch.uint8, torch.float32, *_DISCRETE):
-            rule = "must be uint8 or float32 (n, c, h, w), or int32 or int64 (n, …)"
-            raise DataError(f"images {images.dtype} {tuple(images.shape)}: {rule}")
-        sequences = images.ndim <= 3 and labels.shape == images.shape[:2]
-        classes = labels.dtype == torch.int64 and (sequences or labels.shape == images.shape[:1])
-        numbers = labels.dtype == torch.float32 and labels.shape[:1] == images.shape[:1]
+        inputs, labels = self.inputs, self.labels
+        tensor = inputs if isinstance(inputs, Tensor) else None
+        if tensor is not None:
+            self._check_tensor(tensor)
+        elif not isinstance(inputs, DatasetInputs):
+            sizes = {tuple(part.shape[:1]) for part in tensors_in(inputs)}
+            if len(sizes) != 1 or () in sizes:
+                raise DataError(f"inputs are {described(inputs)}; must be tensors (n, …) of one n")
+        if not len(self):
+            raise DataError("there are no examples; each split needs at least one")
+        if tensor is None:
+            places, of_places = ", or of two dimensions, for each place", labels.ndim == 2
+        else:
+            of_places = tensor.ndim <= 3 and labels.shape == tensor.shape[:2]
+            places = f", or {tuple(tensor.shape[:2])}, for each place" if tensor.ndim <= 3 else ""
+        fits = labels.ndim > 0 and len(labels) == len(self)
+        classes = labels.dtype == torch.int64 and fits and (labels.ndim == 1 or of_places)
+        numbers = labels.dtype == torch.float32 and fits
         if not (classes or numbers):
-            places = f", or {tuple(images.shape[:2])}, for each place" if images.ndim <= 3 else ""
-            rule = f"must be int64 ({len(images)},), one for each image{places}; or float32 ({len(images)}, …), numbers"
+            rule = f"must be int64 ({len(self)},), one for each image{places}; or float32 ({len(self)}, …), numbers"
             raise DataError(f"labels {labels.dtype} {tuple(labels.shape)}: {rule}")
         if numbers and not bool(labels.isfinite().all()):
             raise DataError("labels hold NaN or infinity; numbers to predict must be finite")
-        if not len(images):
-            raise DataError("there are no examples; each split needs at least one")
+        is_image = tensor is not None and tensor.ndim == 4
+        known = callable(self.augmentation) or self.augmentation in ("none", "crop-flip")
+        if not known or (self.augmentation == "crop-flip" and not is_image):
+            rule = "must be 'none', 'crop-flip' for (n, c, h, w), or a function (inputs, generator) -> inputs"
+            raise DataError(f"augmentation {self.augmentation!r}: {rule}")
+
+    def _check_tensor(self, inputs: Tensor) -> None:
+        if inputs.ndim < 2 or inputs.dtype not in (torch.uint8, torch.float32, *_DISCRETE):
+            rule = "must be uint8 or float32 (n, c, h, w), or int32 or int64 (n, …)"
+            raise DataError(f"images {inputs.dtype} {tuple(inputs.shape)}: {rule}")
         if self.is_discrete and (self.mean, self.std) != ((0.0,), (1.0,)):
-            raise DataError(f"images {images.dtype} are passed on as they are; mean and std must be (0,) and (1,)")
-        if len(self.mean) not in (1, images.shape[1]) or len(self.std) != len(self.mean) or min(self.std) <= 0:
-            rule = f"one value, or one for each of the {images.shape[1]} channels, and std above 0"
+            raise DataError(f"images {inputs.dtype} are passed on as they are; mean and std must be (0,) and (1,)")
+        if len(self.mean) not in (1, inputs.shape[1]) or len(self.std) != len(self.mean) or min(self.std) <= 0:
+            rule = f"one value, or one for each of the {inputs.shape[1]} channels, and std above 0"
             raise DataError(f"mean {self.mean}, std {self.std}: must be {rule}")
-        if self.augmentation not in ("none", "crop-flip") or (self.augmentation == "crop-flip" and images.ndim != 4):
-            raise DataError(f"augmentation {self.augmentation!r}: must be 'none', or 'crop-flip' for (n, c, h, w)")
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.inputs) if isinstance(self.inputs, DatasetInputs) else count(self.inputs)
+
+    @classmethod
+    def of_dataset(cls, source: Any, augmentation: Augmentation = "none") -> Examples:
+        """The examples of a torch `Dataset`, map-style or iterable, or of a `DataLoader` (see `DatasetInputs.of`).
+
+        >>> from torch.utils.data import TensorDataset
+        >>> examples = Examples.of_dataset(TensorDataset(torch.zeros(5, 3), torch.tensor([0, 1, 0, 2, 1])))
+        >>> len(examples), examples.labels.tolist(), examples.batch(slice(0, 2))[0].shape
+        (5, [0, 1, 0, 2, 1], torch.Size([2, 3]))
+        """
+        inputs = DatasetInputs.of(source)
+        return cls(inputs, inputs.labels, augmentation=augmentation)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.labels.device
 
     @property
     def is_discrete(self) -> bool:
         """Whether the inputs are tokens or other numbers of things, which are not normalised."""
-        return self.images.dtype in _DISCRETE
+        return isinstance(self.inputs, Tensor) and self.inputs.dtype in _DISCRETE
 
     @property
     def counted(self) -> int:
@@ -98,36 +140,80 @@ class Examples:
         """The same inputs, all labels -100."""
         return dataclasses.replace(self, labels=torch.full((len(self),), IGNORED, device=self.labels.device))
 
-    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """The normalised float32 images (tokens: int64) and the labels at `index`.
+    def batch(self, index: Tensor | slice) -> tuple[Inputs, Tensor]:
+        """What a network is called with for the examples at `index`, and their labels.
 
-        `index` is a slice, or an int64 tensor on the same device.
+        Normalised float32 images (tokens: int64). `index` is a slice, or an int64 tensor on the same device.
         """
+        if isinstance(self.inputs, DatasetInputs):
+            return self._labelled(self.inputs.batch(index))
         if isinstance(index, slice):
-            return self.normalised(self.images[index]), self.labels[index]
-        return self.normalised(self.images.index_select(0, index)), self.labels.index_select(0, index)
+            return self.normalised(mapped(self.inputs, lambda tensor: tensor[index])), self.labels[index]
+        chosen = mapped(self.inputs, lambda tensor: tensor.index_select(0, index))
+        return self.normalised(chosen), self.labels.index_select(0, index)
 
-    def normalised(self, images: Tensor) -> Tensor:
-        """`(images - mean) / std` as a new float32 tensor; tokens as int64."""
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Inputs, Tensor]]:
+        """`batch` of each, in their order; a data set with workers of its own makes them ahead."""
+        if isinstance(self.inputs, DatasetInputs):
+            return map(self._labelled, self.inputs.batches(indices))
+        return map(self.batch, indices)
+
+    def _labelled(self, batch: tuple[Inputs, Tensor | None]) -> tuple[Inputs, Tensor]:
+        inputs, labels = batch
+        if labels is None or not self.is_labelled:
+            labels = torch.full((count(inputs),), IGNORED, device=self.device)
+        return inputs, labels
+
+    def normalised(self, inputs: Inputs) -> Inputs:
+        """`(inputs - mean) / std` as a new float32 tensor; tokens as int64; of several inputs each as it is."""
+        if not isinstance(inputs, Tensor):
+            return mapped(inputs, _plain)
         if self.is_discrete:
-            return images.long()
+            return inputs.long()
         if len(self.mean) == 1:
-            return images.float().sub(self.mean[0]).mul_(1 / self.std[0])
-        shape = (-1,) + (1,) * (images.ndim - 2)
-        mean = torch.tensor(self.mean, device=images.device).view(shape)
-        scale = torch.tensor(self.std, device=images.device).reciprocal_().view(shape)
-        return images.float().sub(mean).mul_(scale)
+            return inputs.float().sub(self.mean[0]).mul_(1 / self.std[0])
+        shape = (-1,) + (1,) * (inputs.ndim - 2)
+        mean = torch.tensor(self.mean, device=inputs.device).view(shape)
+        scale = torch.tensor(self.std, device=inputs.device).reciprocal_().view(shape)
+        return inputs.float().sub(mean).mul_(scale)
 
     def take(self, index: Tensor) -> Examples:
         """The examples at `index`, an int64 tensor."""
-        return dataclasses.replace(self, images=self.images[index], labels=self.labels[index])
+        if isinstance(self.inputs, DatasetInputs):
+            return dataclasses.replace(self, inputs=self.inputs.take(index), labels=self.labels[index])
+        return dataclasses.replace(
+            self, inputs=mapped(self.inputs, lambda tensor: tensor[index]), labels=self.labels[index]
+        )
 
     def to(self, device: torch.device | str) -> Examples:
         """The same examples on `device`; itself where they are there already."""
-        images, labels = self.images.to(device), self.labels.to(device)
-        if images is self.images and labels is self.labels:
+        labels = self.labels.to(device)
+        if labels is self.labels:
             return self
-        return dataclasses.replace(self, images=images, labels=labels)
+        if isinstance(self.inputs, DatasetInputs):
+            return dataclasses.replace(self, inputs=self.inputs.to(device), labels=labels)
+        return dataclasses.replace(self, inputs=mapped(self.inputs, lambda tensor: tensor.to(device)), labels=labels)
+
+    def parts(self) -> Iterator[Tensor]:
+        """Tensors that tell these examples from others: all inputs and labels.
+
+        Of a data set that makes its inputs: all labels, and the inputs of 256 examples, spread evenly.
+        """
+        inputs = self.inputs
+        if isinstance(inputs, DatasetInputs):
+            few = torch.linspace(0, len(self) - 1, min(len(self), _DIGESTED)).long()
+            for place in few:
+                yield from tensors_in(inputs.batch(place[None])[0])
+        else:
+            yield from tensors_in(inputs)
+        yield self.labels
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Floats as float32, whole numbers as int64, truth values as they are."""
+    if tensor.is_floating_point():
+        return tensor.float()
+    return tensor if tensor.dtype == torch.bool else tensor.long()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,9 +241,11 @@ class Splits:
             if split.labels.dtype != self.train.labels.dtype:
                 kinds = f"{split.labels.dtype} in {name}, {self.train.labels.dtype} in train"
                 raise DataError(f"{self.name}: labels are {kinds}; must be of one kind")
-            if split.images.shape[1:] != self.train.images.shape[1:]:
-                shapes = f"{tuple(split.images.shape[1:])} in {name}, {tuple(self.train.images.shape[1:])} in train"
-                raise DataError(f"{self.name}: images are {shapes}; must be the same")
+            shapes = _shape(split.inputs), _shape(self.train.inputs)
+            if shapes[0] != shapes[1]:
+                raise DataError(
+                    f"{self.name}: images are {shapes[0]} in {name}, {shapes[1]} in train; must be the same"
+                )
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -165,13 +253,26 @@ class Splits:
         digest = hashlib.sha256()
         for name in SPLITS:
             split: Examples = getattr(self, name)
-            dtype = str(split.images.dtype)
-            digest.update(repr((name, dtype, tuple(split.images.shape), split.mean, split.std)).encode())
-            for tensor in (split.images, split.labels):
-                digest.update(tensor.cpu().contiguous().numpy().data)
+            if isinstance(split.inputs, Tensor):
+                what: tuple[Any, ...] = (str(split.inputs.dtype), tuple(split.inputs.shape))
+            else:
+                what = (len(split), *map(str, split.inputs)) if isinstance(split.inputs, Mapping) else (len(split),)
+            digest.update(repr((name, *what, split.mean, split.std)).encode())
+            for tensor in split.parts():
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Name, hash, number of classes and the number of examples in each split; JSON-ready."""
         sizes = {name: len(getattr(self, name)) for name in SPLITS}
         return {"name": self.name, "sha256": self.sha256, "classes": self.classes, **sizes}
+
+
+def _shape(inputs: Inputs) -> Any:
+    """What all splits have alike: the shape of an example, or of each of several inputs."""
+    if isinstance(inputs, Tensor):
+        return tuple(inputs.shape[1:])
+    if isinstance(inputs, DatasetInputs):
+        return "made when they are asked for"
+    names = list(inputs) if isinstance(inputs, Mapping) else range(len(inputs))
+    return {str(name): _shape(inputs[name]) if isinstance(inputs[name], Tensor) else None for name in names}

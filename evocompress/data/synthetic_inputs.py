@@ -26,7 +26,7 @@ def noise_images(shape: str, count: int, seed: int) -> Examples:
     Raises:
         DataError: The shape is not one to three positive numbers.
 
-    >>> noise_images("3x8x8", 5, seed=0).images.shape, noise_images("20x4", 5, seed=0).images.shape
+    >>> noise_images("3x8x8", 5, seed=0).inputs.shape, noise_images("20x4", 5, seed=0).inputs.shape
     (torch.Size([5, 3, 8, 8]), torch.Size([5, 20, 4]))
     """
     lengths = [int(length) if length.isdecimal() else 0 for length in shape.lower().split("x")]

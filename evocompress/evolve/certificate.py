@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from evocompress.networks import build
 from evocompress.protocols import Task
 from evocompress.runs.origin import files_evaluated, leaf_of
 from evocompress.search.history import read_history
+from evocompress.support.inputs import tensors_in
 from evocompress.support.intervals import wilson_interval
 from evocompress.support.occam_bound import (
     DEFAULT_DELTA,
@@ -187,7 +189,7 @@ def certify(
         guess_error=1.0 - int(labels.bincount().max()) / len(labels),
         test=test,
         unlabelled=sum(map(len, distinct)) - len(labels),
-        augmentation=splits.train.augmentation,
+        augmentation="a function" if callable(splits.train.augmentation) else splits.train.augmentation,
     )
 
 
@@ -228,13 +230,18 @@ def source_of_run(
 def _distinct(splits: Splits) -> list[Examples]:
     """Training examples, and validation examples where these are others: a loader may give the same ones twice."""
     train, validation = splits.train, splits.validation
-    known = {_digest(image) for image in train.images}
-    again = sum(_digest(image) in known for image in validation.images)
+    known = set(_digests(train))
+    again = sum(digest in known for digest in _digests(validation))
     return [train] if again > _MOST_ALIKE * len(validation) else [train, validation]
 
 
-def _digest(image: torch.Tensor) -> bytes:
-    return hashlib.sha256(image.contiguous().view(torch.uint8).numpy().tobytes()).digest()
+def _digests(examples: Examples) -> Iterator[bytes]:
+    """Of each example's inputs."""
+    for place in range(len(examples)):
+        digest = hashlib.sha256()
+        for tensor in tensors_in(examples.batch(slice(place, place + 1))[0]):
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        yield digest.digest()
 
 
 def _check_labels(splits: Splits) -> None:

@@ -46,6 +46,7 @@ from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
     import torch
+from evocompress.tasks.trial_run import note_on_outputs
 
 __all__ = ["Prepared", "RunSummary", "config_of_run", "counted_as_before", "prepare", "run_experiment"]
 
@@ -63,6 +64,7 @@ class Prepared:
     segment: Segment
     settings: SearchSettings
     header: dict[str, Any]
+    note: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +148,8 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         "data": splits.describe(),
         "quality": task.quality.to_json(),
     }
-    return Prepared(config, Segment(experiment, reader, initial, bool(config.initial_weights)), settings, header)
+    segment = Segment(experiment, reader, initial, bool(config.initial_weights))
+    return Prepared(config, segment, settings, header, note_on_outputs(model, splits.train))
 
 
 def counted_as_before(prepared: Prepared, stored: dict[str, Any]) -> Prepared:
@@ -287,6 +290,8 @@ def run_experiment(
         tell: Observer = observer or _ignore
         quality = prepared.segment.experiment.task().quality
         stack.enter_context(_sigterm_interrupts())
+        if prepared.note is not None:
+            tell(Said(prepared.note))
         tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality))
         reason = run.drive(executor, observer=tell)
         segments = len(run.history().outcomes)

@@ -33,6 +33,7 @@ from evocompress.networks import build
 from evocompress.protocols import Task as NetworkTask
 from evocompress.search.pareto import is_nondominated
 from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
+from evocompress.support.inputs import mapped
 from evocompress.support.modules import tensors_of
 from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
@@ -149,7 +150,7 @@ class Segment:
         model = self._start(plain, task, parent_files).to(device)
         grid = grid_of(parent_files[0], tensors_of(plain)) if parent_files else {}
         splits = self.experiment.splits()
-        few = splits.train.batch(slice(0, 2))[0].to(device)
+        few = mapped(splits.train.batch(slice(0, 2))[0], lambda tensor: tensor.to(device))
         clock = time.perf_counter()
         width = self.reader.start_width(task.genome)
         if width < 1 and not parent_files and not self.trained:

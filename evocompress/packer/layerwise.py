@@ -78,7 +78,7 @@ def layerwise_records(
     examples = examples.to(device)
     batches = [examples.batch(slice(at, at + _BATCH))[0] for at in range(0, len(examples), _BATCH)]
     with evaluation_mode(original), evaluation_mode(quantised), torch.no_grad():
-        called = [stop.path for stop in forward_in_steps(original, [batches[0][:2]], job.paths)]
+        called = [stop.path for stop in forward_in_steps(original, [examples.batch(slice(0, 2))[0]], job.paths)]
         for path in job.paths:
             if path not in called:
                 job.encode_as_is(path)

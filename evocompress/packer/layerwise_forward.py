@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from evocompress.errors import ModelError
+from evocompress.support.inputs import Inputs, call
 
 __all__ = ["Stop", "forward_in_steps"]
 
@@ -29,7 +30,7 @@ class _Cancelled(BaseException):
     """Ends a thread that will not be needed; a network's own `except Exception` does not catch it."""
 
 
-def forward_in_steps(model: nn.Module, batches: Sequence[Tensor], paths: Collection[str]) -> Iterator[Stop]:
+def forward_in_steps(model: nn.Module, batches: Sequence[Inputs], paths: Collection[str]) -> Iterator[Stop]:
     """Run the batches through the network; stop, and yield, before each first call of a module among `paths`.
 
     What is changed in the module then, counts in this pass. Gradients are off; the mode is left as it is.
@@ -74,7 +75,7 @@ def forward_in_steps(model: nn.Module, batches: Sequence[Tensor], paths: Collect
 class _Pass:
     """One batch on its way."""
 
-    def __init__(self, model: nn.Module, batch: Tensor) -> None:
+    def __init__(self, model: nn.Module, batch: Inputs) -> None:
         self.seen: set[str] = set()
         self._at: tuple[str | None, Any] = (None, None)
         self._failure: BaseException | None = None
@@ -83,13 +84,13 @@ class _Pass:
         self._threads = torch.get_num_threads()
         self.thread = threading.Thread(target=self._run, args=(model, batch), daemon=True)
 
-    def _run(self, model: nn.Module, batch: Tensor) -> None:
+    def _run(self, model: nn.Module, batch: Inputs) -> None:
         self._go.acquire()
         try:
             if not self._cancelled:
                 torch.set_num_threads(self._threads)  # is each thread's own
                 with torch.no_grad():
-                    model(batch)
+                    call(model, batch)
         except _Cancelled:
             pass
         except BaseException as failure:  # handed to the thread that waits

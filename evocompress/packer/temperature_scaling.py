@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from evocompress.data.examples import IGNORED, Examples
 from evocompress.errors import DataError, ModelError
+from evocompress.support.inputs import Inputs, call
 from evocompress.support.modules import evaluation_mode, first_tensor
 from evocompress.tasks.classification import check_fit
 
@@ -93,7 +94,7 @@ def output_layer(model: nn.Module, examples: Examples, device: torch.device | st
     ]
     with evaluation_mode(model), torch.no_grad():
         try:
-            outputs = first_tensor(model(inputs))
+            outputs = first_tensor(call(model, inputs))
         finally:
             for handle in handles:
                 handle.remove()
@@ -116,14 +117,14 @@ def _is_tied(model: nn.Module, layer: nn.Module) -> bool:
     return uses > len(parameters)
 
 
-def _is_proportional(model: nn.Module, layer: nn.Module, inputs: Tensor, outputs: Tensor) -> bool:
+def _is_proportional(model: nn.Module, layer: nn.Module, inputs: Inputs, outputs: Tensor) -> bool:
     """Whether half the layer's parameters give half the outputs; the parameters are left as they were."""
     parameters = list(layer.parameters(recurse=False))
     kept = [parameter.detach().clone() for parameter in parameters]
     try:
         for parameter in parameters:
             parameter.mul_(0.5)
-        halved = first_tensor(model(inputs))
+        halved = first_tensor(call(model, inputs))
     finally:
         for parameter, values in zip(parameters, kept, strict=True):
             parameter.copy_(values)
@@ -135,10 +136,12 @@ def _logits(model: nn.Module, examples: Examples, device: torch.device | str) ->
     """Logits (m, classes) in float32 and labels (m,) of as many examples as are used."""
     examples = examples.to(device)
     batches: list[Tensor] = []
+    labels: list[Tensor] = []
     with evaluation_mode(model), torch.inference_mode():
         while (start := _BATCH * len(batches)) < min(len(examples), _EXAMPLES):
-            batches.append(first_tensor(model(examples.batch(slice(start, start + _BATCH))[0])).flatten(0, -2).float())
+            inputs, targets = examples.batch(slice(start, start + _BATCH))
+            batches.append(first_tensor(call(model, inputs)).flatten(0, -2).float())
+            labels.append(targets.flatten())
             if sum(logits.numel() for logits in batches) > _NUMBERS:
                 break
-    logits = torch.cat(batches)
-    return logits, examples.labels.flatten()[: len(logits)]
+    return torch.cat(batches), torch.cat(labels)

@@ -8,25 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
+from evocompress.support.inputs import Inputs, call, tensors_in
 
 __all__ = ["check_gradient", "failure", "overflow"]
 
 
-def failure(model: nn.Module, inputs: Tensor, what: str, cause: Exception) -> ModelError:
+def failure(model: nn.Module, inputs: Inputs, what: str, cause: Exception) -> ModelError:
     """The error for a network that raised `cause` on inputs that `what` describes, with a hint where one is known."""
     others = sorted({str(p.dtype) for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32})
     hint = ""
-    if inputs.is_floating_point() and "indices" in str(cause):
+    if all(tensor.is_floating_point() for tensor in tensors_in(inputs)) and "indices" in str(cause):
         hint = "; it looks up tokens, which must be integers (int64): noise has none, so give data"
     elif others:
         hint = f"; its parameters are {' and '.join(others)}: return it with .float(), as inputs are float32"
     return ModelError(f"the network fails on {what}: {cause}{hint}")
 
 
-def overflow(model: nn.Module, inputs: Tensor) -> str:
+def overflow(model: nn.Module, inputs: Inputs) -> str:
     """Where numbers first are not finite, or too large for float32 to square, and what helps."""
-    if _is_large(inputs):
-        return f"inputs are as large as {_largest(inputs)}; normalise them, to a variance of 1, say"
+    large = [tensor for tensor in tensors_in(inputs) if _is_large(tensor)]
+    if large:
+        return f"inputs are as large as {_largest(large[0])}; normalise them, to a variance of 1, say"
     faults: list[str] = []
 
     def hook(path: str) -> Any:
@@ -42,7 +44,7 @@ def overflow(model: nn.Module, inputs: Tensor) -> str:
     return faults[0] if faults else "no layer's outputs are; so gradients are: of a root or a quotient at 0, perhaps"
 
 
-def check_gradient(model: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
+def check_gradient(model: nn.Module, inputs: Inputs, outputs: Tensor) -> None:
     """Raise ModelError where the outputs, computed from the inputs with gradients on, have no gradient."""
     if outputs.requires_grad:
         return
@@ -65,11 +67,11 @@ def check_gradient(model: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
     raise ModelError(f"the network's outputs depend on none of its parameters by a gradient, as they must: {why}")
 
 
-def _run(model: nn.Module, inputs: Tensor, hook: Any) -> None:
+def _run(model: nn.Module, inputs: Inputs, hook: Any) -> None:
     """Run the network once more with a forward hook on every module; hooks get the module's path."""
     handles = [module.register_forward_hook(hook(path)) for path, module in model.named_modules()]
     try:
-        model(inputs)
+        call(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

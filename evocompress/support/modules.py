@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
@@ -14,12 +15,15 @@ from torch.nn.utils.rnn import PackedSequence
 from evocompress.errors import ModelError
 
 __all__ = [
+    "ChosenOutput",
     "copied",
+    "counted_output",
     "evaluation_mode",
     "exchanged",
     "find_tensor",
     "first_tensor",
     "gradients_of_recurrent_layers",
+    "keep_output",
     "tensors_of",
 ]
 
@@ -73,6 +77,73 @@ def gradients_of_recurrent_layers(model: nn.Module) -> Iterator[None]:
     slow = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with torch.backends.cudnn.flags(enabled=False) if slow else contextlib.nullcontext():
         yield
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenOutput:
+    """A forward hook that makes one of a network's several outputs the only one: by its name, or by its place."""
+
+    output: str | int
+
+    def __call__(self, module: nn.Module, _: object, result: object) -> object:
+        """The output.
+
+        Raises:
+            ModelError: There is none of this name or at this place.
+        """
+        chosen: object = None
+        if isinstance(self.output, int):
+            parts = result if isinstance(result, tuple | list) else ()
+            chosen = parts[self.output] if -len(parts) <= self.output < len(parts) else None
+        elif isinstance(result, Mapping):
+            chosen = result.get(self.output)
+        else:
+            chosen = getattr(result, self.output, None)
+        if chosen is None:
+            raise ModelError(f"the network has no output {self.output!r}; {_shown_outputs(result)}")
+        return chosen
+
+
+def keep_output(network: ModuleT, *, output: str | int) -> ModuleT:
+    """The network itself, which returns one of its several outputs from now on."""
+    network.register_forward_hook(ChosenOutput(output))
+    return network
+
+
+def counted_output(result: object) -> str | None:
+    """Which of a network's several outputs counts, as a line for people; None where it returns one thing.
+
+    >>> counted_output({"hidden": torch.ones(2), "logits": torch.ones(2)})
+    "of the network's outputs hidden, logits the one that counts is logits; the network option output chooses another"
+    """
+    counted = find_tensor(result)
+    names, parts = _outputs_of(result)
+    if counted is None or len(names) < 2:
+        return None
+    name = next((name for name, part in zip(names, parts, strict=True) if find_tensor(part) is counted), None)
+    if name is None:
+        return None
+    listed = (
+        f"outputs {', '.join(names)}"
+        if isinstance(result, Mapping) or hasattr(result, names[0])
+        else (f"{len(names)} outputs")
+    )
+    return f"of the network's {listed} the one that counts is {name}; the network option output chooses another"
+
+
+def _outputs_of(result: object) -> tuple[list[str], list[object]]:
+    """Names, or numbers, and values of what a network returns; empty where it is no mapping, tuple or list."""
+    if isinstance(result, Mapping):
+        return [str(name) for name in result], list(result.values())
+    if isinstance(result, tuple | list):
+        names = getattr(result, "_fields", range(len(result)))
+        return [str(name) for name in names], list(result)
+    return [], []
+
+
+def _shown_outputs(result: object) -> str:
+    names, _ = _outputs_of(result)
+    return f"it has {', '.join(names)}" if names else f"it returns a {type(result).__name__}"
 
 
 def first_tensor(result: object) -> Tensor:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.data.examples import IGNORED, Examples
-from evocompress.errors import DataError
+from evocompress.errors import DataError, ModelError
 from evocompress.protocols import Genes, GeneSpec, Measured
 from evocompress.search.quality import Quality
 from evocompress.support.modules import find_tensor
 from evocompress.tasks.classification import Classification
 
-__all__ = ["LanguageModel"]
+__all__ = ["CausalLanguageModel", "LanguageModel"]
 
 
 class LanguageModel:
@@ -61,6 +61,42 @@ class LanguageModel:
         Classification().check(model, examples, classes)
 
 
+class CausalLanguageModel(LanguageModel):
+    """Labels (n, L) are the tokens themselves, and the logits at each place are for the next one.
+
+    As transformers' causal models and their collators have it: the network is not told the labels, and what it returns
+    is shifted here. The quality is in bits per token.
+    """
+
+    quality: Quality = Quality("bits per token", direction="minimise", digits=3)
+
+    def loss(
+        self, outputs: Any, targets: Tensor, genes: Genes, *, reduction: Literal["mean", "sum"] = "mean"
+    ) -> Tensor:
+        """Cross-entropy over the labels that are not -100, but for the first place, which nothing predicts."""
+        return super().loss(*_shifted(outputs, targets), genes, reduction=reduction)
+
+    def draw(self, outputs: Any, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Tokens drawn from the softmax before them; the first place asks for nothing."""
+        drawn = super().draw(outputs, targets, generator)
+        return nn.functional.pad(drawn[:, :-1], (1, 0), value=IGNORED)
+
+    def meter(self) -> _Meter:
+        """Sums of the loss by sequence."""
+        return _ShiftedMeter(self.bytes_per_token)
+
+
+def _shifted(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = find_tensor(outputs)
+    if logits is None or logits.ndim != 3 or logits.shape[:2] != targets.shape or targets.shape[1] < 2:
+        shown = "no tensor" if logits is None else f"shape {tuple(logits.shape)}"
+        raise ModelError(
+            f"the network returned {shown} for tokens {tuple(targets.shape)}; it must return logits (n, L, tokens), "
+            "and L must be 2 at least"
+        )
+    return logits[:, :-1], targets[:, 1:]
+
+
 class _Meter:
     def __init__(self, bytes_per_token: float) -> None:
         self._bytes = bytes_per_token
@@ -72,10 +108,10 @@ class _Meter:
         logits = find_tensor(outputs)
         assert logits is not None
         logits = logits.detach().flatten(0, -2).float()
-        each = nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="none")
+        each = nn.functional.cross_entropy(logits, targets.reshape(-1), ignore_index=IGNORED, reduction="none")
         self._nats.append(each.view(targets.shape).double().sum(1))
         self._tokens.append((targets != IGNORED).sum(1))
-        self._correct = self._correct + (logits.argmax(-1) == targets.flatten()).sum()
+        self._correct = self._correct + (logits.argmax(-1) == targets.reshape(-1)).sum()
 
     def measured(self) -> Measured:
         if not self._nats:
@@ -89,3 +125,8 @@ class _Meter:
         half = 1.96 * float(spread) / math.log(2) / self._bytes
         details = {"accuracy": int(self._correct) / max(total, 1), "perplexity": math.exp(min(loss, 700.0))}
         return Measured(bits, max(bits - half, 0.0), bits + half, bits, loss, total, details)
+
+
+class _ShiftedMeter(_Meter):
+    def add(self, outputs: Any, targets: Tensor) -> None:
+        super().add(*_shifted(outputs, targets))

@@ -10,6 +10,7 @@ from torch import nn
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.protocols import Measured, Task
+from evocompress.support.inputs import call
 from evocompress.support.modules import evaluation_mode
 from evocompress.support.wording import kind_of
 
@@ -38,7 +39,7 @@ def measure(
     with evaluation_mode(model), torch.inference_mode():
         for start in range(0, len(examples), batch_size):
             inputs, targets = examples.batch(slice(start, start + batch_size))
-            meter.add(model(inputs), targets)
+            meter.add(call(model, inputs), targets)
         measured: object = meter.measured()  # of somebody else's task, perhaps
     if not isinstance(measured, Measured):
         name = type(task).__name__

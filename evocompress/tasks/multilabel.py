@@ -74,7 +74,7 @@ class Multilabel:
             raise DataError("labels hold other numbers than 0 and 1; multilabel needs 1 where a class holds, else 0")
         if not bool(labels.any()):
             raise DataError("no class holds in any example: there is nothing to learn")
-        _logits(run_two(model, examples), examples.labels[:2])
+        _logits(run_two(model, examples), examples.batch(slice(0, 2))[1])
 
 
 class _Meter:

@@ -72,7 +72,7 @@ class Regression:
             raise DataError("the labels are classes; regression needs numbers, float32 (n, …)")
         if len(examples) > 1 and not bool((examples.labels != examples.labels[:1]).any()):
             raise DataError("all examples have the same numbers to predict: there is nothing to learn")
-        _columns(run_two(model, examples), examples.labels[:2])
+        _columns(run_two(model, examples), examples.batch(slice(0, 2))[1])
 
 
 class _Meter:

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.fx import Graph
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from evocompress.errors import ConfigError, ModelError
-from evocompress.support.modules import copied, evaluation_mode, tensors_of
+from evocompress.support.inputs import Inputs, call, call_with, mapped, tensors_in
+from evocompress.support.modules import ChosenOutput, copied, evaluation_mode, tensors_of
 from evocompress.training.channel_graph import ChannelGraph
 
 __all__ = ["LiveNetwork", "cut", "narrow", "put_live_first"]
@@ -154,7 +154,7 @@ class LiveNetwork:
             )
 
 
-def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, fold: bool = True) -> LiveNetwork:
+def cut(model: nn.Module, example_inputs: Inputs, *, fold: bool = True) -> LiveNetwork:
     """A copy of a network without the filters, channels and neurons that its outputs do not depend on.
 
     Outputs are equal, up to the rounding of sums, in training mode too, but for the draws of dropout. Outputs of
@@ -168,8 +168,9 @@ def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, fold: bo
 
     Args:
         model: The network, on any one device.
-        example_inputs: What its `forward` takes: a tensor, or several, as for training. A few examples are enough, but
-            two at least where there is batch normalisation. They only tell the shapes; what comes out is compared.
+        example_inputs: What its `forward` takes: a tensor, or several in order or by name, as for training. A few
+            examples are enough, but two at least where there is batch normalisation. They only tell the shapes; what
+            comes out is compared.
         fold: Whether channels that are constant, but not zero, go as well, so that biases change.
 
     >>> network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -181,17 +182,16 @@ def cut(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, fold: bo
     >>> {name: tuple(tensor.shape) for name, tensor in live.scatter(live.network.state_dict()).items()}["0.weight"]
     (8, 3)
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return _cut(model, tuple(tensor.detach().cpu() for tensor in inputs), fold=fold)
+            return _cut(model, mapped(example_inputs, lambda tensor: tensor.detach().cpu()), fold=fold)
     except _NothingToCut as nothing:
         return _whole(model, str(nothing))
     except Exception as failure:  # a network's own code may fail in any way
         return _whole(model, f"the network cannot be traced: {type(failure).__name__}: {failure}")
 
 
-def put_live_first(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> None:
+def put_live_first(model: nn.Module, example_inputs: Inputs) -> None:
     """Reorder a network's channels in place, live ones first, and make dead ones zero; its outputs stay the same.
 
     A bare file (`pack(…, Recipe(names=False, shapes=False))`) then holds the corners of tensors that live, where that
@@ -207,7 +207,7 @@ def put_live_first(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) 
         model.load_state_dict(live.live_first(live.network.state_dict()))
 
 
-def narrow(model: nn.Module, share: float, example_inputs: Tensor | Sequence[Tensor], *, seed: int) -> None:
+def narrow(model: nn.Module, share: float, example_inputs: Inputs, *, seed: int) -> None:
     """Leave a fresh network a share of each layer's channels, in place, so that it learns as a narrower one would.
 
     The others become zero, and `cut` takes them out. The weights that read the rest grow by the root of what they read
@@ -225,11 +225,11 @@ def narrow(model: nn.Module, share: float, example_inputs: Tensor | Sequence[Ten
     """
     if not 0 < share <= 1:
         raise ConfigError(f"share is {share}; it must be above 0 and at most 1.")
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             _refuse(model)
-            channels = next(_followed(copied(model).cpu(), tuple(t.detach().cpu() for t in inputs)))
+            inputs = mapped(example_inputs, lambda tensor: tensor.detach().cpu())
+            channels = next(_followed(copied(model).cpu(), inputs))
     except Exception:  # a network's own code may fail in any way; `cut` says why
         return
     state = tensors_of(model)
@@ -252,7 +252,7 @@ def _whole(model: nn.Module, reason: str) -> LiveNetwork:
     return LiveNetwork(model, kept, kept, count, count, reason, {name: t.shape for name, t in plain.items()}, {})
 
 
-def _cut(model: nn.Module, inputs: tuple[Tensor, ...], *, fold: bool) -> LiveNetwork:
+def _cut(model: nn.Module, inputs: Inputs, *, fold: bool) -> LiveNetwork:
     _refuse(model)
     probe = copied(model).cpu()
     cuttable = _cuttable(probe)
@@ -286,7 +286,7 @@ def _cut(model: nn.Module, inputs: tuple[Tensor, ...], *, fold: bool) -> LiveNet
     )
 
 
-def _followed(probe: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[ChannelGraph]:
+def _followed(probe: nn.Module, inputs: Inputs) -> Iterator[ChannelGraph]:
     """The network's channels, followed through reshapings and then, in a second graph, not through these."""
     names = [name for name, _ in (*probe.named_parameters(), *probe.named_buffers())]
     graphs = [_traced(probe, names, inputs, training=training) for training in (False, True)]
@@ -310,7 +310,7 @@ def _by_name(
     }
 
 
-def _same_in_order(probe: nn.Module, live: LiveNetwork, inputs: tuple[Tensor, ...]) -> bool:
+def _same_in_order(probe: nn.Module, live: LiveNetwork, inputs: Inputs) -> bool:
     """Whether the plain network computes the same in `live`'s order."""
     ordered = copied(probe)
     ordered.load_state_dict(live.live_first({k: v.cpu() for k, v in live.network.state_dict().items()}))
@@ -319,7 +319,8 @@ def _same_in_order(probe: nn.Module, live: LiveNetwork, inputs: tuple[Tensor, ..
 
 def _refuse(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if any(getattr(module, hooks, None) for hooks in _HOOKS):
+        hooks = [hook for kind in _HOOKS for hook in (getattr(module, kind, None) or {}).values()]
+        if any(not isinstance(hook, ChosenOutput) for hook in hooks):
             raise _NothingToCut(f"module {name!r} has hooks, which may depend on its size")
     tensors = dict(_members(model))
     if len({tensor.device for tensor in tensors.values()}) > 1:
@@ -360,17 +361,19 @@ def _members(model: nn.Module, *, tied: bool = False) -> Iterator[tuple[str, Ten
     yield from model.named_buffers(remove_duplicate=not tied)
 
 
-def _traced(model: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...], *, training: bool) -> Graph:
+def _traced(model: nn.Module, names: Sequence[str], inputs: Inputs, *, training: bool) -> Graph:
     """The network's operations, as a graph whose first placeholders are the tensors of these names."""
 
-    def forward(tensors: list[Tensor], *arguments: Tensor) -> list[Tensor]:
-        return list(_outputs(functional_call(model, dict(zip(names, tensors, strict=True)), arguments)))
+    def forward(tensors: list[Tensor], *given: Tensor) -> list[Tensor]:
+        parts = iter(given)
+        arguments = mapped(inputs, lambda _: next(parts))
+        return list(_outputs(call_with(model, dict(zip(names, tensors, strict=True)), arguments)))
 
     members = dict(_members(model))
     # Copies: training mode moves running statistics.
     tensors = [members[name].detach().clone() for name in names]
     model.train(training)
-    return make_fx(forward)(tensors, *(tensor.clone() for tensor in inputs)).graph
+    return make_fx(forward)(tensors, *(tensor.clone() for tensor in tensors_in(inputs))).graph
 
 
 def _outputs(result: object) -> Iterator[Tensor]:
@@ -415,14 +418,14 @@ def _say_sizes(module: nn.Module) -> None:
         module.num_features = module.num_features if tensor is None else len(tensor)
 
 
-def _agree(plain: nn.Module, smaller: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+def _agree(plain: nn.Module, smaller: nn.Module, inputs: Inputs) -> bool:
     """Whether two networks give the same outputs for these inputs, and the smaller one can be trained on them."""
     results = []
     for network in (plain, smaller):
         torch.default_generator.manual_seed(0)  # the CPU's alone: nobody forks the others
         with evaluation_mode(network):
             try:
-                results.append(list(_outputs(network(*inputs))))
+                results.append(list(_outputs(call(network, inputs))))
             except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
                 if network is plain:
                     raise
@@ -434,7 +437,7 @@ def _agree(plain: nn.Module, smaller: nn.Module, inputs: tuple[Tensor, ...]) -> 
     buffers = {name: tensor.clone() for name, tensor in smaller.named_buffers()}
     smaller.train()
     try:
-        functional_call(smaller, buffers, inputs)
+        call_with(smaller, buffers, inputs)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
         return False
     return True

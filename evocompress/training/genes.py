@@ -61,10 +61,17 @@ CORE: tuple[GeneSpec, ...] = (
         ["free"], kind="choice", options=("free", "keep-zeros"), plain="free",
     ),
     GeneSpec("batch_size", "examples in a step", 64, kind="whole", low=1, log=False, plain=64),
-    GeneSpec("optimiser", "the optimiser", ["adam"], kind="choice", options=("adam", "sgd"), plain="adam"),
+    GeneSpec(
+        "optimiser", "the optimiser; adam and adamw are one, as decay is always decoupled", ["adam"], kind="choice",
+        options=("adam", "adamw", "sgd"), plain="adam",
+    ),
     GeneSpec(
         "schedule", "the learning rate stays, or falls to zero along half a cosine", ["cosine"], kind="choice",
         options=("constant", "cosine"), plain="cosine",
+    ),
+    GeneSpec(
+        "warm_up", "share of a segment in which the learning rate rises from zero, before its schedule", 0.0, high=1.0,
+        high_open=True, log=False,
     ),
 )  # fmt: skip
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from evocompress.data.augmentation import augment
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError, ModelError
-from evocompress.protocols import Task, Term, TermContext, TrainingStep
+from evocompress.protocols import Task, TaskWithOptimiser, TaskWithTraining, Term, TermContext, TrainingStep
+from evocompress.support.inputs import Inputs, call
 from evocompress.support.modules import evaluation_mode, gradients_of_recurrent_layers
 from evocompress.support.wording import kind_of
 from evocompress.tasks import build
@@ -109,7 +110,7 @@ def train(
     projection = losses.projection = _Projection(model, genes, mask or {})
     order = torch.Generator().manual_seed(shuffling)
     decayed = weights_of(model) if genes.weight_decay else []
-    optimiser = _optimiser(model, genes, groups)
+    optimiser = _optimiser(model, genes, groups, task)
     trainer = _Trainer(model, examples, genes, task, terms, projection, decayed, optimiser, order, epochs, precision)
     curves = Curves()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -151,13 +152,13 @@ class _Losses:
         with evaluation_mode(self.model), gradients_of_recurrent_layers(self.model):
             for start in range(0, len(self.few), _BATCH):
                 inputs, targets = self.few.batch(slice(start, start + _BATCH))
-                yield self.task.loss(self.model(inputs), targets, self.genes), len(inputs)
+                yield self.task.loss(call(self.model, inputs), targets, self.genes), len(targets)
 
     @functools.cached_property
     def few(self) -> Examples:
         """Of many examples some, drawn at random."""
         order = torch.randperm(len(self.examples), generator=torch.Generator().manual_seed(self.seed))
-        return self.examples.take(order[:_MOST_EXAMPLES].sort().values.to(self.examples.images.device))
+        return self.examples.take(order[:_MOST_EXAMPLES].sort().values.to(self.examples.device))
 
 
 def _is_finite(model: nn.Module) -> bool:
@@ -181,35 +182,37 @@ class _Trainer:
 
     def run(self, epoch: int) -> tuple[float, float]:
         """One epoch: mean loss, which is not finite where training diverged, and quality."""
-        n, device = len(self.examples), self.examples.images.device
+        n, device = len(self.examples), self.examples.device
         steps = -(-n // self.genes.batch_size)
         total, meter = torch.zeros((), device=device), self.task.meter()
         # Parts of nearly equal size: every example once, and no last batch of one, which batch normalisation refuses.
         batches = torch.randperm(n, generator=self.order).to(device).tensor_split(steps)
-        for number, index in enumerate(batches):
+        for number, (inputs, targets) in enumerate(self.examples.batches(batches)):
             progress = (epoch * steps + number) / (self.epochs * steps)
-            step = TrainingStep(progress, self.rate(progress))
-            total += self.step(index, step)
-            assert step.targets is not None
+            step = TrainingStep(progress, self.rate(progress), targets=targets)
+            total += self.step(augment(inputs, self.examples.augmentation, self.order), step)
             outputs = step.outputs
-            meter.add(outputs.detach() if isinstance(outputs, Tensor) else outputs, step.targets)
+            meter.add(outputs.detach() if isinstance(outputs, Tensor) else outputs, targets)
             if number % _CHECK_EVERY == 0 and not math.isfinite(total.item()):
                 break
         return total.item() / n, meter.measured().value
 
-    def step(self, index: Tensor, step: TrainingStep) -> Tensor:
-        """One update on the examples at `index`: their summed loss, as the network was before it."""
-        images, targets = self.examples.batch(index)
-        images = augment(images, self.examples.augmentation, self.order)
+    def step(self, inputs: Inputs, step: TrainingStep) -> Tensor:
+        """One update on a batch: its summed loss, as the network was before it."""
+        targets = step.targets
+        assert targets is not None
         self.optimiser.zero_grad()
         with contextlib.ExitStack() as stack:
             for term in self.terms:
                 stack.enter_context(term.during(step))
             self.projection.apply()  # what terms have put into weights that are held at zero
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                outputs = self.model(images)
-            step.outputs, step.targets = outputs, targets
-            loss = self.task.loss(outputs, targets, self.genes)
+            with torch.autocast(self.examples.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                if isinstance(self.task, TaskWithTraining):
+                    loss, step.outputs = self.task.training_loss(self.model, inputs, targets, self.genes)
+                else:
+                    loss, step.outputs = None, call(self.model, inputs)
+            if loss is None:
+                loss = self.task.loss(step.outputs, targets, self.genes)
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 name = type(self.task).__name__
                 raise ModelError(f"the loss of the task {name} is {kind_of(loss)}; it must be a tensor of one number")
@@ -221,7 +224,7 @@ class _Trainer:
         self.optimiser.param_groups[0]["lr"] = step.learning_rate
         self.optimiser.step()
         self._after_step(step)
-        return loss.detach() * len(index)
+        return loss.detach() * len(targets)
 
     @torch.no_grad()
     def _after_step(self, step: TrainingStep) -> None:
@@ -234,8 +237,11 @@ class _Trainer:
 
     def rate(self, progress: float) -> float:
         """The learning rate at `progress` in [0, 1) of the segment."""
-        rate: float = self.genes.learning_rate
-        return rate if self.genes.schedule == "constant" else rate * (1 + math.cos(math.pi * progress)) / 2
+        rate, warm_up = self.genes.learning_rate, self.genes.warm_up
+        if progress < warm_up:
+            return float(rate * progress / warm_up)
+        after = (progress - warm_up) / (1 - warm_up)
+        return float(rate if self.genes.schedule == "constant" else rate * (1 + math.cos(math.pi * after)) / 2)
 
 
 class _Projection:
@@ -265,7 +271,9 @@ class _Projection:
             weight.mul_(kept)
 
 
-def _optimiser(model: nn.Module, genes: TrainingGenes, groups: Sequence[Mapping[str, Any]]) -> torch.optim.Optimizer:
+def _optimiser(
+    model: nn.Module, genes: TrainingGenes, groups: Sequence[Mapping[str, Any]], task: Task
+) -> torch.optim.Optimizer:
     """The optimiser of the network's trained parameters, and of the groups that terms add, each at its own rate."""
     claimed = {id(parameter) for group in groups for parameter in group["params"]}
     trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
@@ -273,6 +281,12 @@ def _optimiser(model: nn.Module, genes: TrainingGenes, groups: Sequence[Mapping[
     kinds: list[dict[str, Any]] = [{"params": rest}, *map(dict, groups)]
     for group in kinds:
         group["initial_lr"] = group.get("lr", genes.learning_rate)
-    if genes.optimiser == "adam":
+    if isinstance(task, TaskWithOptimiser):
+        optimiser: object = task.optimiser(kinds, genes)
+        if not isinstance(optimiser, torch.optim.Optimizer):
+            name = type(task).__name__
+            raise ModelError(f"optimiser of the task {name} returned {kind_of(optimiser)}; must be a torch optimiser")
+        return optimiser
+    if genes.optimiser in ("adam", "adamw"):  # decay is decoupled for all of them
         return torch.optim.Adam(kinds, lr=genes.learning_rate, fused=True)
     return torch.optim.SGD(kinds, lr=genes.learning_rate, momentum=0.9, nesterov=True, fused=True)

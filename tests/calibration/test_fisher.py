@@ -39,9 +39,9 @@ def test_it_is_the_exact_fisher_information_of_a_linear_softmax() -> None:
     data = examples(3000, 6)
     found = [sensitivities(model, data, samples=480, seed=seed) for seed in range(150)]
     with torch.no_grad():
-        p = model(data.images).softmax(1)
+        p = model(data.inputs).softmax(1)
         spread = p * (1 - p)
-        weight = float((spread[:, :, None] * data.images[:, None, :].square()).mean())
+        weight = float((spread[:, :, None] * data.inputs[:, None, :].square()).mean())
         bias = float(spread.mean())
     ratio = np.exp(np.mean([math.log(scales["weight"] / scales["bias"]) for scales in found]))
     assert ratio == pytest.approx(weight / bias, rel=0.1)

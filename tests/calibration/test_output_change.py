@@ -56,8 +56,8 @@ def test_change_of_an_encoder_is_relative_to_the_variance_of_its_outputs(label: 
     model = Encoder()
     other = changed(model)
     examples = tokens(label)
-    before = model.embedding.weight[examples.images].detach().double().numpy()
-    difference = other.embedding.weight[examples.images].detach().double().numpy() - before
+    before = model.embedding.weight[examples.inputs].detach().double().numpy()
+    difference = other.embedding.weight[examples.inputs].detach().double().numpy() - before
     if label == 0:
         before, difference = (part - part.mean(-1, keepdims=True) for part in (before, difference))
     expected = np.square(difference).sum() / np.square(before - before.mean(0)).sum()
@@ -67,8 +67,8 @@ def test_change_of_an_encoder_is_relative_to_the_variance_of_its_outputs(label: 
 def test_no_change_and_a_constant_on_all_logits() -> None:
     model = nn.Linear(3, 5)
     other = copy.deepcopy(model)
-    labelled = Examples(images().images, torch.zeros(9, dtype=torch.int64))
-    outputs = model(images().images).detach()
+    labelled = Examples(images().inputs, torch.zeros(9, dtype=torch.int64))
+    outputs = model(images().inputs).detach()
     centred = outputs - outputs.mean(1, keepdim=True)
     variance, own = (float((part - part.mean(0)).square().sum()) / 9 for part in (outputs, centred))
     assert OutputChange(model, images())(other) == OutputChange(model, labelled)(other) == 0
@@ -84,7 +84,7 @@ def test_no_change_and_a_constant_on_all_logits() -> None:
 def test_of_numbers_each_counts_by_its_own_variance() -> None:
     """Columns of other units: an error of a tenth of its spread counts alike in either."""
     units = torch.tensor([1.0, 1000.0])
-    inputs = images().images
+    inputs = images().inputs
     model = nn.Linear(3, 2, bias=False)
     with torch.no_grad():
         model.weight.mul_(units[:, None])
@@ -117,7 +117,7 @@ def test_a_single_output_is_not_about_its_own_mean(shape: tuple[int, ...]) -> No
     other = copy.deepcopy(layer)
     with torch.no_grad():
         other.bias.add_(2)
-    variance = float(layer(images().images).detach().var(correction=0))
+    variance = float(layer(images().inputs).detach().var(correction=0))
     change = OutputChange(nn.Sequential(layer, reshape), images())(nn.Sequential(other, reshape))
     assert change == pytest.approx(4 / variance, rel=1e-4)
 
@@ -169,7 +169,7 @@ def test_any_outputs_fit_examples_that_ask_for_nothing() -> None:
 
 def test_calibration_leaves_out_labels_that_do_not_fit_the_outputs() -> None:
     assert not calibration_examples(Encoder(), tokens(), 1).is_labelled
-    labelled = Examples(images().images, torch.arange(9) % 5)
+    labelled = Examples(images().inputs, torch.arange(9) % 5)
     assert calibration_examples(nn.Linear(3, 5), labelled, 5) is labelled
     assert not calibration_examples(nn.Linear(3, 4), labelled, 5).is_labelled
     with pytest.raises(ModelError, match="fails on inputs"):

@@ -49,7 +49,7 @@ def test_the_sensitivity_predicts_the_change_of_the_outputs() -> None:
     model, data = network(), examples()
     found = second_order_sensitivities(model, data, samples=300, seed=0)
     with torch.no_grad():
-        before = model(data.images)
+        before = model(data.inputs)
         ratios = []
         for name in ("0.weight", "3.weight", "6.weight"):
             sensitivity, parameter = found[name], model.get_parameter(name)
@@ -58,7 +58,7 @@ def test_the_sensitivity_predicts_the_change_of_the_outputs() -> None:
             for _ in range(30):  # in the mean, as a Kronecker product has the right trace and not every entry
                 error = 1e-3 * torch.randn(parameter.shape, generator=generator)
                 parameter.add_(error)
-                change = model(data.images) - before
+                change = model(data.inputs) - before
                 parameter.sub_(error)
                 changed += float((change - change.mean(1, keepdim=True)).square().sum(1).mean()) / 2
                 cost += sensitivity.distortion(error.double().numpy().reshape(len(error), -1))
@@ -71,13 +71,13 @@ def test_calibration_pays_at_the_outputs() -> None:
     state = model.state_dict()
     found = second_order_sensitivities(model, data, samples=256, seed=0)
     with torch.no_grad():
-        before = model(data.images)
+        before = model(data.inputs)
 
     def measured(data_bytes: bytes) -> float:
         other = network()
         other.load_state_dict(unpack(data_bytes))
         with torch.no_grad():
-            return float((other(data.images) - before).square().mean())
+            return float((other(data.inputs) - before).square().mean())
 
     plain = [pack(state, preset("fast", rate_weight)) for rate_weight in np.geomspace(1e-5, 3e-3, 12)]
     aware = pack(state, preset("fast", 3e-4, calibrated=True), sensitivities=found)
@@ -106,7 +106,7 @@ def test_numbers_that_are_too_large_are_refused_by_name(name: str, value: float,
     model, data = network(), examples()
     model.get_parameter(name).detach().fill_(value)
     with pytest.raises(ModelError, match=why):
-        second_order_sensitivities(model, Examples(data.images * factor, data.labels), samples=64, seed=0)
+        second_order_sensitivities(model, Examples(data.inputs * factor, data.labels), samples=64, seed=0)
 
 
 class _Sealed(nn.Module):

@@ -86,7 +86,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_small_file_is_certified(threshold: Path) -> None:
     said = as_json(threshold, *THRESHOLD)
     made = threshold_problem.splits(0)
-    each = [int(((p.images[:, 0] > 0).long() != p.labels).sum()) for p in (made.train, made.validation, made.audit)]
+    each = [int(((p.inputs[:, 0] > 0).long() != p.labels).sum()) for p in (made.train, made.validation, made.audit)]
     wrong = each[0] + each[1], each[2]
     assert said["bytes"] == threshold.stat().st_size and said["bits"] == 8 * said["bytes"]
     assert (said["wrong"], said["examples"], said["measured_test"]["wrong"]) == (wrong[0], 20_050, wrong[1])

@@ -55,7 +55,7 @@ def write_cifar(root: Path, layout: str) -> None:
 
 
 def identities(splits: Splits, part: str) -> set[bytes]:
-    return {image.numpy().tobytes() for image in getattr(splits, part).images}
+    return {image.numpy().tobytes() for image in getattr(splits, part).inputs}
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
@@ -65,9 +65,9 @@ def test_idx_folders_are_read(name: str, packed: bool, tmp_path: Path) -> None:
     write_mnist(tmp_path, folder, gzip.compress if packed else bytes, ".gz" if packed else "")
     splits = load(name, root=tmp_path, options={"validation": 30})
     assert [len(getattr(splits, part)) for part in ("train", "validation", "audit")] == [170, 30, 50]
-    assert splits.train.images.shape == (170, 1, 28, 28) and splits.train.images.dtype == torch.uint8
+    assert splits.train.inputs.shape == (170, 1, 28, 28) and splits.train.inputs.dtype == torch.uint8
     images, labels = arrays(50, 28, 28)
-    assert np.array_equal(splits.audit.images[:, 0].numpy(), images)
+    assert np.array_equal(splits.audit.inputs[:, 0].numpy(), images)
     assert splits.audit.labels.tolist() == labels.tolist()
 
 
@@ -75,7 +75,7 @@ def test_images_keep_their_labels_and_splits_do_not_overlap(tmp_path: Path) -> N
     write_mnist(tmp_path)
     splits = load("mnist", root=tmp_path, seed=3, options={"validation": 40})
     for part in (splits.train, splits.validation):
-        numbers = part.images[:, 0, 0, 0].long() + 256 * part.images[:, 0, 0, 1].long()
+        numbers = part.inputs[:, 0, 0, 0].long() + 256 * part.inputs[:, 0, 0, 1].long()
         assert torch.equal(numbers % 10, part.labels)
     assert not identities(splits, "train") & identities(splits, "validation")
     assert torch.bincount(splits.validation.labels).tolist() == [4] * 10
@@ -130,10 +130,10 @@ def test_both_layouts_of_cifar10_give_the_same(tmp_path: Path) -> None:
     write_cifar(tmp_path / "b", "py")
     binary, python = (load("cifar10", root=tmp_path / x, options={"validation": 10}) for x in "ab")
     assert binary.sha256 == python.sha256
-    assert binary.train.images.shape == (90, 3, 32, 32) and len(binary.audit) == 20
+    assert binary.train.inputs.shape == (90, 3, 32, 32) and len(binary.audit) == 20
     assert binary.train.augmentation == "crop-flip" and binary.validation.augmentation == "none"
     x = binary.audit.batch(slice(0, 1))[0][0, 2, 5, 7]
-    assert float(x) == pytest.approx((int(binary.audit.images[0, 2, 5, 7]) / 255 - 0.406) / 0.225, abs=1e-5)
+    assert float(x) == pytest.approx((int(binary.audit.inputs[0, 2, 5, 7]) / 255 - 0.406) / 0.225, abs=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["bin", "py"])
@@ -224,7 +224,7 @@ def test_the_real_idx_data_sets(name: str, mean: float, request: pytest.FixtureR
     splits: Splits = request.getfixturevalue(name)
     assert [len(getattr(splits, part)) for part in ("train", "validation", "audit")] == [55_000, 5_000, 10_000]
     assert torch.bincount(splits.audit.labels).float().mean() == 1000
-    assert float(splits.train.images.float().mean()) / 255 == pytest.approx(mean, abs=1e-3)
+    assert float(splits.train.inputs.float().mean()) / 255 == pytest.approx(mean, abs=1e-3)
 
 
 def test_the_real_cifar10(cifar10: Splits) -> None:

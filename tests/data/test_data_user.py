@@ -35,7 +35,7 @@ def test_three_pairs_of_arrays_or_tensors() -> None:
 def test_inputs_may_be_without_labels(part: Any) -> None:
     splits = as_splits("m:f", {"train": part, "validation": part, "audit": part})
     assert not splits.validation.is_labelled and splits.classes == 1
-    assert torch.equal(splits.train.images, torch.ones(6, 7))
+    assert torch.equal(splits.train.inputs, torch.ones(6, 7))
 
 
 def test_a_dict_may_say_the_classes_and_give_examples() -> None:
@@ -56,7 +56,7 @@ def test_the_callers_array_stays_theirs() -> None:
     x, y = pair()
     splits = as_splits("m:f", [(x, y)] * 3)
     x[:] = 5
-    assert splits.train.images.max() == 1
+    assert splits.train.inputs.max() == 1
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_labels_may_be_numbers() -> None:
     assert splits.classes == 2 and splits.sha256 != as_splits("m:f", [part.take(torch.tensor([2, 1, 0]))] * 3).sha256
     with pytest.raises(DataError, match="labels are torch.int64 in audit, torch.float32 in train; must be of one kind"):
         Splits("own", 2, part, part, part.without_labels())
-    assert as_splits("m:f", [(part.images, numbers)] * 3).train.has_numbers
+    assert as_splits("m:f", [(part.inputs, numbers)] * 3).train.has_numbers
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(ModelError, match=r"labels are numbers, \(2, 2\); classification needs classes"):
         check_fit(network, part, classes=2)

@@ -13,7 +13,7 @@ from evocompress.errors import DataError
     ("shape", "alike"), [("3x16x16", (True, True, True)), ("40x5", (True, False)), ("784", (False,))]
 )
 def test_noise_varies_slowly_over_places_and_channels_of_images_are_alike(shape: str, alike: tuple[bool, ...]) -> None:
-    found = noise_images(shape, 200, seed=1).images
+    found = noise_images(shape, 200, seed=1).inputs
     assert found.shape == (200, *map(int, shape.split("x")))
     assert found.mean().abs() < 0.3 and float(found.std()) == pytest.approx(1, rel=1e-3)
     for axis, expected in enumerate(alike, start=1):
@@ -24,7 +24,7 @@ def test_noise_varies_slowly_over_places_and_channels_of_images_are_alike(shape:
 
 def test_noise_comes_from_its_seed_and_has_no_labels() -> None:
     found, same, other = (noise_images(shape, 9, seed) for shape, seed in (("3x4x4", 1), ("3X4x4", 1), ("3x4x4", 2)))
-    assert torch.equal(found.images, same.images) and not torch.equal(found.images, other.images)
+    assert torch.equal(found.inputs, same.inputs) and not torch.equal(found.inputs, other.inputs)
     assert not found.is_labelled
 
 

@@ -34,7 +34,7 @@ def network() -> nn.Module:
             nn.Conv2d(12, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
             nn.Flatten(), nn.Linear(16 * 16, 5),
         )  # fmt: skip
-        model(examples(500).images)  # running statistics of their own
+        model(examples(500).inputs)  # running statistics of their own
         return model.eval()
 
 
@@ -45,7 +45,7 @@ def examples(n: int, seed: int = 1) -> Examples:
 
 def damage(model: nn.Module, data: bytes) -> float:
     """Mean squared change of the outputs on examples that nobody has seen."""
-    other, images = network(), examples(400, seed=9).images
+    other, images = network(), examples(400, seed=9).inputs
     other.load_state_dict(unpack(data), strict=False)
     with torch.no_grad():
         return float((other(images) - model(images)).square().mean())
@@ -144,7 +144,7 @@ def test_odd_networks_are_coded_whole() -> None:
     other = Twice()
     other.load_state_dict(decoded)
     with torch.no_grad():
-        assert torch.allclose(other(data.images), model(data.images), atol=0.05)
+        assert torch.allclose(other(data.inputs), model(data.inputs), atol=0.05)
 
 
 def test_half_precision_checkpoints_keep_their_dtype() -> None:
@@ -157,7 +157,7 @@ def test_half_precision_checkpoints_keep_their_dtype() -> None:
 
 
 def test_folding_keeps_what_the_network_computes() -> None:
-    model, images = network(), examples(50).images
+    model, images = network(), examples(50).inputs
     with torch.no_grad():
         for name in ("1.weight", "1.bias", "6.weight", "6.bias"):
             model.get_parameter(name).uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(2))
@@ -176,7 +176,7 @@ def test_the_better_file_on_held_out_examples_is_kept() -> None:
     model = network()
     train, held_out = examples(300), examples(200, seed=5)
     with torch.no_grad():
-        held_out = Examples(held_out.images, model(held_out.images).argmax(1))
+        held_out = Examples(held_out.inputs, model(held_out.inputs).argmax(1))
     calibration = calibrate(model, train, held_out, samples=200, seed=3)
     assert len(calibration.examples) == 200
     recipe, state = preset("best", 1e-2, layerwise=True), model.state_dict()
@@ -186,7 +186,7 @@ def test_the_better_file_on_held_out_examples_is_kept() -> None:
     assert shares == sorted(shares)
     assert found.layerwise
     assert found.loss == pytest.approx(calibration.loss(found.data))
-    blind = Examples(torch.zeros_like(train.images), train.labels)  # nothing to learn from, and all is wrong
+    blind = Examples(torch.zeros_like(train.inputs), train.labels)  # nothing to learn from, and all is wrong
     misled = pack_calibrated(state, recipe, type(calibration)(model, blind, held_out, calibration.sensitivities))
     assert misled.loss is not None
     assert misled.loss <= calibration.loss(pack(state, recipe, sensitivities=calibration.sensitivities)) + 1e-9
@@ -195,7 +195,7 @@ def test_the_better_file_on_held_out_examples_is_kept() -> None:
 
 def test_without_labels_the_file_that_changes_outputs_less_is_kept() -> None:
     model = network()
-    unlabelled = Examples.unlabelled(examples(200, seed=5).images)
+    unlabelled = Examples.unlabelled(examples(200, seed=5).inputs)
     calibration = calibrate(model, examples(300), unlabelled, samples=200, seed=3)
     assert calibration.loss() == 0
     found = pack_calibrated(model.state_dict(), preset("best", 1e-2, layerwise=True), calibration)
@@ -211,10 +211,10 @@ def test_without_labels_the_file_that_changes_outputs_less_is_kept() -> None:
 
 def test_noise_stands_in_for_data() -> None:
     images = noise_images("3x16x16", 200, seed=1)
-    assert images.images.mean().abs() < 0.3
-    assert float(images.images.std()) == pytest.approx(1, rel=1e-3)
-    assert torch.equal(images.images, noise_images("3X16x16", 200, seed=1).images)
-    neighbours = float((images.images[..., 1:] * images.images[..., :-1]).mean())
+    assert images.inputs.mean().abs() < 0.3
+    assert float(images.inputs.std()) == pytest.approx(1, rel=1e-3)
+    assert torch.equal(images.inputs, noise_images("3X16x16", 200, seed=1).inputs)
+    neighbours = float((images.inputs[..., 1:] * images.inputs[..., :-1]).mean())
     assert neighbours > 0.6  # as in natural images
     for shape in ("3x16x16x2", "3x0x4", "axbxc", "3x-1x4", ""):
         with pytest.raises(DataError, match="channels x height x width"):

@@ -45,8 +45,8 @@ def test_the_scale_is_found_and_the_loss_falls(held_out: Examples) -> None:
     other = classifier(1.0)
     other.load_state_dict(scaled)
     with torch.no_grad():
-        logits = other(held_out.images)
-        assert torch.allclose(logits, model(held_out.images) * fitted.scale, rtol=1e-4, atol=1e-6)
+        logits = other(held_out.inputs)
+        assert torch.allclose(logits, model(held_out.inputs) * fitted.scale, rtol=1e-4, atol=1e-6)
     assert float(nn.functional.cross_entropy(logits, held_out.labels)) == pytest.approx(fitted.after, rel=1e-5)
     assert torch.equal(scaled["0.weight"], before["0.weight"])
 
@@ -58,7 +58,7 @@ def test_confidence_is_never_raised(held_out: Examples) -> None:
 
 
 def test_a_network_that_is_always_wrong_is_scaled_down_to_the_end(held_out: Examples) -> None:
-    wrong = Examples(held_out.images, (held_out.labels + 1) % 4)
+    wrong = Examples(held_out.inputs, (held_out.labels + 1) % 4)
     assert 0.04 < fit_confidence(classifier(6.0), wrong).scale < 0.1
 
 
@@ -72,12 +72,12 @@ def test_logits_that_are_not_finite_change_nothing(held_out: Examples) -> None:
 
 def test_examples_without_labels_are_refused(held_out: Examples) -> None:
     with pytest.raises(DataError, match="no labels"):
-        fit_confidence(classifier(1.0), Examples.unlabelled(held_out.images))
+        fit_confidence(classifier(1.0), Examples.unlabelled(held_out.inputs))
 
 
 def test_outputs_that_are_no_logits_of_the_labels_are_refused(held_out: Examples) -> None:
     with pytest.raises(ModelError, match="4 logits; the data set has 9 classes"):
-        fit_confidence(classifier(1.0), Examples(held_out.images, held_out.labels + 5))
+        fit_confidence(classifier(1.0), Examples(held_out.inputs, held_out.labels + 5))
     words = Examples(torch.zeros(6, 3, dtype=torch.int64), torch.zeros(6, dtype=torch.int64))
     with pytest.raises(ModelError, match=r"returned shape \(2, 3, 3\) for 2 examples of labels \(2,\)"):
         fit_confidence(_Sequences(), words)

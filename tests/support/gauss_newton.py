@@ -32,7 +32,7 @@ def curvature(model: nn.Module, data: Examples) -> dict[str, Floats]:
 
     found = {name: np.zeros(tuple(p.shape)) for name, p in parameters.items()}
     with sdpa_kernel(SDPBackend.MATH):  # the others cannot be vectorised
-        for x in data.images:
+        for x in data.inputs:
             for name, jacobian in jacrev(outputs)({k: v.detach() for k, v in parameters.items()}, x).items():
                 found[name] += jacobian.detach().double().square().sum(0).numpy() / len(data)
     return found
@@ -41,7 +41,7 @@ def curvature(model: nn.Module, data: Examples) -> dict[str, Floats]:
 def check_diagonal(model: nn.Module, data: Examples) -> None:
     """Sensitivities have about the diagonal of the matrix, in rows and columns, and one normalisation for all."""
     exact = curvature(model, data)
-    more = Examples.unlabelled(data.images.repeat(20, *[1] * (data.images.ndim - 1)))  # many directions for each
+    more = Examples.unlabelled(data.inputs.repeat(20, *[1] * (data.inputs.ndim - 1)))  # many directions for each
     found = second_order_sensitivities(model, more, samples=len(more), seed=0)
     ratios = []
     for tensor, diagonal in exact.items():

@@ -66,7 +66,7 @@ def guesses(seed: int) -> Splits:
 def unlabelled_test(seed: int) -> Splits:
     """Half of the training examples have labels, none of the test examples."""
     made = splits(seed)
-    train = Examples(made.train.images, _hidden(made.train.labels, 10_000))
+    train = Examples(made.train.inputs, _hidden(made.train.labels, 10_000))
     return Splits("unlabelled", 2, train, made.validation, made.audit.without_labels())
 
 

@@ -50,7 +50,7 @@ def test_the_device_is_honoured() -> None:
     with pytest.raises((RuntimeError, NotImplementedError), match="[Mm]eta"):
         evaluate(net(), problem(), "meta")
     moved = problem().to("meta")
-    assert moved.images.device.type == moved.batch(slice(2))[0].device.type == "meta"
+    assert moved.inputs.device.type == moved.batch(slice(2))[0].device.type == "meta"
 
 
 def test_a_network_that_does_not_fit_its_data() -> None:

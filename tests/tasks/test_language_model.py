@@ -59,7 +59,7 @@ def test_text_is_split_into_windows_with_the_byte_that_follows(tmp_path: Path) -
     splits = load("text", options={"path": str(text), "length": 20})
     content = text.read_bytes()
     for part in (splits.train, splits.validation, splits.audit):
-        for row, labels in zip(part.images[:9].tolist(), part.labels[:9].tolist(), strict=True):
+        for row, labels in zip(part.inputs[:9].tolist(), part.labels[:9].tolist(), strict=True):
             assert row[1:] == labels[:-1] and bytes([*row, labels[-1]]) in content
     sizes = [len(part) for part in (splits.train, splits.validation, splits.audit)]
     assert (
@@ -67,7 +67,7 @@ def test_text_is_split_into_windows_with_the_byte_that_follows(tmp_path: Path) -
         and 0.03 < sizes[1] / sum(sizes) < 0.07
         and sizes[1] == pytest.approx(sizes[2], abs=9)
     )
-    windows = [bytes(row) for part in (splits.train, splits.validation, splits.audit) for row in part.images.tolist()]
+    windows = [bytes(row) for part in (splits.train, splits.validation, splits.audit) for row in part.inputs.tolist()]
     assert len(set(windows)) == len(windows)  # none is in two splits
     again = load("text", options={"path": str(text), "length": 20})
     assert again.sha256 == splits.sha256 != load("text", seed=1, options={"path": str(text), "length": 20}).sha256

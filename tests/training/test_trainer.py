@@ -91,7 +91,7 @@ def test_the_seed_decides_the_result() -> None:
 def test_bfloat16_is_what_a_network_trains_in_and_nothing_else(name: str, options: dict[str, Any]) -> None:
     examples = problem(64)
     if name == "resnet20":
-        examples = Examples(examples.images.expand(-1, 3, -1, -1).contiguous(), examples.labels)
+        examples = Examples(examples.inputs.expand(-1, 3, -1, -1).contiguous(), examples.labels)
     model = build(name, {"classes": 2, **options}, seed=0)
     seen: set[tuple[bool, torch.dtype]] = set()
 
@@ -249,7 +249,7 @@ def test_the_cosine_falls_to_zero_over_the_segment() -> None:
         {"label_smoothing": 1.0},
         {"batch_size": 0},
         {"projection": "keep"},
-        {"optimiser": "adamw"},
+        {"optimiser": "lion"},
         {"schedule": "step"},
     ],
 )
@@ -310,7 +310,7 @@ def test_normalisation_is_the_formula() -> None:
     assert torch.allclose(examples.batch(slice(None))[0].double(), expected)
     single = dataclasses.replace(examples, mean=(7.0,), std=(2.0,))
     assert torch.equal(single.batch(torch.tensor([1]))[0], (images[1:].float() - 7) / 2)
-    assert images.dtype == examples.images.dtype == torch.uint8
+    assert images.dtype == examples.inputs.dtype == torch.uint8
 
 
 def test_terms_are_told_over_how_many_labels_the_loss_is_a_mean(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,8 +149,8 @@ def _image(network: nn.Module, image: Path | None, source: _Source, index: int) 
     if image is not None:
         return _picture(image, network, examples), image.name
     assert examples is not None
-    if examples.images.ndim != 4:
-        raise DataError(f"data set {data!r} has inputs {tuple(examples.images.shape)}; a map needs images (n, c, h, w)")
+    if examples.inputs.ndim != 4:
+        raise DataError(f"data set {data!r} has inputs {tuple(examples.inputs.shape)}; a map needs images (n, c, h, w)")
     if index >= len(examples):
         raise ConfigError(f"--index {index}: {data} has {len(examples)} audit images, 0 to {len(examples) - 1}")
     pixels, labels = examples.batch(slice(index, index + 1))
@@ -163,15 +163,18 @@ def _picture(path: Path, network: nn.Module, examples: Examples | None) -> Tenso
 
     from evocompress.support.pictures import read_pixels
 
-    channels = examples.images.shape[1] if examples is not None else _channels(network)
+    channels = examples.inputs.shape[1] if examples is not None else _channels(network)
     if channels not in (_GREY, _COLOUR):
         raise ModelError(f"the network takes images of {channels} channels; a picture can be made grey (1) or RGB (3)")
-    size = None if examples is None else (examples.images.shape[3], examples.images.shape[2])
+    size = None if examples is None else (examples.inputs.shape[3], examples.inputs.shape[2])
     pixels = torch.from_numpy(read_pixels(path, grey=channels == _GREY, size=size)).permute(2, 0, 1)[None]
     if examples is None:
         numbers = pixels.float()
         return (numbers - numbers.mean()) / numbers.std(correction=0).clamp_min(_LEAST_DEVIATION)
-    return examples.normalised(pixels if examples.images.dtype == torch.uint8 else pixels / 255 * examples.images.max())
+    inputs: Tensor = examples.normalised(
+        pixels if examples.inputs.dtype == torch.uint8 else pixels / 255 * examples.inputs.max()
+    )
+    return inputs
 
 
 def _channels(network: nn.Module) -> int:

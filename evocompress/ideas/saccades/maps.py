@@ -63,7 +63,7 @@ def deletion_test(model: nn.Module, examples: Examples, seed: int, *, layer: str
         ModelError: There is no such layer, or it chose all blocks or none in every image.
     """
     draws = torch.Generator().manual_seed(seed)
-    mean = examples.normalised(examples.images.mean((0, 2, 3), dtype=torch.float32)[None, :, None, None])
+    mean = examples.normalised(examples.inputs.mean((0, 2, 3), dtype=torch.float32)[None, :, None, None])
     hits, deleted = [0, 0], 0
     with evaluation_mode(model), torch.no_grad():
         for start in range(0, len(examples), _BATCH):

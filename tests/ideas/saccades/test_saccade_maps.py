@@ -73,14 +73,14 @@ def trained_marks() -> nn.Module:
 def test_a_gate_learns_to_look_where_something_is_and_its_map_is_faithful() -> None:
     model, unseen = trained_marks(), find_the_mark(500)
     assert evaluate(model, unseen).accuracy > 0.95
-    (reading,) = saccade_maps(model, unseen.images).values()
-    marked = nn.functional.avg_pool2d(unseen.images, BLOCK)[:, 0] > 0.5
+    (reading,) = saccade_maps(model, unseen.inputs).values()
+    marked = nn.functional.avg_pool2d(unseen.inputs, BLOCK)[:, 0] > 0.5
     assert (reading.choices[marked] > 0).float().mean() > 0.95
     assert (reading.choices[~marked] > 0).float().mean() < 0.2
     found = deletion_test(model, unseen, 0)
     assert found.chosen < 0.7 and found.others > 0.9
     assert deletion_test(model, unseen, 0) == found
-    assert multiply_adds(model, unseen.images) < 0.6 * multiply_adds(nn.Conv2d(1, 8, 3, padding=1), unseen.images)
+    assert multiply_adds(model, unseen.inputs) < 0.6 * multiply_adds(nn.Conv2d(1, 8, 3, padding=1), unseen.inputs)
 
 
 def test_a_sequence_learns_to_look_where_something_is() -> None:
@@ -93,18 +93,18 @@ def test_a_sequence_learns_to_look_where_something_is() -> None:
 
 def test_deletion_removes_as_many_chosen_as_others() -> None:
     model, examples = trained_marks(), find_the_mark(40)
-    (reading,) = saccade_maps(model, examples.images).values()
+    (reading,) = saccade_maps(model, examples.inputs).values()
     seen: list[Tensor] = []
     hook = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     deletion_test(model, examples, 1)
     hook.remove()
     _, first, second = seen
     chosen = reading.on_pixels(reading.choices > 0, (SIDE, SIDE))
-    gone = [(images != examples.images)[:, 0] for images in (first, second)]
+    gone = [(images != examples.inputs)[:, 0] for images in (first, second)]
     assert not (gone[0] & ~chosen).any() and not (gone[1] & chosen).any()
     counts = [mask.sum(dim=(1, 2)) for mask in gone]
     assert torch.equal(*counts) and counts[0].sum() > 0
-    torch.testing.assert_close(first[:, 0][gone[0]], examples.images.mean().expand(int(counts[0].sum())))
+    torch.testing.assert_close(first[:, 0][gone[0]], examples.inputs.mean().expand(int(counts[0].sum())))
 
 
 def test_what_cannot_be_tested_for_faithfulness() -> None:
@@ -129,8 +129,8 @@ def test_maps_are_spread_over_the_pixels_of_the_image() -> None:
 
 def test_a_figure_has_a_panel_for_each_layer_and_a_frame_for_each_chosen_block() -> None:
     model, examples = trained_marks(), find_the_mark(1)
-    readings = saccade_maps(model, examples.images)
-    figure = saccade_figure(examples.images[0], readings, "t")
+    readings = saccade_maps(model, examples.inputs)
+    figure = saccade_figure(examples.inputs[0], readings, "t")
     assert len(figure.axes) == 2
     assert len(figure.axes[1].patches) == int((readings["look"].choices > 0).sum()) > 0
     (thick,) = {patch.get_linewidth() for patch in figure.axes[1].patches}
@@ -144,4 +144,4 @@ def test_a_figure_has_a_panel_for_each_layer_and_a_frame_for_each_chosen_block()
     drawn = np.asarray(many.images[0].get_array())
     assert (drawn[..., 2] > drawn[..., 0]).all() and drawn[..., 0].std() > 0.05
     with pytest.raises(ModelError, match="of several images"):
-        saccade_figure(examples.images[0], saccade_maps(model, find_the_mark(2).images), "t")
+        saccade_figure(examples.inputs[0], saccade_maps(model, find_the_mark(2).inputs), "t")

@@ -72,7 +72,7 @@ def test_a_file_of_a_constrained_network_keeps_the_symmetry(kernels: str, tmp_pa
     for refusing in {"free", "radial", "x", "y"} - {kernels}:
         with pytest.raises(ModelError, match=r"does not fit the model: .*conv1\.parametrizations\.weight\.original"):
             load(path, digits(refusing))
-    images = problem().images
+    images = problem().inputs
     outputs = decoded(images)
     assert release(decoded) == 2
     for name in ("conv1.weight", "conv2.weight"):
