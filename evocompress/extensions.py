@@ -248,6 +248,7 @@ TERMS = Extensions(
         "kernel_penalties": "evocompress.ideas.symmetry.terms:KernelPenaltyTerm",
         "correlation": "evocompress.ideas.linearconv.term:CorrelationTerm",
         "thin": "evocompress.ideas.connections.term:ThinTerm",
+        "distillation": "evocompress.training.terms.distillation:Distillation",
         "l1": "evocompress.training.terms.l1:L1",
         "noise": "evocompress.training.terms.quantisation_noise:Noise",
         "snap": "evocompress.ideas.symmetry.terms:SnapTerm",

@@ -27,6 +27,7 @@ __all__ = [
     "Form",
     "GeneSpec",
     "Genes",
+    "Imitation",
     "LayerView",
     "Measured",
     "Meter",
@@ -34,6 +35,7 @@ __all__ = [
     "Progressed",
     "Said",
     "Task",
+    "TaskWithImitation",
     "TaskWithOptimiser",
     "TaskWithTraining",
     "Term",
@@ -187,6 +189,18 @@ class TaskWithTraining(Protocol):
         ...
 
 
+@runtime_checkable
+class TaskWithImitation(Protocol):
+    """A task may say how a network learns from a teacher; otherwise from targets drawn from the teacher (`draw`)."""
+
+    def imitation(self, outputs: Any, teacher: Any, targets: Tensor, temperature: float) -> Tensor:
+        """The mean loss of outputs against what the teacher returned for the same batch, a differentiable scalar.
+
+        In the units of `loss`. `targets` are the true ones, which may ask for nothing at some places.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class TermContext:
     """What a term is told when training starts.
@@ -198,6 +212,7 @@ class TermContext:
     weights. `losses`, where there is a network to run, goes over the
     training examples, or each time it is called over the same few thousand of them: the mean loss of each batch, with
     gradients where they are on, and how many examples it has; the network as it is then, in evaluation mode.
+    `imitation`, where there is a teacher: the mean loss of a step's outputs against the teacher's, at a temperature.
     """
 
     rate_weight: float
@@ -209,19 +224,32 @@ class TermContext:
     learning_rate: float = 1e-3
     grid: Mapping[str, float] = dataclasses.field(default_factory=dict)
     losses: Callable[[], Iterator[tuple[Tensor, int]]] | None = None
+    imitation: Imitation | None = None
 
 
 @dataclasses.dataclass
 class TrainingStep:
-    """One step: `progress` in [0, 1) of the segment, the optimiser's `learning_rate`, and the batch's targets.
+    """One step: `progress` in [0, 1) of the segment, the optimiser's `learning_rate`, and the batch.
 
-    Its outputs are there once the network has run.
+    Of the batch the inputs as the network sees them, the targets, and at which examples it is; the outputs and the
+    task's loss are there once the network has run.
     """
 
     progress: float
     learning_rate: float
     outputs: Any = None
     targets: Tensor | None = None
+    inputs: Any = None
+    index: Tensor | None = None
+    loss: Tensor | None = None
+
+
+class Imitation(Protocol):
+    """How far a network is from its teacher."""
+
+    def __call__(self, step: TrainingStep, temperature: float) -> Tensor:
+        """The mean loss of a step's outputs against the teacher's, a differentiable scalar."""
+        ...
 
 
 class Term(Protocol):

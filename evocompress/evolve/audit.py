@@ -20,13 +20,13 @@ from evocompress.checkpoint.packing import unpack
 from evocompress.data import Splits
 from evocompress.errors import RunError
 from evocompress.evolve.segment import Experiment, finite
+from evocompress.evolve.teaching import train_plainly
 from evocompress.packer.job import NetworkAndExamples, PackJob
 from evocompress.protocols import Measured
 from evocompress.search.storage import Storage
 from evocompress.support.modules import tensors_of
 from evocompress.tasks.classification import Classification
 from evocompress.tasks.measure import measure
-from evocompress.training.trainer import TrainingGenes, train
 
 __all__ = ["AuditJob", "ReferenceJob", "audited"]
 
@@ -93,16 +93,7 @@ class ReferenceJob:
         splits, device, task = self.experiment.splits(), self.experiment.device(), self.experiment.task()
         model = loaded(self.experiment.network(), unpack(self.initial), "the initial weights")
         started = time.perf_counter()
-        train(
-            model,
-            splits.train,
-            TrainingGenes(self.experiment.task_name),
-            epochs=epochs,
-            seed=self.experiment.seed,
-            device=device,
-            precision=self.experiment.precision,
-            task=task,
-        )
+        train_plainly(model, self.experiment, epochs)
         seconds = time.perf_counter() - started
         measured, validated = (measure(task, model, part, device) for part in (splits.audit, splits.validation))
         return audited(measured) | {

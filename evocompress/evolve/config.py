@@ -37,7 +37,17 @@ from evocompress.support.quantities import parse_bytes
 from evocompress.training.genes import gene_specs
 from evocompress.training.rate import check_rate_weight
 
-__all__ = ["Config", "Genes", "Resources", "Search", "genes_model", "load_config", "override_values", "parse_config"]
+__all__ = [
+    "Config",
+    "Genes",
+    "Resources",
+    "Search",
+    "Teacher",
+    "genes_model",
+    "load_config",
+    "override_values",
+    "parse_config",
+]
 
 Positive: TypeAlias = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 NotNegative: TypeAlias = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
@@ -230,6 +240,35 @@ class Resources(_Section):
         return value
 
 
+class Teacher(_Section):
+    """A trained network that the others learn from as far as the gene `distillation` says; without one nobody does.
+
+    Either weights that there are, or a network that the run trains first, plainly, from random weights.
+    """
+
+    weights: str = pydantic.Field(default="", description="A checkpoint of the teacher.")
+    epochs: pydantic.NonNegativeInt = pydantic.Field(
+        default=0, description="Instead of weights: how long the run trains a teacher before its first segment."
+    )
+    model: str = pydantic.Field(default="", description="The teacher's network; by default the run's.")
+    model_options: dict[str, Any] = pydantic.Field(
+        default={}, description="Options of the teacher's network, where it is another than the run's."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.weights and self.epochs:
+            raise ValueError("give weights or epochs, not both")
+        if (self.model or self.model_options) and not self.given:
+            raise ValueError("give its weights, or how many epochs it is trained")
+        return self
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a teacher."""
+        return bool(self.weights or self.epochs)
+
+
 class Config(_Section):
     """A whole experiment.
 
@@ -271,7 +310,18 @@ class Config(_Section):
     data_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the data set.")
     search: Search = Search()
     genes: Mapping[str, Any] = {}
+    teacher: Teacher = Teacher()
     resources: Resources = Resources()
+
+    @pydantic.model_validator(mode="after")
+    def _taught(self) -> Self:
+        share = self.genes.get("distillation", 0.0)
+        learns = max(share) > 0 if isinstance(share, tuple | list) else bool(share)
+        if learns and not self.teacher.given:
+            raise ValueError("genes.distillation needs a teacher; give teacher.weights, or teacher.epochs")
+        if self.teacher.given and not learns:
+            raise ValueError("nobody learns from the teacher; give genes.distillation, such as 0.5")
+        return self
 
     @pydantic.field_validator("rules")
     @classmethod
@@ -306,7 +356,7 @@ def _model_at(path: Sequence[str | int]) -> type[pydantic.BaseModel] | None:
 def _all_keys() -> dict[str, str]:
     """Every key of every section to its full name, for hints."""
     keys = {}
-    for section in ("search", "genes", "resources"):
+    for section in ("search", "genes", "teacher", "resources"):
         model = _model_at((section,))
         assert model is not None
         keys.update({key: f"{section}.{key}" for key in model.model_fields})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import os
@@ -20,10 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed
-from evocompress.checkpoint.loading import load_state, names_for
 from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe, Rule
-from evocompress.checkpoint.weight_files import read_weights
 from evocompress.data.examples import SPLITS
 from evocompress.errors import ConfigError, DataError, RunError
 from evocompress.evolve.audit import AuditJob, ReferenceJob
@@ -31,6 +28,7 @@ from evocompress.evolve.config import Config, override_values, parse_config
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
 from evocompress.evolve.segment import Experiment, Segment
+from evocompress.evolve.teaching import check_teacher, load_checkpoint, provide_teacher, teacher_file
 from evocompress.extensions import EXECUTORS
 from evocompress.protocols import Observer, Said
 from evocompress.runs.export import Export, export_run
@@ -43,10 +41,10 @@ from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
 from evocompress.support.modules import tensors_of
 from evocompress.support.wording import counted
+from evocompress.tasks.trial_run import note_on_outputs
 
 if TYPE_CHECKING:
     import torch
-from evocompress.tasks.trial_run import note_on_outputs
 
 __all__ = ["Prepared", "RunSummary", "config_of_run", "counted_as_before", "prepare", "run_experiment"]
 
@@ -96,9 +94,7 @@ def _git_revision() -> str:
 
 
 def _initial_state(config: Config, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    if config.initial_weights:
-        weights = read_weights(config.initial_weights, functools.partial(names_for, model))
-        load_state(model, weights, config.initial_weights)
+    load_checkpoint(model, config.initial_weights)
     return tensors_of(model)
 
 
@@ -139,6 +135,8 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     network = {"name": config.model, "parameters": parameters, "float32_bytes": float32_bytes(state)}
     settings = _settings(config, float32_bytes(state))
     initial = pack(state, Recipe(rules=(Rule(codecs=("lossless",)),)))
+    if config.teacher.given:
+        check_teacher(config, experiment, splits)
     header = {
         "config": config.model_dump(mode="json"),
         "config_text": config_text,
@@ -270,6 +268,9 @@ def run_experiment(
     if resume:
         prepared = counted_as_before(prepared, read_run_json(folder))
     storage = open_storage(config.storage or folder)
+    if config.teacher.given:
+        segment = dataclasses.replace(prepared.segment, teacher=teacher_file(config, storage))
+        prepared = dataclasses.replace(prepared, segment=segment)
     with contextlib.ExitStack() as stack:
         executor = _executor(prepared, storage, address)
         stack.callback(executor.close)
@@ -292,6 +293,8 @@ def run_experiment(
         stack.enter_context(_sigterm_interrupts())
         if prepared.note is not None:
             tell(Said(prepared.note))
+        if prepared.segment.teacher is not None:
+            provide_teacher(run, config, prepared.segment, executor, tell)
         tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality))
         reason = run.drive(executor, observer=tell)
         segments = len(run.history().outcomes)

@@ -29,6 +29,7 @@ from evocompress.checkpoint.packing import pack, unpack
 from evocompress.codecs import inspect
 from evocompress.data import Splits, load
 from evocompress.evolve.genome import GenomeReader
+from evocompress.evolve.teacher_file import TeacherFile
 from evocompress.networks import build
 from evocompress.protocols import Task as NetworkTask
 from evocompress.search.pareto import is_nondominated
@@ -39,6 +40,7 @@ from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
 from evocompress.training.dead_parts import cut, narrow, put_live_first
+from evocompress.training.teacher import Teacher
 from evocompress.training.trainer import Curves, Precision, train
 
 __all__ = ["Experiment", "Segment", "finite", "state_hash"]
@@ -113,6 +115,10 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+#: The last teacher, by where it lies.
+_TEACHERS: dict[str, Teacher] = {}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
     """One compression of the trained weights, decoded and evaluated."""
@@ -131,13 +137,14 @@ class Segment:
 
     `initial` is a file of the run's initial weights; `trained` says whether these know something. If so, segments
     without a parent begin with them; if not, each begins with random weights of its own: lineages of one beginning
-    are too much alike.
+    are too much alike. `teacher` is what networks learn from where their genes say so.
     """
 
     experiment: Experiment
     reader: GenomeReader
     initial: bytes
     trained: bool = False
+    teacher: TeacherFile | None = None
 
     def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         """Run a task; its files go below `folder`."""
@@ -212,7 +219,19 @@ class Segment:
             task=self.experiment.task(),
             rate_weight=self.reader.rate_weight(task.genome),
             grid=grid,
+            teacher=self._teacher(splits, device),
         )
+
+    def _teacher(self, splits: Splits, device: torch.device) -> Teacher | None:
+        """The teacher, with what it says of the training examples; kept in the process for the next segment."""
+        if self.teacher is None:
+            return None
+        key = f"{self.teacher.storage.url(self.teacher.path)} {self.experiment!r} {device}"
+        if key not in _TEACHERS:
+            _TEACHERS.clear()
+            network, task = self.teacher.network(), self.experiment.task()
+            _TEACHERS[key] = Teacher(network, splits.train.to(device), task)
+        return _TEACHERS[key]
 
     def _epochs(self, task: Task) -> int:
         return self.reader.epochs(task.genome) + (task.parents[0].epochs if task.parents else 0)

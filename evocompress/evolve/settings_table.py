@@ -15,7 +15,7 @@ from typing import Any
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from evocompress.evolve.config import Config, Genes, Resources, Search, genes_model
+from evocompress.evolve.config import Config, Genes, Resources, Search, Teacher, genes_model
 from evocompress.evolve.genome import DEFAULT_CODECS
 from evocompress.extensions import DATA_SETS, EXECUTORS, FORMS, NETWORKS, SELECTION, TASKS, TERMS
 from evocompress.search.settings import SETTINGS
@@ -26,7 +26,13 @@ __all__ = ["SettingRow", "keys_table", "setting_rows", "tables"]
 
 #: Keys whose values are names in a list of extensions.
 _NAMES = {"model": NETWORKS, "data": DATA_SETS, "task": TASKS, "selection": SELECTION, "executor": EXECUTORS}
-_TITLES = {"": "The whole", "search": "[search]", "genes": "[genes]", "resources": "[resources]"}
+_TITLES = {
+    "": "The whole",
+    "search": "[search]",
+    "genes": "[genes]",
+    "teacher": "[teacher]",
+    "resources": "[resources]",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +66,7 @@ def setting_rows(task: str = "classification") -> list[SettingRow]:
         *_rows("search", Search.model_fields),
         *_codec_rows(),
         *_gene_rows(task),
+        *_rows("teacher", Teacher.model_fields),
         *_rows("resources", Resources.model_fields),
     ]
 

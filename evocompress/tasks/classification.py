@@ -65,6 +65,18 @@ class Classification:
         labels = torch.multinomial(chances.flatten(0, -2).cpu(), 1, generator=generator)[:, 0]
         return labels.view(logits.shape[:-1]).to(logits.device)
 
+    def imitation(self, outputs: Any, teacher: Any, targets: Tensor, temperature: float) -> Tensor:
+        """T²·KL(teacher ‖ outputs) of the logits over T, in nats, where a label is not -100.
+
+        >>> logits = torch.tensor([[2.0, 0.0]])
+        >>> Classification().imitation(logits, logits, torch.tensor([0]), 2.0).item()
+        0.0
+        """
+        parts = [_logits(part, targets).float().flatten(0, -2) / temperature for part in (outputs, teacher)]
+        ours, theirs = (part[targets.flatten() != IGNORED].log_softmax(-1) for part in parts)
+        divergence = nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        return temperature**2 * divergence
+
     def meter(self) -> _Meter:
         """Counts right labels; a label is wrong where a logit is not finite."""
         return _Meter()

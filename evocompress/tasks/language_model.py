@@ -41,6 +41,10 @@ class LanguageModel:
         """Tokens drawn from the softmax."""
         return Classification().draw(outputs, targets, generator)
 
+    def imitation(self, outputs: Any, teacher: Any, targets: Tensor, temperature: float) -> Tensor:
+        """T²·KL(teacher ‖ outputs), as classification's, in nats per token."""
+        return Classification().imitation(outputs, teacher, targets, temperature)
+
     def meter(self) -> _Meter:
         """Sums of the loss by sequence."""
         return _Meter(self.bytes_per_token)
@@ -80,6 +84,11 @@ class CausalLanguageModel(LanguageModel):
         """Tokens drawn from the softmax before them; the first place asks for nothing."""
         drawn = super().draw(outputs, targets, generator)
         return nn.functional.pad(drawn[:, :-1], (1, 0), value=IGNORED)
+
+    def imitation(self, outputs: Any, teacher: Any, targets: Tensor, temperature: float) -> Tensor:
+        """T²·KL(teacher ‖ outputs), in nats per token that is predicted."""
+        ours, labels = _shifted(outputs, targets)
+        return super().imitation(ours, _shifted(teacher, targets)[0], labels, temperature)
 
     def meter(self) -> _Meter:
         """Sums of the loss by sequence."""

@@ -53,6 +53,14 @@ class Multilabel:
         uniform = torch.rand(chances.shape, generator=generator).to(chances)
         return (uniform < chances).to(targets.dtype)
 
+    def imitation(self, outputs: Any, teacher: Any, targets: Tensor, temperature: float) -> Tensor:
+        """T²·KL(teacher ‖ outputs) of each label's chance, summed over the labels, in nats per example."""
+        ours, theirs = (_logits(part, targets) / temperature for part in (outputs, teacher))
+        chances = theirs.sigmoid()
+        cross = nn.functional.binary_cross_entropy_with_logits(ours, chances, reduction="sum")
+        entropy = nn.functional.binary_cross_entropy_with_logits(theirs, chances, reduction="sum")
+        return temperature**2 * (cross - entropy) / len(targets)
+
     def meter(self) -> _Meter:
         """Keeps all logits: precision is about their order."""
         return _Meter()

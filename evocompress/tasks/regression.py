@@ -57,6 +57,10 @@ class Regression:
         noise = torch.randn(predicted.shape, generator=generator).to(predicted)
         return (predicted + spread * noise).view(targets.shape).to(targets.dtype)
 
+    def imitation(self, outputs: Any, teacher: Any, targets: Tensor, temperature: float) -> Tensor:
+        """The loss against the teacher's numbers; the temperature has no part in it."""
+        return self.loss(outputs, _columns(teacher, targets)[0].view(targets.shape), {})
+
     def meter(self) -> _Meter:
         """Sums of each column, in float64."""
         return _Meter()

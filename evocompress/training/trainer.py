@@ -17,12 +17,13 @@ from evocompress.data.augmentation import augment
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError, ModelError
 from evocompress.protocols import Task, TaskWithOptimiser, TaskWithTraining, Term, TermContext, TrainingStep
-from evocompress.support.inputs import Inputs, call
+from evocompress.support.inputs import call
 from evocompress.support.modules import evaluation_mode, gradients_of_recurrent_layers
 from evocompress.support.wording import kind_of
 from evocompress.tasks import build
 from evocompress.tasks.measure import measure
 from evocompress.training.genes import TrainingGenes, terms_of
+from evocompress.training.teacher import Teacher
 from evocompress.training.terms.base import weights_of
 
 __all__ = ["Curves", "Precision", "TrainingGenes", "train"]
@@ -69,6 +70,7 @@ def train(
     task: Task | None = None,
     rate_weight: float = 0.0,
     grid: Mapping[str, float] | None = None,
+    teacher: nn.Module | Teacher | None = None,
 ) -> Curves:
     """Train `model` in place, on `device`, where it stays; left in evaluation mode.
 
@@ -90,6 +92,7 @@ def train(
         task: What the network is for; classification by default.
         rate_weight: λ, which terms are told: nats of the loss per nat of code; 0: the loss knows no rate.
         grid: Steps of the quantisers that the weights come from, by the names of tensors, which terms are told.
+        teacher: A trained network for the same inputs and outputs, which the gene `distillation` makes it learn from.
 
     Raises:
         ConfigError: A mask that fits no parameter.
@@ -103,8 +106,19 @@ def train(
     rate = genes.learning_rate
     examples = examples.to(device)
     losses = _Losses(model, examples, genes, task, disturbing)
+    if isinstance(teacher, nn.Module):
+        teacher = Teacher(teacher, examples, task)
     context = TermContext(
-        rate_weight, max(examples.counted, 1), epochs, genes.batch_size, disturbing, device, rate, grid or {}, losses
+        rate_weight,
+        max(examples.counted, 1),
+        epochs,
+        genes.batch_size,
+        disturbing,
+        device,
+        rate,
+        grid or {},
+        losses,
+        None if teacher is None else teacher.imitation,
     )
     groups = [group for term in terms for group in term.start(model, context)]
     projection = losses.projection = _Projection(model, genes, mask or {})
@@ -189,17 +203,18 @@ class _Trainer:
         batches = torch.randperm(n, generator=self.order).to(device).tensor_split(steps)
         for number, (inputs, targets) in enumerate(self.examples.batches(batches)):
             progress = (epoch * steps + number) / (self.epochs * steps)
-            step = TrainingStep(progress, self.rate(progress), targets=targets)
-            total += self.step(augment(inputs, self.examples.augmentation, self.order), step)
+            inputs = augment(inputs, self.examples.augmentation, self.order)
+            step = TrainingStep(progress, self.rate(progress), targets=targets, inputs=inputs, index=batches[number])
+            total += self.step(step)
             outputs = step.outputs
             meter.add(outputs.detach() if isinstance(outputs, Tensor) else outputs, targets)
             if number % _CHECK_EVERY == 0 and not math.isfinite(total.item()):
                 break
         return total.item() / n, meter.measured().value
 
-    def step(self, inputs: Inputs, step: TrainingStep) -> Tensor:
+    def step(self, step: TrainingStep) -> Tensor:
         """One update on a batch: its summed loss, as the network was before it."""
-        targets = step.targets
+        inputs, targets = step.inputs, step.targets
         assert targets is not None
         self.optimiser.zero_grad()
         with contextlib.ExitStack() as stack:
@@ -216,6 +231,7 @@ class _Trainer:
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 name = type(self.task).__name__
                 raise ModelError(f"the loss of the task {name} is {kind_of(loss)}; it must be a tensor of one number")
+            step.loss = loss
             extra = [added.reshape(()) for term in self.terms if (added := term.loss(step)) is not None]
             total = loss + torch.stack(extra).sum() if extra else loss
             total.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,134 @@
+"""How a run comes by its teacher: weights that there are, or a network that it trains first, once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from evocompress.checkpoint.loading import load_state, names_for
+from evocompress.checkpoint.weight_files import read_weights
+from evocompress.data import Splits
+from evocompress.errors import ModelError, RunError
+from evocompress.evolve.config import Config
+from evocompress.evolve.segment import Experiment, Segment, finite
+from evocompress.evolve.teacher_file import TeacherFile, without_loss
+from evocompress.networks import build
+from evocompress.protocols import Observer, Said
+from evocompress.search.executors import Executor
+from evocompress.search.run_folder import Run
+from evocompress.search.storage import Storage, open_storage
+from evocompress.support.wording import counted
+from evocompress.tasks.measure import measure
+from evocompress.training.trainer import Curves, TrainingGenes, train
+
+__all__ = ["TeacherJob", "check_teacher", "load_checkpoint", "provide_teacher", "teacher_file", "train_plainly"]
+
+
+def load_checkpoint(network: nn.Module, path: str) -> None:
+    """Load a checkpoint into a network, if one is named."""
+    if path:
+        load_state(network, read_weights(path, functools.partial(names_for, network)), path)
+
+
+def train_plainly(network: nn.Module, experiment: Experiment, epochs: int) -> Curves:
+    """Train as one would without a search: Adam, a cosine, and no rate."""
+    return train(
+        network,
+        experiment.splits().train,
+        TrainingGenes(experiment.task_name),
+        epochs=epochs,
+        seed=experiment.seed,
+        device=experiment.device(),
+        precision=experiment.precision,
+        task=experiment.task(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherJob:
+    """Trains a network plainly, from random weights, to be a teacher; a job for an executor's workers."""
+
+    experiment: Experiment
+    model: str
+    model_options: Mapping[str, Any]
+
+    def __call__(self, epochs: int) -> tuple[bytes, float]:
+        """Its file, without loss, and its quality on the validation split, after so many epochs.
+
+        Raises:
+            ModelError: Its training diverged.
+        """
+        experiment = dataclasses.replace(self.experiment, model=self.model, model_options=self.model_options)
+        experiment.prepare()
+        network = experiment.network()
+        if train_plainly(network, experiment, epochs).diverged:
+            raise ModelError(f"the training of the teacher {self.model!r} diverged; give teacher.weights")
+        quality = measure(experiment.task(), network, experiment.splits().validation, experiment.device()).value
+        return without_loss(network.cpu()), quality
+
+
+def teacher_file(config: Config, storage: Storage) -> TeacherFile:
+    """Where a run's teacher lies, and of which network it is."""
+    teacher = config.teacher
+    if teacher.model:
+        return TeacherFile(storage, teacher.model, teacher.model_options)
+    return TeacherFile(storage, config.model, config.model_options | teacher.model_options)
+
+
+def check_teacher(config: Config, experiment: Experiment, splits: Splits) -> None:
+    """Refuse a teacher that does not fit the task, and weights that do not fit the teacher.
+
+    Raises:
+        ModelError: Says why.
+    """
+    named = teacher_file(config, open_storage(os.getcwd()))
+    try:
+        network = build(named.model, named.model_options, seed=config.seed)
+        experiment.task().check(network, splits.train, splits.classes)
+        load_checkpoint(network, config.teacher.weights)
+    except ModelError as error:
+        raise ModelError(f"teacher: {error}") from error
+
+
+def provide_teacher(run: Run, config: Config, segment: Segment, executor: Executor, observer: Observer) -> None:
+    """See to it that the file of the segment's teacher is there, and is what it was when the run began.
+
+    Raises:
+        RunError: It is another one.
+    """
+    file = segment.teacher
+    assert file is not None
+    described = config.teacher.model_dump(mode="json")
+    # An accepted override of [teacher] makes another one.
+    recorded = [event["sha256"] for event in run.history().events("teacher")[-1:] if event["teacher"] == described]
+    try:
+        data = file.storage.read(file.path) if recorded else b""
+    except FileNotFoundError:
+        data = b""
+    quality = math.nan
+    if is_new := not data:
+        if config.teacher.weights:
+            network = build(file.model, file.model_options, seed=config.seed)
+            load_checkpoint(network, config.teacher.weights)
+            data = without_loss(network)
+        else:
+            observer(Said(f"training the teacher, {counted(config.teacher.epochs, 'epoch')}"))
+            job = TeacherJob(segment.experiment, file.model, file.model_options)
+            data, quality = executor.map(job, [config.teacher.epochs])[0]
+    digest = hashlib.sha256(data).hexdigest()
+    if recorded and digest != recorded[0]:
+        raise RunError(
+            f"{file.path} is not the teacher that the run began with: its sha256 is {digest}, recorded {recorded[0]}. "
+            "Restore the file, or the weights that it was made of."
+        )
+    if is_new:
+        file.storage.write(file.path, data)
+    if not recorded:
+        run.record("teacher", teacher=described, sha256=digest, validation_quality=finite(quality))
