@@ -5,6 +5,7 @@ Both are jobs that an executor runs on its workers: picklable callables that loa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import time
@@ -18,14 +19,13 @@ from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import loaded
 from evocompress.checkpoint.packing import unpack
 from evocompress.data import Splits
-from evocompress.errors import RunError
+from evocompress.errors import ModelError, RunError
 from evocompress.evolve.segment import Experiment, finite
 from evocompress.evolve.teaching import train_plainly
 from evocompress.packer.job import NetworkAndExamples, PackJob
 from evocompress.protocols import Measured
 from evocompress.search.storage import Storage
 from evocompress.support.modules import tensors_of
-from evocompress.tasks.classification import Classification
 from evocompress.tasks.measure import measure
 
 __all__ = ["AuditJob", "ReferenceJob", "audited"]
@@ -105,12 +105,13 @@ class ReferenceJob:
         }
 
     def _packed(self, model: nn.Module, splits: Splits, device: torch.device) -> Iterator[dict[str, Any]]:
-        """The trained network packed with the default preset, calibrated where the pack job knows the task."""
+        """The trained network packed with the default preset, calibrated where its layers and outputs allow that."""
         plain, task = self.experiment.network(), self.experiment.task()
         state = {name: tensor.detach().cpu().clone() for name, tensor in tensors_of(model).items()}
         job = PackJob(state, names=False, shapes=False)
-        if isinstance(task, Classification):
-            job.calibrate(NetworkAndExamples(model, splits.train, splits.validation), device=str(device))
+        with contextlib.suppress(ModelError):
+            examples = NetworkAndExamples(model, splits.train, splits.validation, task=task)
+            job.calibrate(examples, device=str(device))
         for rate_weight in _LADDER:
             data = job.at(rate_weight).data
             network = loaded(plain, unpack(data, names=state), "the packed file")
