@@ -14,7 +14,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from evocompress.errors import RunError
 from evocompress.search.interrupts import asked_to_end
@@ -22,9 +22,22 @@ from evocompress.search.records import Leaf, Outcome, Status, Task
 from evocompress.search.segment_commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.storage import Storage
 
-__all__ = ["Segment", "failure", "plain", "run_attempt", "settle"]
+__all__ = ["Segment", "SharesData", "failure", "plain", "run_attempt", "settle"]
 
 Segment: TypeAlias = Callable[[Task, str, Sequence[bytes]], Outcome]
+
+
+@runtime_checkable
+class SharesData(Protocol):
+    """What a segment may have besides: data that all of them need, which executors keep once for each machine."""
+
+    def shared(self) -> Any:
+        """The data, in plain arrays; None where each worker had better get them itself. Called by the driver."""
+        ...
+
+    def receive(self, data: Any) -> None:
+        """Take them. Called in a worker before anything runs there, perhaps again and again."""
+        ...
 
 
 class _Refused(Exception):

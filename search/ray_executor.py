@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from evocompress.errors import ConfigError, RunError
-from evocompress.search.attempt import Segment, failure, run_attempt, settle
+from evocompress.search.attempt import Segment, SharesData, failure, run_attempt, settle
 from evocompress.search.records import Outcome, Status, Task
 from evocompress.search.storage import Storage
 
@@ -55,8 +55,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _remote_call(function: Callable[[Any], Any], item: Any) -> Any:
+def _remote_call(segment: object, data: Any, function: Callable[[Any], Any], item: Any) -> Any:
+    _receive(segment, data)
     return function(item)
+
+
+def _receive(segment: object, data: Any) -> None:
+    """What Ray's object store has once for each node, where the segment shares anything."""
+    if data is not None and isinstance(segment, SharesData):
+        segment.receive(data)
 
 
 def default_gpus(cluster: Mapping[str, float]) -> float:
@@ -68,7 +75,8 @@ def default_gpus(cluster: Mapping[str, float]) -> float:
     return GPU_SHARE if cluster.get("GPU", 0.0) > 0 else 0.0
 
 
-def _remote_attempt(segment: Segment, storage: Storage, task: Task) -> Outcome:
+def _remote_attempt(segment: Segment, data: Any, storage: Storage, task: Task) -> Outcome:
+    _receive(segment, data)
     return run_attempt(segment, task, storage)
 
 
@@ -83,6 +91,8 @@ def _quiet() -> Iterator[None]:
 
 class RayExecutor:
     """Segments as stateless Ray tasks; checkpoints go by storage path, so a lost node costs only what ran on it.
+
+    Data that a segment shares (`search.attempt.SharesData`) lie in Ray's object store, once for each node.
 
     Joins the cluster at `address` or `RAY_ADDRESS`, or one that this process is already in; else starts a local one and
     ends it on `close`. `workers` defaults to what the cluster holds: GPUs / gpus, or CPUs / cpus. `gpus` None means
@@ -112,7 +122,9 @@ class RayExecutor:
             options["runtime_env"] = {"env_vars": {"PYTHONPATH": _python_path(), **(env_vars or {})}}
             self._options = options
             self._remote = self._ray.remote(**options)(_remote_attempt)
-            self._shared = (self._ray.put(segment), self._ray.put(storage))
+            data = segment.shared() if isinstance(segment, SharesData) else None
+            self._segment = (self._ray.put(segment), self._ray.put(data))
+            self._shared = (*self._segment, self._ray.put(storage))
             capacity = _capacity(self._ray, cpus, gpus)  # asked in any case: what fits nowhere would wait for ever
             self.workers = capacity if workers is None else workers
         self._tasks: dict[Any, Task] = {}
@@ -146,7 +158,7 @@ class RayExecutor:
         with _quiet():
             remote = self._ray.remote(**self._options)(_remote_call)
             shared = self._ray.put(function)
-            references = [remote.remote(shared, item) for item in items]
+            references = [remote.remote(*self._segment, shared, item) for item in items]
             try:
                 results: list[Result] = self._ray.get(references)
             except self._ray.exceptions.RayTaskError as error:

@@ -28,6 +28,7 @@ from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.codecs import inspect
 from evocompress.data import Splits, load
+from evocompress.data.shared import as_arrays, from_arrays
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.teacher_file import TeacherFile
 from evocompress.networks import build
@@ -73,8 +74,19 @@ class Experiment:
         return torch.device("cuda" if self.gpu and torch.cuda.is_available() else "cpu")
 
     def splits(self) -> Splits:
-        """The data, read once per process."""
+        """The data, read once per process, or shared by all of a machine."""
+        if (key := self._data_key()) in _SHARED:
+            return _SHARED[key]
         return _splits(self.data, tuple(sorted(self.data_options.items())), self.seed)
+
+    def share(self, data: dict[str, Any]) -> None:
+        """Take what `data.shared.as_arrays` made of the splits in another process."""
+        if (key := self._data_key()) not in _SHARED:
+            _SHARED.clear()
+            _SHARED[key] = from_arrays(data)
+
+    def _data_key(self) -> str:
+        return repr((self.data, sorted(self.data_options.items()), self.seed))
 
     def network(self, seed: int | None = None) -> nn.Module:
         """A network with the run's initial weights, or with random ones of another seed."""
@@ -88,6 +100,10 @@ class Experiment:
         """Set threads and search path of this process."""
         limit_threads(self.threads)
         sys.path[:0] = [folder for folder in self.path if folder not in sys.path]
+
+
+#: Splits that came from the driver's process; one at a time.
+_SHARED: dict[str, Splits] = {}
 
 
 @functools.lru_cache(maxsize=2)
@@ -195,6 +211,14 @@ class Segment:
         history = _depth(task), self._epochs(task), _seconds(task, started)
         leaves = _write(candidates, task, Path(folder), history, common)
         return self._finish(task, "ok", leaves, metrics, started)
+
+    def shared(self) -> Any:
+        """The data, for executors whose workers are on one machine; None where there is little."""
+        return as_arrays(self.experiment.splits())
+
+    def receive(self, data: Any) -> None:
+        """Take them."""
+        self.experiment.share(data)
 
     def _start(self, plain: nn.Module, task: Task, parent_files: Sequence[bytes]) -> nn.Module:
         """The parent's network, the trained initial one or a random one, in the form that the genome asks for."""
