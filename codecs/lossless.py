@@ -16,6 +16,7 @@ from evocompress.codecs.planes import from_planes, plane_layouts, to_planes
 __all__ = ["Lossless"]
 
 _SMALL = 1 << 30
+_WIDEST = 16  # bytes of an element: complex128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Lossless:
 
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """One symbol per integer, or one row per byte of an element."""
-        itemsize = side.integer(0, 8)
+        itemsize = side.integer(0, _WIDEST)
         if itemsize == 0:
             return plane_layouts(shape)
         size = int(np.prod(shape, dtype=np.int64))
@@ -51,7 +52,7 @@ class Lossless:
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> npt.NDArray[Any]:
         """Int64 of this shape, or uint8 (…, itemsize)."""
-        itemsize = side.integer(0, 8)
+        itemsize = side.integer(0, _WIDEST)
         if itemsize == 0:
             return from_planes(planes, shape).astype(np.int64)
         if 0 in shape:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evocompress.codecs.codec import Shape, varint
-from evocompress.codecs.dtypes import DTYPES
+from evocompress.codecs.dtypes import DTYPES, name_of
 from evocompress.codecs.tensor_table import MAX_TENSORS, check_row, encoded_name
 from evocompress.errors import CodecError
 
@@ -61,7 +61,7 @@ def template_of(tensors: Mapping[str, object]) -> list[Signature]:
 def _dtype_name(dtype: Any) -> str:
     """The name of a dtype of torch, numpy or ml_dtypes, or of one that is written as text."""
     name = str(dtype).removeprefix("torch.")
-    return name if name in DTYPES or str(dtype).startswith("torch.") else np.dtype(dtype).name
+    return name if name in DTYPES or str(dtype).startswith("torch.") else name_of(np.dtype(dtype))
 
 
 def fingerprint_of(signatures: Iterable[Signature]) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from evocompress.codecs.codec import Codec, Layout, Shape, SideReader, Stage, varint
-from evocompress.codecs.dtypes import DTYPES, dtype_named
+from evocompress.codecs.dtypes import DTYPES, is_float
 from evocompress.codecs.registry import (
     LOSSLESS,
     PRIVATE,
@@ -55,6 +55,7 @@ MAX_TENSORS, MAX_HEADER = 1 << 16, 1 << 22
 BASE_HEADER, HEADER_PER_BYTE = 1 << 16, 1 << 6
 BASE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 22, 1 << 10
 _MAX_NAME, _MAX_DIMENSIONS, _MAX_LENGTH, MAX_STAGES, _MAX_SIDE = 1 << 10, 8, 1 << 40, 8, 1 << 10
+_MAX_DTYPE = 1 << 16
 
 
 class Row(NamedTuple):
@@ -231,6 +232,15 @@ class _TableReader(TensorReader):
         except UnicodeDecodeError as error:
             raise FormatError("A tensor's name is not UTF-8: the file is damaged.") from error
 
+    def dtype(self) -> str:
+        number = self.integer(0, _MAX_DTYPE)
+        if number >= len(DTYPES):
+            raise FormatError(
+                f"The file has a tensor of dtype number {number}, which this version does not know: it was written by a "
+                "newer one, or is damaged."
+            )
+        return DTYPES[number]
+
     def shape(self, first: int) -> Shape:
         rank = self.integer(0, _MAX_DIMENSIONS)
         lengths = [self.integer(-first if place == 0 else 0, _MAX_LENGTH) for place in range(rank)]
@@ -370,7 +380,7 @@ def _read_columns(reader: _TableReader, version: int, count: int, chains: int) -
         raise FormatError("Two tensors have the same name: the file is damaged.")
     ties = reader.ties(count) if version > 2 else {}
     untied = [name for place, name in enumerate(names) if place not in ties]
-    dtypes = [DTYPES[reader.integer(0, len(DTYPES) - 1)] for _ in untied]
+    dtypes = [reader.dtype() for _ in untied]
     shapes = reader.shapes(len(untied))
     return _Columns(names, lost, ties, untied, dtypes, shapes, [reader.integer(0, chains - 1) for _ in untied])
 
@@ -402,7 +412,7 @@ def read_entry(
     """
     if math.prod(shape if whole is None else whole) > room:
         raise FormatError(f"Tensor {name!r} has more weights than its file may hold: damaged or hostile.")
-    if dtype_named(dtype).kind not in "fV" and codec != LOSSLESS:
+    if not is_float(dtype) and codec != LOSSLESS:
         raise FormatError(f"Tensor {name!r} is of dtype {dtype} but lossily coded: the file is damaged.")
     planes = codec.layout(reader, shape)
     entry = Entry(name, dtype, shape, codec, reader.taken(), tuple(planes), whole=whole)

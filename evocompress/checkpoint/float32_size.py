@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from evocompress.codecs.dtypes import is_float
+import numpy as np
+
+from evocompress.codecs.dtypes import is_float, name_of
 
 __all__ = ["dtype_name", "float32_bytes"]
 
 
 def float32_bytes(state: Mapping[str, Any]) -> int:
-    """What a state dict takes uncompressed, in bytes: floats as float32, whatever their dtype, all else as it is.
+    """What a state dict takes uncompressed, in bytes: floats of 16 bits or more as float32, all else as it is.
 
     Args:
         state: Names to torch tensors or numpy arrays, of which only shape and dtype count.
@@ -28,5 +30,5 @@ def float32_bytes(state: Mapping[str, Any]) -> int:
 
 
 def dtype_name(tensor: Any) -> str:
-    """The dtype of a torch tensor or numpy array, as numpy calls it."""
-    return str(tensor.dtype).removeprefix("torch.")
+    """The dtype of a torch tensor or numpy array, as a file calls it."""
+    return name_of(tensor.dtype) if isinstance(tensor.dtype, np.dtype) else str(tensor.dtype).removeprefix("torch.")

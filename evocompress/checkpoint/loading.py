@@ -369,6 +369,8 @@ def _faults(in_file: _Kind, in_model: _Kind) -> Iterator[str]:
         yield f"{_shape(in_file)} in the file, {_shape(in_model)} in the model"
     elif in_file.is_float and not in_model.is_float:
         yield f"{in_file.dtype} in the file, {in_model.dtype} in the model, which cannot hold fractions"
+    elif in_file.dtype.startswith("complex") and not in_model.dtype.startswith("complex"):
+        yield f"{in_file.dtype} in the file, {in_model.dtype} in the model, which cannot hold imaginary parts"
 
 
 def _shape(kind: _Kind) -> str:

@@ -22,7 +22,7 @@ from evocompress.codecs import LOSSLESS, Codec, Cost, Record, Sensitivity, Write
 from evocompress.codecs.coders import CODERS
 from evocompress.codecs.cropping import chosen_corners, corner, live_corner, worth_cropping
 from evocompress.codecs.deadzone import DeadZone
-from evocompress.codecs.dtypes import DTYPES, is_float
+from evocompress.codecs.dtypes import DTYPES, FOREIGN, dtype_named, is_float, name_of
 from evocompress.codecs.planes import matrix_shape
 from evocompress.errors import CodecError, FormatError
 from evocompress.support.wording import kind_of, quoted, shortened
@@ -50,7 +50,7 @@ class TensorError(CodecError):
 
 
 def to_numpy(name: str, value: object) -> Array:
-    """A tensor or array as a numpy array (bfloat16 as ml_dtypes has it), without its gradient or device.
+    """A tensor or array as a numpy array (of the dtype `dtype_named` has), without its gradient or device.
 
     Raises:
         CodecError: It is neither, or of a dtype that the format does not have.
@@ -62,8 +62,8 @@ def to_numpy(name: str, value: object) -> Array:
     else:
         hint = f" If that is one, pack it alone: checkpoint[{quoted(name)}]." if isinstance(value, Mapping) else ""
         raise CodecError(f"{quoted(name)} is {kind_of(value)}; a state dict holds torch tensors or numpy arrays.{hint}")
-    if array.dtype.name not in DTYPES:
-        raise _no_such_dtype(name, array.dtype.name)
+    if name_of(array.dtype) not in DTYPES:
+        raise _no_such_dtype(name, name_of(array.dtype))
     return array
 
 
@@ -83,25 +83,33 @@ def _from_torch(name: str, value: Any) -> Array:
         raise CodecError(
             f"Tensor {quoted(name)} is sparse, quantised or nested; make it dense (to_dense, dequantize) first."
         )
-    tensor = tensor.cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    try:
-        return tensor.numpy()
-    except (TypeError, RuntimeError) as error:  # numpy has no such dtype
-        raise _no_such_dtype(name, str(tensor.dtype)) from error
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise _no_such_dtype(name, str(tensor.dtype))
+    tensor = tensor.resolve_conj().resolve_neg()
+    if dtype in FOREIGN:  # the bits, as integers of the same size
+        tensor = tensor.view(getattr(torch, f"int{8 * tensor.element_size()}"))
+    array: Array = tensor.cpu().contiguous().numpy()
+    return array.view(dtype_named(dtype)) if dtype in FOREIGN else array
 
 
 def to_torch(array: Array) -> torch.Tensor:
-    """A decoded array as a torch tensor of the same dtype."""
+    """A decoded array as a torch tensor of the same dtype.
+
+    Raises:
+        CodecError: This version of torch has no such dtype.
+    """
     import torch
 
     array = np.ascontiguousarray(array).reshape(array.shape)
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    name = name_of(array.dtype)
+    if name not in FOREIGN:
+        return torch.from_numpy(array)
+    if not hasattr(torch, name):
+        raise CodecError(
+            f"torch {torch.__version__} has no dtype {name}; a newer one has, and framework='numpy' reads it."
+        )
+    return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(getattr(torch, name))
 
 
 def _floats(array: Array) -> Array:
@@ -133,7 +141,7 @@ def encode_tensor(
         TensorError: NaN or Inf, or weights whose squares overflow.
         CodecError: A sensitivity that does not fit.
     """
-    dtype = array.dtype.name
+    dtype = name_of(array.dtype)
     rule = recipe.rule(name, array.ndim)
     candidates = rule.candidates
     if not is_float(dtype) or candidates == (LOSSLESS,):
@@ -223,7 +231,8 @@ def pack(
     rules differ; what holds for the first of them, its sensitivity too, holds for all.
 
     Args:
-        state_dict: Names to torch tensors or numpy arrays of 0 to 8 dimensions, any float, integer or bool dtype.
+        state_dict: Names to torch tensors or numpy arrays of 0 to 8 dimensions, of any dtype in `codecs.dtypes.DTYPES`.
+            Those of float16, bfloat16, float32 and float64 are coded lossily, all others exactly.
         recipe: A rate weight λ for the default preset, None for its default λ; or a `Recipe`, which counts as it is.
         sensitivities: Per tensor what an error costs: a number for squared error (`calibration.fisher`), or of second
             order (`calibration.second_order`); 1 where absent. None: `size_prior`, but 1 for all beside a `Recipe`.
@@ -285,7 +294,7 @@ def _at_factor(
     """A tensor at λ times a factor; without loss for 0."""
     if factor == 0:
         cost = Cost(recipe.rate_weight)
-        return Record(name, array.dtype.name, array.shape, LOSSLESS, LOSSLESS.encode(array, cost))
+        return Record(name, name_of(array.dtype), array.shape, LOSSLESS, LOSSLESS.encode(array, cost))
     recipe = dataclasses.replace(recipe, rate_weight=factor * recipe.rate_weight)
     return encode_tensor(name, array, recipe, sensitivity, state=state)
 
@@ -314,7 +323,7 @@ def _sees_coordinates(rule: Rule) -> bool:
 
 
 def _is_lossy(name: str, array: Array, recipe: Recipe) -> bool:
-    return is_float(array.dtype.name) and recipe.rule(name, array.ndim).candidates != (LOSSLESS,)
+    return is_float(name_of(array.dtype)) and recipe.rule(name, array.ndim).candidates != (LOSSLESS,)
 
 
 def _on_grid(name: str, array: Array, step: float, recipe: Recipe) -> Record | None:
@@ -325,7 +334,7 @@ def _on_grid(name: str, array: Array, step: float, recipe: Recipe) -> Record | N
     if not np.isfinite(values).all():
         raise TensorError(f"Tensor {quoted(name)} holds NaN or Inf, and lies on no grid: the network has diverged.")
     codec = Codec((DeadZone(passes=0, step=step),))
-    return Record(name, array.dtype.name, array.shape, codec, codec.encode(values, Cost(recipe.rate_weight)))
+    return Record(name, name_of(array.dtype), array.shape, codec, codec.encode(values, Cost(recipe.rate_weight)))
 
 
 def _recipe(recipe: object) -> Recipe:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from evocompress.codecs.dtypes import name_of
+
 __all__ = ["tied_tensors"]
 
 _FEW = 64  # up to so many elements a tensor takes fewer bytes than what would say that it is tied
@@ -27,7 +29,7 @@ def tied_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
     for name, array in arrays.items():
         if array.size > _FEW:
             head = array.flat[:_HEAD].tobytes()  # tells nearly all apart, at no cost
-            candidates.setdefault((array.dtype.name, array.shape, head), []).append(name)
+            candidates.setdefault((name_of(array.dtype), array.shape, head), []).append(name)
     tied: dict[str, str] = {}
     for names in candidates.values():
         first: dict[bytes, str] = {}

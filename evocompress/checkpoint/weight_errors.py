@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.checkpoint.packing import to_numpy
-from evocompress.codecs.dtypes import is_float
+from evocompress.codecs.dtypes import is_float, name_of
 from evocompress.support.wording import listed, shortened
 
 __all__ = ["TensorError", "WeightErrors", "weight_errors"]
@@ -67,7 +67,7 @@ def weight_errors(state: Mapping[str, Any], decoded: Iterable[tuple[str, npt.NDA
             continue
         value = state[name]
         before = value if isinstance(value, np.ndarray) else to_numpy(name, value)
-        if before.shape != array.shape or not is_float(before.dtype.name) or not before.size:
+        if before.shape != array.shape or not is_float(name_of(before.dtype)) or not before.size:
             continue
         old, new = before.astype(np.float64), array.astype(np.float64)
         known = np.isfinite(old) & np.isfinite(new)

@@ -21,6 +21,8 @@ from evocompress.support.wording import kind_of, listed
 if TYPE_CHECKING:
     import torch
 
+from evocompress.codecs.dtypes import name_of
+
 __all__ = ["errors_name", "read_evc", "read_weights", "unpack_file", "write_weights"]
 
 _MAGIC = b"EVC"
@@ -156,7 +158,7 @@ def write_weights(state: Mapping[str, torch.Tensor], path: str | os.PathLike[str
     slots = []
     for name, tensor in state.items():
         array = to_numpy(name, tensor)
-        slots.append(Slot(name, array.dtype.name, array.shape))
+        slots.append(Slot(name, name_of(array.dtype), array.shape))
     write_tensors(Path(path), slots, ((name, to_numpy(name, tensor)) for name, tensor in state.items()))
 
 

@@ -18,7 +18,7 @@ from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.codecs import LOSSLESS, parse_codec
-from evocompress.codecs.dtypes import is_float
+from evocompress.codecs.dtypes import is_float, name_of
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.protocols import Began, Observer, Progressed
 from evocompress.support.atomic_files import replacing
@@ -204,7 +204,7 @@ def _recipe(codec: str, arrays: Mapping[str, Array], weight: float) -> Recipe:
 
 def _measured(arrays: Mapping[str, Array]) -> list[str]:
     """Names of the tensors whose error counts."""
-    floats = [name for name, array in arrays.items() if is_float(array.dtype.name) and array.size]
+    floats = [name for name, array in arrays.items() if is_float(name_of(array.dtype)) and array.size]
     if not floats:
         raise EvocompressError("There are no weights of a floating dtype, so there is no error to draw a curve of.")
     return [name for name in floats if arrays[name].ndim >= 2] or floats

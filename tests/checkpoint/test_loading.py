@@ -220,3 +220,15 @@ def test_any_layer_that_loads_in_a_way_of_its_own_is_asked_before_anything_is_lo
     assert same(values(model), before)
     load_state(model, state, "w.evc")
     assert same(values(model), state)
+
+
+def test_small_floats_and_complex_numbers_load_where_they_can(tmp_path: Path) -> None:
+    weight = torch.tensor([[0.5, -2.0], [448.0, 0.0]])
+    path = tmp_path / "w.evc"
+    path.write_bytes(evocompress.pack({"weight": weight.to(torch.float8_e4m3fn)}))
+    model = nn.Linear(2, 2, bias=False)
+    assert torch.equal(evocompress.load(path, model).weight, weight)
+    path.write_bytes(evocompress.pack({"weight": weight.to(torch.complex64)}))
+    with pytest.raises(ModelError, match="complex64 in the file, float32 in the model, which cannot hold imaginary"):
+        evocompress.load(path, model)
+    assert torch.equal(evocompress.load(path, nn.Linear(2, 2, bias=False, dtype=torch.complex64)).weight.real, weight)

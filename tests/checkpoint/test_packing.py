@@ -118,11 +118,10 @@ def test_what_is_not_finite_is_refused_by_name(value: float, word: str) -> None:
     [
         torch.eye(3).to_sparse(),
         torch.zeros(3, device="meta"),
-        torch.zeros(3).to(torch.float8_e4m3fn),
         nn.LazyLinear(2).weight,
         {"w": torch.zeros(3)},
-        torch.zeros(3, dtype=torch.complex64),
-        np.zeros(3, np.complex64),
+        torch.zeros(3, dtype=torch.uint8).view(torch.bits8),
+        np.zeros(3, np.longdouble),
         np.array(["a"]),
         np.array([None]),
         [1.0, 2.0],
@@ -131,7 +130,7 @@ def test_what_is_not_finite_is_refused_by_name(value: float, word: str) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_dense_real_tensor_is_refused_by_name(value: object) -> None:
+def test_what_no_file_can_hold_is_refused_by_name(value: object) -> None:
     with pytest.raises(CodecError, match="'odd'"):
         pack({"fine": torch.zeros(3), "odd": value})
 

@@ -24,12 +24,16 @@ from evocompress.checkpoint.presets import PRESETS, preset
 from evocompress.codecs import CODECS, inspect, read
 from evocompress.codecs.coders import CoderName
 from evocompress.codecs.container import parse
+from evocompress.codecs.dtypes import DTYPES, dtype_named, name_of
 from evocompress.codecs.planes import kernel_places
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MANIFEST = GOLDEN / "manifest.json"
 #: Codecs whose decoder only multiplies and looks up, so that every bit of a weight is the same on every machine.
 EXACT = ("deadzone", "trellis", "codebook", "lossless", "symmetry", "symmetry-trellis")
+
+#: How tensors are called that are compared by their bytes.
+BITS = "lossless:bits-"
 
 Array = npt.NDArray[Any]
 
@@ -60,10 +64,12 @@ def symbols_digest(data: bytes, names: dict[str, Array] | None) -> str:
 
 def described(name: str, x: Array) -> dict[str, Any]:
     """A tensor: exactly where its codec allows, and by a few projections where it computes with floats."""
-    flat = x.astype(np.float64).ravel()
+    flat = (
+        (np.ascontiguousarray(x).reshape(-1).view(np.uint8) if name.startswith(BITS) else x).astype(np.float64).ravel()
+    )
     waves = [np.cos(np.arange(flat.size) * k) for k in (0.0, 0.7, 2.3)]
     summary = {
-        "dtype": x.dtype.name,
+        "dtype": name_of(x.dtype),
         "shape": list(x.shape),
         "norm": float(np.linalg.norm(flat)),
         "projections": [float(wave @ flat) for wave in waves],
@@ -108,7 +114,7 @@ def sources() -> dict[str, bytes]:
         large = rng.laplace(0, 0.05, (260, 257)).astype(np.float32)  # beyond 2^16 symbols: all lanes of rans
         state = {f"{name}:conv": conv, f"{name}:large": large, f"{name}:vector": conv[0, :, 0, 0]}
         files[f"preset-{name}"] = pack(state, preset(name, 1e-4))
-    return files | forms() | states() | latest_best() | zero_ended()
+    return files | forms() | states() | latest_best() | zero_ended() | dtypes()
 
 
 #: Small files of all versions and coders; they are the fuzzer's seeds too.
@@ -177,6 +183,16 @@ def zero_ended() -> dict[str, bytes]:
     }
 
 
+def dtypes() -> dict[str, bytes]:
+    """Those whose bits a file keeps, whatever they mean: NaNs, for one."""
+    state = {}
+    for name in DTYPES[13:]:
+        dtype = dtype_named(name)
+        raw = np.resize(np.array([0x7F, 0xFF, 0x80, 0x7E, 0xFE, 0, 1], np.uint8), 6 * dtype.itemsize)
+        state[f"{BITS}{name}"] = raw.view(dtype).reshape(2, 3)
+    return {"dtypes": pack(state, Recipe(1e-4))}
+
+
 def latest_best() -> dict[str, bytes]:
     """`preset-best` is of the time when the preset had eight states."""
     rng = np.random.default_rng(23)
@@ -212,7 +228,7 @@ def manifest() -> dict[str, Any]:
     return stored
 
 
-NAMES = sorted([*CODECS, "mixed", *FORMS, *STATES, "preset-best-64", *(f"preset-{name}" for name in PRESETS)])
+NAMES = sorted([*CODECS, "mixed", "dtypes", *FORMS, *STATES, "preset-best-64", *(f"preset-{name}" for name in PRESETS)])
 
 
 def test_no_golden_file_is_missing_and_none_is_an_orphan() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from evocompress.codecs import inspect, iterate, read
 from evocompress.codecs.container import MAGIC, parse, table_start
 from evocompress.codecs.deflation import deflate, inflate
+from evocompress.codecs.dtypes import name_of
 from evocompress.errors import CodecError, FormatError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -75,7 +76,7 @@ def _check(data: bytes, names: Mapping[str, object] | None) -> None:
     assert [info.name for info in infos] == list(tensors) and rest >= 0
     for entry in contents.tensors:
         array = tensors[entry.name]
-        assert array.shape == entry.full_shape and array.dtype.name == entry.dtype
+        assert array.shape == entry.full_shape and name_of(array.dtype) == entry.dtype
         assert entry.codec.stages[0].id == "lossless" or np.isfinite(array.astype(np.float64)).all()
         if entry.source is not None:
             assert array.tobytes() == tensors[contents.tensors[entry.source].name].tobytes()

@@ -19,7 +19,9 @@ __all__ = ["Tensor", "read_bare", "read_symbols"]
 Planes = list[list[list[int]]]
 Layout = tuple[int, int, str]
 DTYPES: Sequence[str] = (
-    "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16 uint32 uint64".split()
+    "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16 uint32 uint64 float8_e4m3fn "
+    "float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2 complex64 complex128 complex32 uint1 "
+    "uint2 uint3 uint4 uint5 uint6 uint7 int1 int2 int3 int4 int5 int6 int7".split()
 )
 
 
