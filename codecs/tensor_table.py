@@ -236,8 +236,8 @@ class _TableReader(TensorReader):
         number = self.integer(0, _MAX_DTYPE)
         if number >= len(DTYPES):
             raise FormatError(
-                f"The file has a tensor of dtype number {number}, which this version does not know: it was written by a "
-                "newer one, or is damaged."
+                f"The file has a tensor of dtype number {number}, which this version does not know: it was written by "
+                "a newer one, or is damaged."
             )
         return DTYPES[number]
 

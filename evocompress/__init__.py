@@ -1,9 +1,9 @@
 """evocompress: train, compress and evolve neural networks in one loop.
 
 `pack` and `unpack` turn a state dict into the bytes of an `.evc` file and back, `save` writes such a file of a torch
-module and `load` puts it into one; `RateTerm` and `Cycle` put the rate of the file and lossy compression into a
-training loop of one's own; the command `evocompress run` evolves a population. Importing this package imports neither
-torch nor Ray.
+module, `load` puts it into one, and `from_pretrained` makes a model of transformers with it; `RateTerm` and `Cycle` put
+the rate of the file and lossy compression into a training loop of one's own; the command `evocompress run` evolves a
+population. Importing this package imports neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -16,18 +16,32 @@ from evocompress.errors import EvocompressError
 if TYPE_CHECKING:
     from evocompress.checkpoint.loading import load, save
     from evocompress.checkpoint.packing import pack, unpack
+    from evocompress.checkpoint.pretrained import from_pretrained
     from evocompress.checkpoint.recipe import Recipe, Rule
     from evocompress.training.cycle import Cycle
     from evocompress.training.rate import RateTerm
 
 __version__ = "0.1.0"
-__all__ = ["Cycle", "EvocompressError", "RateTerm", "Recipe", "Rule", "__version__", "load", "pack", "save", "unpack"]
+__all__ = [
+    "Cycle",
+    "EvocompressError",
+    "RateTerm",
+    "Recipe",
+    "Rule",
+    "__version__",
+    "from_pretrained",
+    "load",
+    "pack",
+    "save",
+    "unpack",
+]
 
 _HOMES = {
     "Cycle": "training.cycle",
     "RateTerm": "training.rate",
     "Recipe": "checkpoint.recipe",
     "Rule": "checkpoint.recipe",
+    "from_pretrained": "checkpoint.pretrained",
     "load": "checkpoint.loading",
     "pack": "checkpoint.packing",
     "save": "checkpoint.loading",

@@ -6,12 +6,16 @@ import json
 import os
 from pathlib import Path
 
+from evocompress.checkpoint.other_files import folder_of_another_kind
 from evocompress.errors import FormatError
+from evocompress.support.wording import listed
 
-__all__ = ["note_on_shard", "shards"]
+__all__ = ["EVC", "SAFETENSORS", "note_on_shard", "shards"]
 
+#: What a folder's compressed weights are called, and its decoded ones.
+EVC, SAFETENSORS = "model.evc", "model.safetensors"
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_SINGLE = ("model.safetensors", "pytorch_model.bin", EVC)
 
 
 def shards(path: object) -> list[Path] | None:
@@ -34,16 +38,19 @@ def shards(path: object) -> list[Path] | None:
         for name in _SINGLE:
             if (place / name).is_file():
                 return [place / name]
-        found = sorted(place.glob("*.safetensors"))
+        found = sorted(place.glob("*.safetensors")) or sorted(place.glob("*.evc"))
     except FormatError:
         raise
     except (OSError, ValueError):  # a null byte, say: whoever opens it tells
         return None
     if len(found) == 1:
         return found
+    if kind := folder_of_another_kind(place):
+        raise FormatError(f"{place} {kind}.")
     held = f"{len(found)} of them and no index" if found else "none"
     raise FormatError(
-        f"{place} is a folder, which must hold {_SINGLE[0]} or {_INDICES[0]}, or one safetensors file; it has {held}."
+        f"{place} is a folder, which must hold {SAFETENSORS}, {EVC} or {_INDICES[0]}, or one file of safetensors or "
+        f".evc; it has {held}."
     )
 
 
@@ -75,5 +82,9 @@ def _indexed(index: Path) -> list[Path]:
             raise FormatError(f"{index} names the shard {name!r}, which is no file beside it.")
         files.append(index.parent / name)
     if absent := [file.name for file in files if not file.is_file()]:
-        raise FormatError(f"{index} names {len(files)} shards, of which {absent[0]} is not there.")
+        verb = "is" if len(absent) == 1 else "are"
+        raise FormatError(
+            f"{index} names {len(files)} shards, of which {listed(absent, 3)} {verb} not there; a download may have "
+            "stopped early."
+        )
     return files

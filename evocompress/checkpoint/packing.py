@@ -76,7 +76,7 @@ def _from_torch(name: str, value: Any) -> Array:
 
     if torch.nn.parameter.is_lazy(value):
         raise CodecError(f"Tensor {quoted(name)} has no shape yet; run the module once, so that it gets values.")
-    tensor: torch.Tensor = value.detach()
+    tensor: torch.Tensor = _local(name, value).detach()
     if tensor.is_meta:
         raise CodecError(f"Tensor {quoted(name)} is on the meta device, which holds no values; load some first.")
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
@@ -91,6 +91,21 @@ def _from_torch(name: str, value: Any) -> Array:
         tensor = tensor.view(getattr(torch, f"int{8 * tensor.element_size()}"))
     array: Array = tensor.cpu().contiguous().numpy()
     return array.view(dtype_named(dtype)) if dtype in FOREIGN else array
+
+
+def _local(name: str, value: Any) -> torch.Tensor:
+    """A DTensor of a single process as the tensor that it is; any other tensor as it is."""
+    if not hasattr(value, "full_tensor"):  # `DTensor` has it, and is imported only where somebody has made one
+        tensor: torch.Tensor = value
+        return tensor
+    if value.device_mesh.size() > 1:
+        raise CodecError(
+            f"Tensor {quoted(name)} is a DTensor, of which this process has a part; gather the state dict first, by "
+            "get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) of "
+            "torch.distributed.checkpoint.state_dict."
+        )
+    whole: torch.Tensor = value.to_local()
+    return whole
 
 
 def to_torch(array: Array) -> torch.Tensor:

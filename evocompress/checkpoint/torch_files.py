@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evocompress.checkpoint.other_files import kind_of_archive
 from evocompress.errors import FormatError
 from evocompress.support.wording import listed, shortened
 
@@ -75,6 +76,12 @@ def _loaded(path: str | os.PathLike[str]) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         classes = re.findall(r"GLOBAL (\S+)", str(error))
+        if any("DTensor" in name for name in classes):
+            raise FormatError(
+                f"{name} holds a DTensor, one process's part of a tensor; gather the state dict before it is saved, by "
+                "get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) of "
+                "torch.distributed.checkpoint.state_dict."
+            ) from None
         if classes:
             raise FormatError(
                 f"{name} holds an object of {shortened(classes[0])}, whose code would run when it is opened; {_SAVE}."
@@ -89,14 +96,15 @@ def _no_checkpoint(name: str) -> str:
     """Why a zip archive is no checkpoint: a sentence without its subject; nothing if it may be one."""
     try:
         with zipfile.ZipFile(name) as archive:
-            members = {member.rpartition("/")[2] for member in archive.namelist()}
-            folders = {part for member in archive.namelist() for part in member.split("/")[:-1]}
+            names = archive.namelist()
+            members = {member.rpartition("/")[2] for member in names}
+            folders = {part for member in names for part in member.split("/")[:-1]}
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         return f"is a damaged zip archive: {error}"
     if "constants.pkl" in members and "code" in folders:
         return "is a TorchScript archive, which is code; save torch.jit.load(…).state_dict() with torch.save"
     if "data.pkl" not in members:
-        return "is a zip archive of something else; unpack that first"
+        return kind_of_archive(names)
     return ""
 
 

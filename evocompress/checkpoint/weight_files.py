@@ -1,4 +1,4 @@
-"""Weight files: safetensors and `.evc`, read and written; torch.save's and folders, read; of others, what they are."""
+"""Weight files: safetensors and `.evc`, read and written; torch.save's, ONNX, GGUF and folders, read; others named."""
 
 from __future__ import annotations
 
@@ -10,45 +10,44 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from evocompress.checkpoint.folders import note_on_shard, shards
-from evocompress.checkpoint.packing import to_numpy, unpack
+from evocompress.checkpoint.folders import EVC, note_on_shard, shards
+from evocompress.checkpoint.gguf_file import is_gguf, read_gguf
+from evocompress.checkpoint.onnx_file import read_onnx, write_onnx
+from evocompress.checkpoint.other_files import kind_of_file, part_of_another_kind
+from evocompress.checkpoint.packing import to_numpy, to_torch, unpack
 from evocompress.checkpoint.safetensors_file import Slot, write_tensors
 from evocompress.checkpoint.torch_files import is_torch_file, read_torch
 from evocompress.codecs.container import Contents, file_names, iterate, parse
+from evocompress.codecs.dtypes import name_of
 from evocompress.errors import CodecError, EvocompressError, FormatError
 from evocompress.support.wording import kind_of, listed
 
 if TYPE_CHECKING:
     import torch
 
-from evocompress.codecs.dtypes import name_of
+__all__ = [
+    "errors_name",
+    "evc_of",
+    "read_evc",
+    "read_weights",
+    "unpack_file",
+    "unpack_into",
+    "write_weights",
+]
 
-__all__ = ["errors_name", "read_evc", "read_weights", "unpack_file", "write_weights"]
-
-_MAGIC = b"EVC"
-
-_RESAVE = "open it with what wrote it, and save its state dict with safetensors.torch.save_file"
-_PICKLE = f"is a pickle, which could run code when opened; {_RESAVE}"
-#: What files of other formats begin with.
-_FORMATS = (
-    (b"\x80\x04", _PICKLE),
-    (b"\x93NUMPY", f"is a NumPy array; {_RESAVE}"),
-    (b"\x89HDF", f"is an HDF5 file; {_RESAVE}"),
-    (b"GGUF", f"is a GGUF file; {_RESAVE}"),
-    (b"\x1f\x8b", "is compressed with gzip; unpack that first"),
-    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; fetch that with git lfs pull"),
-)
+_MAGIC, _ONNX = b"EVC", ".onnx"
 _HEAD = 32
 _LENGTH = 8  # bytes of a safetensors file that say how long its header is
 
 
 def read_evc(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file that begins as `.evc` files do.
+    """The bytes of a file that begins as `.evc` files do; a folder stands for the `model.evc` in it.
 
     Raises:
         EvocompressError: It cannot be read; one line, for a user.
         FormatError: It is another file; says which, if that is known.
     """
+    path = evc_of(path)
     with _opened(path) as file:
         data = file.read(len(_MAGIC))
         if data == _MAGIC:
@@ -57,7 +56,14 @@ def read_evc(path: str | os.PathLike[str]) -> bytes:
         read_weights(path)
     except FormatError as error:
         raise FormatError(f"Not an .evc file: {error}") from None
-    raise FormatError(f"Not an .evc file: {path} is a safetensors file; evocompress pack makes an .evc file of it.")
+    raise FormatError(f"Not an .evc file: {path} is a checkpoint; evocompress pack makes an .evc file of it.")
+
+
+def evc_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The `.evc` file in a folder, if there is one; any other path as it is."""
+    if isinstance(path, str | os.PathLike) and (Path(path) / EVC).is_file():
+        return Path(path) / EVC
+    return path
 
 
 @contextlib.contextmanager
@@ -89,11 +95,12 @@ def read_weights(
     names: Callable[[Contents], Collection[str]] | None = None,
     say: Callable[[str], object] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The state dict in a `.safetensors` or `.evc` file, in one of torch.save, or in a folder with shards.
+    """The state dict in a `.safetensors` or `.evc` file, in one of torch.save, ONNX or GGUF, or in a folder.
 
     Tensors of a safetensors file are mapped: each is read when it is used, and the file should stay as it is as long.
     Of files of torch.save only tensors are read; nothing that they name is run (`torch_files`). A folder, or the index
-    in it, stands for all its shards (`folders`).
+    in it, stands for all its shards (`folders`). ONNX models, whose names end in `.onnx`, give their initialisers
+    (`onnx_file`), GGUF files their tensors, dequantised (`gguf_file`); each needs its library.
 
     Args:
         path: The file.
@@ -105,9 +112,15 @@ def read_weights(
         EvocompressError: It cannot be read, or is none of these.
     """
     if (files := shards(path)) is not None:
-        return _joined(path, files, say)
+        return _joined(path, files, names, say)
     with _opened(path) as file:
         head = file.read(_HEAD)
+    if kind := part_of_another_kind(Path(path)):
+        raise FormatError(f"{os.fspath(path)} {kind}.")
+    if is_gguf(head):
+        return _as_tensors(path, read_gguf(path), say)
+    if Path(path).suffix.lower() == _ONNX and not head.startswith((_MAGIC, b"PK")) and not kind_of_file(Path(path)):
+        return _as_tensors(path, read_onnx(path), say)
     if is_torch_file(head):
         state, note = read_torch(path)
         _tell(say, path, note)
@@ -130,13 +143,24 @@ def read_weights(
         raise FormatError(f"{os.fspath(path)} {_why_no_checkpoint(path, error)}.") from None
 
 
+def _as_tensors(
+    path: str | os.PathLike[str], content: tuple[dict[str, Any], str], say: Callable[[str], object] | None
+) -> dict[str, torch.Tensor]:
+    arrays, note = content
+    _tell(say, path, note)
+    return {name: to_torch(array) for name, array in arrays.items()}
+
+
 def _joined(
-    path: str | os.PathLike[str], files: list[Path], say: Callable[[str], object] | None
+    path: str | os.PathLike[str],
+    files: list[Path],
+    names: Callable[[Contents], Collection[str]] | None,
+    say: Callable[[str], object] | None,
 ) -> dict[str, torch.Tensor]:
     """The tensors of all files, which must not share a name."""
     state: dict[str, torch.Tensor] = {}
     for file in files:
-        part = read_weights(file)
+        part = read_weights(file, names)
         if twice := sorted(state.keys() & part.keys()):
             raise FormatError(f"{os.fspath(path)}: tensor {twice[0]!r} is in {file.name} and in a file before it.")
         state |= part
@@ -193,6 +217,27 @@ def unpack_file(
     return len(slots), sum(math.prod(slot.shape) for slot in slots)
 
 
+def unpack_into(
+    path: str | os.PathLike[str], model_path: str | os.PathLike[str], output: str | os.PathLike[str]
+) -> tuple[int, int]:
+    """Decode an `.evc` file into the graph of an ONNX model; returns how many initialisers and weights it has.
+
+    Args:
+        path: The file. One that was packed without names or shapes takes the model's.
+        model_path: The model, which is left as it is.
+        output: The file to write, whole or not at all.
+
+    Raises:
+        EvocompressError: Either cannot be read, or they do not fit each other.
+    """
+    data = read_evc(path)
+    arrays, _ = read_onnx(model_path)
+    names = {name: (array.shape, name_of(array.dtype)) for name, array in arrays.items()}
+    with errors_name(path):
+        tensors = write_onnx(model_path, iterate(data, names), output, path)
+    return tensors, sum(array.size for array in arrays.values())
+
+
 def _why_no_checkpoint(path: str | os.PathLike[str], error: object) -> str:
     """Why a file cannot be read as safetensors or `.evc`: a sentence without its subject.
 
@@ -205,11 +250,8 @@ def _why_no_checkpoint(path: str | os.PathLike[str], error: object) -> str:
         head = file.read(_HEAD)
         file.seek(_LENGTH)
         header = file.read(min(int.from_bytes(head[:_LENGTH], "little"), size))
-    if not size:
-        return "is empty"
-    description = next((text for magic, text in _FORMATS if head.startswith(magic)), None)
-    if description is not None:
-        return description
+    if kind := kind_of_file(Path(path)):
+        return kind
     if header.startswith(b"{"):
         announced = _announced(int.from_bytes(head[:_LENGTH], "little"), header)
         if announced > size:

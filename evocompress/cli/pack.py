@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.checkpoint.companions import write_folder
 from evocompress.checkpoint.float32_size import float32_bytes
+from evocompress.checkpoint.folders import EVC
 from evocompress.checkpoint.presets import DEFAULT_PRESET
 from evocompress.checkpoint.presets import preset as preset_recipe
 from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT
@@ -24,8 +26,16 @@ from evocompress.cli.pack_options import (
     parse_limit,
     parse_rule,
 )
+from evocompress.cli.unpack import say_companions
 from evocompress.errors import CodecError, ConfigError, DataError, ModelError
-from evocompress.support.command_line import NetworkOptions, about, check_device, check_output
+from evocompress.support.command_line import (
+    NetworkOptions,
+    about,
+    check_device,
+    check_output,
+    check_output_folder,
+    folder_named,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -50,10 +60,18 @@ def pack(
         typer.Argument(
             metavar="WEIGHTS",
             help="A checkpoint: safetensors, .evc, what torch.save wrote (.pt, .pth, .bin, .ckpt; only its tensors are "
-            "read), or a folder with shards.",
+            "read), .onnx, .gguf, or a folder of Hugging Face's.",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    output_name: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The file to write; or a folder, which is there or whose name ends with /: model.evc goes into it, "
+            "and the small other files of a folder WEIGHTS along with it.",
+        ),
+    ],
     preset: Annotated[str, typer.Option(help="fast, balanced or best.")] = DEFAULT_PRESET,
     rate_weight: Annotated[
         float | None,
@@ -146,7 +164,11 @@ def pack(
     check_settings(model, settings)
     check_rate_weight(rate_weight)
     check_loss_increase(max_loss_increase)
-    check_output(output, [weights])
+    output, as_folder = Path(output_name), folder_named(output_name)
+    if as_folder:
+        check_output_folder(output, weights)
+    else:
+        check_output(output, [weights])
     user_rules, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
     preset_recipe(preset)  # says what is wrong with it before any work
     if model is not None:
@@ -198,7 +220,12 @@ def pack(
                     job.fit_confidence(examples, device=device)
             job.calibrate(examples, samples=samples, seed=seed, device=device, allocation_rounds=allocation_rounds)
         result = _result(job, rate_weight, limit, max_loss_increase)
-    result.write(output)
+    if as_folder:
+        _, companions = write_folder(output, weights if weights.is_dir() else None, EVC, result.write)
+        say_companions(output, companions)
+        output /= EVC
+    else:
+        result.write(output)
     _summary(output, state, result.nbytes)
     _say_errors(state, result, judged=examples is not None)
     job.measure(result)

@@ -6,6 +6,7 @@ Besides `cli/` only the `command.py` of an idea uses this.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,15 @@ from rich.console import Console
 
 from evocompress.errors import ConfigError, EvocompressError
 
-__all__ = ["NetworkOptions", "about", "check_device", "check_output", "output_console"]
+__all__ = [
+    "NetworkOptions",
+    "about",
+    "check_device",
+    "check_output",
+    "check_output_folder",
+    "folder_named",
+    "output_console",
+]
 
 NetworkOptions = Annotated[
     list[str] | None, typer.Option("--set", help="Give the network an option: --set width=16. Repeatable.")
@@ -47,6 +56,29 @@ def check_output(output: Path, sources: Sequence[Path], option: str = "--output"
         raise ConfigError(f"{option} {output} is a link or a device, which would be replaced; give a file's own name.")
     if output.is_dir():
         raise ConfigError(f"{option} {output} is a folder; give a file.")
+    if not output.parent.is_dir():
+        raise ConfigError(f"{option} {output}: its folder does not exist.")
+
+
+def folder_named(output: str) -> bool:
+    """Whether an output is to be a folder: it is one, or its name ends with a slash.
+
+    >>> folder_named("no/such/"), folder_named("no/such")
+    (True, False)
+    """
+    return output.endswith(("/", os.sep)) or Path(output).is_dir()
+
+
+def check_output_folder(output: Path, source: Path, option: str = "--output") -> None:
+    """Refuse to write into the folder that is being read, or to make a folder where none can be.
+
+    Raises:
+        ConfigError: Says why.
+    """
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise ConfigError(f"{option} {output}/ is there and is no folder; give another name.")
+    if output.is_dir() and source.is_dir() and output.samefile(source):
+        raise ConfigError(f"{option} {output} is the input itself; give another name.")
     if not output.parent.is_dir():
         raise ConfigError(f"{option} {output}: its folder does not exist.")
 

@@ -193,7 +193,7 @@ def test_mistakes_get_one_line(
         (("unpack", "junk.evc", "-o", "x"), "Not an .evc file"),
         (("inspect", tmp_path), "Is a directory"),
         (("pack", tmp_path, "-o", "x.evc"), "is a folder, which must hold model.safetensors"),
-        (("inspect", weights), "is a safetensors file; evocompress pack makes an .evc file of it"),
+        (("inspect", weights), "is a checkpoint; evocompress pack makes an .evc file of it"),
         (("unpack", "cut.safetensors", "-o", "x"), "is truncated"),
         (("pack", "pickle.safetensors", "-o", "x.evc"), "no checkpoint of torch.save"),
         (("pack", "array.npy", "-o", "x.evc"), "is a NumPy array"),

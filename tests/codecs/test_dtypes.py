@@ -137,9 +137,7 @@ def test_a_rule_cannot_make_them_lossy() -> None:
 def test_a_dtype_of_a_newer_version_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     data = evocompress.pack({"a": all_bits("int7")})
     monkeypatch.setattr("evocompress.codecs.tensor_table.DTYPES", DTYPES[:13])
-    with pytest.raises(
-        FormatError, match=r"dtype number 35, which this version does not know: it was written by a newer"
-    ):
+    with pytest.raises(FormatError, match="dtype number 35, which this version does not know: it was"):
         evocompress.unpack(data)
 
 
