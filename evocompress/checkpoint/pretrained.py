@@ -49,7 +49,15 @@ def from_pretrained(
     except Exception as error:  # transformers raises any kind where a configuration does not suit
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"{place}: {_name(model_class)} cannot be built from its {_CONFIG}: {reason}") from error
-    return load(place / EVC, model, strict=strict, strip_prefix=strip_prefix).eval()
+    try:
+        return load(place / EVC, model, strict=strict, strip_prefix=strip_prefix).eval()
+    except ModelError as error:
+        prefix = f"{getattr(model, 'base_model_prefix', '')}."
+        if strip_prefix or f"unknown to the model: {prefix}" not in str(error):
+            raise
+        raise ModelError(
+            f"{error} For the network without its head give strict=False and strip_prefix={prefix!r}."
+        ) from None
 
 
 def _checked(folder: object) -> Path:
@@ -57,9 +65,7 @@ def _checked(folder: object) -> Path:
         raise ModelError(f"folder is {kind_of(folder)}; it must be the path of a folder.")
     place = Path(folder)
     if not place.is_dir():
-        raise ModelError(
-            f"{place} is no folder here; evocompress pack FOLDER -o OUT/ makes one. Nothing is downloaded."
-        )
+        raise ModelError(f"{place} is no folder; evocompress pack FOLDER -o OUT/ makes one. Nothing is downloaded.")
     for name in (EVC, _CONFIG):
         if not (place / name).is_file():
             raise ModelError(f"{place} has no {name}; evocompress pack FOLDER -o OUT/ makes a folder with both.")

@@ -54,6 +54,8 @@ def read_torch(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], s
     if not found:
         raise FormatError(f"{os.fspath(path)} holds no state dict, a dictionary of tensors by name; {_SAVE}.")
     best = found[0]
+    if any(hasattr(tensor, "full_tensor") for tensor in best.tensors.values()):
+        raise FormatError(_parts_of_tensors(os.fspath(path)))
     left = [shortened(name) for name in best.others]
     if best.path and isinstance(content, Mapping):
         left += [shortened(str(key)) for key in content if key != best.path[0]]
@@ -75,13 +77,9 @@ def _loaded(path: str | os.PathLike[str]) -> Any:
         with open(name, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "DTensor" in str(error):
+            raise FormatError(_parts_of_tensors(name)) from None
         classes = re.findall(r"GLOBAL (\S+)", str(error))
-        if any("DTensor" in name for name in classes):
-            raise FormatError(
-                f"{name} holds a DTensor, one process's part of a tensor; gather the state dict before it is saved, by "
-                "get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) of "
-                "torch.distributed.checkpoint.state_dict."
-            ) from None
         if classes:
             raise FormatError(
                 f"{name} holds an object of {shortened(classes[0])}, whose code would run when it is opened; {_SAVE}."
@@ -90,6 +88,14 @@ def _loaded(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # torch raises any kind on damaged files
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise FormatError(f"{name} is damaged, or no checkpoint of torch.save: {reason}.") from None
+
+
+def _parts_of_tensors(name: str) -> str:
+    return (
+        f"{name} holds DTensors, one process's parts of tensors; gather the state dict before it is saved, by "
+        "get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) of "
+        "torch.distributed.checkpoint.state_dict."
+    )
 
 
 def _no_checkpoint(name: str) -> str:

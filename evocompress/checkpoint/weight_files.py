@@ -60,10 +60,20 @@ def read_evc(path: str | os.PathLike[str]) -> bytes:
 
 
 def evc_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The `.evc` file in a folder, if there is one; any other path as it is."""
-    if isinstance(path, str | os.PathLike) and (Path(path) / EVC).is_file():
-        return Path(path) / EVC
-    return path
+    """The `.evc` file that a folder stands for: `model.evc`, or the only one; any other path as it is.
+
+    Raises:
+        FormatError: A folder without any, or with several of other names.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.path.isdir(path):
+        return path
+    place = Path(path)
+    if (place / EVC).is_file():
+        return place / EVC
+    found = sorted(place.glob("*.evc"))
+    if len(found) != 1:
+        raise FormatError(f"{place} is a folder, which must hold {EVC}; it has {len(found) or 'no'} .evc files.")
+    return found[0]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import typer
 
 from evocompress.checkpoint.companions import write_folder
 from evocompress.checkpoint.float32_size import float32_bytes
-from evocompress.checkpoint.folders import EVC
+from evocompress.checkpoint.folders import EVC, shards
 from evocompress.checkpoint.presets import DEFAULT_PRESET
 from evocompress.checkpoint.presets import preset as preset_recipe
 from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT
@@ -168,7 +168,7 @@ def pack(
     if as_folder:
         check_output_folder(output, weights)
     else:
-        check_output(output, [weights])
+        check_output(output, [weights, *(shards(weights) or ())])
     user_rules, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
     preset_recipe(preset)  # says what is wrong with it before any work
     if model is not None:
