@@ -151,8 +151,17 @@ def readers_of_saccades() -> dict[str, Any]:
     return {"model": model, "images": images, "labels": labels, "examples": examples, "cross_entropy": cross_entropy}
 
 
+def readers_of_checkpoints() -> dict[str, Any]:
+    transformers = pytest.importorskip("transformers", reason="needs transformers (of the dev extra)")
+    config = transformers.GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    config.save_pretrained("OUT")
+    Path("OUT/model.evc").write_bytes(evocompress.pack(transformers.GPT2LMHeadModel(config).state_dict()))
+    return {}
+
+
 READERS: dict[str, Callable[[], dict[str, Any]]] = {
     "README.md": readers_of_readme,
+    "docs/checkpoints.md": readers_of_checkpoints,
     "docs/connections.md": readers_of_connections,
     "docs/linearconv.md": readers_of_linearconv,
     "docs/symmetry.md": readers_of_symmetry,

@@ -80,7 +80,7 @@ def write_onnx(
         FormatError: Names, shapes or dtypes are not those of the initialisers, or the model is beyond 2 GiB.
     """
     with needs_extra("onnx"):
-        from onnx import numpy_helper
+        from onnx import helper, numpy_helper
         from onnx.external_data_helper import load_external_data_for_model
 
     model = _loaded(model_path)
@@ -93,14 +93,14 @@ def write_onnx(
             extra.append(name)
             continue
         tensor = wanted[name]
-        before = _array(tensor, model_path)
-        if (name_of(before.dtype), before.shape) != (name_of(array.dtype), array.shape):
+        dtype, shape = helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims)
+        if (name_of(dtype), shape) != (name_of(array.dtype), array.shape):
             raise FormatError(
-                f"{os.fspath(source)} does not fit {os.fspath(model_path)}: {quoted(name)} is {_kind(array)} in the "
-                f"file, {_kind(before)} in the model."
+                f"{os.fspath(source)} does not fit {os.fspath(model_path)}: {quoted(name)} is "
+                f"{_kind(array.dtype, array.shape)} in the file, {_kind(dtype, shape)} in the model."
             )
         with _damage_told(model_path):
-            coded = numpy_helper.from_array(np.ascontiguousarray(array).view(before.dtype).reshape(before.shape), name)
+            coded = numpy_helper.from_array(np.ascontiguousarray(array).view(dtype).reshape(shape), name)
         for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
             tensor.ClearField(field)
         tensor.raw_data = coded.raw_data
@@ -197,5 +197,5 @@ def _nodes(graph: Any) -> Iterator[Any]:
             yield from _nodes(inner)
 
 
-def _kind(array: Array) -> str:
-    return f"{name_of(array.dtype)} {'×'.join(map(str, array.shape)) or 'scalar'}"
+def _kind(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    return f"{name_of(dtype)} {'×'.join(map(str, shape)) or 'scalar'}"

@@ -77,6 +77,10 @@ def test_torch_has_them(name: str) -> None:
     assert str(tensor.dtype) == f"torch.{name}" and tensor.shape == (2, COUNT // 2)
     back = evocompress.unpack(evocompress.pack({"a": tensor, "b": tensor.t()}))
     assert back["a"].dtype == tensor.dtype and bits(back["a"]) == bits(tensor)
+    for shape in ((), (0, 3)):
+        part = to_torch(all_bits(name).reshape(-1)[: 0 if shape else 1].reshape(shape))
+        again = evocompress.unpack(evocompress.pack({"a": part}))["a"]
+        assert (again.dtype, again.shape, bits(again)) == (part.dtype, part.shape, bits(part))
     assert bits(back["b"]) == to_numpy("x", tensor).T.tobytes()
     bare = evocompress.pack({"a": tensor}, Recipe(1e-3, names=False, shapes=False))
     assert bits(evocompress.unpack(bare, names={"a": tensor})["a"]) == bits(tensor)

@@ -125,10 +125,11 @@ def mask_mismatch() -> bytes:
     return forged(table(4, 5, chain=(LINEARCONV, DEADZONE), side=v(1, 0, 0, 0)), encoder.finish())
 
 
-def large_integer() -> bytes:
+def numbers(dtype: str, *values: int) -> bytes:
+    """Three whole numbers, which not every dtype can be."""
     encoder = Encoder()
-    encoder.plane(np.array([[1, 128, 1]], np.int32), "weights")
-    return forged(table(3, chain=(LOSSLESS,), side=v(0), dtype=DTYPES.index("int8")), encoder.finish())
+    encoder.plane(np.array([values], np.int32), "weights")
+    return forged(table(3, chain=(LOSSLESS,), side=v(0), dtype=DTYPES.index(dtype)), encoder.finish())
 
 
 def many_tensors(count: int) -> bytes:
@@ -163,6 +164,10 @@ HOSTILE = {
     "a quantiser amid the chain": forged(table(3, chain=(DEADZONE, DEADZONE))),
     "an empty chain": forged(table(3, chain=())),
     "an unknown dtype": forged(table(3, dtype=len(DTYPES))),
+    "small floats coded lossily": forged(table(3, dtype=DTYPES.index("float8_e5m2"))),
+    "complex numbers coded lossily": forged(table(3, dtype=DTYPES.index("complex128"))),
+    "small floats as whole numbers": numbers("float8_e4m3fn", 1, 0, 1),
+    "integers of four bits as whole numbers": numbers("uint4", 1, 0, 1),
     "integers coded lossily": forged(table(3, dtype=DTYPES.index("int32"))),
     "a step out of range": forged(table(3, side=v(8001))),
     "a number that does not end": forged(table(3, side=b"\xff" * 20)),
@@ -180,7 +185,7 @@ HOSTILE = {
     "more primaries than filters": forged(table(4, 5, chain=(LINEARCONV, DEADZONE), side=v(5, 0, 0, 0))),
     "another number of primaries": mask_mismatch(),
     "bytes of nine": forged(table(3, chain=(LOSSLESS,), side=v(9))),
-    "integers that do not fit the dtype": large_integer(),
+    "integers that do not fit the dtype": numbers("int8", 1, 128, 1),
     "bytes that do not fit the dtype": forged(table(3, chain=(LOSSLESS,), side=v(2))),
     "integers for floats": forged(table(3, chain=(LOSSLESS,), side=v(0)), b"\x12\x34"),
     "a stream that goes on": forged(table(3), bytes(range(1, 40))),
