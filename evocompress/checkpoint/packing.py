@@ -25,7 +25,7 @@ from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.dtypes import DTYPES, FOREIGN, dtype_named, is_float, name_of
 from evocompress.codecs.planes import matrix_shape
 from evocompress.errors import CodecError, FormatError
-from evocompress.support.wording import kind_of, quoted, shortened
+from evocompress.support.wording import kind_of, listed, quoted, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ def to_numpy(name: str, value: object) -> Array:
 
 
 def _no_such_dtype(name: str, dtype: str) -> CodecError:
-    return CodecError(f"Tensor {quoted(name)} has dtype {dtype}; convert it to one of {', '.join(DTYPES)}.")
+    return CodecError(f"Tensor {quoted(name)} has dtype {dtype}; convert it to one of {listed(DTYPES)}.")
 
 
 def _from_torch(name: str, value: Any) -> Array:

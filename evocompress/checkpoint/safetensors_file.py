@@ -86,7 +86,9 @@ def _header(slots: Sequence[Slot]) -> tuple[bytes, dict[str, int]]:
         places[slot.name], begin, end = end, end, end + slot.nbytes
         shape = list(slot.shape)
         if slot.dtype == _PAIRS:  # the file counts the floats, of which each byte has two
-            shape = [*shape[:-1], 2 * shape[-1]] if shape else [2]
+            if not shape:
+                raise CodecError(f"Tensor {slot.name!r} of {_PAIRS} has no dimension; give it one for safetensors.")
+            shape[-1] *= 2
         entries[slot.name] = {"dtype": _NAMES[slot.dtype], "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)

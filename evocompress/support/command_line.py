@@ -60,12 +60,17 @@ def check_output(output: Path, sources: Sequence[Path], option: str = "--output"
         raise ConfigError(f"{option} {output}: its folder does not exist.")
 
 
-def folder_named(output: str) -> bool:
+def folder_named(output: str, option: str = "--output") -> bool:
     """Whether an output is to be a folder: it is one, or its name ends with a slash.
+
+    Raises:
+        ConfigError: It is no path.
 
     >>> folder_named("no/such/"), folder_named("no/such")
     (True, False)
     """
+    if not output or "\0" in output:
+        raise ConfigError(f"{option} {output!r} is no path: it is empty or has a null byte.")
     return output.endswith(("/", os.sep)) or Path(output).is_dir()
 
 

@@ -211,6 +211,8 @@ def test_mistakes_get_one_line(
         (("pack", weights, "-o", "x.evc", "--rule", "conv*=dct@"), "'' is not a number"),
         (("curve", weights, "-o", tmp_path / "none" / "x"), "folder does not exist"),
         (("pack", weights, "-o", tmp_path / "none" / "x" / ".." / "\0"), "null byte"),
+        (("pack", weights, "-o", ""), "is no path: it is empty"),
+        (("unpack", "junk.evc", "-o", "x\0"), "null byte"),
         (("run", "none.toml"), "there is no such file"),
         (("run",), "--resume with --out"),
         (("run", "--resume", "--out", "none"), "no run"),

@@ -117,6 +117,11 @@ def test_what_safetensors_lacks_is_said(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["w.evc"]
 
 
+def test_two_floats_in_one_byte_need_a_dimension_in_safetensors(tmp_path: Path) -> None:
+    with pytest.raises(CodecError, match="'a' of float4_e2m1fn_x2 has no dimension"):
+        write_weights({"a": to_torch(all_bits("float4_e2m1fn_x2")[0, 0].reshape(()))}, tmp_path / "w.safetensors")
+
+
 def test_numpy_users_have_the_types_of_ml_dtypes() -> None:
     state = {"a": np.array([1.5, -2, np.nan], ml_dtypes.float8_e4m3fn), "b": np.array([-8, 7], ml_dtypes.int4)}
     back = evocompress.unpack(evocompress.pack(state), "numpy")
