@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -34,7 +35,8 @@ def from_pretrained(
             `transformers.AutoModelForCausalLM`.
         strict: As for `load`.
         strip_prefix: As for `load`, such as "bert." for the network inside of one with a head; with strict=False.
-        options: For the configuration, in the place of what it says: `attn_implementation="eager"`, say.
+        options: For the configuration, in the place of what it says: `attn_implementation="eager"`, say. Code that the
+            folder brings is run by an Auto class if `trust_remote_code=True`, and never otherwise.
 
     Raises:
         ModelError: The folder lacks a file, the class is none of transformers or of another kind of network than the
@@ -83,8 +85,10 @@ def _built(place: Path, model_class: Any, options: dict[str, Any]) -> torch.nn.M
     elif isinstance(model_class, type) and hasattr(model_class, "from_config"):
         import transformers
 
-        config = transformers.AutoConfig.from_pretrained(place, local_files_only=True, **options)
-        build = model_class.from_config
+        # Without the second word the library asks at the terminal whether it may run the folder's code.
+        trust = {"trust_remote_code": bool(options.pop("trust_remote_code", False))}
+        config = transformers.AutoConfig.from_pretrained(place, local_files_only=True, **trust, **options)
+        build = functools.partial(model_class.from_config, **trust)
     else:
         raise ModelError(
             f"model_class is {_name(model_class)}; it must be a class of transformers, such as AutoModel or "

@@ -52,8 +52,10 @@ def read_evc(path: str | os.PathLike[str]) -> bytes:
         data = file.read(len(_MAGIC))
         if data == _MAGIC:
             return data + file.read()
+        head = data + file.read(_HEAD)
     try:
-        read_weights(path)
+        if not is_gguf(head) and not _is_onnx(path, head):  # these take a library, and time
+            read_weights(path)
     except FormatError as error:
         raise FormatError(f"Not an .evc file: {error}") from None
     raise FormatError(f"Not an .evc file: {path} is a checkpoint; evocompress pack makes an .evc file of it.")
@@ -129,7 +131,7 @@ def read_weights(
         raise FormatError(f"{os.fspath(path)} {kind}.")
     if is_gguf(head):
         return _as_tensors(path, read_gguf(path), say)
-    if Path(path).suffix.lower() == _ONNX and not head.startswith((_MAGIC, b"PK")) and not kind_of_file(Path(path)):
+    if _is_onnx(path, head):
         return _as_tensors(path, read_onnx(path), say)
     if is_torch_file(head):
         state, note = read_torch(path)
@@ -151,6 +153,12 @@ def read_weights(
             return {name: stored.get_tensor(name) for name in in_order()}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise FormatError(f"{os.fspath(path)} {_why_no_checkpoint(path, error)}.") from None
+
+
+def _is_onnx(path: str | os.PathLike[str], head: bytes) -> bool:
+    """Whether a file is to be read as an ONNX model, which its content does not tell: by its name, if nothing else."""
+    named = Path(path).suffix.lower() == _ONNX
+    return named and not head.startswith(_MAGIC) and not is_torch_file(head) and not kind_of_file(Path(path))
 
 
 def _as_tensors(

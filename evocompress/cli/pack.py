@@ -68,6 +68,7 @@ def pack(
         typer.Option(
             "-o",
             "--output",
+            metavar="PATH",
             help="The file to write; or a folder, which is there or whose name ends with /: model.evc goes into it, "
             "and the small other files of a folder WEIGHTS along with it.",
         ),

@@ -31,6 +31,7 @@ def unpack(
         typer.Option(
             "-o",
             "--output",
+            metavar="PATH",
             help="The safetensors file to write; or a folder, which is there or whose name ends with /: "
             "model.safetensors goes into it, and the other files of a folder FILE along with it.",
         ),

@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever would download something fails."""
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever would download something fails; a folder's code is copied to a folder that goes away."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
 
     def refused(*_: Any, **__: Any) -> Any:
         raise AssertionError("a connection was opened")
@@ -126,6 +127,38 @@ def test_the_dtype_is_that_of_the_configuration(tmp_path: Path) -> None:
     for kind in (transformers.GPT2LMHeadModel, transformers.AutoModelForCausalLM):
         found = evocompress.from_pretrained(tmp_path, kind)
         assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
+
+
+def test_code_in_a_folder_is_run_only_on_request(tmp_path: Path) -> None:
+    names = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names}))
+    (tmp_path / "own.py").write_text(_OWN_CODE.format(touched=str(tmp_path / "touched")))
+    (tmp_path / "model.evc").write_bytes(evocompress.pack({"layer.weight": torch.ones(2, 3)}, 1e-9))
+    with pytest.raises(ModelError, match="AutoModel cannot be built from its config.json"):
+        evocompress.from_pretrained(tmp_path, transformers.AutoModel)
+    assert not (tmp_path / "touched").exists()
+    found: Any = evocompress.from_pretrained(tmp_path, transformers.AutoModel, trust_remote_code=True)
+    assert (tmp_path / "touched").exists() and torch.allclose(found.layer.weight, torch.ones(2, 3), atol=1e-2)
+
+
+_OWN_CODE = """
+import pathlib
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+pathlib.Path({touched!r}).touch()
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own"
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(3, 2, bias=False)
+        self.post_init()
+"""
 
 
 def test_mistakes_get_one_line(made: tuple[Any, Path, Path], tmp_path: Path) -> None:
