@@ -6,6 +6,7 @@ __all__ = [
     "DataError",
     "EvocompressError",
     "FormatError",
+    "InfrastructureError",
     "ModelError",
     "RunError",
 ]
@@ -37,3 +38,7 @@ class ModelError(EvocompressError):
 
 class RunError(EvocompressError):
     """A run folder cannot be used: locked by another driver, damaged, or of another configuration."""
+
+
+class InfrastructureError(RunError):
+    """A segment could not be run, for a reason that says nothing of it: a full disk, a lost worker, a missing file."""

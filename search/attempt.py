@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 import tempfile
@@ -16,13 +17,35 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from evocompress.errors import RunError
+from evocompress.errors import DataError, InfrastructureError, RunError
 from evocompress.search.interrupts import asked_to_end
 from evocompress.search.records import Leaf, Outcome, Status, Task
 from evocompress.search.segment_commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.storage import Storage
 
-__all__ = ["Segment", "SharesData", "failure", "plain", "run_attempt", "settle"]
+__all__ = ["Lost", "Segment", "SharesData", "failure", "plain", "run_attempt"]
+
+#: What the operating system says where a machine or its network is at fault, and not what ran on it.
+_OF_MACHINES = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EIO", "EROFS", "ESTALE", "ENXIO", "ENODEV", "EMFILE", "ENFILE", "ENOMEM", "EBUSY"),
+        *("ENOTCONN", "ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "EHOSTDOWN"),
+        *("ENETUNREACH", "ENETDOWN", "ENETRESET", "EREMOTEIO", "ENOLINK"),
+    )
+    if hasattr(errno, name)
+)
+#: Errors of ours that say nothing of a genome: data or files that are not there.
+_OF_PLACES = (DataError, RunError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """A task whose attempt came to nothing for a reason that says nothing of it: it is to be tried again."""
+
+    task: Task
+    reason: str
+
 
 Segment: TypeAlias = Callable[[Task, str, Sequence[bytes]], Outcome]
 
@@ -47,14 +70,19 @@ class _Refused(Exception):
 def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
     """The committed outcome of `task`: that of an earlier attempt if there is one, else of this.
 
-    A wrong parent hash, an exception of the segment, a full disk or a broken contract is an outcome with a status and
-    an error text, never an exception.
+    An outcome says something about the genome, and only that: an exception that the segment's own code raises, or a
+    broken contract, is one, with a status and an error text. What says nothing of it is none, and leaves nothing.
+
+    Raises:
+        InfrastructureError: Storage that cannot be reached or written, a full disk, a parent's file that is missing or
+            another one, data or modules that this machine lacks. The task is to be run again, perhaps elsewhere.
+        RunError: A COMMIT file is damaged.
     """
-    committed = read_commit(storage, task.segment_id)
-    if committed is not None:
-        return committed
     attempt = uuid.uuid4().hex[:12]
     try:
+        committed = read_commit(storage, task.segment_id)
+        if committed is not None:
+            return committed
         with tempfile.TemporaryDirectory(prefix="evocompress-", ignore_cleanup_errors=True) as scratch:
             outcome = _run(segment, task, storage, scratch)
             try:
@@ -63,7 +91,12 @@ def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
                 outcome = dataclasses.replace(failure(task, str(error)), seconds=outcome.seconds)
         return commit(storage, dataclasses.replace(outcome, attempt=attempt))
     except OSError as error:
-        return settle(task, _storage_failure(task, error, attempt, storage), storage)
+        _discard(storage, task, attempt)
+        # What went wrong after the commit has not undone it.
+        with contextlib.suppress(OSError):
+            if (committed := read_commit(storage, task.segment_id)) is not None:
+                return committed
+        raise InfrastructureError(f"the segment's files could not be stored: {error}") from error
     except BaseException:
         _discard(storage, task, attempt)
         raise
@@ -72,24 +105,6 @@ def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
 def failure(task: Task, error: str, status: Status = "failed", **metrics: Any) -> Outcome:
     """The outcome of a segment that came to nothing."""
     return Outcome(task.segment_id, task.index, status, error=error, metrics=metrics)
-
-
-def settle(task: Task, outcome: Outcome, storage: Storage) -> Outcome:
-    """Commit a failure that no attempt could commit itself; an outcome that was committed meanwhile wins.
-
-    Where the storage does not even take that, the outcome is returned as it is; the journal still records it.
-    """
-    attempt = uuid.uuid4().hex[:12]
-    try:
-        return commit(storage, dataclasses.replace(outcome, attempt=attempt))
-    except OSError:
-        _discard(storage, task, attempt)
-        return outcome
-
-
-def _storage_failure(task: Task, error: OSError, attempt: str, storage: Storage) -> Outcome:
-    _discard(storage, task, attempt)
-    return failure(task, f"the segment's files could not be stored: {error}")
 
 
 def _discard(storage: Storage, task: Task, attempt: str) -> None:
@@ -107,10 +122,24 @@ def _run(segment: Segment, task: Task, storage: Storage, scratch: str) -> Outcom
     except _Refused as error:
         return failure(task, str(error))
     except Exception as error:
+        if _is_of_the_machine(error):
+            raise InfrastructureError(f"{type(error).__name__}: {error}") from error
         if (told := asked_to_end(error)) is not None:  # says nothing of the segment: it is to be run again
             raise told from None
         text = f"{type(error).__name__}: {error}"
         return failure(task, text, _status_of(error), traceback=traceback.format_exc(limit=-8))
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, says nothing of the genome."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (*_OF_PLACES, ModuleNotFoundError)):
+            return True
+        if isinstance(seen, OSError) and seen.errno in _OF_MACHINES:
+            return True
+        seen = seen.__cause__
+    return False
 
 
 def _status_of(error: Exception) -> Status:
@@ -128,10 +157,12 @@ def _parent_files(task: Task, storage: Storage) -> list[bytes]:
         try:
             data = storage.read(parent.path)
         except FileNotFoundError:
-            raise _Refused(f"parent file {storage.url(parent.path)} is missing") from None
+            raise InfrastructureError(f"parent file {storage.url(parent.path)} is missing") from None
         digest = sha256(data)
         if digest != parent.sha256:
-            raise _Refused(f"parent file {storage.url(parent.path)} has sha256 {digest}, not {parent.sha256}")
+            raise InfrastructureError(
+                f"parent file {storage.url(parent.path)} has sha256 {digest}, not {parent.sha256}"
+            )
         files.append(data)
     return files
 

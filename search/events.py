@@ -9,7 +9,7 @@ from evocompress.search.ask_tell import Told
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 
-__all__ = ["Ended", "Finished", "Opened", "Reason", "Submitted"]
+__all__ = ["Delayed", "Ended", "Finished", "Opened", "Reason", "Submitted"]
 
 Reason: TypeAlias = Literal["finished", "stopped", "interrupted"]
 
@@ -47,6 +47,16 @@ class Finished:
     front_size: int
     in_flight: int
     elapsed: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Delayed:
+    """A task was lost for a reason that says nothing of it; after `pause` seconds it is tried again."""
+
+    task: Task
+    reason: str
+    tries: int
+    pause: float
 
 
 @dataclasses.dataclass(frozen=True)

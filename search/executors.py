@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
-from evocompress.search.attempt import Segment
+from evocompress.search.attempt import Lost, Segment
 from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.ray_executor import RayExecutor
 from evocompress.search.records import Outcome, Task
@@ -20,6 +20,7 @@ __all__ = [
     "Executor",
     "ExecutorResources",
     "InlineExecutor",
+    "Lost",
     "MakeExecutor",
     "RayExecutor",
     "SimulatedExecutor",
@@ -52,8 +53,15 @@ class Executor(Protocol):
         """Start a task, or queue it."""
         ...
 
-    def wait(self, timeout: float | None) -> list[Outcome]:
-        """Block until at least one outcome is there, or `timeout` seconds went by; outcomes may come twice."""
+    def wait(self, timeout: float | None) -> list[Outcome | Lost]:
+        """Block until at least one outcome is there, or `timeout` seconds went by; outcomes may come twice.
+
+        A task whose attempt was lost, or failed for a reason that says nothing of it, comes back as `Lost`.
+        """
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time go by on this executor's clock."""
         ...
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from evocompress.search.attempt import Segment, run_attempt
+from evocompress.errors import RunError
+from evocompress.search.attempt import Lost, Segment, run_attempt
 from evocompress.search.records import Outcome, Task
 from evocompress.search.storage import Storage
 
@@ -36,11 +37,19 @@ class InlineExecutor:
         """Queue a task; `wait` runs it."""
         self._queue.append(task)
 
-    def wait(self, timeout: float | None = None) -> list[Outcome]:
+    def wait(self, timeout: float | None = None) -> list[Outcome | Lost]:
         """Run the oldest task; `timeout` cannot be kept here."""
         if not self._queue:
             return []
-        return [run_attempt(self._segment, self._queue.popleft(), self._storage)]
+        task = self._queue.popleft()
+        try:
+            return [run_attempt(self._segment, task, self._storage)]
+        except RunError as error:
+            return [Lost(task, str(error))]
+
+    def sleep(self, seconds: float) -> None:
+        """Let time go by."""
+        time.sleep(seconds)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """One after the other, here."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from evocompress.errors import InfrastructureError
 from evocompress.search.ask_tell import Search, Told
-from evocompress.search.events import Ended, Finished, Reason, Submitted
+from evocompress.search.attempt import Lost
+from evocompress.search.events import Delayed, Ended, Finished, Reason, Submitted
 from evocompress.search.executors import Executor
 from evocompress.search.interrupts import Interrupts
 from evocompress.search.records import Outcome, Task
 
-__all__ = ["Loop", "NullRecorder", "Recorder"]
+__all__ = ["PAUSES", "Loop", "NullRecorder", "Recorder"]
+
+#: Seconds before each further try of a task that was lost: a store that is away for a minute costs nothing.
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 
 # How long a driver sits in one wait before it looks at the clock, the stop flag and its lease again.
 _POLL_SECONDS = 1.0
@@ -54,6 +60,7 @@ class Loop:
         resubmit: Iterable[Task] = (),
         completions: int = 0,
         elapsed: float = 0.0,
+        pauses: Sequence[float] = PAUSES,
     ) -> None:
         self._search, self._executor = search, executor
         self._recorder: Recorder = recorder or NullRecorder()
@@ -63,11 +70,23 @@ class Loop:
         self._completions = completions
         self._began = executor.now() - elapsed
         self._interrupts = Interrupts()
+        self._pauses = pauses
+        self._tries: dict[str, int] = {}
+        self._later: list[tuple[float, int, Task]] = []  # by when they are due
 
     def run(self) -> Reason:
-        """Drive until the budget is used up and everything in flight is in, or until stopped or interrupted."""
+        """Drive until the budget is used up and everything in flight is in, or until stopped or interrupted.
+
+        Raises:
+            InfrastructureError: A task was lost again and again. All that is recorded of it is that it was submitted,
+                so that a resume runs it.
+        """
         with self._interrupts.installed():
-            reason = self._run()
+            try:
+                reason = self._run()
+            except InfrastructureError:
+                self._executor.cancel()
+                raise
         if reason != "finished":
             self._executor.cancel()
         self._notify(Ended(reason, self._completions, self._search.hypervolume, len(self._search.archive)))
@@ -82,7 +101,38 @@ class Loop:
                 return "stopped"
             if not self._in_flight:
                 return "finished"
-            self._take(self._interrupts.during(lambda: self._executor.wait(_POLL_SECONDS), []))
+            self._take(self._interrupts.during(self._wait, []))
+
+    def _wait(self) -> Sequence[Outcome | Lost]:
+        """Start again what is due; outcomes, or nothing after a while."""
+        now = self._executor.now()
+        while self._later and self._later[0][0] <= now:
+            task = heapq.heappop(self._later)[2]
+            if task.segment_id in self._in_flight:
+                self._executor.submit(task)
+        if len(self._later) < len(self._in_flight):
+            return self._executor.wait(_POLL_SECONDS)
+        self._executor.sleep(min(self._later[0][0] - now, _POLL_SECONDS))
+        return []
+
+    def _delay(self, lost: Lost) -> None:
+        """Have a task run again after a pause, which grows from one try to the next.
+
+        Raises:
+            InfrastructureError: The pauses are used up.
+        """
+        task = lost.task
+        if task.segment_id not in self._in_flight:
+            return
+        tries = self._tries[task.segment_id] = self._tries.get(task.segment_id, 0) + 1
+        if tries > len(self._pauses):
+            raise InfrastructureError(
+                f"segment {task.index + 1} ({task.segment_id}) could not be run in {tries} tries: {lost.reason}. "
+                "Mend that, and resume the run: nothing is lost, and its budget is not spent."
+            )
+        pause = self._pauses[tries - 1]
+        heapq.heappush(self._later, (self._executor.now() + pause, task.index, task))
+        self._notify(Delayed(task, lost.reason, tries, pause))
 
     def _elapsed(self) -> float:
         return self._executor.now() - self._began
@@ -108,15 +158,20 @@ class Loop:
             self._executor.submit(task)
             self._notify(Submitted(task.index, task, len(self._in_flight), resumed))
 
-    def _take(self, outcomes: Sequence[Outcome]) -> None:
-        """Tell what is new among `outcomes`, record it, then tell the observer."""
+    def _take(self, outcomes: Sequence[Outcome | Lost]) -> None:
+        """Tell what is new among `outcomes`, record it, then tell the observer; what was lost is tried again."""
         results: list[tuple[Outcome, int, Told]] = []
         for outcome in outcomes:
+            if isinstance(outcome, Lost):
+                continue
             if outcome.segment_id in self._in_flight:
                 self._in_flight.discard(outcome.segment_id)
                 results.append((outcome, self._completions, self._search.tell(outcome)))
                 self._completions += 1
         self._recorder.finished(results)
+        for outcome in outcomes:
+            if isinstance(outcome, Lost):
+                self._delay(outcome)
         if self._observer is None:
             return
         front, in_flight, elapsed = len(self._search.archive), len(self._in_flight), self._elapsed()
@@ -124,6 +179,6 @@ class Loop:
             after = told.hypervolume_after
             self._notify(Finished(outcome.index, number, outcome, told, after, front, in_flight, elapsed))
 
-    def _notify(self, event: Submitted | Finished | Ended) -> None:
+    def _notify(self, event: Submitted | Finished | Delayed | Ended) -> None:
         if self._observer is not None:
             self._observer(event)

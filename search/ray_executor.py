@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from evocompress.errors import ConfigError, RunError
-from evocompress.search.attempt import Segment, SharesData, failure, run_attempt, settle
-from evocompress.search.records import Outcome, Status, Task
+from evocompress.errors import ConfigError, EvocompressError, RunError
+from evocompress.search.attempt import Lost, Segment, SharesData, run_attempt
+from evocompress.search.records import Outcome, Task
 from evocompress.search.storage import Storage
 
 __all__ = ["GPU_SHARE", "RayExecutor", "default_gpus", "task_options"]
@@ -128,6 +128,7 @@ class RayExecutor:
             capacity = _capacity(self._ray, cpus, gpus)  # asked in any case: what fits nowhere would wait for ever
             self.workers = capacity if workers is None else workers
         self._tasks: dict[Any, Task] = {}
+        self._lost: set[str] = set()
 
     @property
     def slots(self) -> int:
@@ -139,11 +140,18 @@ class RayExecutor:
         return time.monotonic()
 
     def submit(self, task: Task) -> None:
-        """Hand a task to Ray."""
+        """Hand a task to Ray; one that was lost before had better run on another node."""
         with _quiet():
-            self._tasks[self._remote.remote(*self._shared, task)] = task
+            remote = self._remote
+            if task.segment_id in self._lost:
+                remote = remote.options(scheduling_strategy="SPREAD")
+            self._tasks[remote.remote(*self._shared, task)] = task
 
-    def wait(self, timeout: float | None = None) -> list[Outcome]:
+    def sleep(self, seconds: float) -> None:
+        """Let time go by."""
+        time.sleep(seconds)
+
+    def wait(self, timeout: float | None = None) -> list[Outcome | Lost]:
         """Outcomes of every task that has ended, at least one unless `timeout` seconds go by."""
         if not self._tasks:
             return []
@@ -184,15 +192,17 @@ class RayExecutor:
             with _quiet():
                 self._ray.shutdown()
 
-    def _outcome(self, reference: Any) -> Outcome:
-        task = self._tasks[reference]
+    def _outcome(self, reference: Any) -> Outcome | Lost:
+        task = self._tasks.pop(reference)
         try:
             outcome: Outcome = self._ray.get(reference)
         except Exception as error:
-            # Not from inside the segment, which records its own: the worker or the node is gone for good.
-            status: Status = "out_of_memory" if type(error).__name__ == "OutOfMemoryError" else "failed"
-            outcome = settle(task, failure(task, f"{type(error).__name__}: {error}".strip(), status), self._storage)
-        del self._tasks[reference]
+            # Not from inside the segment, which records its own: the worker, its node or its storage is at fault.
+            self._lost.add(task.segment_id)
+            cause = getattr(error, "cause", None) or error
+            said = str(cause) if isinstance(cause, EvocompressError) else f"{type(cause).__name__}: {cause}"
+            return Lost(task, " ".join(said.split()))
+        self._lost.discard(task.segment_id)
         return outcome
 
 

@@ -20,7 +20,7 @@ from evocompress.search.executors import Executor
 from evocompress.search.history import History, read_history, read_run_json
 from evocompress.search.journal import Journal
 from evocompress.search.lease import Lease
-from evocompress.search.loop import Loop
+from evocompress.search.loop import PAUSES, Loop
 from evocompress.search.records import Outcome, Task
 from evocompress.search.run_header import check_json, compare, describe, identity, locked, make_run_json, measured_as
 from evocompress.search.segment_commit import attempt_folder, read_commit
@@ -87,10 +87,15 @@ class Run:
         *,
         observer: Callable[[Any], object] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        pauses: Sequence[float] = PAUSES,
     ) -> Reason:
         """Run segments until the budget is used up ("finished"), `should_stop` ("stopped") or Ctrl-C ("interrupted").
 
-        What is in flight at a stop stays in the journal as submitted, for a resume. The executor stays open.
+        What is in flight at a stop stays in the journal as submitted, for a resume. The executor stays open. A task
+        that is lost for a reason that says nothing of it is tried again after each of the `pauses`, in seconds.
+
+        Raises:
+            InfrastructureError: It was lost once more than there are pauses.
         """
         loop = Loop(
             self.search,
@@ -101,6 +106,7 @@ class Run:
             resubmit=self._resubmit,
             completions=self._completions,
             elapsed=self._elapsed,
+            pauses=pauses,
         )
         reason = loop.run()
         self._resubmit = list(self.search.in_flight.values())

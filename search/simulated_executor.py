@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from evocompress.errors import ConfigError
-from evocompress.search.attempt import Segment, run_attempt
+from evocompress.errors import ConfigError, RunError
+from evocompress.search.attempt import Lost, Segment, run_attempt
 from evocompress.search.records import Outcome, Task
 from evocompress.search.storage import Storage
 
@@ -76,7 +76,11 @@ class SimulatedExecutor:
         self._queue.append(task)
         self._start()
 
-    def wait(self, timeout: float | None = None) -> list[Outcome]:
+    def sleep(self, seconds: float) -> None:
+        """Turn the clock on."""
+        self._clock += seconds
+
+    def wait(self, timeout: float | None = None) -> list[Outcome | Lost]:
         """Turn the clock on to the next outcome, or by `timeout` seconds."""
         limit = self._clock + timeout if timeout is not None else float("inf")
         while self._events and self._events[0][0] <= limit:
@@ -85,7 +89,10 @@ class SimulatedExecutor:
                 assert outcome is not None
                 return [outcome]
             self._running -= 1
-            result = self._end(task) if kind == "end" else None
+            try:
+                result: Outcome | Lost | None = self._end(task) if kind == "end" else None
+            except RunError as error:
+                result = Lost(task, str(error))
             if result is None:
                 self._queue.appendleft(task)
             self._start()

@@ -24,7 +24,7 @@ from rich.text import Text
 from evocompress.protocols import Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
-from evocompress.search.events import Ended, Finished, Opened, Submitted
+from evocompress.search.events import Delayed, Ended, Finished, Opened, Submitted
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome
 from evocompress.support.quantities import format_bytes
@@ -108,6 +108,9 @@ class RunDisplay:
                 }
                 front = sorted((kept[leaf_id] for leaf_id in held), key=lambda leaf: leaf.nbytes)
                 self._finish(event.outcome, hypervolume=event.hypervolume, front=front, done=event.completion + 1)
+            case Delayed():
+                number = event.task.index + 1
+                self._say(f"segment {number} is tried again in {event.pause:g} s: {event.reason}")
             case Ended():
                 if event.reason != "finished":
                     self._say(f"{event.reason} after {event.completions} segments")

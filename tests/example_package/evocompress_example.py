@@ -35,7 +35,7 @@ from evocompress.training.terms.base import TermBase
 
 if TYPE_CHECKING:
     from evocompress.runs.export import ReadLeaf
-    from evocompress.search.attempt import Segment
+    from evocompress.search.attempt import Lost, Segment
     from evocompress.search.history import History
     from evocompress.search.storage import Storage
 
@@ -276,7 +276,7 @@ class FixedScaleForm:
 
 
 class _Counting(InlineExecutor):
-    def wait(self, timeout: float | None = None) -> list[Outcome]:
+    def wait(self, timeout: float | None = None) -> list[Outcome | Lost]:
         _used("executors")
         return super().wait(timeout)
 

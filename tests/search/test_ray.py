@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evocompress.errors import ConfigError, RunError
+from evocompress.errors import ConfigError, InfrastructureError, RunError
 from evocompress.search.executors import InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.ray_executor import task_options
@@ -102,16 +102,25 @@ def test_a_worker_killed_in_mid_segment_costs_nothing_but_time(two_cpus: None, t
     assert [outcome.status for outcome in history.outcomes] == ["ok"] * 8
 
 
-def test_a_segment_that_always_kills_its_worker_is_a_failed_outcome(two_cpus: None, tmp_path: Path) -> None:
+def test_a_segment_that_always_kills_its_worker_stops_the_driver_and_a_resume_runs_it(
+    two_cpus: None, tmp_path: Path
+) -> None:
     (tmp_path / "marks").mkdir()
+    segment = Suicidal(str(tmp_path / "marks"), 1, always=True)
     with open_toy(tmp_path / "run", segments=4) as run:
-        executor = RayExecutor(Suicidal(str(tmp_path / "marks"), 1, always=True), run.storage, max_retries=1)
-        assert run.drive(executor) == "finished"
+        executor = RayExecutor(segment, run.storage, max_retries=0)
+        with pytest.raises(InfrastructureError, match=r"segment 2 .* in 3 tries: WorkerCrashedError.*resume the run"):
+            run.drive(executor, pauses=(0.1, 0.1))
         executor.close()
-    statuses = {outcome.index: outcome for outcome in read_history(tmp_path / "run").outcomes}
-    assert [statuses[n].status for n in range(4)] == ["ok", "failed", "ok", "ok"]
-    assert "WorkerCrashedError" in statuses[1].error
-    assert (tmp_path / "run" / "seg" / statuses[1].segment_id / "COMMIT.json").exists()
+    history = read_history(tmp_path / "run")
+    assert all(outcome.status == "ok" for outcome in history.outcomes)
+    assert 1 in {task.index for task in history.in_flight}
+    with open_run(
+        tmp_path / "run", header={"config": {}}, space=toy_space(), settings=toy_settings(segments=4), resume=True
+    ) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    assert sorted(outcome.index for outcome in read_history(tmp_path / "run").outcomes) == [0, 1, 2, 3]
+    assert all(outcome.status == "ok" for outcome in read_history(tmp_path / "run").outcomes)
 
 
 def test_exceptions_are_recorded_and_env_vars_arrive(two_cpus: None, tmp_path: Path) -> None:

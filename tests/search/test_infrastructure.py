@@ -1,0 +1,156 @@
+"""Faults of machines and storage are no outcomes: the same front as without them, or a stop that loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evocompress.errors import InfrastructureError
+from evocompress.search.events import Delayed
+from evocompress.search.executors import InlineExecutor, SimulatedExecutor
+from evocompress.search.history import read_history
+from evocompress.search.records import Outcome, Task
+from evocompress.search.run_folder import Run, open_run
+from evocompress.search.storage import LocalStorage, Storage
+from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
+
+SETTINGS: dict[str, Any] = {"segments": 12, "deterministic": True, "lag": 3}
+
+
+def open_toy(folder: Path, resume: bool = False) -> Run:
+    settings = toy_settings(**SETTINGS)
+    return open_run(folder, header={"config": {}}, space=toy_space(), settings=settings, resume=resume)
+
+
+def leaves(folder: Path) -> list[tuple[str, str]]:
+    return sorted((leaf.leaf_id, leaf.sha256) for outcome in read_history(folder).outcomes for leaf in outcome.leaves)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with open_toy(folder) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    return leaves(folder)
+
+
+class Flaky(LocalStorage):
+    """One operation of eight fails, with what stores and disks say."""
+
+    errors = (errno.ENOSPC, errno.ECONNRESET, errno.ETIMEDOUT, errno.EIO)
+
+    def __init__(self, root: str, seed: int) -> None:
+        super().__init__(root)
+        object.__setattr__(self, "random", random.Random(seed))
+
+    def _maybe(self) -> None:
+        luck: random.Random = self.random  # type: ignore[attr-defined]
+        if luck.random() < 1 / 8:
+            raise OSError(luck.choice(self.errors), "on purpose")
+
+    def read(self, path: str) -> bytes:
+        self._maybe()
+        return super().read(path)
+
+    def take(self, local: str, path: str) -> None:
+        self._maybe()
+        super().take(local, path)
+
+    def create(self, path: str, data: bytes) -> bool:
+        self._maybe()
+        return super().create(path, data)
+
+
+class Quick(InlineExecutor):
+    """Sleeps without time, and counts."""
+
+    slept = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.slept
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_storage_that_fails_now_and_then_costs_nothing_but_time(
+    tmp_path: Path, undisturbed: list[tuple[str, str]], seed: int
+) -> None:
+    heard: list[Any] = []
+    with open_toy(tmp_path) as run:
+        executor = Quick(ToySegment(), Flaky(str(tmp_path), seed))
+        assert run.drive(executor, observer=heard.append) == "finished"
+    assert leaves(tmp_path) == undisturbed
+    assert {outcome.status for outcome in read_history(tmp_path).outcomes} == {"ok"}
+    delayed = [event for event in heard if isinstance(event, Delayed)]
+    assert len(delayed) >= 2 and executor.slept > 0
+    assert {event.pause for event in delayed if event.tries == 1} == {1.0}
+    assert all("on purpose" in event.reason for event in delayed)
+
+
+class Away:
+    """A segment whose machine lacks something for its first `times` calls."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+        if self.times > 0:
+            self.times -= 1
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return ToySegment()(task, folder, parent_files)
+
+
+def test_pauses_grow_and_then_the_driver_stops_with_the_budget_unspent(
+    tmp_path: Path, undisturbed: list[tuple[str, str]]
+) -> None:
+    heard: list[Any] = []
+    with open_toy(tmp_path) as run:
+        executor = Quick(Away(1000), run.storage)
+        with pytest.raises(InfrastructureError, match=r"in 8 tries: .*Stale file handle.*resume the run"):
+            run.drive(executor, observer=heard.append)
+    pauses = [event.pause for event in heard if isinstance(event, Delayed)]
+    assert pauses == [1, 2, 4, 8, 16, 30, 60]
+    assert read_history(tmp_path).outcomes == [] and not list((tmp_path / "seg").rglob("*.evc"))
+    with open_toy(tmp_path, resume=True) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    assert leaves(tmp_path) == undisturbed
+
+
+def test_a_parent_that_is_away_for_a_while(tmp_path: Path, undisturbed: list[tuple[str, str]]) -> None:
+    """As where storage is not mounted at a resume."""
+
+    class Unmounted(LocalStorage):
+        def read(self, path: str) -> bytes:
+            if path.endswith(".evc") and executor.slept < 5:
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+            return super().read(path)
+
+    with open_toy(tmp_path) as run:
+        executor = Quick(ToySegment(), Unmounted(str(tmp_path)))
+        assert run.drive(executor) == "finished"
+    assert executor.slept >= 5 and leaves(tmp_path) == undisturbed
+
+
+def test_others_go_on_meanwhile(tmp_path: Path, undisturbed: list[tuple[str, str]]) -> None:
+    """On a virtual clock: the segments that are not away are run while one waits for its turn."""
+    tries: dict[int, int] = {}
+
+    def segment(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+        tries[task.index] = tries.get(task.index, 0) + 1
+        if task.index == 1 and tries[1] <= 3:
+            raise OSError(errno.EIO, "Input/output error")
+        return ToySegment()(task, folder, parent_files)
+
+    with open_toy(tmp_path) as run:
+        storage: Storage = run.storage
+        assert run.drive(SimulatedExecutor(segment, storage, workers=3)) == "finished"
+    assert tries[1] == 4 and leaves(tmp_path) == undisturbed
+    order = [outcome.index for outcome in read_history(tmp_path).outcomes]
+    assert order.index(1) > order.index(2)
