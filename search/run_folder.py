@@ -31,6 +31,7 @@ from evocompress.search.storage import LocalStorage, Storage, open_storage
 __all__ = ["Run", "made_with", "open_run"]
 
 _OWN = {"journal", "lease.json", "lease.lock", "seg"}  # what a driver that was killed at once may have left
+_MARK = "RUN.json"  # where a storage of its own says whose it is
 _FINGERPRINT = ("created", "seed", "space", "config")
 
 
@@ -247,9 +248,27 @@ def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) ->
         if (path / "seg").exists():
             raise RunError(f"{path} has no run.json but a folder seg of some run; choose another folder")
         return
-    fingerprint = json.dumps({key: run_json.get(key) for key in _FINGERPRINT}, sort_keys=True).encode()
-    if not open_storage(storage_uri).create("RUN.json", fingerprint):
+    if not open_storage(storage_uri).create(_MARK, _fingerprint(run_json)):
         raise RunError(f"storage {storage_uri!r} already holds a run's files; give each run a place of its own")
+
+
+def _fingerprint(run_json: Mapping[str, Any]) -> bytes:
+    return json.dumps({key: run_json.get(key) for key in _FINGERPRINT}, sort_keys=True).encode()
+
+
+def _check_storage(run_json: Mapping[str, Any]) -> None:
+    """Refuse storage that is not there, as where it is not mounted, or that is another run's."""
+    uri = run_json["storage"]
+    if not uri:
+        return
+    try:
+        mark = open_storage(uri).read(_MARK)
+    except FileNotFoundError:
+        raise RunError(f"storage {uri!r} has no {_MARK}, the mark of this run: mount or restore it") from None
+    except OSError as error:
+        raise RunError(f"storage {uri!r} cannot be read: {error}") from error
+    if mark != _fingerprint(run_json):
+        raise RunError(f"storage {uri!r} holds the files of another run, by its {_MARK}; restore this run's")
 
 
 def _resume(
@@ -263,6 +282,7 @@ def _resume(
     free: Collection[str],
 ) -> Run:
     history = read_history(path)
+    _check_storage(history.run)
     if not any((path / "journal").glob("*.jsonl")) and open_storage(history.run["storage"] or path).find("seg"):
         raise RunError(f"{path} has segments but its journal is gone; restore the folder journal from a copy")
     before = made_with(history)

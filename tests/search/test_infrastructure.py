@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evocompress.errors import InfrastructureError
+from evocompress.errors import InfrastructureError, RunError
 from evocompress.search.events import Delayed
 from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
@@ -154,3 +155,33 @@ def test_others_go_on_meanwhile(tmp_path: Path, undisturbed: list[tuple[str, str
     assert tries[1] == 4 and leaves(tmp_path) == undisturbed
     order = [outcome.index for outcome in read_history(tmp_path).outcomes]
     assert order.index(1) > order.index(2)
+
+
+def open_elsewhere(folder: Path, files: Path, resume: bool = False) -> Run:
+    settings = toy_settings(**SETTINGS)
+    return open_run(
+        folder,
+        header={"config": {"name": folder.name}},
+        space=toy_space(),
+        settings=settings,
+        storage_uri=str(files),
+        resume=resume,
+    )
+
+
+def test_a_resume_asks_storage_whose_it_is(tmp_path: Path, undisturbed: list[tuple[str, str]]) -> None:
+    with open_elsewhere(tmp_path / "a", tmp_path / "files-a") as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    with open_elsewhere(tmp_path / "b", tmp_path / "files-b") as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage), should_stop=lambda: True) == "stopped"
+    (tmp_path / "files-b").rename(tmp_path / "unmounted")
+    with pytest.raises(RunError, match=r"files-b' has no RUN.json, the mark of this run: mount or restore it"):
+        open_elsewhere(tmp_path / "b", tmp_path / "files-b", resume=True)
+    shutil.copytree(tmp_path / "files-a", tmp_path / "files-b")
+    with pytest.raises(RunError, match="holds the files of another run"):
+        open_elsewhere(tmp_path / "b", tmp_path / "files-b", resume=True)
+    shutil.rmtree(tmp_path / "files-b")
+    (tmp_path / "unmounted").rename(tmp_path / "files-b")
+    with open_elsewhere(tmp_path / "b", tmp_path / "files-b", resume=True) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    assert leaves(tmp_path / "b") == leaves(tmp_path / "a") == undisturbed
