@@ -15,7 +15,7 @@ from evocompress.support.wording import listed, shortened
 
 __all__ = ["TensorError", "WeightErrors", "weight_errors"]
 
-_SHOWN = 3
+_SHOWN, _NAMED = 3, 12
 _MUCH, _HALF = 0.1, 0.5  # error of all weights, share of a tensor that has become zero
 
 
@@ -41,8 +41,12 @@ class WeightErrors(NamedTuple):
     @property
     def sentence(self) -> str:
         """One line for people."""
-        worst = [f"{shortened(t.name)} ({100 * t.relative:.2g} %)" for t in self.tensors[:_SHOWN] if t.relative > 0]
-        return f"weights changed by {100 * self.relative:.1f} %{', most in ' + ', '.join(worst) if worst else ''}"
+        worst = [f"{shortened(t.name)} ({_percent(t.relative)})" for t in self.tensors[:_SHOWN] if t.relative > 0]
+        zero = [shortened(tensor.name) for tensor in self.tensors if tensor.zeroed and tensor.relative == 1]
+        return (
+            f"weights changed by {100 * self.relative:.1f} %{', most in ' + ', '.join(worst) if worst else ''}"
+            f"{'; all zero now: ' + listed(zero, _NAMED) if zero else ''}"
+        )
 
     @property
     def warning(self) -> str:
@@ -51,7 +55,17 @@ class WeightErrors(NamedTuple):
         reasons = [f"half of {listed(half)} became zero"] if half else []
         if self.relative > _MUCH:
             reasons.append(f"more than {100 * _MUCH:.0f} % is much for a network that is not trained on")
-        return f"{'; '.join(reasons)}: judge it on data, or give a smaller λ" if reasons else ""
+        return f"{'; '.join(reasons)}: judge it on data, or give a smaller λ or more bytes" if reasons else ""
+
+
+def _percent(share: float) -> str:
+    """Two digits, or all that stand before the point.
+
+    >>> _percent(0.0123), _percent(0.999), _percent(13.1)
+    ('1.2 %', '100 %', '1310 %')
+    """
+    percents = 100 * share
+    return f"{percents:.0f} %" if percents >= 99.5 else f"{percents:.2g} %"
 
 
 def weight_errors(state: Mapping[str, Any], decoded: Iterable[tuple[str, npt.NDArray[Any]]]) -> WeightErrors:

@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -44,7 +44,9 @@ from evocompress.packer.events import (
     TensorsZeroed,
     Tried,
 )
-from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, find_rate_weight
+from evocompress.packer.held_steps import with_steps_held
+from evocompress.packer.lost_tensors import Sensitivities, lost_tensors, with_lost_raised
+from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, fill, find_rate_weight
 from evocompress.packer.temperature_scaling import Confidence, fit_confidence
 from evocompress.protocols import Began, Observer, Progressed, Task
 from evocompress.search.interrupts import Interrupts
@@ -56,6 +58,7 @@ __all__ = ["NetworkAndExamples", "PackJob", "PackResult", "RecipeFactory", "on_d
 
 _FAR = (TRIES, 8.0)  # tries, and growth of the bracket, of a search that knows nothing yet
 _JUDGES = 512  # images of noise that are held out
+_FILLED, _FILLING_TRIES = 0.98, 6  # share of a limit that is enough, and tries that shall use more of it
 _FINER = 10.0  # how much smaller λ is in a rule that keeps a tensor which was lost
 
 Share = Callable[[float], None]
@@ -119,6 +122,14 @@ def on_noise(
     check_fit(network, noise, 1)
     train, held_out = (noise.take(torch.arange(*ends)) for ends in ((0, samples), (samples, len(noise))))
     return NetworkAndExamples(network, train, held_out, noise=True)
+
+
+class _How(NamedTuple):
+    """What a file is made with: its recipe, that for all layers at once (perhaps the same), and sensitivities."""
+
+    recipe: Recipe
+    one_shot: Recipe
+    sensitivities: Sensitivities
 
 
 class RecipeFactory(Protocol):
@@ -261,7 +272,11 @@ class PackJob:
         return self._result(attempt, met=True, stopped=False)
 
     def under(self, nbytes: int, start: float = DEFAULT_RATE_WEIGHT) -> PackResult:
-        """The file at the least λ, searched from `start`, that takes at most so many bytes.
+        """The largest file of at most so many bytes that was found, by a search for λ from `start`.
+
+        Tensors of which little would be left get more of the bytes than λ gives them (`packer.lost_tensors`). Where the
+        size jumps as λ grows, and more than a fiftieth of the limit is left, bits are made dearer at the steps of the
+        last file that was too large (`packer.held_steps`); `rate_weight` is then what a bit was worth.
 
         Where none is as small, the smallest (`met` is False). Interrupted by SIGINT or SIGTERM, the best until then
         (`stopped`).
@@ -341,19 +356,36 @@ class PackJob:
                 progress=progress,
             )
 
-    def _attempt(self, rate_weight: float, layerwise: bool, progress: Share | None = None) -> Try:
+    def _attempt(
+        self, rate_weight: float, layerwise: bool, progress: Share | None = None, how: _How | None = None
+    ) -> Try:
+        how = how or self._how_at(rate_weight, layerwise)
         calibration = self._calibration
-        one_shot = self._recipe(rate_weight, calibrated=calibration is not None)
         if calibration is not None and layerwise:
-            recipe = self._recipe(rate_weight, layerwise=True)
+            calibration = dataclasses.replace(calibration, sensitivities=how.sensitivities)
+            recipe, one_shot = how.recipe, how.one_shot
             file = pack_calibrated(self._state, recipe, calibration, one_shot=one_shot, progress=progress)
             return Try(rate_weight, file.data, meets=True, loss=file.loss, zeroed=file.zeroed)
-        sensitivities: Mapping[str, Any] = size_prior(self._state)
-        if calibration is not None:
-            sensitivities = calibration.sensitivities
         zeroed: list[str] = []
-        data = pack(self._state, one_shot, sensitivities=sensitivities, zeroed=zeroed)
+        data = pack(self._state, how.one_shot, sensitivities=how.sensitivities, zeroed=zeroed)
         return Try(rate_weight, data, meets=True, zeroed=tuple(zeroed))
+
+    def _how_at(self, rate_weight: float, layerwise: bool) -> _How:
+        calibrated = self._calibration is not None
+        one_shot = self._recipe(rate_weight, calibrated=calibrated)
+        recipe = self._recipe(rate_weight, layerwise=True) if calibrated and layerwise else one_shot
+        return _How(recipe, one_shot, self._calibration.sensitivities if self._calibration else size_prior(self._state))
+
+    def _attempt_whole(self, rate_weight: float, layerwise: bool, progress: Share | None) -> tuple[Try, _How]:
+        """A file in which tensors that λ alone would give up get more bytes."""
+        how = self._how_at(rate_weight, layerwise)
+        file = self._attempt(rate_weight, layerwise, progress, how)
+        lost = file.zeroed if layerwise else lost_tensors(self._state, file.data, how.sensitivities)
+        if not lost:
+            return file, how
+        how = how._replace(sensitivities=with_lost_raised(self._state, how.one_shot, how.sensitivities, lost))
+        file = self._attempt(rate_weight, layerwise, progress, how)
+        return file._replace(in_vain=not set(lost).isdisjoint(file.zeroed)), how
 
     def _find(self, target: Target, start: float) -> PackResult:
         """The best of all files of a search that meet a target, also where it was interrupted; else the nearest."""
@@ -404,24 +436,71 @@ class PackJob:
         """One phase; what was tried joins `tried`."""
         self._tell(phase)
         tries, growth = target.near if refined else _FAR
-        first = len(tried)
+        first, layerwise = len(tried), refined and self._layerwise
         try:
             with self._work("searching") as progress:
 
                 def share(of_try: float) -> None:
-                    progress((len(tried) - first + of_try) / tries)
+                    progress(min((len(tried) - first + of_try) / tries, 1.0))
 
-                def attempt(rate_weight: float) -> Try:
-                    file = self._attempt(rate_weight, refined and self._layerwise, share)
+                def judged(file: Try) -> Try:
                     tried.append(target.judged(file)._replace(refined=refined))
                     share(0.0)
                     self._tell(Tried(tried[-1]))
                     return tried[-1]
 
-                find_rate_weight(attempt, start=start, small_is_good=target.small_is_good, tries=tries, growth=growth)
+                find = functools.partial(
+                    find_rate_weight, start=start, small_is_good=target.small_is_good, tries=tries, growth=growth
+                )
+                if isinstance(target, SizeLimit):
+                    self._find_and_fill(target, find, judged, layerwise, share)
+                else:
+                    find(lambda rate_weight: judged(self._attempt(rate_weight, layerwise, share)))
         finally:
             name = self._calibration.loss_name if self._calibration is not None else ""
             self._tell(Searched(tuple(tried[first:]), name))
+
+    def _find_and_fill(
+        self, target: SizeLimit, find: Callable[..., Try | None], judged: Callable[[Try], Try], layerwise: bool,
+        progress: Share,
+    ) -> None:  # fmt: skip
+        """Search with no tensor lost, or, if the limit is too small for that, by λ alone; then use up what is left."""
+        for whole in (True, False):
+            tried: list[tuple[Try, _How]] = []
+
+            def attempt(rate_weight: float, whole: bool = whole, tried: list[tuple[Try, _How]] = tried) -> Try:
+                if whole:
+                    file, how = self._attempt_whole(rate_weight, layerwise, progress)
+                else:
+                    how = self._how_at(rate_weight, layerwise)
+                    file = self._attempt(rate_weight, layerwise, progress, how)
+                tried.append((judged(file), how))
+                return tried[-1][0]
+
+            meeting = find(attempt)
+            if meeting is not None and not meeting.in_vain:
+                self._fill(target, meeting, tried, judged, layerwise, progress)
+                return
+
+    def _fill(
+        self, target: SizeLimit, meeting: Try, tried: list[tuple[Try, _How]], judged: Callable[[Try], Try],
+        layerwise: bool, progress: Share,
+    ) -> None:  # fmt: skip
+        """Use more of a limit that the size has jumped over: from the last file that was too large, bit by bit."""
+        larger = [pair for pair in tried if not pair[0].meets and pair[0].rate_weight < meeting.rate_weight]
+        if not larger or len(meeting.data) >= _FILLED * target.limit:
+            return
+        finer, how = max(larger, key=lambda pair: pair[0].rate_weight)
+
+        def attempt(factor: float) -> Try:
+            recipe, one_shot = (
+                with_steps_held(recipe, factor, finer.data, self._state) for recipe in (how.recipe, how.one_shot)
+            )
+            held = how._replace(recipe=recipe, one_shot=one_shot)
+            file = self._attempt(finer.rate_weight * factor, layerwise, progress, held)
+            return judged(file._replace(in_vain=not set(file.zeroed) <= set(finer.zeroed)))
+
+        fill(attempt, len(finer.data), target.limit, tries=_FILLING_TRIES)
 
 
 def _ignore(event: object) -> None:

@@ -7,17 +7,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias
 
-__all__ = ["TRIES", "LossLimit", "SizeLimit", "Target", "Try", "best", "find_rate_weight"]
+__all__ = ["TRIES", "LossLimit", "SizeLimit", "Target", "Try", "best", "fill", "find_rate_weight"]
 
 TRIES = 12
 _GROWTH = 8.0
+_FULL = 0.99  # of a limit: as much of it as a file need use
+_SMALL_STEP, _LARGE_STEP = 0.15, 0.85  # of the bracket's width: how near to its ends the next try may lie
 
 
 class Try(NamedTuple):
     """One λ that was tried: its file, whether that meets the target, and its loss where that was measured.
 
     `refined` says that it comes from the search's second, dearer way of quantising; `zeroed` names the tensors that are
-    not zero and decode to zeros.
+    not zero and decode to zeros. `in_vain`: such tensors are among those that were given more bytes so as to be kept.
     """
 
     rate_weight: float
@@ -26,6 +28,7 @@ class Try(NamedTuple):
     loss: float | None = None
     refined: bool = False
     zeroed: tuple[str, ...] = ()
+    in_vain: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +113,12 @@ Target: TypeAlias = SizeLimit | LossLimit
 
 
 def best(tried: Iterable[Try], *, small_is_good: bool) -> Try | None:
-    """Of the files that meet the target the largest (a size limit; refined ones before others), or the smallest (a
-    loss limit); None where none does.
+    """Of the files that meet the target the largest (a size limit; refined ones before others, and those last that were
+    made `in_vain`), or the smallest (a loss limit); None where none does.
     """
     candidates = [file for file in tried if file.meets]
     if small_is_good:
-        return max(candidates, key=lambda file: (file.refined, len(file.data)), default=None)
+        return max(candidates, key=lambda file: (file.refined, not file.in_vain, len(file.data)), default=None)
     return min(candidates, key=lambda file: len(file.data), default=None)
 
 
@@ -161,6 +164,40 @@ def find_rate_weight(
         tried.append(file)
         meeting, missing = (file, missing) if file.meets else (meeting, file)
     return best(tried, small_is_good=small_is_good)
+
+
+def fill(attempt: Callable[[float], Try], too_large: int, limit: int, *, tries: int, first: float = 1.1) -> Try | None:
+    """The largest file that meets a size limit, along a factor on λ from 1 on, with which sizes fall little by little.
+
+    None where none of those that were tried meets it. The bracket's end grows from `first`, its logarithm twofold at a
+    time; then log sizes are interpolated between its ends, until a file uses 99 % of the limit.
+
+    Args:
+        attempt: Packs at a factor above 1.
+        too_large: Size of the file at factor 1, in bytes.
+        limit: Which is below that, in bytes.
+        tries: How often to call `attempt` at most.
+        first: The factor to begin with.
+    """
+    (low, low_size), high, best_file = (0.0, too_large), None, None
+    at = math.log(first)
+    for _ in range(tries):
+        file = attempt(math.exp(at))
+        if not file.meets:
+            low, low_size = at, len(file.data)
+        else:
+            high = at, len(file.data)
+            if best_file is None or len(file.data) > len(best_file.data):
+                best_file = file
+            if len(file.data) >= _FULL * limit:
+                break
+        if high is None:
+            at = 2 * at
+            continue
+        wanted, span = (1 + _FULL) / 2 * limit, math.log(low_size / high[1])
+        share = math.log(low_size / wanted) / span if span > 0 else 0.5
+        at = low + min(max(share, _SMALL_STEP), _LARGE_STEP) * (high[0] - low)
+    return best_file
 
 
 def _finite_or_inf(loss: float | None) -> float:

@@ -37,7 +37,7 @@ def test_errors_are_relative_and_the_worst_come_first() -> None:
     assert [tensor.relative for tensor in found.tensors] == pytest.approx([1.0, 0.2, 0.0])
     assert [tensor.zeroed for tensor in found.tensors] == [1.0, 0.0, 0.0]
     assert found.relative == pytest.approx(((1 + 4) / (25 + 4)) ** 0.5)
-    assert found.sentence == "weights changed by 41.5 %, most in b (1e+02 %), a (20 %)"
+    assert found.sentence == "weights changed by 41.5 %, most in b (100 %), a (20 %); all zero now: b"
     assert "more than 10 %" in found.warning and "half of" not in found.warning
     assert weight_errors(state, [("a", np.array([3.0, 4.0, 0.0]))]).warning == ""
 

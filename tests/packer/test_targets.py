@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from evocompress.packer.targets import LossLimit, SizeLimit, Target, Try, best, find_rate_weight
+from evocompress.packer.targets import LossLimit, SizeLimit, Target, Try, best, fill, find_rate_weight
 
 
 def limit(increase: float) -> LossLimit:
@@ -83,3 +83,26 @@ def test_what_met_the_target_is_found_among_losses_that_do_not_rise_steadily() -
 
     found = find_rate_weight(attempt, start=1.0, small_is_good=False, growth=2.0)
     assert found is not None and 1.0 <= found.rate_weight < 1.5
+
+
+def test_files_in_vain_come_last() -> None:
+    vain, other = SizeLimit(50).judged(Try(1.0, bytes(49), True, in_vain=True)), tried(SizeLimit(50), 40)[0]
+    assert best([vain, other], small_is_good=True) is other and best([vain], small_is_good=True) is vain
+
+
+@pytest.mark.parametrize("exponent", [0.2, 1.0, 5.0])
+@pytest.mark.parametrize("limit_bytes", [990, 800, 400])
+def test_a_limit_is_filled_along_a_curve_without_jumps(exponent: float, limit_bytes: int) -> None:
+    calls = list[float]()
+
+    def attempt(factor: float) -> Try:
+        calls.append(factor)
+        return SizeLimit(limit_bytes).judged(Try(factor, bytes(round(1000 / factor**exponent)), meets=False))
+
+    found = fill(attempt, 1000, limit_bytes, tries=9)
+    assert found is not None and 0.98 * limit_bytes <= len(found.data) <= limit_bytes
+    assert len(calls) <= 9 and min(calls) > 1
+
+
+def test_what_stays_too_large_fills_nothing() -> None:
+    assert fill(lambda factor: Try(factor, bytes(900), meets=False), 1000, 500, tries=4) is None
