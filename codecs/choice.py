@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,6 @@ import numpy as np
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats
 from evocompress.codecs.coders import count_bits
 from evocompress.codecs.planes import kernel_places
-from evocompress.codecs.sensitivity import Sensitivity
 from evocompress.codecs.simple_tensors import simple_codecs
 from evocompress.errors import CodecError
 
@@ -86,9 +86,9 @@ def _sample(x: Floats, cost: Cost) -> tuple[Floats, Cost]:
         every = [slice(None)] * x.ndim
         every[int(np.argmax(x.shape))] = slice(None, None, stride)
         return x[tuple(every)], cost
-    if len(sensitivity.H) > 1:
+    if sensitivity.groups > 1:
         return x, cost  # rows at even distances need not be as many in each group
-    return x[::stride], Cost(cost.rate_weight, cost.scale, Sensitivity(sensitivity.H, sensitivity.g[::stride]))
+    return x[::stride], Cost(cost.rate_weight, cost.scale, dataclasses.replace(sensitivity, g=sensitivity.g[::stride]))
 
 
 def _check(candidates: Sequence[Codec], x: Floats) -> None:

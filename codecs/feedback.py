@@ -17,6 +17,7 @@ symbols of the search before. They stand in for the entropy coders' contexts, an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -68,7 +69,7 @@ def inverse_factor(H: Floats, damping: float) -> Floats:
 
 def quantise_rows(
     x: npt.NDArray[np.floating],
-    factor: Floats,
+    factors: Sequence[Floats],
     weight: Floats,
     price: float,
     passes: int,
@@ -80,16 +81,18 @@ def quantise_rows(
 
     Args:
         x: Weights, magnitudes over step up to 2^30.
-        factor: `inverse_factor` of their inputs' second moment, (K, K).
+        factors: `inverse_factor` of their inputs' second moment: (K, K), or one for each block along its diagonal, of
+            as many columns each but for the last one, a multiple of 64 where there are several.
         weight: What errors in each row cost, (O,), positive.
         price: What a bit is worth in the same unit.
         passes: How often to search, each time under the rates of the symbols of the time before.
         step: What x is in units of; weight and price are in units of steps.
         states: Of the machine of the last search. Those before it only show how often symbols are, so eight will do.
     """
-    inverse = 1 / np.diag(factor)
-    rows = np.ascontiguousarray(factor * inverse[:, None])  # what later columns move by, for an error of 1
-    column = inverse**2
+    inverses = [1 / np.diag(factor) for factor in factors]
+    # What later columns move by, for an error of 1; across blocks there is nothing.
+    moves = [np.ascontiguousarray(factor * inverse[:, None]) for factor, inverse in zip(factors, inverses, strict=True)]
+    column = np.concatenate(inverses) ** 2
     symbols = np.empty(x.shape, np.int32)
     height = max(_SURVIVORS // (states * max(x.shape[1], 1)), 1)
     parts = [slice(first, first + height) for first in range(0, len(x), height)]
@@ -103,7 +106,7 @@ def quantise_rows(
         machine = MACHINES[8 if left else states]
         for block in parts:
             cost = weight[block, None] * column / price  # of a squared error of one step, in bits
-            _search(x[block] / np.float64(step), rows, _Prices(cost, classes[block], rates), machine, symbols[block])
+            _search(x[block] / np.float64(step), moves, _Prices(cost, classes[block], rates), machine, symbols[block])
         searched = True
     return symbols
 
@@ -131,7 +134,7 @@ class _Paths(NamedTuple):
     until: npt.NDArray[np.int64]
 
 
-def _search(x: Floats, rows: Floats, prices: _Prices, following: Machine, symbols: Symbols) -> None:
+def _search(x: Floats, moves: Sequence[Floats], prices: _Prices, following: Machine, symbols: Symbols) -> None:
     """Fill in the symbols (R, K) of least cost, by the Viterbi algorithm with a survivor for each row and state."""
     (height, width), states = x.shape, len(following)
     shape = (height, width, states)
@@ -143,8 +146,12 @@ def _search(x: Floats, rows: Floats, prices: _Prices, following: Machine, symbol
     open_errors = np.zeros((height, min(_WINDOW, width), states))  # survivors' errors in columns that are not settled
     for first in range(0, width, _COLUMNS):
         block = slice(first, min(first + _COLUMNS, width))
-        weights = x[:, block] - paths.settled[:, :first] @ rows[:first, block]
-        _search_block(weights, rows[: block.stop, block].copy(), prices, following, first, open_errors, paths)
+        start = first // len(moves[0]) * len(moves[0])  # where the block of H begins that these columns lie in
+        rows = moves[first // len(moves[0])][: block.stop - start, first - start : block.stop - start]
+        weights = x[:, block] - paths.settled[:, start:first] @ rows[: first - start]
+        if start:
+            rows = np.concatenate([np.zeros((start, rows.shape[1])), rows])
+        _search_block(weights, rows.copy(), prices, following, first, open_errors, paths)
         _settle_columns(block.stop, open_errors, symbols, paths)
     _finish(symbols, paths)
 

@@ -90,9 +90,8 @@ def _residual(left: Floats, cost: Cost, outputs: int) -> Floats:
     if sensitivity is None or not sensitivity.fits(outputs, len(left) // outputs * places):
         return np.asarray((left**2).sum(axis=1), np.float64)
     inputs = len(left) // outputs
-    blocks = sensitivity.H.reshape(len(sensitivity.H), inputs, places, inputs, places)
-    diagonal_blocks = np.einsum("gipiq->gipq", blocks)
-    parts = left.reshape(len(sensitivity.H), -1, inputs, places)
+    diagonal_blocks = sensitivity.squares(places)
+    parts = left.reshape(sensitivity.groups, -1, inputs, places)
     error = np.einsum("goip,gipq,goiq->goi", parts, diagonal_blocks, parts, optimize=True).reshape(outputs, inputs)
     return np.asarray((0.5 * sensitivity.g[:, None] * error / cost.scale).ravel(), np.float64)
 

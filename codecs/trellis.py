@@ -91,13 +91,14 @@ class Trellis:
     ) -> tuple[int, Symbols]:
         rows, columns = matrix_shape(x.shape)
         if not of.fits(rows, columns):
-            shape = (len(of.g), of.H.shape[1])
+            shape = (len(of.g), of.width)
             raise CodecError(f"the sensitivity is that of a matrix {shape}; the weights are {x.shape}.")
-        factors = [inverse_factor(H, self.damping) for H in of.H]
+        factors = [[inverse_factor(H, self.damping) for H in of.blocks(group)] for group in range(of.groups)]
         top = float(of.g.max())
         weight = 0.5 * np.maximum(of.g, _FLOOR * top) if top > 0 else np.full(rows, 0.5)
         # A squared error's cost in the middle of the rows and columns, on a log axis, sets the step for all of them.
-        middle = np.mean([-2 * np.log(np.diag(factor)).mean() for factor in factors]) + np.log(weight).mean()
+        diagonals = [np.concatenate([np.diag(block) for block in blocks]) for blocks in factors]
+        middle = np.mean([-2 * np.log(diagonal).mean() for diagonal in diagonals]) + np.log(weight).mean()
         code = self._code(
             _SECOND_ORDER_STEP * math.sqrt(price / math.exp(min(max(float(middle), -600.0), 600.0))), largest
         )

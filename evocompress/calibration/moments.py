@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evocompress.calibration.blocks import blocked_columns, second_moment
 from evocompress.calibration.layer_views import view_of
 from evocompress.codecs import Sensitivity
 from evocompress.protocols import Call
@@ -32,13 +33,15 @@ _WIDE = 640  # columns; a larger H is kept in float32, as it takes more memory t
 class _Use:
     """Sums over one module's use of one parameter: H (groups, K, K); g (O,), None where the parameter's gradient is it.
 
-    `count` is how many rows went into H; `seen` counts the tokens of an embedding, 0 for everything else.
+    `count` is how many rows went into H; `seen` counts the tokens of an embedding, 0 for everything else. H may be
+    the blocks of a wide layer; `columns` says so (calibration/blocks.py).
     """
 
     H: Tensor
     count: int
     g: Tensor | None
     seen: int
+    columns: int
 
 
 class Moments:
@@ -83,14 +86,14 @@ class Moments:
         name = self._names.get(id(parameter))
         if name is None:
             return
-        H = (rows.mT @ rows).cpu()
+        H = second_moment(rows, rows).cpu()
         H = H if H.shape[1] > _WIDE else H.double()
         g = None if squares is None else squares.double().cpu()
         if not H.diagonal(dim1=1, dim2=2).isfinite().all() or (g is not None and not g.isfinite().all()):
             self.overflown = name
         use = self._uses.setdefault(name, {}).get(path)
         if use is None:
-            self._uses[name][path] = _Use(H, rows.shape[1], g, seen)
+            self._uses[name][path] = _Use(H, rows.shape[1], g, seen, blocked_columns(len(rows), rows.shape[2]))
             return
         use.H += H
         use.count += rows.shape[1]
@@ -118,7 +121,7 @@ class Moments:
             share = outputs if use.seen else inputs * outputs / use.count
             H += share / inputs * use.H
             g += share / outputs * (_tempered(use_g, use.seen) if use.seen else use_g)
-        combined = Sensitivity(H.numpy(), g.numpy())
+        combined = Sensitivity(H.numpy(), g.numpy(), uses[0][0].columns)
         return combined.scaled(scale / combined.scale) if combined.scale > 0 else None
 
     def _uses_with_gradient(self, name: str) -> Iterator[tuple[_Use, Tensor]]:

@@ -218,7 +218,7 @@ def is_zeroed(record: Record, array: npt.NDArray[Any]) -> bool:
 def _cost(rate_weight: float, sensitivity: object, shape: tuple[int, ...]) -> Cost:
     if isinstance(sensitivity, Sensitivity):
         if not sensitivity.fits(*matrix_shape(shape)):
-            of = (len(sensitivity.g), sensitivity.H.shape[1])
+            of = (len(sensitivity.g), sensitivity.width)
             raise CodecError(f"its sensitivity is that of a matrix {of}; its own shape is {shape}.")
         return Cost(rate_weight, sensitivity.scale, sensitivity)
     try:

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -44,11 +45,12 @@ from evocompress.packer.events import (
     TensorsZeroed,
     Tried,
 )
+from evocompress.packer.expected_time import expected_seconds, shown_seconds
 from evocompress.packer.held_steps import with_steps_held
 from evocompress.packer.lost_tensors import Sensitivities, lost_tensors, with_lost_raised
 from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, fill, find_rate_weight
 from evocompress.packer.temperature_scaling import Confidence, fit_confidence
-from evocompress.protocols import Began, Observer, Progressed, Task
+from evocompress.protocols import Began, Observer, Progressed, Said, Task
 from evocompress.search.interrupts import Interrupts
 from evocompress.support.atomic_files import write_bytes
 from evocompress.tasks.classification import calibration_examples, check_fit
@@ -59,6 +61,7 @@ __all__ = ["NetworkAndExamples", "PackJob", "PackResult", "RecipeFactory", "on_d
 _FAR = (TRIES, 8.0)  # tries, and growth of the bracket, of a search that knows nothing yet
 _JUDGES = 512  # images of noise that are held out
 _FILLED, _FILLING_TRIES = 0.98, 6  # share of a limit that is enough, and tries that shall use more of it
+_LONG = 10.0  # seconds for one file, which are said before
 _FINER = 10.0  # how much smaller λ is in a rule that keeps a tensor which was lost
 
 Share = Callable[[float], None]
@@ -216,7 +219,7 @@ class PackJob:
             raise ConfigError(f"observer is {observer!r}; give a function that takes an event, such as print, or None")
         self._tell: Observer = observer or _ignore
         self._calibration: Calibration | None = None
-        self._layerwise, self._rounds, self._noise = False, 0, False
+        self._layerwise, self._rounds, self._noise, self._calibration_seconds = False, 0, False, 0.0
 
     def fit_confidence(self, examples: NetworkAndExamples, *, device: str = "cpu") -> Confidence:
         """Scale the logits of the checkpoint and of the network, in place, so that held-out loss is least.
@@ -254,16 +257,19 @@ class PackJob:
         Raises:
             ModelError: The network fails on the examples, or its outputs are not finite.
         """
+        began = time.perf_counter()
         with self._work("calibrating") as progress:
             self._calibration = calibrate(
                 examples.model, examples.train, examples.held_out,
                 samples=samples, seed=seed, device=device, progress=progress, task=examples.task,
             )  # fmt: skip
+        self._calibration_seconds = time.perf_counter() - began
         self._layerwise = self._preset in LAYERWISE if layerwise is None else layerwise
         self._rounds, self._noise = allocation_rounds, examples.noise
 
     def at(self, rate_weight: float = DEFAULT_RATE_WEIGHT) -> PackResult:
         """The file at a λ."""
+        self._say_expected_time(rate_weight, self._layerwise)
         if self._rounds:
             self._allocate(rate_weight, 1, 2)
             self._tell(PhaseBegan(f"quantising {self._how}", 2, 2))
@@ -331,6 +337,18 @@ class PackJob:
         if self._names and self._shapes:
             return recipe
         return dataclasses.replace(recipe, names=self._names, shapes=self._shapes)
+
+    def _say_expected_time(self, rate_weight: float, layerwise: bool) -> None:
+        """Say how long a file will take, where it is long."""
+        if self._calibration is None:
+            return
+        how, shapes = self._how_at(rate_weight, layerwise), {name: (*t.shape,) for name, t in self._state.items()}
+        seconds = expected_seconds(how.sensitivities, shapes, how.one_shot)
+        if layerwise:  # beside it, all layers at once are tried
+            seconds += expected_seconds(how.sensitivities, shapes, how.recipe, self._calibration_seconds)
+        if seconds > _LONG:
+            kind = "layer by layer" if layerwise else "all layers at once"
+            self._tell(Said(f"quantising {kind} takes {shown_seconds(seconds)} for each file"))
 
     @contextlib.contextmanager
     def _work(self, what: str) -> Iterator[Share]:
@@ -435,6 +453,7 @@ class PackJob:
     ) -> None:
         """One phase; what was tried joins `tried`."""
         self._tell(phase)
+        self._say_expected_time(start, refined and self._layerwise)
         tries, growth = target.near if refined else _FAR
         first, layerwise = len(tried), refined and self._layerwise
         try:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from evocompress.calibration.blocks import blocked_columns, second_moment
 from evocompress.calibration.layer_views import view_of
 from evocompress.checkpoint.packing import encode_tensor, to_numpy, to_torch
 from evocompress.checkpoint.recipe import Recipe
@@ -160,7 +161,7 @@ class _Job:
             return
         target = _target(weight, moments)
         H = moments.H.cpu().numpy()
-        fitted = Sensitivity(H, sensitivity.g)
+        fitted = Sensitivity(H, sensitivity.g, moments.columns)
         if fitted.scale > 0:  # the measured trace holds; only the directions are those of the copy's inputs
             sensitivity = fitted.scaled(sensitivity.scale / fitted.scale)
         self._encode(name, weight, target, sensitivity)
@@ -213,11 +214,15 @@ class _Job:
 
 
 class _Moments(NamedTuple):
-    """Means over rows: H = x'ᵀx' and C = xᵀx' (groups, K, K), and how many rows there were."""
+    """Means over rows: H = x'ᵀx' and C = xᵀx' (groups, K, K), and how many rows there were.
+
+    Of a wide layer they are blocks, and `columns` is K (calibration/blocks.py).
+    """
 
     H: Tensor
     C: Tensor
     rows: int
+    columns: int
 
 
 def _moments(
@@ -234,15 +239,17 @@ def _moments(
     for x, quantised_x in zip(before, after, strict=True):
         rows, quantised_rows = view.rows(original, x, every), view.rows(quantised, quantised_x, every)
         assert rows is not None and quantised_rows is not None
-        H = H + (quantised_rows.mT @ quantised_rows).double()
-        C = C + (rows.mT @ quantised_rows).double()
+        H = H + second_moment(quantised_rows, quantised_rows).double()
+        C = C + second_moment(rows, quantised_rows).double()
         count += rows.shape[1]
-    return _Moments(H / count, C / count, count)
+    return _Moments(H / count, C / count, count, blocked_columns(len(first), columns))
 
 
 def _target(weight: Tensor, moments: _Moments) -> Tensor:
     """The weights W + W(C - H)(H + d·I)⁻¹ of least squared error in the layer's outputs, pulled towards W by d."""
-    H, C, rows = moments
+    H, C, rows, wide = moments
+    if wide:
+        return _target_in_blocks(weight, moments)
     groups, columns = H.shape[:2]
     W = weight.detach().double().reshape(groups, -1, columns)
     mean = H.diagonal(dim1=1, dim2=2).mean(dim=1)
@@ -250,6 +257,20 @@ def _target(weight: Tensor, moments: _Moments) -> Tensor:
     eye = torch.eye(columns, dtype=H.dtype, device=H.device)
     moved: Tensor = torch.linalg.solve(H + ridge[:, None, None] * eye, (W @ (C - H)).mT).mT
     return (W + moved).reshape(weight.shape)
+
+
+def _target_in_blocks(weight: Tensor, moments: _Moments) -> Tensor:
+    """The same of a wide layer, each block of columns on its own; it makes good what went wrong in its own inputs."""
+    H, C, rows, columns = moments
+    W = weight.detach().double().reshape(-1, columns)
+    mean = H.diagonal(dim1=1, dim2=2).sum() / columns
+    ridge = (_RIDGE + _RIDGE_PER_COLUMN * H.shape[1] / rows) * mean + 1e-30
+    for H_block, C_block, W_block in zip(H, C, W.split(H.shape[1], dim=1), strict=True):
+        size = W_block.shape[1]
+        H_block, C_block = H_block[:size, :size], C_block[:size, :size]
+        eye = torch.eye(size, dtype=H.dtype, device=H.device)
+        W_block += torch.linalg.solve(H_block + ridge * eye, (W_block @ (C_block - H_block)).mT).mT
+    return W.reshape(weight.shape)
 
 
 def _regression(

@@ -172,8 +172,8 @@ def test_steps_are_divided_by_on_the_way() -> None:
     for given in (x, x.astype(np.float64)):
         whole = trellis_quantise(x.astype(np.float64) / step, 0.2)
         assert np.array_equal(trellis_quantise(given, 0.2, step=step), whole)
-        whole = quantise_rows(x.astype(np.float64) / step, factor, weight, 0.2, 2)
-        assert np.array_equal(quantise_rows(given, factor, weight, 0.2, 2, step=step), whole)
+        whole = quantise_rows(x.astype(np.float64) / step, [factor], weight, 0.2, 2)
+        assert np.array_equal(quantise_rows(given, [factor], weight, 0.2, 2, step=step), whole)
     with pytest.raises(CodecError, match="below 2"):
         trellis_quantise(x, 0.2, step=1e-30)
 

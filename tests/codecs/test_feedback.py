@@ -58,7 +58,7 @@ def test_blocks_find_what_whole_rows_find(columns: int, spread: float, states: i
     x, H, weight = problem(5, columns, spread)
     factor = inverse_factor(H, 0.003)
     expected = oracle(x, factor, weight, 0.3, MACHINES[states])
-    found = quantise_rows(x, factor, weight, 0.3, 1, states=states)
+    found = quantise_rows(x, [factor], weight, 0.3, 1, states=states)
     # Sums in another order may tip a tie, rarely; then the costs are alike.
     assert np.array_equal(found, expected) or cost(x, H, weight, found, MACHINES[states]) == pytest.approx(
         cost(x, H, weight, expected, MACHINES[states]), rel=1e-3
@@ -70,7 +70,7 @@ def test_survivors_that_differ_for_long_are_ended_without_harm(columns: int) -> 
     x, H, weight = problem(6, columns, 0.05, seed=1)  # nearly all zeros, so that states go round side by side
     x[0] = 0
     factor = inverse_factor(H, 0.003)
-    found = quantise_rows(x, factor, weight, 2.0, 2)
+    found = quantise_rows(x, [factor], weight, 2.0, 2)
     assert cost(x, H, weight, found) <= cost(x, H, weight, np.zeros_like(found)) * 1.001
     assert not found[0].any()
 
@@ -78,17 +78,17 @@ def test_survivors_that_differ_for_long_are_ended_without_harm(columns: int) -> 
 def test_every_row_is_searched_on_its_own() -> None:
     x, H, weight = problem(400, 700, 1.0)  # more than are searched at a time
     factor, last = inverse_factor(H, 0.003), slice(390, 400)
-    together = quantise_rows(x, factor, weight, 1.0, 1)
+    together = quantise_rows(x, [factor], weight, 1.0, 1)
     assert cost(x[last], H, weight[last], together[last]) < 1.2 * cost(
-        x[last], H, weight[last], quantise_rows(x[last], factor, weight[last], 1.0, 1)
+        x[last], H, weight[last], quantise_rows(x[last], [factor], weight[last], 1.0, 1)
     )
 
 
 def test_large_weights_and_a_huge_cost_come_back() -> None:
     x = np.array([[2.0**30, -(2.0**30), 0.0, 1e6, 3.0]])
-    symbols = quantise_rows(x, inverse_factor(np.eye(5), 1e-6), np.ones(1), 1e-12, 1)
+    symbols = quantise_rows(x, [inverse_factor(np.eye(5), 1e-6)], np.ones(1), 1e-12, 1)
     assert np.abs(levels(symbols, MACHINES[8]) - x).max() <= 1
-    quantise_rows(x + 0.4, inverse_factor(np.eye(5), 1e-6), np.full(1, 1e150), 1e-149, 1)  # beyond what counts as far
+    quantise_rows(x + 0.4, [inverse_factor(np.eye(5), 1e-6)], np.full(1, 1e150), 1e-149, 1)  # beyond what counts as far
 
 
 def test_rates_count_symbols_where_they_were() -> None:
@@ -99,3 +99,23 @@ def test_rates_count_symbols_where_they_were() -> None:
     assert classes.max() < len(rates)
     often = rates_of(np.zeros((100, 100), np.int32), np.zeros((100, 100), np.uint8), MACHINES[8], searched=True)
     assert often[0, 0, 0] < 0.01 < often[0, 0, 1]
+
+
+@pytest.mark.parametrize("columns", [256, 300])
+def test_blocks_of_the_second_moment_are_searched_as_the_whole_that_they_are_part_of(columns: int) -> None:
+    x, H, weight = problem(5, columns, 1.0)
+    ends = [slice(first, min(first + 128, columns)) for first in range(0, columns, 128)]
+    apart = np.zeros_like(H)
+    for end in ends:
+        apart[end, end] = H[end, end]
+    factors = [inverse_factor(H[end, end], 0.003) for end in ends]
+    whole = np.zeros_like(H)
+    for end, factor in zip(ends, factors, strict=True):
+        whole[end, end] = factor
+    found, expected = (quantise_rows(x, given, weight, 0.3, 2, states=8) for given in (factors, [whole]))
+    assert np.array_equal(found, expected) or cost(x, apart, weight, found) == pytest.approx(
+        cost(x, apart, weight, expected), rel=1e-3
+    )
+    assert cost(x, apart, weight, found) < 0.95 * cost(
+        x, apart, weight, quantise_rows(x, [np.eye(columns)], weight, 0.3, 2)
+    )

@@ -82,7 +82,7 @@ def test_the_factor_is_that_of_the_damped_inverse() -> None:
 
 def test_without_correlations_each_symbol_stands_alone() -> None:
     x = np.random.default_rng(5).normal(0, 3, (4, 30))
-    symbols = quantise_rows(x, inverse_factor(np.eye(30), 1e-6), np.ones(4), 1e-9, 2)
+    symbols = quantise_rows(x, [inverse_factor(np.eye(30), 1e-6)], np.ones(4), 1e-9, 2)
     assert np.abs(levels(symbols, MACHINES[8]) - x).max() < 2.01
 
 
