@@ -24,7 +24,9 @@ def report(
 
     history = read_history(run)
     export = export_run(history, run, lambda leaf: history.storage.read(leaf.path))
-    for path in (export.front_csv, export.segments_parquet, export.front_png, export.report_html, *export.further):
+    for path in export.written:
         typer.echo(str(path))
     for problem in export.problems:
         typer.echo(f"note: {problem}", err=True)
+    if export.missing:
+        raise typer.Exit(1)

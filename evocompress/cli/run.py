@@ -94,7 +94,7 @@ def run(
         console.print()
         console.print(against_packing_table(beside, history.quality, reference(history)))
     export = summary.export
-    for path in (export.front_csv, export.segments_parquet, export.front_png, export.report_html, *export.further):
+    for path in export.written:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
     for problem in export.problems:
         typer.echo(f"note: {problem}", err=True)

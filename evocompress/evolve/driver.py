@@ -31,7 +31,7 @@ from evocompress.evolve.segment import Experiment, Segment
 from evocompress.evolve.teaching import check_teacher, load_checkpoint, provide_teacher, teacher_file
 from evocompress.extensions import EXECUTORS
 from evocompress.protocols import Observer, Said
-from evocompress.runs.export import Export, export_run
+from evocompress.runs.export import Export, check_libraries, export_run
 from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
 from evocompress.search.history import read_history, read_run_json
@@ -261,7 +261,9 @@ def run_experiment(
 
     Raises:
         RunError: The folder is in use, damaged, or of another configuration.
+        EvocompressError: A library is missing that the export at the end needs.
     """
+    check_libraries()
     if config.storage and "://" not in config.storage:  # so that a resume from another folder finds it
         config = config.model_copy(update={"storage": os.path.abspath(config.storage)})
     prepared = prepare(config, config_text)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from evocompress.errors import RunError
+from evocompress.errors import EvocompressError, RunError
 from evocompress.extensions import EXPORTERS
 from evocompress.runs.front import FrontPoint, front
 from evocompress.runs.optuna_study import to_optuna
@@ -31,6 +32,7 @@ __all__ = [
     "Export",
     "FRONT_COLUMNS",
     "ReadLeaf",
+    "check_libraries",
     "export_front",
     "export_picture",
     "export_report",
@@ -47,7 +49,14 @@ __all__ = [
 ReadLeaf: TypeAlias = Callable[[Leaf], bytes]
 """Gives the bytes of a leaf's file, from wherever the run's storage is."""
 
-_OWN_FIELDS = ("front", "segments", "picture", "report")  # exporters whose paths have fields of their own in `Export`
+#: Exporters whose paths have fields of their own in `Export`, and what they write.
+_OWN_FIELDS = {
+    "front": "front.csv",
+    "segments": "segments.parquet",
+    "picture": "front.png",
+    "report": "report.html",
+}
+_LIBRARIES = ("jinja2", "matplotlib", "plotly", "pyarrow")
 
 FRONT_COLUMNS: tuple[str, ...] = (
     "file",
@@ -74,7 +83,10 @@ FRONT_COLUMNS: tuple[str, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """The paths that `export_run` wrote; `further`: of other exporters; `problems`: what failed in packages."""
+    """The paths that `export_run` wrote; `further`: of other exporters.
+
+    `problems` says what failed, in packages and of its own; `missing` are paths of its own that were not written.
+    """
 
     folder: Path
     front_csv: Path
@@ -84,42 +96,61 @@ class Export:
     front_files: tuple[Path, ...]
     further: tuple[Path, ...] = ()
     problems: tuple[str, ...] = ()
+    missing: tuple[Path, ...] = ()
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """What there is to look at: all paths but those of the front's files."""
+        paths = (self.front_csv, self.segments_parquet, self.front_png, self.report_html, *self.further)
+        return tuple(path for path in paths if path not in self.missing)
+
+
+def check_libraries() -> None:
+    """Refuse to begin where a library is missing that an export needs in the end; nothing is imported.
+
+    Raises:
+        EvocompressError: Names the library, and what installs it.
+    """
+    with needs_extra("report"):
+        for name in _LIBRARIES:
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) -> Export:
     """Write `export/` below the run folder: front/*.evc, front.csv, segments.parquet, front.png, report.html.
 
-    These are followed by what other exporters write (`extensions.EXPORTERS`); those of installed packages may fail
-    without harm. Paths in front.csv are relative to the run folder.
+    These are followed by what other exporters write (`extensions.EXPORTERS`). Only the front's files and table must
+    not fail; where another exporter does, as drawing without its library, that is one of the `problems`. Paths in
+    front.csv are relative to the run folder.
 
     Raises:
         RunError: A file's bytes are not those that were evaluated.
-        EvocompressError: The libraries of `evocompress[report]` are missing.
     """
     folder = Path(run_folder) / "export"
-    with needs_extra("report"):  # before anything is written
-        import evocompress.runs.front_figure
-        import evocompress.runs.report  # noqa: F401
     exporters, failed = EXPORTERS.load_all()
     problems = list(failed.values())
     written: dict[str, tuple[Path, ...]] = {}
-    for name, exporter in exporters.items():
+    for name, exporter in sorted(exporters.items(), key=lambda pair: pair[0] != "front"):
         try:
             written[name] = tuple(map(Path, exporter(history, folder, read_leaf)))
         except Exception as failure:
-            if name in EXPORTERS.builtin or asked_to_end(failure):
+            if name == "front" or asked_to_end(failure):
                 raise
-            problems.append(f"The exporter {name!r} failed: {type(failure).__name__}: {failure}")
+            known = isinstance(failure, EvocompressError)
+            reason = str(failure) if known else f"{type(failure).__name__}: {failure}"
+            problems.append(f"The exporter {name!r} failed: {reason}")
     front_csv, *front_files = written["front"]
     return Export(
         folder=folder,
         front_csv=front_csv,
-        segments_parquet=written["segments"][0],
-        front_png=written["picture"][0],
-        report_html=written["report"][0],
+        segments_parquet=folder / _OWN_FIELDS["segments"],
+        front_png=folder / _OWN_FIELDS["picture"],
+        report_html=folder / _OWN_FIELDS["report"],
         front_files=tuple(front_files),
         further=tuple(path for name in written if name not in _OWN_FIELDS for path in written[name]),
         problems=tuple(problems),
+        missing=tuple(folder / file for name, file in _OWN_FIELDS.items() if name not in written),
     )
 
 

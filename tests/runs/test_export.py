@@ -14,7 +14,14 @@ from PIL import Image
 from synthetic_run import content, synthetic_run, write_synthetic_run
 
 from evocompress.errors import EvocompressError, RunError
-from evocompress.runs.export import FRONT_COLUMNS, export_run, segment_rows, to_optuna, write_segments_parquet
+from evocompress.runs.export import (
+    FRONT_COLUMNS,
+    check_libraries,
+    export_run,
+    segment_rows,
+    to_optuna,
+    write_segments_parquet,
+)
 from evocompress.runs.front import front, in_view
 from evocompress.runs.front_figure import compare_figure, front_figure, write_front_png
 from evocompress.search.history import read_history
@@ -64,6 +71,30 @@ def test_export_refuses_bytes_that_were_not_evaluated(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not the one that was evaluated"):
         export_run(synthetic_run(10), tmp_path, lambda leaf: content(leaf)[:-1])
     assert not (tmp_path / "export/front.csv").exists()
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "pyarrow", "plotly"])
+def test_what_cannot_be_drawn_keeps_the_front_from_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: str
+) -> None:
+    modules = {"matplotlib": ["evocompress.runs.front_figure", "evocompress.support.figure_style"]}
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == library or name in modules.get(library, ()):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(EvocompressError, match=rf"'{library}'.*evocompress\[report\]") as failure:
+        check_libraries()
+    assert "\n" not in str(failure.value)
+    history = synthetic_run(10)
+    export = export_run(history, tmp_path, content)
+    assert export.missing and export.problems and not any(path.exists() for path in export.missing)
+    assert export.front_csv in export.written and all(path.exists() for path in (*export.written, *export.front_files))
+    assert len(export.front_files) == len(front(history)) > 0
+    assert all(library in problem and "\n" not in problem for problem in export.problems)
+
+
+def test_libraries_that_are_there_are_no_reason_to_stop() -> None:
+    check_libraries()
 
 
 def test_export_of_an_empty_run(tmp_path: Path) -> None:
