@@ -26,7 +26,7 @@ from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.support.diagnosis import check_gradient, failure, overflow
-from evocompress.support.inputs import Inputs, call, count, described
+from evocompress.support.inputs import HALF_PRECISION, Inputs, call, count, described
 from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers, tensors_of
 
 __all__ = ["second_order_sensitivities"]
@@ -131,7 +131,7 @@ def _outputs(model: nn.Module, inputs: Inputs) -> Tensor:
         )
     if not outputs.isfinite().all():
         raise ModelError(f"the network gives outputs that are not finite on {subject}: {overflow(model, inputs)}")
-    return outputs
+    return outputs.float() if outputs.dtype in HALF_PRECISION else outputs
 
 
 def _gradients(

@@ -303,13 +303,16 @@ def _tensors(model: object) -> dict[str, torch.Tensor]:
     """The module's tensors themselves by name, so that shared ones are the same object.
 
     Raises:
-        ModelError: It is no module, or a tensor has no storage to copy into.
+        ModelError: It is no module, or a scripted one, or a tensor has no storage to copy into.
     """
     import torch
+
+    from evocompress.support.modules import check_not_scripted  # imports torch, too
 
     if not isinstance(model, torch.nn.Module):
         kind = f"the class {model.__name__}" if isinstance(model, type) else kind_of(model)
         raise ModelError(f"model is {kind}; it must be a torch.nn.Module, made already.")
+    check_not_scripted(model)
     state = model.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     empty = [shortened(name) for name, value in tensors.items() if value.is_meta]

@@ -17,6 +17,7 @@ from torch import nn
 
 from evocompress.errors import EvocompressError, ModelError
 from evocompress.extensions import NETWORK_OPTIONS, NETWORKS
+from evocompress.support.modules import check_not_scripted
 from evocompress.support.user_objects import is_reference, keyword_options, one_of, resolve
 
 __all__ = ["NETWORKS", "build"]
@@ -30,7 +31,7 @@ def build(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0)
     not take go to the functions in `extensions.NETWORK_OPTIONS`, which change what it has made, in their order.
 
     Raises:
-        ModelError: An unknown name or option, a factory that fails, or one that returns anything but a network.
+        ModelError: An unknown name or option, a factory that fails, or one that returns no network, or a scripted one.
 
     >>> sum(p.numel() for p in build("lenet5_caffe").parameters())
     431080
@@ -77,6 +78,10 @@ def _call(name: str, maker: str, function: Callable[..., Any], before: tuple[Any
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise ModelError(f"network {name!r}: {maker} returned a {kind}; it must return a torch.nn.Module")
+    try:
+        check_not_scripted(network)
+    except ModelError as error:
+        raise ModelError(f"network {name!r}: {error}") from None
     return network
 
 

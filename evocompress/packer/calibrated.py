@@ -20,7 +20,7 @@ from evocompress.data.examples import Examples
 from evocompress.packer.layerwise import layerwise_records
 from evocompress.protocols import Task
 from evocompress.search.quality import Quality
-from evocompress.support.modules import copied
+from evocompress.support.modules import check_not_scripted, copied
 from evocompress.tasks.classification import Classification
 from evocompress.tasks.measure import measure
 
@@ -133,8 +133,9 @@ def calibrate(
     """Draw calibration examples from `train`, without replacement, and measure the model's sensitivities on them.
 
     Raises:
-        ModelError: The network fails on the examples, or its outputs are not finite.
+        ModelError: The network fails on the examples, or its outputs are not finite, or it is a scripted one.
     """
+    check_not_scripted(model)
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:samples]
     examples = train.take(chosen)
     sensitivities = second_order_sensitivities(

@@ -20,7 +20,7 @@ def failure(model: nn.Module, inputs: Inputs, what: str, cause: Exception) -> Mo
     if all(tensor.is_floating_point() for tensor in tensors_in(inputs)) and "indices" in str(cause):
         hint = "; it looks up tokens, which must be integers (int64): noise has none, so give data"
     elif others:
-        hint = f"; its parameters are {' and '.join(others)}: return it with .float(), as inputs are float32"
+        hint = f"; its parameters are {' and '.join(others)}: return it with .float(), if it can compute so"
     return ModelError(f"the network fails on {what}: {cause}{hint}")
 
 

@@ -6,14 +6,17 @@ and an attention mask. In these there may be further tuples, lists and mappings,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["Inputs", "arguments", "call", "call_with", "count", "described", "mapped", "tensors_in"]
+__all__ = ["HALF_PRECISION", "Inputs", "arguments", "call", "call_with", "count", "described", "mapped", "tensors_in"]
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 Inputs: TypeAlias = Any
 """A tensor (n, …), or a tuple, list or mapping of such."""
@@ -31,15 +34,26 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
-    """What a network returns for a batch."""
-    args, kwargs = arguments(inputs)
+    """What a network returns for a batch; one in half precision is given the batch's floats in its own."""
+    args, kwargs = arguments(_in_half_precision(model.parameters(), inputs))
     return model(*args, **kwargs)
 
 
 def call_with(model: nn.Module, tensors: Mapping[str, Tensor], inputs: Inputs) -> Any:
-    """What a network returns for a batch with these parameters and buffers, by name, in the place of its own."""
-    args, kwargs = arguments(inputs)
+    """What a network returns for a batch with these parameters and buffers, by name, in the place of its own.
+
+    Half precision is as for `call`.
+    """
+    args, kwargs = arguments(_in_half_precision(itertools.chain(tensors.values(), model.parameters()), inputs))
     return functional_call(model, dict(tensors), args, kwargs)
+
+
+def _in_half_precision(parameters: Iterable[Tensor], inputs: Inputs) -> Inputs:
+    """Inputs whose floats have the dtype of the first float parameter, where that is float16 or bfloat16."""
+    dtype = next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), None)
+    if dtype not in HALF_PRECISION:
+        return inputs
+    return mapped(inputs, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def tensors_in(inputs: Inputs) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ from evocompress.errors import ModelError
 
 __all__ = [
     "ChosenOutput",
+    "check_not_scripted",
     "copied",
     "counted_output",
     "evaluation_mode",
@@ -31,6 +32,19 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 #: Where a network that returns several things by name has what counts, the first of these first.
 _OUTPUTS = ("logits", "last_hidden_state", "pooler_output")
+
+
+def check_not_scripted(network: nn.Module) -> None:
+    """Refuse what torch.jit has scripted or traced: it can be neither copied nor changed as a module is.
+
+    Raises:
+        ModelError: It is such a network.
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ModelError(
+            "the network is a torch.jit.ScriptModule, which cannot be hooked, copied or quantised; "
+            "give the module that it was made from, such as before torch.jit.script or torch.jit.trace"
+        )
 
 
 def copied(network: ModuleT) -> ModuleT:

@@ -13,6 +13,7 @@ from evocompress.data.examples import IGNORED, Examples
 from evocompress.errors import DataError, ModelError
 from evocompress.protocols import Genes, GeneSpec, Measured
 from evocompress.search.quality import Quality
+from evocompress.support.inputs import HALF_PRECISION
 from evocompress.support.intervals import wilson_interval
 from evocompress.support.modules import find_tensor, first_tensor
 from evocompress.tasks.measure import measure
@@ -50,7 +51,7 @@ class Classification:
         """
         logits = _logits(outputs, targets)
         return nn.functional.cross_entropy(
-            (logits.float() if logits.dtype == torch.bfloat16 else logits).flatten(0, -2),
+            (logits.float() if logits.dtype in HALF_PRECISION else logits).flatten(0, -2),
             targets.flatten(),
             ignore_index=IGNORED,
             reduction=reduction,

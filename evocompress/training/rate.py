@@ -22,7 +22,7 @@ from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs.scales import scale_code, scale_value
 from evocompress.errors import ConfigError, ModelError
-from evocompress.support.modules import tensors_of
+from evocompress.support.modules import check_not_scripted, tensors_of
 from evocompress.support.wording import kind_of
 from evocompress.training.rate_model import RateModel
 from evocompress.training.symbol_descent import Descent, Losses, descend
@@ -97,7 +97,7 @@ class RateTerm:
 
     Raises:
         ConfigError: A λ, a number of examples or a step that cannot be.
-        ModelError: No trained parameter of a floating type, or one that is not dense.
+        ModelError: No trained parameter of a floating type, or one that is not dense, or a scripted network.
 
     >>> torch.manual_seed(0); model = nn.Linear(8, 2); inputs = torch.randn(64, 8)
     <torch._C.Generator object at ...>
@@ -128,6 +128,7 @@ class RateTerm:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ModelError(f"model is {kind_of(model)}; it must be a torch.nn.Module.")
+        check_not_scripted(model)
         self.rate_weight = check_rate_weight(rate_weight)
         self.model, self._examples = model, _count(examples)
         self._learning_rate, self._step_rate = learning_rate, step_rate
