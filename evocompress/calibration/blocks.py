@@ -20,6 +20,7 @@ def blocked_columns(groups: int, columns: int) -> int:
 def second_moment(left: Tensor, right: Tensor) -> Tensor:
     """leftᵀ·right (groups, K, K) of rows (groups, n, K); of a wide layer its blocks (K/1024 rounded up, 1024, 1024).
 
+    >>> import torch
     >>> second_moment(torch.ones(2, 5, 3), torch.ones(2, 5, 3)).shape
     torch.Size([2, 3, 3])
     >>> rows = torch.ones(1, 5, 4200)

@@ -1,4 +1,4 @@
-"""Size of a state dict in float32: what files are compared with."""
+"""Size of a state dict in float32, and in its own dtypes: what files are compared with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from evocompress.codecs.dtypes import is_float, name_of
 
-__all__ = ["dtype_name", "float32_bytes"]
+__all__ = ["dtype_name", "float32_bytes", "own_bytes"]
 
 
 def float32_bytes(state: Mapping[str, Any]) -> int:
@@ -27,6 +27,16 @@ def float32_bytes(state: Mapping[str, Any]) -> int:
         math.prod(tensor.shape) * (4 if is_float(dtype_name(tensor)) else tensor.dtype.itemsize)
         for tensor in state.values()
     )
+
+
+def own_bytes(state: Mapping[str, Any]) -> int:
+    """What a state dict takes uncompressed as it is, in bytes; `state` as for `float32_bytes`.
+
+    >>> import numpy as np
+    >>> own_bytes({"weight": np.zeros((3, 2), np.float16), "codes": np.zeros(5, np.int8)})
+    17
+    """
+    return sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in state.values())
 
 
 def dtype_name(tensor: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.checkpoint.companions import write_folder
-from evocompress.checkpoint.float32_size import float32_bytes
+from evocompress.checkpoint.float32_size import float32_bytes, own_bytes
 from evocompress.checkpoint.folders import EVC, shards
 from evocompress.checkpoint.presets import DEFAULT_PRESET
 from evocompress.checkpoint.presets import preset as preset_recipe
@@ -272,8 +272,19 @@ def _say_errors(state: Mapping[str, torch.Tensor], result: PackResult, *, judged
 
 def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> None:
     line = size_line(nbytes, sum(tensor.numel() for tensor in state.values()), len(state))
-    if plain := float32_bytes(state):
-        smaller, larger = plain / nbytes, nbytes / plain
-        line += f", {smaller:.1f}x smaller" if smaller >= 1 else f", {larger:.1f}x larger"
-        line += " than float32"
+    plain, own = float32_bytes(state), own_bytes(state)
+    if own == plain > 0 and any(tensor.is_floating_point() for tensor in state.values()):
+        line += f", {_times(own, nbytes)} than float32"
+    elif own:
+        line += f", {_times(own, nbytes)} than its tensors are ({own} bytes)"
+        line += "" if own == plain else f", {_times(plain, nbytes)} than they would be in float32"
     typer.echo(f"{output}: {line}")
+
+
+def _times(before: int, after: int) -> str:
+    """By how much a size has changed.
+
+    >>> _times(120, 40), _times(40, 120)
+    ('3.0x smaller', '3.0x larger')
+    """
+    return f"{before / after:.1f}x smaller" if before >= after else f"{after / before:.1f}x larger"

@@ -74,28 +74,44 @@ def chosen_layers(state: Mapping[str, object], patterns: Sequence[str] = ()) -> 
     Args:
         state: Names to tensors.
         patterns: Names, as a whole or as `short_name` has them, or globs of them; none for all tensors of four
-            dimensions whose kernels have more than one pixel. A named tensor may have three dimensions (kernels of
-            one row).
+            dimensions, or five (volumes, of which `why_not` tells), whose kernels have more than one pixel. Where none
+            has four, those of three (kernels of one row) that are called as kernels are. A named tensor may be called
+            otherwise.
 
     Raises:
         ConfigError: A pattern fits no tensor that has kernels, or there is none in the file.
     """
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     if not patterns:
-        names = [n for n, s in shapes.items() if len(s) == 4 and s[2] * s[3] > 1 and 0 not in s]
+        images = any(len(shape) == 4 for name, shape in shapes.items() if _holds_kernels(name, shape))
+        dimensions = (4, 5) if images else (3, 5)
+        names = [n for n, shape in shapes.items() if _holds_kernels(n, shape) and len(shape) in dimensions]
         if not names:
             raise ConfigError(
-                "The file has no tensor of four dimensions with kernels larger than 1×1; name a layer of three."
+                "The file has no tensor of four dimensions with kernels larger than 1×1, nor of three that is called "
+                "as kernels are (weight, …); name a layer of three."
             )
         return names
     chosen: set[str] = set()
     for pattern in patterns:
         fits = [n for n in shapes if any(fnmatch.fnmatchcase(x, pattern) for x in (n, short_name(n)))]
-        with_kernels = [name for name in fits if len(shapes[name]) in (3, 4) and 0 not in shapes[name]]
+        with_kernels = [name for name in fits if len(shapes[name]) in (3, 4, 5) and 0 not in shapes[name]]
         if not with_kernels:
             raise ConfigError(_no_layer(pattern, fits, shapes))
         chosen.update(with_kernels)
     return [name for name in shapes if name in chosen]
+
+
+def _holds_kernels(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is taken for kernels (out, in, …) of more than one pixel.
+
+    Three dimensions are also those of embeddings of positions and the like, which have other names.
+
+    >>> _holds_kernels("a.weight", (8, 4, 5)), _holds_kernels("positions", (1, 9, 5)), _holds_kernels("a", (8, 4))
+    (True, False, False)
+    """
+    called = name in {suffix.removeprefix(".") for suffix in _SUFFIXES} or name.endswith(_SUFFIXES)
+    return len(shape) in (4, 5, *([3] if called else [])) and math.prod(shape[2:]) > 1 and 0 not in shape
 
 
 def _no_layer(pattern: str, fits: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -128,6 +144,8 @@ def why_not(name: str, tensor: object) -> str | None:
     'holds free numbers of constrained kernels, not their pixels; release the network first'
     """
     array = to_numpy(name, tensor)
+    if array.ndim > 4:
+        return f"has kernels of {'×'.join(map(str, array.shape[2:]))}, which are volumes"
     if array.ndim == 3 and "parametrizations" in name.split("."):
         return "holds free numbers of constrained kernels, not their pixels; release the network first"
     if math.prod(array.shape[2:]) > MOST_PIXELS:

@@ -95,6 +95,27 @@ def test_layers_by_name_or_glob(patterns: list[str], expected: list[str]) -> Non
     assert chosen_layers(state(), patterns) == expected
 
 
+def test_kernels_of_one_row_are_shown_where_there_are_no_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kernels = {"0.weight": rng.normal(size=(2, 3, 5)), "positions": rng.normal(size=(1, 9, 6)), "0.bias": np.ones(2)}
+    assert chosen_layers(kernels) == ["0.weight"]
+    safetensors.numpy.save_file(kernels, tmp_path / "sequences.safetensors")
+    done = invoke(tmp_path / "sequences.safetensors", "--json", tmp_path / "k.json")
+    assert done.exit_code == 0 and len(objects(tmp_path / "k.json")) == 6
+
+
+def test_volumes_are_named_and_left_out(tmp_path: Path) -> None:
+    volumes, others = np.ones((2, 3, 3, 3, 3)), {"1.weight": np.ones((1, 1, 3, 3))}
+    path = tmp_path / "volumes.safetensors"
+    safetensors.numpy.save_file({"0.weight": volumes} | others, path)
+    done = invoke(path)
+    assert done.exit_code == 0 and "left out: 0.weight has kernels of 3×3×3, which are volumes" in done.stderr
+    assert "which are volumes; its kernels have no class" in str(invoke(path, "--layer", "0").exception)
+    safetensors.numpy.save_file({"0.weight": volumes}, path)
+    error = invoke(path).exception
+    assert isinstance(error, ConfigError) and "'0.weight' has kernels of 3×3×3, which are volumes" in str(error)
+
+
 def test_layers_of_one_pixel_and_of_one_row() -> None:
     rows = analyse(state(), ["pointwise.weight", "sequence.weight"])
     assert [row.kernel.kernel_class for row in rows] == ["identity"] * 8 + ["derivative"]
