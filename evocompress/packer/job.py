@@ -398,7 +398,10 @@ class PackJob:
         """A file in which tensors that λ alone would give up get more bytes."""
         how = self._how_at(rate_weight, layerwise)
         file = self._attempt(rate_weight, layerwise, progress, how)
-        lost = file.zeroed if layerwise else lost_tensors(self._state, file.data, how.sensitivities)
+        # Sensitivities that were measured know what layers are worth; there, only what is lost whole gets more.
+        known = self._calibration is not None
+        lost = [] if known and not file.zeroed else lost_tensors(self._state, file.data, how.sensitivities)
+        lost = [name for name in lost if name in file.zeroed or not known]
         if not lost:
             return file, how
         how = how._replace(sensitivities=with_lost_raised(self._state, how.one_shot, how.sensitivities, lost))
