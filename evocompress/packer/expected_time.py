@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs import Sensitivity
+from evocompress.codecs.trellis import Trellis
 
 __all__ = ["expected_seconds", "shown_seconds"]
 
@@ -32,10 +33,10 @@ def expected_seconds(
     for name, sensitivity in sensitivities.items():
         if not isinstance(sensitivity, Sensitivity) or name not in shapes:
             continue
-        stages = [stage for codec in recipe.rule(name, len(shapes[name])).candidates for stage in codec.stages]
+        codecs = recipe.rule(name, len(shapes[name])).candidates
         weights, block = len(sensitivity.g) * sensitivity.width, sensitivity.H.shape[1]
-        for passes, states in ((stage.passes, stage.states) for stage in stages if hasattr(stage, "states")):
-            total += _SEARCH * weights * (8 * (passes - 1) + states)
+        for stage in (stage for codec in codecs for stage in codec.stages if isinstance(stage, Trellis)):
+            total += _SEARCH * weights * (8 * (stage.passes - 1) + stage.states)
             total += _FACTOR * sensitivity.groups * sensitivity.width * block**2
     return total
 

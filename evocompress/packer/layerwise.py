@@ -265,7 +265,8 @@ def _target_in_blocks(weight: Tensor, moments: _Moments) -> Tensor:
     W = weight.detach().double().reshape(-1, columns)
     mean = H.diagonal(dim1=1, dim2=2).sum() / columns
     ridge = (_RIDGE + _RIDGE_PER_COLUMN * H.shape[1] / rows) * mean + 1e-30
-    for H_block, C_block, W_block in zip(H, C, W.split(H.shape[1], dim=1), strict=True):
+    for H_block, C_block, first in zip(H, C, range(0, columns, H.shape[1]), strict=True):
+        W_block = W[:, first : first + H.shape[1]]
         size = W_block.shape[1]
         H_block, C_block = H_block[:size, :size], C_block[:size, :size]
         eye = torch.eye(size, dtype=H.dtype, device=H.device)

@@ -18,7 +18,7 @@ from evocompress.protocols import Said
 
 def test_time_grows_with_weights_states_and_width() -> None:
     shapes = {"a": (50, 64), "b": (5,)}
-    known = {"a": Sensitivity(np.eye(64)[None], np.ones(50)), "b": 1.0}
+    known: dict[str, float | Sensitivity] = {"a": Sensitivity(np.eye(64)[None], np.ones(50)), "b": 1.0}
     fast, best = preset("fast", calibrated=True), preset("best", calibrated=True)
     plain = expected_seconds(known, shapes, fast)
     assert 0 < plain < expected_seconds(known, shapes, best) < 1

@@ -7,6 +7,7 @@ import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,8 @@ def scripted() -> nn.Module:
 def traced() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made: nn.Module = torch.jit.trace(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.ones(2, 4))
+        trace: Callable[..., Any] = torch.jit.trace
+        made: nn.Module = trace(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.ones(2, 4))
     return made
 
 
