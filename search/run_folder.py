@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evocompress.errors import RunError
@@ -31,6 +31,7 @@ from evocompress.search.storage import LocalStorage, Storage, open_storage
 __all__ = ["Run", "made_with", "open_run"]
 
 _OWN = {"journal", "lease.json", "lease.lock", "seg"}  # what a driver that was killed at once may have left
+_SEGMENT_FILE = 3  # parts of its path at least: seg, the segment, its attempt or a file
 _MARK = "RUN.json"  # where a storage of its own says whose it is
 _FINGERPRINT = ("created", "seed", "space", "config")
 
@@ -133,7 +134,7 @@ class Run:
         self._completions += len(results)
         self._winners.update((outcome.segment_id, outcome.attempt) for outcome, _, _ in results)
         for path in self.search.collect().values():
-            self.storage.delete(path)
+            self._delete(path)
 
     # ---- resume -----------------------------------------------------------------------------------------------------
 
@@ -162,6 +163,16 @@ class Run:
         self._sweep()
         return len(adopted)
 
+    def _delete(self, path: str) -> None:
+        """Delete a file of one of this run's segments; whatever a journal says, nothing else."""
+        parts = PurePosixPath(path).parts
+        if len(parts) < _SEGMENT_FILE or parts[0] != "seg" or ".." in parts:
+            raise RunError(
+                f"{self.folder}: the journal names {path!r} as a segment's file, which is not below seg/; it is "
+                "damaged, or somebody wrote it to have that deleted"
+            )
+        self.storage.delete(path)
+
     def _sweep(self) -> None:
         """Delete what a kill left in finished segments: files of losing attempts, of leaves let go, half a COMMIT.json.
 
@@ -176,7 +187,7 @@ class Run:
                 continue
             committed = path.startswith(attempt_folder(parts[1], self._winners[parts[1]]) + "/")
             if not committed or (parts[-1] != "metrics.json" and path not in kept):
-                self.storage.delete(path)
+                self._delete(path)
 
 
 def _finished_line(outcome: Outcome, completion: int, told: Told) -> tuple[str, dict[str, Any]]:

@@ -154,8 +154,15 @@ class LocalStorage:
         return True
 
     def delete(self, path: str) -> None:
-        """A file, or a folder with all in it."""
+        """A file, or a folder with all in it; links on the way to it must not lead out of the root.
+
+        Raises:
+            RunError: They do.
+        """
         target = self.url(path)
+        root, home = os.path.realpath(self.root), os.path.realpath(os.path.dirname(target))
+        if os.path.commonpath([root, home]) != root:
+            raise RunError(f"{target} leads out of {self.root} by a link, and is not deleted")
         if os.path.isdir(target):
             shutil.rmtree(target, ignore_errors=True)
         else:

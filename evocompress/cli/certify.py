@@ -53,6 +53,9 @@ def certify(
         typer.Option(help="How many files this one was chosen among; default 1, of a run all that it evaluated."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to measure: cpu, cuda, cuda:1 …")] = "cpu",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="For a run that was made elsewhere: import the code that it names.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Bound a file's test error by its bytes and its error on training and validation data, without test data.
@@ -73,7 +76,7 @@ def certify(
     if folder is None:
         source = _given(model, settings, data, task, seed, candidates)
     else:
-        source = _of_run(file, folder, given_options(context), candidates)
+        source = _of_run(file, folder, given_options(context), candidates, trust)
     certificate = certify_file(file, source, delta=delta, device=device)
     origin = {"run": None if folder is None else str(folder), "leaf_id": source.leaf_id}
     if as_json:
@@ -105,7 +108,7 @@ def _given(
         return Source(network, splits, build(task), 1 if candidates is None else candidates)
 
 
-def _of_run(file: Path, folder: Path, given: list[str], candidates: int | None) -> Source:
+def _of_run(file: Path, folder: Path, given: list[str], candidates: int | None, trust: bool) -> Source:
     """What the run's run.json names.
 
     Raises:
@@ -118,7 +121,7 @@ def _of_run(file: Path, folder: Path, given: list[str], candidates: int | None) 
             f"{', '.join(twice)}: what the run {folder} was trained with is in its run.json; leave out what says it "
             "again. (A file that is not one of the run's must lie outside its folder.)"
         )
-    return source_of_run(file, folder, candidates=candidates)
+    return source_of_run(file, folder, candidates=candidates, trusted=trust)
 
 
 def _print(file: Path, folder: Path | None, certificate: Certificate) -> None:

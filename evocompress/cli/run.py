@@ -34,6 +34,12 @@ def run(
             "--set", help="Change a setting (see `evocompress settings`): --set search.segments=200. Repeatable."
         ),
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="With --resume of a folder that was made elsewhere: import the code that it names."
+        ),
+    ] = False,
     override: Annotated[
         bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")
     ] = False,
@@ -50,7 +56,7 @@ def run(
         loaded = load_config(config, settings or ())
         text = config.read_text(encoding="utf-8")
     elif resume and out is not None:
-        loaded, text = config_of_run(out, settings or ()), ""
+        loaded, text = config_of_run(out, settings or (), trusted=trust), ""
     else:
         raise ConfigError("Give a configuration file, or --resume with --out of a run that exists.")
     folder = out or Path("runs") / loaded.name

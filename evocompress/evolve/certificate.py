@@ -25,6 +25,7 @@ from evocompress.data import Examples, Splits, load
 from evocompress.data.examples import IGNORED
 from evocompress.errors import ConfigError, DataError
 from evocompress.evolve.config import parse_config
+from evocompress.evolve.trust import check_trust
 from evocompress.networks import build
 from evocompress.protocols import Task
 from evocompress.runs.origin import files_evaluated, leaf_of
@@ -194,7 +195,11 @@ def certify(
 
 
 def source_of_run(
-    path: str | os.PathLike[str], folder: str | os.PathLike[str], *, candidates: int | None = None
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    candidates: int | None = None,
+    trusted: bool = False,
 ) -> Source:
     """The network, data and task of the run that a file came from, and how many files the run evaluated.
 
@@ -202,9 +207,10 @@ def source_of_run(
         path: The file; inside the run's folder or not.
         folder: The run's folder.
         candidates: A larger number of candidates, where this run is one of several.
+        trusted: Whether code that the run names may be imported although its folder was made elsewhere.
 
     Raises:
-        RunError: The folder is no run, or the file none of the run's.
+        RunError: The folder is no run, or the file none of the run's; it names code and was made elsewhere.
         ConfigError: There are fewer candidates than the run evaluated.
         DataError: The data set is missing, or is not the one that the run was trained on.
     """
@@ -215,7 +221,10 @@ def source_of_run(
         raise ConfigError(
             f"candidates {candidates}: the run evaluated {evaluated} files on its data; give at least that, or nothing."
         )
-    config = parse_config(history.run.get("config", {}), f"{folder}/run.json")
+    stored = history.run.get("config", {})
+    if not trusted:
+        check_trust(folder, history.run, stored)
+    config = parse_config(stored, f"{folder}/run.json")
     splits = load(config.data, seed=config.seed, options=config.data_options)
     recorded = history.run.get("data", {}).get("sha256")
     if splits.sha256 != recorded:

@@ -29,6 +29,7 @@ from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
 from evocompress.evolve.segment import Experiment, Segment
 from evocompress.evolve.teaching import check_teacher, load_checkpoint, provide_teacher, teacher_file
+from evocompress.evolve.trust import check_trust, made_by
 from evocompress.extensions import EXECUTORS
 from evocompress.protocols import Observer, Said
 from evocompress.runs.export import Export, check_libraries, export_run
@@ -145,6 +146,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         "network": network | {"groups": reader.groups, "initial_sha256": hashlib.sha256(initial).hexdigest()},
         "data": splits.describe(),
         "quality": task.quality.to_json(),
+        "made_by": made_by(),
     }
     segment = Segment(experiment, reader, initial, bool(config.initial_weights))
     return Prepared(config, segment, settings, header, note_on_outputs(model, splits.train))
@@ -331,14 +333,22 @@ def _absent_keys(old: dict[str, Any], filled: dict[str, Any], new: dict[str, Any
     return absent
 
 
-def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
+def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = (), *, trusted: bool = False) -> Config:
     """The configuration that a run is made with, to go on with it: its own, or that of its last accepted override.
 
+    Args:
+        folder: The run folder.
+        overrides: Settings to change, as `--set` has them.
+        trusted: Whether code that the configuration names may be imported although the folder was made elsewhere.
+
     Raises:
-        RunError: There is no run in the folder.
+        RunError: There is no run in the folder, or it names code and was made elsewhere.
     """
     try:
-        stored = made_with(read_history(Path(folder)))["config"]
+        history = read_history(Path(folder))
+        stored = made_with(history)["config"]
     except (KeyError, FileNotFoundError):
         raise RunError(f"{folder}: there is no run here (no run.json).") from None
+    if not trusted:
+        check_trust(folder, history.run, stored)
     return parse_config(override_values(stored, overrides), f"{folder}/run.json")

@@ -104,7 +104,7 @@ def test_all_problems_are_told_at_once_in_our_own_words() -> None:
         "genes.learning_rate.1: must be a number (got 'x')",
         "genes.rate_weight: the first number must be below the second (got [0.001, 1e-05])",
         "genes.l1.0: must be above 0 (got 0)",
-        "genes.optimiser: must be a list of some of 'adam', 'sgd' (got 'adamm')",
+        "genes.optimiser: must be a list of some of 'adam', 'adamw', 'sgd' (got 'adamm')",
         "genes.schedule.0: must be 'constant' or 'cosine'; did you mean 'cosine'? (got 'cosin')",
         "genes.sensitivity: give at least one option, each once (got [])",
         "genes.epoch: there is no such key. Did you mean 'genes.epochs'?",

@@ -51,11 +51,14 @@ def saccades(
     data: Annotated[str | None, typer.Option(help="A data set's name, or module:loader.")] = None,
     index: Annotated[int, typer.Option(help="Which of the data set's audit images.", min=0)] = 0,
     seed: Annotated[int | None, typer.Option(help="Of the data's split. Default that of --run, or 0.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="For a run that was made elsewhere: import the code that it names.")
+    ] = False,
 ) -> None:
     """Draw what the gates chose in an image: nothing, 3×3 or 5×5 for each block, or the order of the blocks read."""
     from evocompress.support.optional_libraries import needs_extra
 
-    source = _source(run, model, settings or (), data, seed)
+    source = _source(run, model, settings or (), data, seed, trust)
     if image is None and source.data is None:
         raise ConfigError("There is no image: give --image PICTURE, or --data NAME and --index NUMBER, or --run DIR.")
     if output.suffix.lower() != ".png":
@@ -102,17 +105,22 @@ class _Source:
 
 
 def _source(
-    run: Path | None, model: str | None, settings: Sequence[str], data: str | None, seed: int | None
+    run: Path | None, model: str | None, settings: Sequence[str], data: str | None, seed: int | None, trust: bool
 ) -> _Source:
     """What the options say; the rest as it was in the run, if there is one."""
     from evocompress.evolve.config import override_values, parse_config
+    from evocompress.evolve.trust import check_trust
     from evocompress.search.history import read_run_json
 
     if run is None:
         return _Source(model or "saccade_cnn", override_values({}, settings), data, {}, seed or 0)
     if model is not None:
         raise ConfigError("--run and --model exclude each other: the run says which network it is.")
-    config = parse_config(read_run_json(run).get("config", {}), f"{run}/run.json")
+    run_json = read_run_json(run)
+    stored = run_json.get("config", {})
+    if not trust:
+        check_trust(run, run_json, stored)
+    config = parse_config(stored, f"{run}/run.json")
     return _Source(
         config.model,
         override_values(config.model_options, settings),
