@@ -29,6 +29,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "ablation": ["benchmarks.search.ablation"],
     "against": ["benchmarks.search.against"],
     "rate_model": ["benchmarks.search.rate_model"],
+    "text_models": ["benchmarks.search.text_models", "configs/text.toml"],
+    "real_networks": ["benchmarks.pack.real_networks"],
     "overfitting": ["benchmarks.search.overfitting"],
     "pack_resnet20": ["benchmarks.pack.resnet20"],
     "pack_others": ["benchmarks.pack.others"],

@@ -12,6 +12,7 @@ from benchmarks.ideas.rows import freeze_rows, ideas_rows, kernels_rows, linearc
 from benchmarks.pack.rows import Row, memory_rows, others_rows, resnet20_rows, speed_rows
 from evocompress.support.wording import counted
 
+_OF_PACKING = ("rate_weight", "seconds")
 #: Of the demo: the largest file that is to have so high an accuracy.
 _LEVELS = {0.98: 300, 0.95: 210, 0.90: 150}
 
@@ -148,6 +149,36 @@ def _coder(line: dict[str, Any]) -> Iterator[Row]:
     yield Row("entropy coder: decode", f"{decode:.1f} M symbols/s", "≥ 10", decode >= 10)
 
 
+def _text_models(line: dict[str, Any]) -> Iterator[Row]:
+    for place, budget in enumerate(row["budget"] for row in line["runs"][0]["budgets"]):
+        rows = [run["budgets"][place] for run in line["runs"]]
+        texts = []
+        for key, name in (("search", "search"), ("train_once_then_pack", "train once, then pack")):
+            found = [row[key] for row in rows if row[key] is not None]
+            shown = ", ".join(f"{bits:.3f} in {_bytes(nbytes)}" for nbytes, bits in found) or "no file so small"
+            texts.append(f"{name} {shown}")
+        texts += [f"{name} {rows[0][name]:.3f}" for name in ("xz", "zstd") if rows[0][name] is not None]
+        ahead = [
+            row["train_once_then_pack"] is None or row["search"][1] < row["train_once_then_pack"][1]
+            for row in rows
+            if row["search"] is not None
+        ]
+        what = f"a text's bytes, bits per byte in {budget // 1000} kB, {counted(len(rows), 'seed')}"
+        yield Row(what, "; ".join(texts), "below the others", bool(ahead) and all(ahead))
+
+
+def _real_networks(line: dict[str, Any]) -> Iterator[Row]:
+    for row in line["rows"]:
+        numbers = [
+            f"{name} {row[name]:.4f}" for name in row if isinstance(row[name], float) and name not in _OF_PACKING
+        ]
+        took = f"; {row['seconds']:g} s" if "seconds" in row else ""
+        what = row["what"] + (f", λ {row['rate_weight']:g}" if "rate_weight" in row else "")
+        yield Row(
+            f"{line['network']}: {what}", f"{row['bytes']} B" + "".join(f", {n}" for n in numbers) + took, "", None
+        )
+
+
 ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "demo": _demo,
     "fashion_mnist": _fashion,
@@ -155,6 +186,8 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "against": _against,
     "against_trials": _against,
     "rate_model": _rate_model,
+    "text_models": _text_models,
+    "real_networks": _real_networks,
     "overfitting": _overfitting,
     "search_scale": _scale,
     "driver_overhead": _overhead,

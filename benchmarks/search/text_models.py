@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -97,6 +98,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", default="")
     options = parser.parse_args()
+    from evocompress.evolve.config import load_config
+
+    text = load_config(options.config, options.settings).data_options["path"]
+    if not Path(text).exists():
+        print(f"text_models: skipped, there is no {text}; {options.config} says how to make it", file=sys.stderr)
+        return
     folder = Path(options.out or tempfile.mkdtemp(prefix="text-models-"))
     runs = [
         measure(options.config, [*options.settings, f"seed={seed}"], folder / f"run-{seed}")
