@@ -42,7 +42,12 @@ def test_every_key_has_its_row() -> None:
     assert genes == {*(f"codecs.{group}" for group in GROUPS), *gene_specs()}
     searched = {key for section, key in rows if section == "search"}
     assert searched == {"ratio_range", *(name for name, setting in SETTINGS.items() if setting.users)}
-    assert {key for section, key in rows if not section} == {*Config.model_fields} - {"search", "genes", "resources"}
+    assert {key for section, key in rows if not section} == {*Config.model_fields} - {
+        "search",
+        "genes",
+        "teacher",
+        "resources",
+    }
     assert all(row.sentence.endswith(".") and row.takes for row in rows.values())
     assert rows["genes", "l1"].of == "training, term `l1`"
     assert rows["genes", "label_smoothing"].of == "training, task `classification`"

@@ -71,7 +71,7 @@ def test_a_folder_that_was_made_elsewhere(tmp_path: Path) -> None:
         imported.unlink(missing_ok=True)
         done = evocompress(tmp_path, *arguments)
         assert done.returncode == 2 and not imported.exists(), done.stdout + done.stderr
-        return "would import and run theirs:network and theirs:data" in done.stderr and "--trust" in done.stderr
+        return "would import and run theirs:network, theirs:data" in done.stderr and "--trust" in done.stderr
 
     # One's own goes on without a question.
     imported.unlink()
@@ -97,7 +97,7 @@ def test_what_counts_as_code() -> None:
     assert imports_of(config) == ["a:b", "c:D", "e:f"] and imports_of({"model": 3, "teacher": None}) == []
     check_trust("run", {}, {"model": "lenet5_caffe", "data": "mnist"})
     check_trust("run", {"made_by": made_by()}, config)
-    with pytest.raises(RunError, match="would import and run a:b, c:D and e:f"):
+    with pytest.raises(RunError, match="would import and run a:b, c:D, e:f"):
         check_trust("run", {"made_by": ""}, config)
 
 
@@ -112,7 +112,7 @@ def test_a_name_that_cannot_be_kept_trusts_nobody(tmp_path: Path, monkeypatch: p
 
 
 def test_a_run_without_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="there is no run here"):
+    with pytest.raises(RunError, match="is no run: it has no run.json"):
         config_of_run(tmp_path)
 
 

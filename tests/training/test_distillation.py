@@ -72,7 +72,7 @@ def test_the_loss_is_shared_out(share: float) -> None:
 
             return Recorder(groups, lr=1.0)
 
-    genes = TrainingGenes(batch_size=32, distillation=share, temperature=3.0)
+    genes = TrainingGenes(batch_size=32, distillation=share, teacher_temperature=3.0)
     train(network, Examples(x, y), genes, epochs=1, seed=0, task=Watch(), teacher=teacher)
     outputs, said = network(x), teacher(x).detach()
     soft = 9 * (
@@ -83,26 +83,22 @@ def test_the_loss_is_shared_out(share: float) -> None:
     torch.testing.assert_close(seen[0], expected)
 
 
-class Noisy(nn.Linear):
-    """Counts how often it runs, and on how many examples."""
+class Counting(nn.Module):
+    """Remembers on how many examples it ran each time."""
 
-    runs: list[int]
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.runs = trained(), list[int]()
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.runs.append(len(inputs))
-        return super().forward(inputs)
-
-
-def counting() -> Noisy:
-    network = Noisy(3, 2)
-    network.load_state_dict(trained().state_dict())
-    network.runs = []
-    return network
+        logits: Tensor = self.network(inputs)
+        return logits
 
 
 def test_a_teacher_runs_once_where_nothing_changes_the_examples() -> None:
     x, y = points(), torch.zeros(160, dtype=torch.int64)
-    fixed, lazy, changed = (counting() for _ in range(3))
+    fixed, lazy, changed = (Counting() for _ in range(3))
     train(student(), Examples(x, y), GENES, epochs=3, seed=0, teacher=fixed)
     assert fixed.runs == [160]
     train(student(), Examples.of_dataset(TensorDataset(x, y)), GENES, epochs=3, seed=0, teacher=lazy)

@@ -27,13 +27,13 @@ class Distillation(TermBase):
             "names", 0.0, high=1.0, log=False,
         ),
         GeneSpec(
-            "temperature", "what logits of teacher and network are divided by where one imitates the other; above 1 "
-            "unlikely classes count more", 2.0, low_open=True, plain=2.0,
+            "teacher_temperature", "what logits of teacher and network are divided by where one imitates the other; "
+            "above 1 unlikely classes count more", 2.0, low_open=True, plain=2.0,
         ),
     )  # fmt: skip
 
-    def __init__(self, distillation: float, temperature: float) -> None:
-        self._share, self._temperature = distillation, temperature
+    def __init__(self, distillation: float, teacher_temperature: float) -> None:
+        self._share, self._temperature = distillation, teacher_temperature
         self._imitation: Imitation | None = None
 
     def start(self, model: nn.Module, context: TermContext) -> Sequence[Mapping[str, Any]]:
