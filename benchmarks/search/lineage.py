@@ -1,7 +1,7 @@
 """One lineage under a rising λ, each segment from its parent's file alone: what a search does, without a population.
 
     python -m benchmarks.search.lineage configs/fashion_mnist.toml [--rates 0.1 0.3 …] [--epochs 5] [--seed 0]
-        [--learning-rate 2e-3] [--batch 128] [--set model=…] [--out DIR]
+        [--gene learning_rate=2e-3] [--batch 128] [--set model=…] [--from FILE] [--teacher FILE] [--out DIR]
 
 Prints one JSON line: the bytes and validation error of each file; of those that no other is better than, the accuracy
 on the audit split, and their hypervolume on the axes of the configuration. With `--out` each file lies there once there
@@ -38,12 +38,18 @@ class Trainer:
     Dead parts are cut out as in a segment, so that the same epochs take the same time, and files are cropped.
     """
 
-    def __init__(self, experiment: Experiment, batch_size: int = 32) -> None:
+    def __init__(self, experiment: Experiment, batch_size: int = 32, teacher: bytes | None = None) -> None:
+        from evocompress.checkpoint.packing import unpack
         from evocompress.checkpoint.recipe import Recipe
+        from evocompress.networks import build
 
         self.experiment, self.splits, self.batch_size = experiment, experiment.splits(), batch_size
         self.recipe = Recipe(coder="mixing", names=False, shapes=False)
         self.files: list[Judged] = []
+        self.teacher: nn.Module | None = None
+        if teacher is not None:
+            self.teacher = build(experiment.model, experiment.model_options)
+            self.teacher.load_state_dict(unpack(teacher, names=self.teacher.state_dict()))
 
     def __call__(
         self,
@@ -83,6 +89,7 @@ class Trainer:
             seed=seed,
             rate_weight=rate_weight,
             grid=grid,
+            teacher=self.teacher,
         )
         network.load_state_dict(live.scatter(live.network.state_dict()))
         put_live_first(network, few)
@@ -128,12 +135,16 @@ def main() -> None:
     parser.add_argument(
         "--from", dest="start", default="", help="a file to begin with, of the same seed, so of the same split"
     )
+    parser.add_argument(
+        "--teacher", default="", help="a file of the network to learn from, as --gene distillation=0.9 says"
+    )
     parser.add_argument("--out", default="")
     options = parser.parse_args()
     genes = {name: json.loads(number) for name, number in (gene.split("=") for gene in options.gene)}
     setup = prepare(load_config(options.config, [f"seed={options.seed}", *options.extra]))
     setup.segment.experiment.prepare()
-    trainer, clock = Trainer(setup.segment.experiment, options.batch), time.process_time()
+    teacher = Path(options.teacher).read_bytes() if options.teacher else None
+    trainer, clock = Trainer(setup.segment.experiment, options.batch, teacher), time.process_time()
     parent = Path(options.start).read_bytes() if options.start else None
     if options.out:
         Path(options.out).mkdir(parents=True, exist_ok=True)
