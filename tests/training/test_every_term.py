@@ -44,7 +44,9 @@ def test_it_trains_alike_twice_and_leaves_the_network_whole(name: str) -> None:
     for _ in range(2):
         model, before = net(), torch.random.get_rng_state()
         try:
-            curves = train(model, problem(), TrainingGenes(batch_size=30, **genes(name)), epochs=2, seed=3)
+            curves = train(
+                model, problem(), TrainingGenes(batch_size=30, **genes(name)), epochs=2, seed=3, teacher=net()
+            )
         except ModelError as refusal:
             pytest.skip(f"this network has nothing for it: {refusal}")
         assert not curves.diverged and torch.equal(torch.random.get_rng_state(), before)
