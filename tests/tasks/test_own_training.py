@@ -13,7 +13,7 @@ from evocompress.data import Examples
 from evocompress.errors import ModelError
 from evocompress.extensions import NETWORK_OPTIONS
 from evocompress.protocols import Genes, GeneSpec
-from evocompress.support.modules import ChosenOutput, copied, counted_output, keep_output
+from evocompress.support.modules import copied, counted_output, keep_output
 from evocompress.tasks import build
 from evocompress.tasks.classification import Classification
 from evocompress.tasks.language_model import CausalLanguageModel
@@ -158,7 +158,6 @@ def test_it_is_said_which_output_counts() -> None:
     assert "outputs boxes, classes the one that counts is boxes" in str(counted_output(Heads()(x)))
     assert "2 outputs the one that counts is 0" in str(counted_output(Pair()(x)))
     assert counted_output(x) is None and counted_output((x,)) is None and counted_output({"a": None}) is None
-    assert ChosenOutput("a") == ChosenOutput("a")
 
 
 class Next(nn.Module):
