@@ -39,8 +39,10 @@ __all__ = [
     "TaskWithOptimiser",
     "TaskWithTraining",
     "Term",
+    "TermWithVersions",
     "TermContext",
     "TrainingStep",
+    "Version",
 ]
 
 Genes: TypeAlias = Mapping[str, Scalar]
@@ -307,6 +309,22 @@ class Term(Protocol):
         Returns the steps of tensors whose weights it leaves on multiples of them, by name, or None: the file then keeps
         these exactly.
         """
+        ...
+
+
+class Version(NamedTuple):
+    """Weights that training could also have left: values by the names of parameters, and the steps of their grid."""
+
+    weights: Mapping[str, Tensor]
+    grid: Mapping[str, float]
+
+
+@runtime_checkable
+class TermWithVersions(Protocol):
+    """A term may leave further versions of the weights; each becomes a file beside that of what `finish` left."""
+
+    def versions(self) -> Sequence[Version]:
+        """Those, after `finish`; mostly none."""
         ...
 
 

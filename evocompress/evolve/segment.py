@@ -33,6 +33,7 @@ from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.teacher_file import TeacherFile
 from evocompress.networks import build
 from evocompress.protocols import Task as NetworkTask
+from evocompress.protocols import Version
 from evocompress.search.pareto import is_nondominated
 from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.inputs import mapped
@@ -40,7 +41,7 @@ from evocompress.support.modules import tensors_of
 from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
-from evocompress.training.dead_parts import cut, narrow, put_live_first
+from evocompress.training.dead_parts import LiveNetwork, cut, narrow, put_live_first
 from evocompress.training.teacher import Teacher
 from evocompress.training.trainer import Curves, Precision, train
 
@@ -121,6 +122,19 @@ def signature(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, 
     return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
 
 
+def _copied(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all tensors, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors_of(network).items()}
+
+
+@torch.no_grad()
+def _put(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Values into parameters, by name."""
+    for name, parameter in network.named_parameters():
+        if name in weights:
+            parameter.copy_(weights[name])
+
+
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of a state dict: equal weights, equal hash."""
     digest = hashlib.sha256()
@@ -181,10 +195,7 @@ class Segment:
         live = cut(model, few)
         smaller = live.parameters_after < _WORTH_CUTTING * live.parameters_before
         curves = self._train(live.network if smaller else model, splits, task, grid, device)
-        if smaller:
-            load_state(model, live.scatter(tensors_of(live.network)), "the network without its dead parts")
-        if curves.grid and not self.experiment.named_files:
-            put_live_first(model, few)
+        versions = self._versions(model, live if smaller else None, curves, few)
         trained = time.perf_counter() - clock
         metrics = _describe(started, device) | {
             "curves": curves.to_json(),
@@ -201,7 +212,7 @@ class Segment:
         scales = self._scales(model, splits, task, device)
         metrics["calibrate_seconds"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        candidates = self._compress(model, plain, splits, task, scales, curves.grid, device)
+        candidates = self._compress(model, plain, versions, splits, task, scales, device)
         metrics["encode_seconds"] = time.perf_counter() - clock
         if not candidates:
             text = f"no file has a finite {purpose.quality.name}; lower rate_weight or learning_rate"
@@ -211,6 +222,29 @@ class Segment:
         history = _depth(task), self._epochs(task), _seconds(task, started)
         leaves = _write(candidates, task, Path(folder), history, common)
         return self._finish(task, "ok", leaves, metrics, started)
+
+    def _versions(self, model: nn.Module, live: LiveNetwork | None, curves: Curves, few: Any) -> list[Version]:
+        """All tensors of the weights that training left, in `model` and here, and then of the further versions.
+
+        Args:
+            model: The network of full size; it holds the first version in the end.
+            live: What was trained in its place, if anything was.
+            curves: What training gave.
+            few: Inputs that tell how channels hang together.
+        """
+        trained = live.network if live else model
+        left = _copied(trained) if curves.versions else {}
+        versions: list[Version] = []
+        for version in (*curves.versions, Version({}, curves.grid)):
+            if left:
+                load_state(trained, left, "trained weights")
+                _put(trained, version.weights)
+            if live:
+                load_state(model, live.scatter(tensors_of(trained)), "the network without its dead parts")
+            if version.grid and not self.experiment.named_files:
+                put_live_first(model, few)
+            versions.insert(0, Version(_copied(model), version.grid))
+        return versions
 
     def shared(self) -> Any:
         """The data, for executors whose workers are on one machine; None where there is little."""
@@ -271,34 +305,40 @@ class Segment:
         self,
         model: nn.Module,
         plain: nn.Module,
+        versions: Sequence[Version],
         splits: Splits,
         task: Task,
         scales: Mapping[str, float],
-        grid: Mapping[str, float],
         device: torch.device,
     ) -> list[_Candidate]:
         """Every recipe on the same trained weights, each decoded from its bytes and evaluated.
 
-        Weights that training left on a grid go into the first file as they are, whatever its recipe. A file whose
-        quality is not finite is of no use, and left out.
+        Weights that training left on a grid go into the first file as they are, whatever its recipe, and so do further
+        versions of them into a file each. A file whose quality is not finite is of no use, and left out.
         """
-        state = {name: tensor.detach().cpu().clone() for name, tensor in tensors_of(model).items()}
+        (weights, grid), *others = versions
         template = tensors_of(model)
         bare = not self.experiment.named_files and signature(template) == signature(tensors_of(plain))
         even = dict.fromkeys(scales, statistics.geometric_mean(scales.values())) if scales else {}
         candidates, seen = [], set[str]()
-        for place, genome in enumerate((task.genome, *((task.genome,) if grid else ()), *task.probes)):
-            exact = bool(grid) and (place == 0 or self.reader.keeps_grid(genome))
-            recipe = self.reader.recipe(genome, state, examples=splits.train.counted, grid=None if exact else grid)
+        files = [(task.genome, weights, grid, bool(grid))]
+        files += [(task.genome, *other, True) for other in others]
+        probed = len(files)
+        for genome in (*((task.genome,) if grid else ()), *task.probes):
+            files.append((genome, weights, grid, bool(grid) and self.reader.keeps_grid(genome)))
+        for place, (genome, state, steps, exact) in enumerate(files):
+            recipe = self.reader.recipe(genome, state, examples=splits.train.counted, grid=None if exact else steps)
             recipe = dataclasses.replace(recipe, names=not bare, shapes=not bare)
             used = scales if self.reader.uses_gradients(genome) else even
             clock = time.perf_counter()
-            data = pack(state, recipe, sensitivities=used, grid=grid if exact else None)
+            data = pack(state, recipe, sensitivities=used, grid=steps if exact else None)
             digest = hashlib.sha256(data).hexdigest()
             if digest not in seen:
                 seen.add(digest)
                 encode = time.perf_counter() - clock
-                candidates.append(self._candidate(genome, template, data, encode, model, splits, device))
+                candidates.append(
+                    self._candidate(genome, template, data, encode, model, splits, device, place >= probed)
+                )
         return [candidate for candidate in candidates if math.isfinite(candidate.quality)]
 
     def _candidate(
@@ -310,6 +350,7 @@ class Segment:
         model: nn.Module,
         splits: Splits,
         device: torch.device,
+        probe: bool,
     ) -> _Candidate:
         clock = [time.perf_counter()]
         decoded = unpack(data, names=template)
@@ -328,6 +369,7 @@ class Segment:
             "encode_seconds": encode,
             "decode_seconds": decode,
             "evaluate_seconds": judge,
+            "probe": probe,
         }
         measurements |= _layers(data, template)
         return _Candidate(genome, data, result.value, result.error, state_hash(decoded), measurements)
@@ -421,9 +463,7 @@ def _write(
                 epochs=epochs,
                 seconds=seconds,
                 weights_sha256=candidate.weights_sha256,
-                measurements=candidate.measurements
-                | dict(common)
-                | {"probe": place > 0, "genome_hash": genome_hash(candidate.genome)},
+                measurements=candidate.measurements | dict(common) | {"genome_hash": genome_hash(candidate.genome)},
             )
         )
     return tuple(leaves)

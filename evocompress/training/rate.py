@@ -254,6 +254,10 @@ class RateTerm:
             parameter.copy_((values / step).round().mul(step).view(parameter.shape))
         return dict(zip(self.names, grid, strict=True))
 
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights that the term acts on, by name."""
+        return {name: p.detach().clone() for name, p in zip(self.names, self._parameters, strict=True)}
+
     def descend(self, losses: Losses, trials: int) -> Descent:
         """`finish`, and then better symbols, tried on the data: `training.symbol_descent`, at this term's λ.
 

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from evocompress.data.augmentation import augment
 from evocompress.data.examples import Examples
 from evocompress.errors import ConfigError, ModelError
-from evocompress.protocols import Task, TaskWithOptimiser, TaskWithTraining, Term, TermContext, TrainingStep
+from evocompress.protocols import (
+    Task,
+    TaskWithOptimiser,
+    TaskWithTraining,
+    Term,
+    TermContext,
+    TermWithVersions,
+    TrainingStep,
+    Version,
+)
 from evocompress.support.inputs import call
 from evocompress.support.modules import evaluation_mode, gradients_of_recurrent_layers
 from evocompress.support.wording import kind_of
@@ -41,7 +50,8 @@ class Curves:
 
     `train_loss` (the task's, without terms) and `train_quality` are running means over the epoch, as the network was
     at each step. `diverged`: a loss or a weight became infinite or NaN; training stopped, and the weights are useless.
-    `grid` has the steps of tensors that a term left on multiples of them, by name.
+    `grid` has the steps of tensors that a term left on multiples of them, by name, `versions` the weights that would
+    also do.
     """
 
     train_loss: tuple[float, ...] = ()
@@ -49,10 +59,12 @@ class Curves:
     validation_quality: tuple[float, ...] = ()
     diverged: bool = False
     grid: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    versions: Sequence[Version] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-ready data, but for the grid, which the file has."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "grid"}
+        """As JSON-ready data, but for the grid and the weights, which files have."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["grid"], fields["versions"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
@@ -146,7 +158,8 @@ def train(
         left |= term.finish(diverged=curves.diverged) or {}
     projection.apply()
     model.eval()
-    return dataclasses.replace(curves, grid=left)
+    versions = [version for term in terms if isinstance(term, TermWithVersions) for version in term.versions()]
+    return dataclasses.replace(curves, grid=left, versions=versions)
 
 
 @dataclasses.dataclass

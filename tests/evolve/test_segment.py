@@ -17,6 +17,7 @@ from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import unpack
 from evocompress.checkpoint.recipe import Rule
 from evocompress.errors import EvocompressError, ModelError
+from evocompress.evolve import segment as segment_module
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import Prepared, prepare
 from evocompress.evolve.segment import Segment, state_hash
@@ -150,6 +151,32 @@ def test_the_trained_grid_is_the_file_and_the_child_goes_on_from_it(
     smaller = (tmp_path / "next" / child.leaves[0].path).read_bytes()
     assert len(smaller) < 0.8 * len(data) and child.leaves[0].quality > 0.5
     assert unpack(smaller, names=template).keys() == template.keys()  # names and shapes of the plain network
+
+
+def test_symbol_trials_leave_the_file_that_there_was_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_module, "is_nondominated", lambda points: np.ones(len(points), bool))
+    segments = {}
+    for trials in (0, 12):
+        genes = {"epochs": 4, "rate_weight": 1.0, "symbol_trials": trials, "start_width": 0.5}
+        config = {"model": "digits_cnn", "data": "digits", "genes": genes}
+        segments[trials] = prepare(parse_config(config)).segment
+
+    genome = segments[0].reader.space().sample(np.random.default_rng(0))
+
+    def files(trials: int, name: str, *parents: Path) -> list[Path]:
+        (tmp_path / name).mkdir()
+        known = tuple(Parent("p/0", str(path), "", 1, 4, 0.0) for path in parents)
+        task, data = task_of(genome, parents=known), tuple(path.read_bytes() for path in parents)
+        leaves = segments[trials](task, str(tmp_path / name), data).leaves
+        return [tmp_path / name / leaf.path for leaf in leaves if not leaf.measurements["probe"]]
+
+    (plain,), (tried, untried) = files(0, "without"), files(12, "with")
+    assert untried.read_bytes() == plain.read_bytes() != tried.read_bytes()
+    # The same for a child, whose dead parts are cut out while it trains.
+    (plain,), (tried, untried) = files(0, "child without", tried), files(12, "child with", tried)
+    assert untried.read_bytes() == plain.read_bytes() != tried.read_bytes()
 
 
 def test_files_hold_names_where_they_are_asked_to(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:

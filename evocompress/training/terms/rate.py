@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from evocompress.errors import ModelError
-from evocompress.protocols import GeneSpec, TermContext, TrainingStep
+from evocompress.protocols import GeneSpec, TermContext, TrainingStep, Version
 from evocompress.training.rate import RateTerm
 from evocompress.training.symbol_descent import Losses
 from evocompress.training.terms.base import TermBase
@@ -53,6 +53,7 @@ class Rate(TermBase):
         self._rate: RateTerm | None = None
         self._losses: Losses | None = None
         self._rate_weight, self._fresh = 0.0, False
+        self._untried: list[Version] = []
 
     def check(self, networks: Iterable[nn.Module]) -> None:
         """Refuse networks without a trained floating parameter."""
@@ -96,6 +97,13 @@ class Rate(TermBase):
         # there costs more on other data than it does on these.
         trials = round(self._trials * min(1.0, self._rate_weight))
         if trials and self._losses is not None:
+            grid = self._rate.finish()
+            # Trials know training data alone, and may give up what counts on others: the search has both files.
+            self._untried = [Version(self._rate.weights(), grid)]
             self._rate.rate_weight = self._rate_weight
             self._rate.descend(self._losses, trials)
         return self._rate.finish()
+
+    def versions(self) -> Sequence[Version]:
+        """The weights as they were before trials."""
+        return self._untried
