@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from evocompress.checkpoint.norm_statistics import kept_in_proportion
 from evocompress.checkpoint.presets import preset
-from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
+from evocompress.checkpoint.recipe import Recipe, Rule
+from evocompress.checkpoint.relative_rate_weight import rate_weight_for, with_small_raised
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.checkpoint.tied_tensors import tied_tensors
 from evocompress.codecs import LOSSLESS, Codec, Cost, Record, Sensitivity, Writer, choose, read
@@ -248,7 +249,8 @@ def pack(
     Args:
         state_dict: Names to torch tensors or numpy arrays of 0 to 8 dimensions, of any dtype in `codecs.dtypes.DTYPES`.
             Those of float16, bfloat16, float32 and float64 are coded lossily, all others exactly.
-        recipe: A rate weight λ for the default preset, None for its default λ; or a `Recipe`, which counts as it is.
+        recipe: A rate weight λ for the default preset; None: λ relative to the weights (`relative_rate_weight`); or a
+            `Recipe`, which counts as it is.
         sensitivities: Per tensor what an error costs: a number for squared error (`calibration.fisher`), or of second
             order (`calibration.second_order`); 1 where absent. None: `size_prior`, but 1 for all beside a `Recipe`.
         records: Tensors that are coded already, by name (`packer.layerwise`); they go into the file as they are.
@@ -265,9 +267,11 @@ def pack(
     True
     """
     arrays, is_whole = _arrays(state_dict), isinstance(recipe, Recipe)
-    recipe, from_weights_alone = _recipe(recipe), sensitivities is None
+    by_default, from_weights_alone = recipe is None, sensitivities is None
+    recipe = _recipe(rate_weight_for(arrays) if recipe is None else recipe)
     if sensitivities is None:
         sensitivities = {} if is_whole else size_prior(arrays)
+        sensitivities = with_small_raised(arrays, sensitivities) if by_default else sensitivities
     elif not isinstance(sensitivities, Mapping):
         raise CodecError(f"sensitivities is {kind_of(sensitivities)}; it must map names of tensors to theirs.")
     recipe.check((name, array.ndim) for name, array in arrays.items())
@@ -355,8 +359,6 @@ def _on_grid(name: str, array: Array, step: float, recipe: Recipe) -> Record | N
 def _recipe(recipe: object) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
-    if recipe is None:
-        recipe = DEFAULT_RATE_WEIGHT
     if not isinstance(recipe, numbers.Real):
         raise CodecError(
             f"recipe is {shortened(repr(recipe))}; it must be a Recipe, or its rate weight, a number such as 1e-4. "

@@ -15,7 +15,7 @@ from evocompress.checkpoint.float32_size import float32_bytes, own_bytes
 from evocompress.checkpoint.folders import EVC, shards
 from evocompress.checkpoint.presets import DEFAULT_PRESET
 from evocompress.checkpoint.presets import preset as preset_recipe
-from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT
+from evocompress.checkpoint.relative_rate_weight import RELATIVE_RATE_WEIGHT
 from evocompress.cli.inspect import size_line
 from evocompress.cli.network_options import check_settings, network_of
 from evocompress.cli.pack_options import (
@@ -77,9 +77,16 @@ def pack(
     rate_weight: Annotated[
         float | None,
         typer.Option(
-            help=f"λ: error that one bit is worth. Larger: smaller and rougher. {DEFAULT_RATE_WEIGHT:g} by default."
+            help="λ: squared error that one bit is worth. Larger: smaller and rougher. By default the next option."
         ),
     ] = None,
+    relative_rate_weight: Annotated[
+        float,
+        typer.Option(
+            help="λ as a share of the weights' mean square, so that it means the same for all networks. Tensors whose "
+            "weights are far smaller than the others' are then kept, too."
+        ),
+    ] = RELATIVE_RATE_WEIGHT,
     max_bytes: Annotated[
         str | None, typer.Option(help="Instead of λ: the largest size of the file, such as 64kB; λ is searched.")
     ] = None,
@@ -164,6 +171,7 @@ def pack(
         raise ConfigError("--names and --bare exclude each other; give one.")
     check_settings(model, settings)
     check_rate_weight(rate_weight)
+    check_rate_weight(relative_rate_weight, "--relative-rate-weight")
     check_loss_increase(max_loss_increase)
     output, as_folder = Path(output_name), folder_named(output_name)
     if as_folder:
@@ -220,7 +228,7 @@ def pack(
                 with about("--fit-confidence", kind=DataError):
                     job.fit_confidence(examples, device=device)
             job.calibrate(examples, samples=samples, seed=seed, device=device, allocation_rounds=allocation_rounds)
-        result = _result(job, rate_weight, limit, max_loss_increase)
+        result = _result(job, rate_weight, relative_rate_weight, limit, max_loss_increase)
     if as_folder:
         _, companions = write_folder(output, weights if weights.is_dir() else None, EVC, result.write)
         say_companions(output, companions)
@@ -236,12 +244,17 @@ def pack(
         raise typer.Exit(_MISSED)
 
 
-def _result(job: PackJob, rate_weight: float | None, limit: int | None, increase: float | None) -> PackResult:
+def _result(
+    job: PackJob, rate_weight: float | None, relative: float, limit: int | None, increase: float | None
+) -> PackResult:
     if limit is not None:
         return job.under(limit)
     if increase is not None:
         return job.within(increase)
-    return job.at(DEFAULT_RATE_WEIGHT if rate_weight is None else rate_weight)
+    result = job.at(rate_weight, relative=relative)
+    if rate_weight is None:
+        typer.echo(f"λ = {result.rate_weight:.3g}, which is {relative:g} of the weights' mean square")
+    return result
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ __all__ = [
     "parse_rule",
 ]
 
-_EXCLUDE = (("rate_weight", "max_bytes", "max_loss_increase"), ("data", "noise"))
+_EXCLUDE = (("rate_weight", "relative_rate_weight", "max_bytes", "max_loss_increase"), ("data", "noise"))
 #: What has no effect without one of others, and what it does with them.
 _NEEDS = {
     "max_loss_increase": (("data",), "to measure the loss on"),
@@ -66,14 +66,14 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check_rate_weight(value: float | None) -> None:
-    """Refuse a `--rate-weight` that is not positive and finite.
+def check_rate_weight(value: float | None, flag: str = "--rate-weight") -> None:
+    """Refuse a λ that is not positive and finite.
 
     Raises:
         ConfigError: It is not.
     """
     if value is not None and not 0 < value < math.inf:
-        raise ConfigError(f"--rate-weight {value:g}: must be a positive, finite number, such as 1e-4.")
+        raise ConfigError(f"{flag} {value:g}: must be a positive, finite number, such as 1e-4.")
 
 
 def check_loss_increase(value: float | None) -> None:

@@ -17,17 +17,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from evocompress.checkpoint import presets
 from evocompress.checkpoint.fold_statistics import fold_statistics
 from evocompress.checkpoint.loading import load_formed
-from evocompress.checkpoint.packing import pack
+from evocompress.checkpoint.packing import pack, to_numpy
 from evocompress.checkpoint.presets import DEFAULT_PRESET, LAYERWISE
-from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
+from evocompress.checkpoint.recipe import Recipe, Rule
+from evocompress.checkpoint.relative_rate_weight import RELATIVE_RATE_WEIGHT, rate_weight_for, with_small_raised
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.data import Examples
 from evocompress.data import load as load_data
@@ -267,18 +269,26 @@ class PackJob:
         self._layerwise = self._preset in LAYERWISE if layerwise is None else layerwise
         self._rounds, self._noise = allocation_rounds, examples.noise
 
-    def at(self, rate_weight: float = DEFAULT_RATE_WEIGHT) -> PackResult:
-        """The file at a λ."""
+    def at(self, rate_weight: float | None = None, *, relative: float = RELATIVE_RATE_WEIGHT) -> PackResult:
+        """The file at a λ; by default at one that is so large relative to the weights (`relative_rate_weight`).
+
+        In that case tensors whose weights are far smaller than others' keep their share of the bytes.
+        """
+        by_default = rate_weight is None
+        rate_weight = self._rate_weight(relative) if rate_weight is None else rate_weight
         self._say_expected_time(rate_weight, self._layerwise)
         if self._rounds:
             self._allocate(rate_weight, 1, 2)
             self._tell(PhaseBegan(f"quantising {self._how}", 2, 2))
+        how = self._how_at(rate_weight, self._layerwise)
+        if by_default:
+            how = how._replace(sensitivities=with_small_raised(self._arrays(), how.sensitivities))
         with self._work("quantising") if self._layerwise else contextlib.nullcontext() as progress:
-            attempt = self._attempt(rate_weight, self._layerwise, progress)
+            attempt = self._attempt(rate_weight, self._layerwise, progress, how)
         return self._result(attempt, met=True, stopped=False)
 
-    def under(self, nbytes: int, start: float = DEFAULT_RATE_WEIGHT) -> PackResult:
-        """The largest file of at most so many bytes that was found, by a search for λ from `start`.
+    def under(self, nbytes: int, start: float | None = None) -> PackResult:
+        """The largest file of at most so many bytes that was found, by a search for λ from `start` (the default λ).
 
         Tensors of which little would be left get more of the bytes than λ gives them (`packer.lost_tensors`). Where the
         size jumps as λ grows, and more than a fiftieth of the limit is left, bits are made dearer at the steps of the
@@ -290,9 +300,9 @@ class PackJob:
         Raises:
             KeyboardInterrupt: Interrupted before any file met the limit.
         """
-        return self._find(SizeLimit(nbytes), start)
+        return self._find(SizeLimit(nbytes), start or self._rate_weight())
 
-    def within(self, increase: float, start: float = DEFAULT_RATE_WEIGHT) -> PackResult:
+    def within(self, increase: float, start: float | None = None) -> PackResult:
         """The smallest file whose network loses at most so much more on held-out examples than the checkpoint.
 
         The loss is in nats; without labels it is the change of outputs. Where no file loses as little, the one that
@@ -311,7 +321,9 @@ class PackJob:
         before = calibration.loss()
         if not math.isfinite(before):
             raise ModelError(f"the network's {calibration.loss_name} is {before} before anything is packed; mend that")
-        return self._find(LossLimit(calibration.loss, calibration.loss_name, before, increase), start)
+        return self._find(
+            LossLimit(calibration.loss, calibration.loss_name, before, increase), start or self._rate_weight()
+        )
 
     def measure(self, result: PackResult) -> PackResult:
         """The result with what it loses on all held-out examples; as it is where the job was not calibrated."""
@@ -326,6 +338,13 @@ class PackJob:
     @property
     def _how(self) -> str:
         return "layer by layer" if self._layerwise else "all layers at once"
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: to_numpy(name, tensor) for name, tensor in self._state.items()}
+
+    def _rate_weight(self, relative: float = RELATIVE_RATE_WEIGHT) -> float:
+        """λ, relative to the weights."""
+        return rate_weight_for(self._arrays(), relative)
 
     def _recipe(self, rate_weight: float, *, calibrated: bool = False, layerwise: bool = False) -> Recipe:
         factory: RecipeFactory

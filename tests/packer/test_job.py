@@ -100,7 +100,7 @@ def test_an_interrupted_search_gives_the_best_file_so_far(monkeypatch: pytest.Mo
     monkeypatch.setattr(pack_job, "pack", Interrupted(4, how))
     monkeypatch.setattr(pack_job, "lost_tensors", lambda *_: [])
     before, heard = signal.getsignal(how), Heard()
-    result = PackJob(network().state_dict(), recipe, observer=heard).under(500)  # 1000, 125, 353 bytes
+    result = PackJob(network().state_dict(), recipe, observer=heard).under(500, 1e-4)  # 1000, 125, 353 bytes
     assert (result.nbytes, result.met, result.stopped) == (353, True, True)
     stopped = heard.events[-1]
     assert isinstance(stopped, StoppedEarly) and (len(stopped.best.data), stopped.tries) == (353, 3)
