@@ -76,7 +76,8 @@ def _against(line: dict[str, Any]) -> Iterator[Row]:
         ahead = sum(search[seed] > volume for seed, volume in others.items())
         target = f"search ahead with every seed: {ahead} of {len(others)}" if others else ""
         tried = ", trials of other symbols" if "lineages tried" in line["methods"] and name != "lineages" else ""
-        what = f"digits, {line['epochs']} epochs of training{tried}: {name.removesuffix(' tried')}"
+        problem = Path(line.get("config", "digits.toml")).stem
+        what = f"{problem}, {line['epochs']} epochs of training{tried}: {name.removesuffix(' tried')}"
         yield Row(what, text, target, ahead == len(others) if others else None)
 
 

@@ -1,20 +1,23 @@
-"""The search against what one would do instead, at equal training time: digits, the same rate term for all.
+"""The search against what one would do instead, at equal training time: the same data and rate term for all.
 
     python -m benchmarks.search.against [--epochs 1500] [--seeds 3] [--processes 2] [--methods …] [--out DIR]
+        [--config configs/digits.toml] [--each 40] [--batch 32] [--trials 300] [--levels 0.98 0.95 0.90] [--set …]
 
-Every method has so many epochs in all, one core, and the same data (`configs/digits.toml`). A trial of other symbols
-(gene `symbol_trials`) counts as a twelfth of an epoch, which is about what it takes; the CPU seconds of each method are
-in the result. Files are chosen on validation data (the non-dominated ones), and then judged once on the audit split.
+Every method has so many epochs in all, one core, and the same data. `--each` is the length of a lineage's segments;
+those of the search are an eighth longer, straight trainings of Optuna's two and a half times as long. A trial of other
+symbols (gene `symbol_trials`) counts as a twelfth of an epoch, which is about what it takes on digits; the CPU seconds
+of each method are in the result. Files are chosen on validation data (the non-dominated ones), and then judged once on
+the audit split.
 
-- `search`: the search as configs/digits.toml has it, deterministic, inline, with 300 trials of other symbols a segment.
+- `search`: the search as the configuration has it, deterministic, inline, with trials of other symbols in each segment.
 - `no rate`: the same without the rate term; `no probes`, `scalar`, `no trials`: without probes, with a scalar score,
   without trials of other symbols.
-- `pack`: train once for 40 epochs, then `pack`, calibrated, at a ladder of λ (cheaper than all others).
+- `pack`: train once for `--each` epochs, then `pack`, calibrated, at a ladder of λ (cheaper than all others).
 - `ladder`: straight rate-aware trainings from random weights, one per λ, which share the epochs.
 - `lineages`: lineages under a rising λ, each from its parent's file, restarted until the epochs are used; `lineages
   tried`: the same with as many trials of other symbols in each segment as the search has.
 - `optuna`, `optuna gp`: its default multi-objective sampler (NSGA-II; Deb et al., 2002) and its Gaussian process
-  one over straight trainings of 100 epochs: λ, learning rate, share of noise.
+  one over straight trainings: λ, learning rate, share of noise.
 
 Prints one JSON line: hypervolume on the axes of the configuration, and bytes at 98, 95 and 90 %, by seed and method.
 """
@@ -23,13 +26,14 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import dataclasses
 import json
 import math
 import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +43,6 @@ if TYPE_CHECKING:
     from evocompress.evolve.driver import Prepared
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.toml"
-LEVELS = (0.98, 0.95, 0.90)
 VARIANTS = {
     "search": [],
     "no rate": ['genes.rate_term=["off"]', 'genes.grid=["codecs"]'],
@@ -49,19 +52,30 @@ VARIANTS = {
 }
 _LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 _RISING = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-_BATCH = 32
-_TRIALS = 300  # of a segment
 _TRIALS_OF_EPOCH = 12  # so many trials take about the time of an epoch
 
 
-def ladder(trainer: Trainer, epochs: int, seed: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What all methods have: epochs in all and of a segment, trials of a segment, the batch, the configuration."""
+
+    epochs: int
+    each: int
+    trials: int
+    batch: int
+    config: str
+    extra: tuple[str, ...] = ()
+
+
+def ladder(trainer: Trainer, budget: Budget, seed: int) -> None:
     """Straight trainings, one per λ."""
     for rate_weight in _LADDER:
-        trainer(rate_weight, epochs // len(_LADDER), seed)
+        trainer(rate_weight, budget.epochs // len(_LADDER), seed)
 
 
-def lineages(trainer: Trainer, epochs: int, seed: int, each: int = 40, trials: int = 0) -> None:
+def lineages(trainer: Trainer, budget: Budget, seed: int, trials: int = 0) -> None:
     """Lineages under a rising λ until the epochs are used."""
+    each, epochs = budget.each, budget.epochs
     used, number, cost = 0, 0, each + trials // _TRIALS_OF_EPOCH
     while used + cost <= epochs:
         parent = None
@@ -72,17 +86,18 @@ def lineages(trainer: Trainer, epochs: int, seed: int, each: int = 40, trials: i
             used, number = used + cost, number + 1
 
 
-def lineages_tried(trainer: Trainer, epochs: int, seed: int) -> None:
+def lineages_tried(trainer: Trainer, budget: Budget, seed: int) -> None:
     """Lineages, with trials of other symbols in each segment."""
-    lineages(trainer, epochs, seed, trials=_TRIALS)
+    lineages(trainer, budget, seed, trials=budget.trials)
 
 
-def optuna_trials(sampler: Callable[[int], Any]) -> Callable[[Trainer, int, int], None]:
+def optuna_trials(sampler: Callable[[int], Any]) -> Callable[[Trainer, Budget, int], None]:
     """Straight trainings at what a sampler of Optuna's proposes."""
 
-    def run(trainer: Trainer, epochs: int, seed: int, each: int = 100) -> None:
+    def run(trainer: Trainer, budget: Budget, seed: int) -> None:
         import optuna
 
+        each = 5 * budget.each // 2
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(seed))
 
@@ -93,7 +108,7 @@ def optuna_trials(sampler: Callable[[int], Any]) -> Callable[[Trainer, int, int]
             trainer(rate_weight, each, 1000 * seed + trial.number, learning_rate=learning_rate, noise=noise)
             return float(trainer.files[-1].nbytes), trainer.files[-1].error
 
-        study.optimize(objective, n_trials=epochs // each)
+        study.optimize(objective, n_trials=budget.epochs // each)
 
     return run
 
@@ -110,7 +125,7 @@ def _gaussian_process(seed: int) -> Any:
     return optuna.samplers.GPSampler(seed=seed)
 
 
-def pack_once(trainer: Trainer, epochs: int, seed: int) -> None:
+def pack_once(trainer: Trainer, budget: Budget, seed: int) -> None:
     """Train once, then pack at a ladder of λ."""
     from evocompress.checkpoint.loading import load_state
     from evocompress.checkpoint.packing import unpack
@@ -120,7 +135,7 @@ def pack_once(trainer: Trainer, epochs: int, seed: int) -> None:
 
     experiment, splits = trainer.experiment, trainer.splits
     network = build(experiment.model, experiment.model_options, seed=seed)
-    train(network, splits.train, TrainingGenes(batch_size=_BATCH), epochs=40, seed=seed)
+    train(network, splits.train, TrainingGenes(batch_size=budget.batch), epochs=budget.each, seed=seed)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     job = PackJob(state, names=False, shapes=False)
     job.calibrate(NetworkAndExamples(network, splits.train, splits.validation))
@@ -130,7 +145,7 @@ def pack_once(trainer: Trainer, epochs: int, seed: int) -> None:
         trainer.judge(network, len(data))
 
 
-METHODS: dict[str, Callable[[Trainer, int, int], None]] = {
+METHODS: dict[str, Callable[[Trainer, Budget, int], None]] = {
     "pack": pack_once,
     "ladder": ladder,
     "lineages": lineages,
@@ -140,29 +155,29 @@ METHODS: dict[str, Callable[[Trainer, int, int], None]] = {
 }
 
 
-def prepared(seed: int, extra: list[str]) -> Prepared:
+def prepared(seed: int, budget: Budget) -> Prepared:
     """The configuration's data and network, of a seed."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import prepare
 
-    return prepare(load_config(CONFIG, [f"seed={seed}", "resources.executor=inline", *extra]))
+    return prepare(load_config(budget.config, [f"seed={seed}", "resources.executor=inline", *budget.extra]))
 
 
-def searched(method: str, seed: int, epochs: int, folder: str, extra: list[str]) -> Iterator[Judged]:
+def searched(method: str, seed: int, budget: Budget, folder: str) -> Iterator[Judged]:
     """The search's archive after at most so many epochs, audited."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import run_experiment
     from evocompress.runs.front import audits
     from evocompress.search.history import read_history
 
-    each, trials = 45, 0 if method in ("no rate", "no trials") else _TRIALS  # epochs: near the middle of their range
-    segments = epochs // (each + trials // _TRIALS_OF_EPOCH)
+    each, trials = 9 * budget.each // 8, 0 if method in ("no rate", "no trials") else budget.trials
+    segments = budget.epochs // (each + trials // _TRIALS_OF_EPOCH)
     settings = [f"seed={seed}", "search.deterministic=true", "search.lag=1", f"search.segments={segments}"]
     settings += [f"genes.epochs={each}", f"genes.symbol_trials={trials}"]
     settings += ["resources.executor=inline", "reference_epochs=0"]
     settings += ["search.minutes=100000"]  # epochs end it, not the demo's clock
     run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"
-    run_experiment(load_config(CONFIG, [*settings, *VARIANTS[method], *extra]), run)
+    run_experiment(load_config(budget.config, [*settings, *VARIANTS[method], *budget.extra]), run)
     history = read_history(run)
     by_leaf = audits(history)
     for leaf in history.archive:
@@ -171,24 +186,24 @@ def searched(method: str, seed: int, epochs: int, folder: str, extra: list[str])
         yield Judged(leaf.nbytes, leaf.error, quality)
 
 
-def one(method: str, seed: int, epochs: int, folder: str, extra: list[str]) -> dict[str, Any]:
+def one(method: str, seed: int, budget: Budget, folder: str, levels: Sequence[float]) -> dict[str, Any]:
     """One method with one seed."""
     from evocompress.search.objectives import Scale
     from evocompress.search.pareto import hypervolume
 
-    setup = prepared(seed, extra)
+    setup = prepared(seed, budget)
     setup.segment.experiment.prepare()
     clock = time.process_time()
     if method in METHODS:
-        trainer = Trainer(setup.segment.experiment)
-        METHODS[method](trainer, epochs, seed)
+        trainer = Trainer(setup.segment.experiment, budget.batch)
+        METHODS[method](trainer, budget, seed)
         files = trainer.files
     else:
-        files = [*searched(method, seed, epochs, folder, extra)]
+        files = [*searched(method, seed, budget, folder)]
     chosen = nondominated(files)
     scale = Scale.of(setup.settings)
     points = [scale.point(file.nbytes, 1 - file.audited) for file in chosen]
-    at = {str(level): min((f.nbytes for f in chosen if f.audited >= level), default=None) for level in LEVELS}
+    at = {str(level): min((f.nbytes for f in chosen if f.audited >= level), default=None) for level in levels}
     return {
         "method": method,
         "seed": seed,
@@ -207,7 +222,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         own = [row for row in rows if row["method"] == method]
         volumes = [row["hypervolume"] for row in own]
         sizes = {}
-        for level in map(str, LEVELS):
+        for level in own[0]["bytes"]:
             reached = [row["bytes"][level] or math.inf for row in own]
             middle = statistics.median(reached)
             sizes[level] = None if middle == math.inf else middle
@@ -230,14 +245,27 @@ def main() -> None:
     names = [*METHODS, *VARIANTS]
     parser.add_argument("--methods", nargs="+", default=["search", *METHODS], choices=names)
     parser.add_argument("--set", dest="extra", action="append", default=[])
+    parser.add_argument("--config", default=str(CONFIG))
+    parser.add_argument("--each", type=int, default=40, help="epochs of a lineage's segment")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--trials", type=int, default=300, help="of other symbols, in a segment of the search")
+    parser.add_argument("--levels", type=float, nargs="+", default=[0.98, 0.95, 0.90], help="of audited accuracy")
     parser.add_argument("--out", default="")
     arguments = parser.parse_args()
+    budget = Budget(
+        arguments.epochs,
+        arguments.each,
+        arguments.trials,
+        arguments.batch,
+        arguments.config,
+        tuple(arguments.extra),
+    )
     folder = arguments.out or tempfile.mkdtemp(prefix="against-")
     context = multiprocessing.get_context("spawn")
     rows = []
     with concurrent.futures.ProcessPoolExecutor(arguments.processes, mp_context=context) as pool:
         jobs = [
-            pool.submit(one, method, seed, arguments.epochs, folder, arguments.extra)
+            pool.submit(one, method, seed, budget, folder, arguments.levels)
             for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
             for method in arguments.methods
         ]
@@ -245,7 +273,7 @@ def main() -> None:
             rows.append(job.result())
             print(json.dumps(rows[-1]), flush=True)
     rows.sort(key=lambda row: (row["seed"], arguments.methods.index(row["method"])))
-    print(json.dumps({"benchmark": "against", "epochs": arguments.epochs, "methods": summary(rows), "runs": rows}))
+    print(json.dumps({"benchmark": "against", **dataclasses.asdict(budget), "methods": summary(rows), "runs": rows}))
 
 
 if __name__ == "__main__":
