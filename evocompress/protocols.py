@@ -39,8 +39,8 @@ __all__ = [
     "TaskWithOptimiser",
     "TaskWithTraining",
     "Term",
-    "TermWithVersions",
     "TermContext",
+    "TermWithVersions",
     "TrainingStep",
     "Version",
 ]

@@ -202,7 +202,7 @@ class Search:
             other = self._population.pool.neighbour(parent, rng)
             if other is not None:
                 return "crossover", (parent, other), crossover(self.space, genome, other.leaf.genome, rng)
-        changed = mutate(self.space, genome, rng, self.space.names, s.mutation_rate, s.mutation_sigma)
+        changed = mutate(self.space, genome, rng, self.space.variable_names, s.mutation_rate, s.mutation_sigma)
         return "mutate", (parent,), changed
 
     def _segment_id(self, task: Task) -> str:

@@ -165,6 +165,8 @@ _TYPES: dict[str, type[Float] | type[Integer] | type[Choice]] = {"float": Float,
 class Space:
     """The genes by name; `recipe` names those that a probe may change without training anew.
 
+    `lasting` names those that a lineage keeps from its first genome to its last, such as the width of its network.
+
     Draws go over the names in sorted order, so a space that came back from JSON draws the same.
 
     >>> space = Space({"lr": Float(1e-4, 1e-1, log=True), "codec": Choice(("dct", "svd"))}, recipe=["codec"])
@@ -175,21 +177,30 @@ class Space:
     genes: Mapping[str, Gene]
     recipe: frozenset[str]
     names: tuple[str, ...]
+    lasting: frozenset[str]
 
-    def __init__(self, genes: Mapping[str, Gene], recipe: Collection[str] = ()) -> None:
-        unknown = sorted(set(recipe) - set(genes))
-        if unknown:
-            raise ConfigError(f"recipe names {unknown}, which are no genes; the genes are {sorted(genes)}")
+    def __init__(self, genes: Mapping[str, Gene], recipe: Collection[str] = (), lasting: Collection[str] = ()) -> None:
+        for what, chosen in (("recipe", recipe), ("lasting", lasting)):
+            if unknown := sorted(set(chosen) - set(genes)):
+                raise ConfigError(f"{what} names {unknown}, which are no genes; the genes are {sorted(genes)}")
+        if both := sorted(set(recipe) & set(lasting)):
+            raise ConfigError(f"genes {both} are both of the recipe, which probes change, and lasting")
         if not genes:
             raise ConfigError("genes is empty; a space needs at least one gene")
         object.__setattr__(self, "genes", dict(sorted(genes.items())))
         object.__setattr__(self, "recipe", frozenset(recipe))
         object.__setattr__(self, "names", tuple(sorted(genes)))
+        object.__setattr__(self, "lasting", frozenset(lasting))
 
     @property
     def recipe_names(self) -> tuple[str, ...]:
         """The recipe genes, sorted."""
         return tuple(name for name in self.names if name in self.recipe)
+
+    @property
+    def variable_names(self) -> tuple[str, ...]:
+        """The genes that a child may have otherwise than its parent, sorted."""
+        return tuple(name for name in self.names if name not in self.lasting)
 
     def from_unit(self, point: Iterable[float]) -> Genome:
         """The genome at a point of the unit cube, one coordinate per gene in sorted order."""
@@ -237,7 +248,8 @@ class Space:
                 if plain.get(key) == default:
                     del plain[key]
             genes[name] = {"type": type(gene).__name__.lower(), **plain}
-        return {"genes": genes, "recipe": sorted(self.recipe)}
+        lasting = {"lasting": sorted(self.lasting)} if self.lasting else {}  # absent in older runs
+        return {"genes": genes, "recipe": sorted(self.recipe), **lasting}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:
@@ -248,4 +260,4 @@ class Space:
             if kind not in _TYPES:
                 raise ConfigError(f"gene {name!r} has type {kind!r}; known types are {sorted(_TYPES)}")
             genes[name] = _TYPES[kind](**{key: value for key, value in fields.items() if key != "type"})
-        return cls(genes, data["recipe"])
+        return cls(genes, data["recipe"], data.get("lasting", ()))

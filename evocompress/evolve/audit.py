@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,16 +54,17 @@ class AuditJob:
     experiment: Experiment
     storage: Storage
 
-    def __call__(self, files: Sequence[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
-        """Files as (leaf id, path, sha256) to leaf id → what `audited` gives, nbytes, sha256.
+    def __call__(self, files: Sequence[tuple[str, str, str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+        """Files as (leaf id, path, sha256, options of the network) to leaf id → what `audited` gives, nbytes, sha256.
 
         Raises:
             RunError: A file's bytes are not those that the journal recorded.
         """
         self.experiment.prepare()
-        splits, plain, task = self.experiment.splits(), self.experiment.network(), self.experiment.task()
+        splits, task = self.experiment.splits(), self.experiment.task()
         judged = {}
-        for leaf_id, path, sha256 in files:
+        for leaf_id, path, sha256, options in files:
+            plain = self.experiment.network(options=options)
             data = self.storage.read(path)
             digest = hashlib.sha256(data).hexdigest()
             if digest != sha256:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import difflib
 import functools
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -140,6 +141,16 @@ class Genes(_Section):
         default={}, description='Codecs that may code this layer group; one option may try several: "deadzone | dct".'
     )
 
+    model_options: dict[str, Any] = pydantic.Field(
+        default={},
+        description="Options of the network that evolve, as [low, high] or a list of words; a lineage keeps its own.",
+    )
+
+    @pydantic.field_validator("model_options")
+    @classmethod
+    def _check_model_options(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {name: _option(name, given) for name, given in value.items()}
+
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _refuse_truth_values(cls, value: Any) -> Any:
@@ -183,6 +194,22 @@ class Genes(_Section):
         if isinstance(value, list) and (not value or len(set(value)) != len(value)):
             raise ValueError("give at least one option, each once")
         return value
+
+
+def _option(name: str, given: Any) -> Any:
+    """A range of numbers as a tuple, options as a list; ValueError where it is neither."""
+    if isinstance(given, str | int | float) and not isinstance(given, bool):
+        return given
+    numbers = isinstance(given, list | tuple) and all(type(part) in (int, float) for part in given)
+    if numbers and len(given) == 2:
+        low, high = given
+        if not 0 < low < high < math.inf:
+            raise ValueError(f"{name}: must be two numbers, 0 < low < high")
+        return (low, high)
+    words = isinstance(given, list) and all(isinstance(part, str | int | float) for part in given)
+    if not words or len(given) < 2 or len(set(given)) != len(given):
+        raise ValueError(f"{name}: must be two numbers [low, high], or a list of options, each once")
+    return list(given)
 
 
 @functools.cache
@@ -317,6 +344,11 @@ class Config(_Section):
     def _taught(self) -> Self:
         share = self.genes.get("distillation", 0.0)
         learns = max(share) > 0 if isinstance(share, tuple | list) else bool(share)
+        options = self.genes.get("model_options") or {}
+        if options and self.initial_weights:
+            raise ValueError("genes.model_options make networks of other shapes, which initial_weights do not fit")
+        if twice := sorted(options.keys() & self.model_options.keys()):
+            raise ValueError(f"model_options and genes.model_options both say {twice[0]!r}; leave one out")
         if learns and not self.teacher.given:
             raise ValueError("genes.distillation needs a teacher; give teacher.weights, or teacher.epochs")
         if self.teacher.given and not learns:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed
 from evocompress.data.examples import SPLITS
-from evocompress.errors import ConfigError, DataError, RunError
+from evocompress.errors import ConfigError, DataError, EvocompressError, ModelError, RunError
 from evocompress.evolve.audit import AuditJob, ReferenceJob
 from evocompress.evolve.config import Config, override_values, parse_config
 from evocompress.evolve.genome import GenomeReader
@@ -39,7 +39,7 @@ from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, made_with, open_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
-from evocompress.support.modules import tensors_of
+from evocompress.support.modules import shapes_of, tensors_of
 from evocompress.support.wording import counted
 from evocompress.tasks.trial_run import note_on_outputs
 
@@ -127,10 +127,13 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         with _about_split(config.data, name):
             task.check(model, getattr(splits, name), splits.classes)
     state = _initial_state(config, model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
-    reader = GenomeReader(config.genes, layer_groups(shapes), config.task, config.rules)
-    reader.check(model)
-    task.check(changed(model, model, reader.architecture(reader.ends[0])), splits.train, splits.classes)
+    reader = GenomeReader(config.genes, layer_groups(shapes_of(model)), config.task, config.rules)
+    others = [*_of_other_options(experiment, reader)]
+    further = sorted({group for other in others for group in layer_groups(shapes_of(other)).values()})
+    reader = dataclasses.replace(reader, further_groups=tuple(further))
+    for plain in (model, *others):
+        reader.check(plain)
+        task.check(changed(plain, plain, reader.architecture(reader.ends[0])), splits.train, splits.classes)
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
     network = {"name": config.model, "parameters": parameters, "float32_bytes": float32_bytes(state)}
     settings = _settings(config, float32_bytes(state))
@@ -149,6 +152,19 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     }
     segment = Segment(experiment, reader, initial, bool(config.initial_weights))
     return Prepared(config, segment, settings, header, note_on_outputs(model, splits.train))
+
+
+def _of_other_options(experiment: Experiment, reader: GenomeReader) -> Iterator[torch.nn.Module]:
+    """The networks at the ends of the ranges of options that evolve.
+
+    Raises:
+        ModelError: The factory does not take such options.
+    """
+    for options in reader.option_ends if reader.genes.get("model_options") else ():
+        try:
+            yield experiment.network(options=options)
+        except EvocompressError as error:
+            raise ModelError(f"genes.model_options: {error}") from error
 
 
 def counted_as_before(prepared: Prepared, stored: dict[str, Any]) -> Prepared:
@@ -213,8 +229,8 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _chunks(leaves: Sequence[Leaf], count: int) -> list[list[tuple[str, str, str]]]:
-    files = [(leaf.leaf_id, leaf.path, leaf.sha256) for leaf in leaves]
+def _chunks(leaves: Sequence[Leaf], reader: GenomeReader, count: int) -> list[list[Any]]:
+    files = [(leaf.leaf_id, leaf.path, leaf.sha256, reader.model_options(leaf.genome)) for leaf in leaves]
     return [files[start::count] for start in range(min(count, len(files)))]
 
 
@@ -234,7 +250,7 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer)
         observer(Said(f"auditing {counted(len(waiting), 'file')} of the front on data that selection never saw"))
         job_audit = AuditJob(prepared.segment.experiment, run.storage)
         judged: dict[str, Any] = {}
-        for part in executor.map(job_audit, _chunks(waiting, executor.workers)):
+        for part in executor.map(job_audit, _chunks(waiting, prepared.segment.reader, executor.workers)):
             judged |= part
         run.record("audited", leaves=judged)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import glob
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from evocompress.training.rate import nats_per_bit
 
 __all__ = ["DEFAULT_CODECS", "GenomeReader"]
 
+_OPTION = "option."  # before the name of an option of the network's factory
 _PER_GROUP = ("rate_factor", "vector_rate_factor")  # genes of which there is one for each layer group
 
 #: Options of the codec gene where the configuration gives none.
@@ -68,6 +70,7 @@ class GenomeReader:
     Args:
         genes: Every gene by name as configured (`evolve.config.Config.genes`), and the options of `codecs`.
         groups: The group of each tensor of the plain network.
+        further_groups: Groups that only networks of other options have.
         task: Whose genes count.
         rules: For single tensors, before what the genes say (`Rule.parse`).
     """
@@ -76,6 +79,7 @@ class GenomeReader:
     groups: Mapping[str, str]
     task: str = "classification"
     rules: tuple[str, ...] = ()
+    further_groups: tuple[str, ...] = ()
 
     def _named(self, role: str) -> list[GeneSpec]:
         return [spec for spec in gene_specs(self.task).values() if spec.role == role]
@@ -87,8 +91,10 @@ class GenomeReader:
             value = self.genes.get(spec.name, spec.default)
             if spec.name not in _PER_GROUP and value is not None:  # None is left to the network's factory
                 genes[spec.name] = _gene(value, spec)
+        for name, value in self.genes.get("model_options", {}).items():
+            genes[_OPTION + name] = _gene(value)
         codecs = self.genes.get("codecs", {})
-        for group in sorted(set(self.groups.values())):
+        for group in sorted({*self.groups.values(), *self.further_groups}):
             factor = self._default("vector_rate_factor" if group == "vector" else "rate_factor")
             genes[f"rate_factor.{group}"] = _gene(factor)
             genes[f"codec.{group}"] = _gene(list(codecs.get(group, DEFAULT_CODECS[group])))
@@ -106,7 +112,8 @@ class GenomeReader:
             evolving = {"replicate": Integer(0, 1_000_000)}
         # A probe's network is the one that was trained, so it changes neither training nor the form of layers.
         kept = {spec.name for role in ("training", "architecture") for spec in self._named(role)} | {"replicate"}
-        return Space(evolving, [name for name in evolving if name not in kept])
+        options = [name for name in evolving if name.startswith(_OPTION)]
+        return Space(evolving, [name for name in evolving if name not in kept.union(options)], options)
 
     def resolve(self, genome: Genome) -> dict[str, Scalar]:
         """Evolving and fixed genes together."""
@@ -122,6 +129,23 @@ class GenomeReader:
         for form in forms():
             coarse = form.coarse(coarse)
         return {name: coarse[name] if name in genome else exact[name] for name in names}
+
+    def model_options(self, genome: Genome) -> dict[str, Scalar]:
+        """The options of the network's factory that genes say; a lineage keeps them."""
+        values = self.resolve(genome)
+        return {name: values[_OPTION + name] for name in self.genes.get("model_options", {})}
+
+    @property
+    def option_ends(self) -> list[dict[str, Scalar]]:
+        """Every combination of the ends of such options: their least and largest numbers, or all their words."""
+        ranges = {name: _ends(_gene(value)) for name, value in self.genes.get("model_options", {}).items()}
+        return [dict(zip(ranges, values, strict=True)) for values in itertools.product(*ranges.values())]
+
+    def of_network(self, groups: Mapping[str, str]) -> GenomeReader:
+        """The reader for a network of other options, whose tensors have these groups."""
+        return dataclasses.replace(
+            self, groups=groups, further_groups=tuple(sorted({*self.groups.values(), *self.further_groups}))
+        )
 
     @property
     def ends(self) -> tuple[Genome, Genome]:
@@ -169,10 +193,11 @@ class GenomeReader:
         scale, steps = float(values["step_scale"]), grid if values["grid"] == "rounded" and grid else {}
         rules = []
         for name, group in (self.groups if names is None else groups_of(names, self.groups)).items():
-            codecs = _with_step(str(values[f"codec.{group}"]).split("|"), scale)
+            # Of a group that no network at the ends of the options' ranges has there is no gene.
+            codecs = _with_step(str(values.get(f"codec.{group}", "deadzone")).split("|"), scale)
             if name in steps:
                 codecs = (Codec((DeadZone(step=steps[name]),)),)
-            rules.append(Rule(glob.escape(name), codecs, float(values[f"rate_factor.{group}"])))
+            rules.append(Rule(glob.escape(name), codecs, float(values.get(f"rate_factor.{group}", 1.0))))
         own = [rule for rule in map(Rule.parse, self.rules) if self._meets(rule, names)]
         return Recipe(nats_per_bit(self.rate_weight(genome), examples), (*own, *rules), "mixing")
 
@@ -205,6 +230,12 @@ class GenomeReader:
         values = self.resolve(genome)
         names = [spec.name for spec in self._named("training") if spec.name in values and spec.name not in OF_SEGMENT]
         return TrainingGenes(self.task, **{name: values[name] for name in names})
+
+
+def _ends(gene: Gene | Scalar) -> tuple[Scalar, ...]:
+    if isinstance(gene, Choice):
+        return gene.options
+    return (gene.low, gene.high) if isinstance(gene, Float | Integer) else (gene,)
 
 
 class _Lazily(Iterable[nn.Module]):

@@ -30,6 +30,7 @@ from evocompress.codecs import inspect
 from evocompress.data import Splits, load
 from evocompress.data.shared import as_arrays, from_arrays
 from evocompress.evolve.genome import GenomeReader
+from evocompress.evolve.layer_groups import layer_groups
 from evocompress.evolve.teacher_file import TeacherFile
 from evocompress.networks import build
 from evocompress.protocols import Task as NetworkTask
@@ -37,7 +38,7 @@ from evocompress.protocols import Version
 from evocompress.search.pareto import is_nondominated
 from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.inputs import mapped
-from evocompress.support.modules import tensors_of
+from evocompress.support.modules import shapes_of, tensors_of
 from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
@@ -89,9 +90,10 @@ class Experiment:
     def _data_key(self) -> str:
         return repr((self.data, sorted(self.data_options.items()), self.seed))
 
-    def network(self, seed: int | None = None) -> nn.Module:
-        """A network with the run's initial weights, or with random ones of another seed."""
-        return build(self.model, self.model_options, seed=self.seed if seed is None else seed)
+    def network(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> nn.Module:
+        """A network with random weights, those of the run or of another seed; `options` come beside the run's."""
+        seed = self.seed if seed is None else seed
+        return build(self.model, {**self.model_options, **(options or {})}, seed=seed)
 
     def task(self) -> NetworkTask:
         """What the network is for."""
@@ -183,7 +185,7 @@ class Segment:
         device = self.experiment.device()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        plain = self.experiment.network()
+        plain = self._plain(task.genome)
         model = self._start(plain, task, parent_files).to(device)
         grid = grid_of(parent_files[0], tensors_of(plain)) if parent_files else {}
         splits = self.experiment.splits()
@@ -217,8 +219,8 @@ class Segment:
         if not candidates:
             text = f"no file has a finite {purpose.quality.name}; lower rate_weight or learning_rate"
             return self._finish(task, "diverged", (), metrics, started, text)
-        # What a file is compared with is the network as its factory makes it, whatever form the file holds.
-        common = {"float32_bytes": float32_bytes(tensors_of(plain))}
+        # What a file is compared with is the run's network as its factory makes it, whatever the file holds.
+        common = {"float32_bytes": float32_bytes(tensors_of(self.experiment.network()))}
         history = _depth(task), self._epochs(task), _seconds(task, started)
         leaves = _write(candidates, task, Path(folder), history, common)
         return self._finish(task, "ok", leaves, metrics, started)
@@ -254,13 +256,17 @@ class Segment:
         """Take them."""
         self.experiment.share(data)
 
+    def _plain(self, genome: Genome) -> nn.Module:
+        """The network as its factory makes it, with the options that the genome says."""
+        return self.experiment.network(options=self.reader.model_options(genome))
+
     def _start(self, plain: nn.Module, task: Task, parent_files: Sequence[bytes]) -> nn.Module:
         """The parent's network, the trained initial one or a random one, in the form that the genome asks for."""
         if parent_files or self.trained:
             state = unpack(parent_files[0] if parent_files else self.initial, names=tensors_of(plain))
             network = loaded(plain, state, "the parent's file")
         else:
-            network = self.experiment.network(task.seed)
+            network = self.experiment.network(task.seed, self.reader.model_options(task.genome))
         return changed(network, plain, self.reader.architecture(task.genome))
 
     def _train(
@@ -317,6 +323,7 @@ class Segment:
         versions of them into a file each. A file whose quality is not finite is of no use, and left out.
         """
         (weights, grid), *others = versions
+        reader = self.reader.of_network(layer_groups(shapes_of(plain)))
         template = tensors_of(model)
         bare = not self.experiment.named_files and signature(template) == signature(tensors_of(plain))
         even = dict.fromkeys(scales, statistics.geometric_mean(scales.values())) if scales else {}
@@ -325,11 +332,11 @@ class Segment:
         files += [(task.genome, *other, True) for other in others]
         probed = len(files)
         for genome in (*((task.genome,) if grid else ()), *task.probes):
-            files.append((genome, weights, grid, bool(grid) and self.reader.keeps_grid(genome)))
+            files.append((genome, weights, grid, bool(grid) and reader.keeps_grid(genome)))
         for place, (genome, state, steps, exact) in enumerate(files):
-            recipe = self.reader.recipe(genome, state, examples=splits.train.counted, grid=None if exact else steps)
+            recipe = reader.recipe(genome, state, examples=splits.train.counted, grid=None if exact else steps)
             recipe = dataclasses.replace(recipe, names=not bare, shapes=not bare)
-            used = scales if self.reader.uses_gradients(genome) else even
+            used = scales if reader.uses_gradients(genome) else even
             clock = time.perf_counter()
             data = pack(state, recipe, sensitivities=used, grid=steps if exact else None)
             digest = hashlib.sha256(data).hexdigest()

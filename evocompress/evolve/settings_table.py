@@ -124,12 +124,12 @@ def _rows(section: str, fields: Mapping[str, FieldInfo]) -> list[SettingRow]:
 
 
 def _codec_rows() -> list[SettingRow]:
-    """Of the codec genes there is one for each layer group."""
-    sentence = Genes.model_fields["codecs"].description or ""
+    """Of the codec genes there is one for each layer group; of the network's options, what it has."""
+    sentence, options_sentence = (Genes.model_fields[name].description or "" for name in ("codecs", "model_options"))
     return [
         SettingRow("genes", f"codecs.{group}", "list of codecs", _toml(options), sentence, "recipe")
         for group, options in DEFAULT_CODECS.items()
-    ]
+    ] + [SettingRow("genes", "model_options", "table of [low, high] or list", "", options_sentence, "architecture")]
 
 
 def _gene_rows(task: str) -> list[SettingRow]:

@@ -25,6 +25,7 @@ __all__ = [
     "first_tensor",
     "gradients_of_recurrent_layers",
     "keep_output",
+    "shapes_of",
     "tensors_of",
 ]
 
@@ -71,6 +72,11 @@ def copied(network: ModuleT) -> ModuleT:
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """The tensors of a network's state dict; what else modules keep there (`get_extra_state`) is their own."""
     return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
+def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of the floating-point tensors of a network's state dict."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors_of(network).items() if tensor.is_floating_point()}
 
 
 @contextlib.contextmanager

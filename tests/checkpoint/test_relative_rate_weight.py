@@ -50,7 +50,11 @@ def test_a_tensor_of_small_weights_is_not_lost() -> None:
 
 
 def test_what_has_no_scale() -> None:
-    zeros: dict[str, Any] = {"weight": np.zeros((4, 4), np.float32), "empty": np.zeros((0, 3)), "count": np.ones(3, np.int64)}
+    zeros: dict[str, Any] = {
+        "weight": np.zeros((4, 4), np.float32),
+        "empty": np.zeros((0, 3)),
+        "count": np.ones(3, np.int64),
+    }
     assert rate_weight_for(zeros) == rate_weight_for({}) == 1e-4
     assert with_small_raised(zeros, {}) == {}
     assert rate_weight_for({"bias": np.full(5, 2.0)}) == pytest.approx(4e-3)

@@ -39,7 +39,7 @@ def test_pages_are_what_the_code_says(page: str) -> None:
 def test_every_key_has_its_row() -> None:
     rows = {(row.section, row.key): row for row in setting_rows()}
     genes = {key for section, key in rows if section == "genes"}
-    assert genes == {*(f"codecs.{group}" for group in GROUPS), *gene_specs()}
+    assert genes == {*(f"codecs.{group}" for group in GROUPS), "model_options", *gene_specs()}
     searched = {key for section, key in rows if section == "search"}
     assert searched == {"ratio_range", *(name for name, setting in SETTINGS.items() if setting.users)}
     assert {key for section, key in rows if not section} == {*Config.model_fields} - {
@@ -74,7 +74,7 @@ def test_the_command_prints_lines_tables_and_json() -> None:
     ]
     assert CliRunner().invoke(app, ["settings", "--markdown"]).output == tables(setting_rows()) + "\n"
     rows = json.loads(CliRunner().invoke(app, ["settings", "genes", "--json"]).output)
-    assert [row["key"] for row in rows] == [*(f"codecs.{group}" for group in GROUPS), *gene_specs()]
+    assert [row["key"] for row in rows] == [*(f"codecs.{group}" for group in GROUPS), "model_options", *gene_specs()]
     error = CliRunner().invoke(app, ["settings", "search.segmnts"]).exception
     assert isinstance(error, ConfigError) and "Did you mean 'search.segments'?" in str(error)
 

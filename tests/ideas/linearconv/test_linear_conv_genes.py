@@ -277,7 +277,8 @@ def test_an_audit_reads_files_of_any_form(prepared: Prepared, parent: tuple[Leaf
     storage = open_storage(folder)
     plain_hash = hashlib.sha256((folder / "plain.evc").read_bytes()).hexdigest()
     job = AuditJob(prepared.segment.experiment, storage)
-    judged = job([("a", leaf.path, leaf.sha256), ("b", "plain.evc", plain_hash), ("c", leaf.path, leaf.sha256)])
+    files = {"a": (leaf.path, leaf.sha256), "b": ("plain.evc", plain_hash), "c": (leaf.path, leaf.sha256)}
+    judged = job([(name, *file, {}) for name, file in files.items()])
     assert judged["a"] == judged["c"] and judged["a"]["quality"] > 0.8 > 0.5 > judged["b"]["quality"]
 
 
