@@ -208,7 +208,7 @@ def pack(
             else:
                 with about("--noise", noise or "", DataError):
                     examples = on_noise(weights, network, noise or "", samples, seed, strip_prefix=strip_prefix)
-            note = note_on_outputs(examples.model, examples.train)
+            note = examples.note or note_on_outputs(examples.model, examples.train)
             if note is not None:
                 typer.echo(note, err=True)
             naming = functools.partial(names_for, examples.model)  # with the network's names

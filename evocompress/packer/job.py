@@ -55,6 +55,8 @@ from evocompress.packer.temperature_scaling import Confidence, fit_confidence
 from evocompress.protocols import Began, Observer, Progressed, Said, Task
 from evocompress.search.interrupts import Interrupts
 from evocompress.support.atomic_files import write_bytes
+from evocompress.support.inputs import call
+from evocompress.support.modules import count_all_outputs, evaluation_mode
 from evocompress.tasks.classification import calibration_examples, check_fit
 from evocompress.tasks.regression import Regression
 
@@ -62,6 +64,7 @@ __all__ = ["NetworkAndExamples", "PackJob", "PackResult", "RecipeFactory", "on_d
 
 _FAR = (TRIES, 8.0)  # tries, and growth of the bracket, of a search that knows nothing yet
 _JUDGES = 512  # images of noise that are held out
+_BATCH = 128
 _FILLED, _FILLING_TRIES = 0.98, 6  # share of a limit that is enough, and tries that shall use more of it
 _LONG = 10.0  # seconds for one file, which are said before
 _FINER = 10.0  # how much smaller λ is in a rule that keeps a tensor which was lost
@@ -72,7 +75,8 @@ Share = Callable[[float], None]
 class NetworkAndExamples(NamedTuple):
     """What a job is calibrated with: a network, examples to calibrate on, others to judge by; `noise`: no real ones.
 
-    `task` says what the network is for, by which held-out examples judge; None: classification.
+    `task` says what the network is for, by which held-out examples judge; None: classification. `note` is what people
+    should know of it.
     """
 
     model: nn.Module
@@ -80,6 +84,7 @@ class NetworkAndExamples(NamedTuple):
     held_out: Examples
     noise: bool = False
     task: Task | None = None
+    note: str | None = None
 
 
 def on_data(
@@ -115,7 +120,8 @@ def on_data(
         return NetworkAndExamples(network, splits.train, splits.validation)
     held_out = calibration_examples(network, splits.validation, splits.classes)
     train = splits.train if held_out.is_labelled else splits.train.without_labels()
-    return NetworkAndExamples(network, train, held_out)
+    note = None if held_out.is_labelled else _count_all_outputs(network, train)
+    return NetworkAndExamples(network, train, held_out, note=note)
 
 
 def on_noise(
@@ -126,7 +132,17 @@ def on_noise(
     noise = noise_images(shape, samples + _JUDGES, seed)
     check_fit(network, noise, 1)
     train, held_out = (noise.take(torch.arange(*ends)) for ends in ((0, samples), (samples, len(noise))))
-    return NetworkAndExamples(network, train, held_out, noise=True)
+    return NetworkAndExamples(network, train, held_out, noise=True, note=_count_all_outputs(network, train))
+
+
+def _count_all_outputs(network: nn.Module, examples: Examples) -> str | None:
+    """Without labels nobody says which of several outputs counts, so all do, each by its own variance."""
+    with evaluation_mode(network), torch.inference_mode():
+        batches = range(0, min(len(examples), _JUDGES), _BATCH)
+        results = [call(network, examples.batch(slice(at, at + _BATCH))[0]) for at in batches]
+    outputs = count_all_outputs(network, results)
+    text = f"all {outputs} outputs of the network count, each by its variance; the network option output chooses one"
+    return text if outputs else None
 
 
 class _How(NamedTuple):

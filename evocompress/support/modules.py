@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -15,9 +15,11 @@ from torch.nn.utils.rnn import PackedSequence
 from evocompress.errors import ModelError
 
 __all__ = [
+    "AllOutputs",
     "ChosenOutput",
     "check_not_scripted",
     "copied",
+    "count_all_outputs",
     "counted_output",
     "evaluation_mode",
     "exchanged",
@@ -25,6 +27,7 @@ __all__ = [
     "first_tensor",
     "gradients_of_recurrent_layers",
     "keep_output",
+    "several_outputs",
     "shapes_of",
     "tensors_of",
 ]
@@ -128,6 +131,61 @@ def keep_output(network: ModuleT, *, output: str | int) -> ModuleT:
     """The network itself, which returns one of its several outputs from now on."""
     network.register_forward_hook(ChosenOutput(output))
     return network
+
+
+@dataclasses.dataclass(frozen=True)
+class AllOutputs:
+    """A forward hook that makes one output (n, numbers) of several tensors, each divided by its scale."""
+
+    scales: tuple[float, ...]
+
+    def __call__(self, module: nn.Module, _: object, result: object) -> Tensor:
+        """All outputs, one after the other."""
+        return torch.cat(
+            [
+                part.reshape(len(part), -1) / scale
+                for part, scale in zip(several_outputs(result), self.scales, strict=True)
+            ],
+            1,
+        )
+
+
+def several_outputs(result: object) -> list[Tensor]:
+    """The floating tensors (n, …) of a result that has two or more of them, none of which is known to be the one.
+
+    >>> shapes = [tuple(part.shape) for part in several_outputs({"box": torch.ones(2, 4), "score": torch.ones(2)})]
+    >>> shapes, several_outputs({"logits": torch.ones(2), "hidden": torch.ones(2)}), several_outputs(torch.ones(2))
+    ([(2, 4), (2,)], [], [])
+    """
+    names, parts = _outputs_of(result)
+    tensors = [part for part in parts if isinstance(part, Tensor) and part.is_floating_point() and part.ndim]
+    alike = len({len(tensor) for tensor in tensors}) == 1
+    return tensors if len(tensors) > 1 and alike and not set(names) & set(_OUTPUTS) else []
+
+
+def count_all_outputs(network: nn.Module, results: Iterable[object]) -> int:
+    """From now on the network returns all its outputs as one, in which each has the same variance in all.
+
+    Args:
+        network: Whose.
+        results: What it returned for some batches; by them an output's variance is known.
+
+    Returns:
+        How many outputs there are; 0 where the network stays as it is, as it has one, or one that is known to count.
+    """
+    batches = [several_outputs(result) for result in results]
+    if not batches or len({tuple(part.shape[1:] for part in parts) for parts in batches}) != 1 or not batches[0]:
+        return 0
+    outputs = [
+        torch.cat([part.detach().double().reshape(len(part), -1) for part in parts])
+        for parts in zip(*batches, strict=True)
+    ]
+    spreads = [float(output.var(0, correction=0).sum()) ** 0.5 for output in outputs]
+    sizes = [float(output.square().mean(0).sum()) ** 0.5 for output in outputs]
+    # What does not vary at all is counted by its size.
+    scales = [spread if spread > 1e-6 * size else size or 1.0 for spread, size in zip(spreads, sizes, strict=True)]
+    network.register_forward_hook(AllOutputs(tuple(scales)))
+    return len(scales)
 
 
 def counted_output(result: object) -> str | None:
