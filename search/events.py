@@ -9,9 +9,18 @@ from evocompress.search.ask_tell import Told
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 
-__all__ = ["Delayed", "Ended", "Finished", "Opened", "Reason", "Submitted"]
+__all__ = ["Delayed", "Ended", "Finished", "Opened", "Reason", "Submitted", "Watching"]
 
 Reason: TypeAlias = Literal["finished", "stopped", "interrupted"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Watching:
+    """For so many seconds a lease is watched: whether its holder, process `pid` on another machine, is alive."""
+
+    pid: int
+    host: str
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)

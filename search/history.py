@@ -43,7 +43,7 @@ class History:
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The payloads of all journal lines of a type, in order, each with its "time"."""
         return [
-            {key: value for key, value in record.items() if key not in ("seq", "crc", "type")}
+            {key: value for key, value in record.items() if key not in ("epoch", "seq", "crc", "type")}
             for record in self.records
             if record["type"] == kind
         ]
@@ -75,7 +75,13 @@ class History:
 
     @property
     def elapsed(self) -> float:
-        """Seconds that drivers spent on segments: from the first submission to the last outcome of each."""
+        """Seconds that drivers spent on segments, by monotonic clocks; time of a suspended machine is not counted.
+
+        Of journals without such counts: from the first submission to the last outcome of each driver.
+        """
+        counted = [float(record["elapsed"]) for record in self.records if "elapsed" in record]
+        if counted:
+            return counted[-1]
         seconds, first, last = 0.0, None, 0.0
         for record in self.records:
             if record["type"] == "resumed" and first is not None:

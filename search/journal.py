@@ -1,14 +1,20 @@
-"""The append-only journal: JSON lines with a sequence number and a checksum, in files 000001.jsonl, 000002.jsonl …
+"""The append-only journal: JSON lines with epoch, sequence number and checksum, in files 000001.jsonl, 000002.jsonl …
 
 A line is `{"crc":"<8 hex digits>",<the rest>`: the checksum is the CRC-32 of `{<the rest>`, byte for byte, so a flipped
 bit anywhere shows. A line without its newline is torn: whoever wrote it died in it, and nobody acted on it, because
 every act waits for fsync. A torn line may end any file (each writer opens a file of its own and never cuts an old one),
 but the sequence numbers must go on across it; everything else that does not fit is damage and refused.
+
+Each writer has an epoch: the number of its first file, which it makes exclusively, so that no two writers have the
+same one, and a later writer has a larger one. Before each append a writer looks whether a later file than its own is
+there; then it was overtaken, and stops. What it wrote in between is dropped by readers: a line counts unless a later
+epoch begins at its sequence number or before. Lines without epoch, of earlier versions, have their file's number.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -29,8 +35,8 @@ _NAME = re.compile(r"\d{6}\.jsonl")
 _HEAD = re.compile(rb'\{"crc":"([0-9a-f]{8})",')
 
 
-def _encode(seq: int, kind: str, payload: dict[str, Any]) -> bytes:
-    record = {"seq": seq, "type": kind, "time": round(time.time(), 3), **payload}
+def _encode(epoch: int, seq: int, kind: str, payload: dict[str, Any]) -> bytes:
+    record = {"epoch": epoch, "seq": seq, "type": kind, "time": round(time.time(), 3), **payload}
     body = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
     return b'{"crc":"%08x",%s\n' % (zlib.crc32(body), body[1:])
 
@@ -63,43 +69,82 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
             yield number, line, number < len(parts)
 
 
-def read_journal(folder: str | os.PathLike[str]) -> list[Record]:
-    """All records in order; `RunError` says where the journal is damaged. Works while somebody writes to it."""
-    records: list[Record] = []
-    for path in _files(Path(folder)):
-        for number, line, complete in _lines(path):
-            record = _decode(line)
-            if not complete and (record is None or record["seq"] != len(records)):
-                continue  # torn; were it more than that, the next file's numbers would not go on
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A whole line and where it stands."""
+
+    record: Record
+    path: Path
+    number: int
+
+    def fits(self, expected: int) -> bool:
+        return bool(self.record["seq"] == expected)
+
+
+def _by_epoch(folder: Path) -> dict[int, list[_Line]]:
+    """The lines of each writer, in the order in which it wrote them; epochs ascend."""
+    epochs: dict[int, list[_Line]] = {}
+    for path in _files(folder):
+        for number, text, complete in _lines(path):
+            record = _decode(text)
             if record is None:
-                raise RunError(f"{path} line {number} is damaged (checksum); restore the file from a copy")
-            if record["seq"] != len(records):
+                if complete:
+                    raise RunError(f"{path} line {number} is damaged (checksum); restore the file from a copy")
+                continue  # torn; were it more than that, the numbers would not go on
+            lines = epochs.setdefault(int(record.get("epoch", path.stem)), [])
+            if not complete and lines and not lines[-1].fits(record["seq"] - 1):
+                continue
+            lines.append(_Line(record, path, number))
+    return dict(sorted(epochs.items()))
+
+
+def read_journal(folder: str | os.PathLike[str]) -> list[Record]:
+    """All records in order; `RunError` says where the journal is damaged. Works while somebody writes to it.
+
+    Lines of an overtaken writer that a later one did not know of are left out.
+    """
+    records: list[Record] = []
+    for lines in _by_epoch(Path(folder)).values():
+        expected = min(len(records), lines[0].record["seq"])
+        del records[expected:]
+        for line in lines:
+            if not line.fits(len(records)):
                 raise RunError(
-                    f"{path} line {number} has sequence number {record['seq']}, expected {len(records)}; "
-                    "lines before it are missing; restore the file from a copy"
+                    f"{line.path} line {line.number} has sequence number {line.record['seq']}, expected "
+                    f"{len(records)}; lines before it are missing; restore the file from a copy"
                 )
-            records.append(record)
+            records.append(line.record)
     return records
 
 
 class Journal:
-    """The single writer of a journal folder. What `append` returned from is on the disk."""
+    """The single writer of a journal folder. What `append` returned from is on the disk.
+
+    `records` is what was there; this writer's file, which says that it began, is made at once.
+    """
 
     def __init__(self, folder: str | os.PathLike[str], lines_per_file: int = _LINES_PER_FILE) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._number = len(_files(self.folder))  # before reading: of two who begin at once, one finds its file made
         self.records = read_journal(self.folder)
         self._seq = len(self.records)
-        self._number = len(_files(self.folder))
         self._limit = lines_per_file
         self._lines = 0
         self._fd: int | None = None
+        self.epoch = self._number + 1
+        self._open()
 
     def append(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Write one line per (type, payload) and fsync once; `RunError` where the disk does not take them."""
+        """Write one line per (type, payload) and fsync once.
+
+        Raises:
+            RunError: The disk does not take them, or another writer has begun since.
+        """
         if not entries:
             return
-        data = b"".join(_encode(self._seq + n, kind, payload) for n, (kind, payload) in enumerate(entries))
+        self.check()
+        data = b"".join(_encode(self.epoch, self._seq + n, kind, payload) for n, (kind, payload) in enumerate(entries))
         descriptor = self._open()
         start = os.lseek(descriptor, 0, os.SEEK_END)
         try:
@@ -116,14 +161,29 @@ class Journal:
         self._seq += len(entries)
         self._lines += len(entries)
 
+    def check(self) -> None:
+        """Raise `RunError` where another writer has begun since this one did."""
+        later = _files(self.folder)[self._number :]  # by a listing, which network file systems look up anew
+        if later:
+            raise self._overtaken(later[0])
+
+    def _overtaken(self, path: Path) -> RunError:
+        return RunError(f"run {self.folder.parent} was taken over ({path} is another driver's); this driver stops")
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.jsonl"
+
     def _open(self) -> int:
         if self._fd is not None and self._lines < self._limit:
             return self._fd
         self.close()
         self._number += 1
-        path = self.folder / f"{self._number:06d}.jsonl"
+        path = self._path(self._number)
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        except FileExistsError:
+            self._number -= 1
+            raise self._overtaken(path) from None
         except OSError as error:
             self._number -= 1
             raise RunError(f"journal file {path} cannot be made ({error})") from error

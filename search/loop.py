@@ -134,12 +134,13 @@ class Loop:
         heapq.heappush(self._later, (self._executor.now() + pause, task.index, task))
         self._notify(Delayed(task, lost.reason, tries, pause))
 
-    def _elapsed(self) -> float:
+    def elapsed(self) -> float:
+        """Seconds that this run has been driven, earlier drives included, on the executor's clock."""
         return self._executor.now() - self._began
 
     def _out_of_time(self) -> bool:
         minutes = self._search.settings.minutes
-        return minutes is not None and self._elapsed() >= 60.0 * minutes
+        return minutes is not None and self.elapsed() >= 60.0 * minutes
 
     def _fill(self) -> None:
         """Ask for as many tasks as there are slots; all are recorded in one go before the first is submitted."""
@@ -174,7 +175,7 @@ class Loop:
                 self._delay(outcome)
         if self._observer is None:
             return
-        front, in_flight, elapsed = len(self._search.archive), len(self._in_flight), self._elapsed()
+        front, in_flight, elapsed = len(self._search.archive), len(self._in_flight), self.elapsed()
         for outcome, number, told in results:
             after = told.hypervolume_after
             self._notify(Finished(outcome.index, number, outcome, told, after, front, in_flight, elapsed))

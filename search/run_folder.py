@@ -53,7 +53,7 @@ class Run:
         self._lease = lease
         self._journal = Journal(folder / "journal")
         self._completions = 0
-        self._elapsed = 0.0
+        self._elapsed: Callable[[], float] = lambda: 0.0  # seconds of the whole run; a drive's loop counts on
         self._resubmit: list[Task] = []
         self._winners: dict[str, str] = {}
         self._closed: str | None = None
@@ -66,7 +66,8 @@ class Run:
         if kind is not None:
             reason = "interrupted" if issubclass(kind, KeyboardInterrupt) else f"{kind.__name__}: {error}"
         try:
-            self.record("closed", reason=reason, in_flight=list(self.search.in_flight))
+            elapsed = round(self._elapsed(), 3)
+            self.record("closed", reason=reason, in_flight=list(self.search.in_flight), elapsed=elapsed)
         except RunError:
             if kind is None:
                 raise
@@ -76,8 +77,7 @@ class Run:
 
     def record(self, kind: str, **payload: Any) -> None:
         """Journal an event of another type, such as "reference" or "audited"."""
-        self._lease.check()
-        self._journal.append([(kind, payload)])
+        self._append([(kind, payload)])
 
     def history(self) -> History:
         """The run as read from its folder."""
@@ -107,12 +107,15 @@ class Run:
             should_stop=should_stop,
             resubmit=self._resubmit,
             completions=self._completions,
-            elapsed=self._elapsed,
+            elapsed=self._elapsed(),
             pauses=pauses,
         )
-        reason = loop.run()
+        self._elapsed = loop.elapsed
+        try:
+            reason = loop.run()
+        finally:
+            self._stop_counting()
         self._resubmit = list(self.search.in_flight.values())
-        self._elapsed = self.history().elapsed
         self._closed = reason
         if reason == "finished":
             self._sweep()
@@ -122,19 +125,38 @@ class Run:
 
     def submitted(self, tasks: Sequence[tuple[Task, bool]]) -> None:
         """Journal tasks before they are submitted."""
-        self._lease.check()
-        self._journal.append(
-            [("submitted", {"task": task.to_json(), "attempt_of_resume": resumed}) for task, resumed in tasks]
-        )
+        elapsed = round(self._elapsed(), 3)
+        lines = [
+            ("submitted", {"task": task.to_json(), "attempt_of_resume": resumed, "elapsed": elapsed})
+            for task, resumed in tasks
+        ]
+        self._append(lines)
 
     def finished(self, results: Sequence[tuple[Outcome, int, Told]]) -> None:
         """Journal outcomes, then delete the files that nobody needs any more."""
-        self._lease.check()
-        self._journal.append([_finished_line(*result) for result in results])
+        elapsed = round(self._elapsed(), 3)
+        self._append([_finished_line(*result, elapsed) for result in results])
         self._completions += len(results)
         self._winners.update((outcome.segment_id, outcome.attempt) for outcome, _, _ in results)
-        for path in self.search.collect().values():
+        unneeded = self.search.collect().values()
+        if unneeded:
+            self._check()  # whoever took over since may need them
+        for path in unneeded:
             self._delete(path)
+
+    def _append(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        if entries:
+            self._lease.check()
+            self._journal.append(entries)
+
+    def _check(self) -> None:
+        """Raise `RunError` where another driver has taken over."""
+        self._lease.check()
+        self._journal.check()
+
+    def _stop_counting(self) -> None:
+        used = self._elapsed()
+        self._elapsed = lambda: used
 
     # ---- resume -----------------------------------------------------------------------------------------------------
 
@@ -148,7 +170,8 @@ class Run:
                 if not self.search.tell(outcome).duplicate:
                     self._completions += 1
                     self._winners[outcome.segment_id] = outcome.attempt
-        self._elapsed = self.history().elapsed
+        used = self.history().elapsed
+        self._elapsed = lambda: used
         self._journal.records.clear()
 
     def adopt(self) -> int:
@@ -179,6 +202,7 @@ class Run:
         Segments in flight are left alone: an attempt of a killed driver may still be running on a cluster, and it must
         not commit files that are gone. Once the segment is finished, such an attempt can only lose.
         """
+        self._check()
         leaves = self.history().leaves
         kept = {leaf.path for leaf_id, leaf in leaves.items() if self.search.needs(leaf_id)}
         for path in self.storage.find("seg"):
@@ -190,8 +214,9 @@ class Run:
                 self._delete(path)
 
 
-def _finished_line(outcome: Outcome, completion: int, told: Told) -> tuple[str, dict[str, Any]]:
-    return "finished", {"outcome": outcome.to_json(), "completion": completion, "told": told.to_json()}
+def _finished_line(outcome: Outcome, completion: int, told: Told, elapsed: float) -> tuple[str, dict[str, Any]]:
+    line = {"outcome": outcome.to_json(), "completion": completion, "told": told.to_json(), "elapsed": elapsed}
+    return "finished", line
 
 
 def open_run(
@@ -205,6 +230,7 @@ def open_run(
     override: bool = False,
     workers: int = 1,
     free: Collection[str] = (),
+    observer: Callable[[Any], object] | None = None,
 ) -> Run:
     """Take the lease of `folder` and create the run there, or resume it; use the result in a `with` statement.
 
@@ -213,7 +239,7 @@ def open_run(
     counts at a resume. A resume whose config, network, data, quality, space or settings differ is a `RunError`.
     `override` journals changes of config and settings and goes on with the new ones, but not of what makes results
     comparable (seed, mode, scale, network, data, quality, space). Dotted keys in `free` (such as "config.resources")
-    may differ anyway.
+    may differ anyway. `observer` hears `Watching` where this has to wait to see whether another driver is alive.
     """
     check_json(header)
     path = Path(folder).absolute()
@@ -222,7 +248,7 @@ def open_run(
     else:
         _refuse_existing(path)
         path.mkdir(parents=True, exist_ok=True)
-    lease = Lease(path).__enter__()
+    lease = (Lease(path) if observer is None else Lease(path, observer=observer)).__enter__()
     try:
         if resume:
             return _resume(path, lease, header, space, settings, storage_uri, override, free)

@@ -280,6 +280,7 @@ def run_experiment(
         RunError: The folder is in use, damaged, or of another configuration.
         EvocompressError: A library is missing that the export at the end needs.
     """
+    tell: Observer = observer or _ignore
     check_libraries()
     if config.storage and "://" not in config.storage:  # so that a resume from another folder finds it
         config = config.model_copy(update={"storage": os.path.abspath(config.storage)})
@@ -305,9 +306,9 @@ def run_experiment(
                 override=override,
                 workers=executor.workers,
                 free=(*_FREE, *(_added_since(folder, prepared.header["config"]) if resume else ())),
+                observer=tell,
             )
         )
-        tell: Observer = observer or _ignore
         quality = prepared.segment.experiment.task().quality
         stack.enter_context(_sigterm_interrupts())
         if prepared.note is not None:

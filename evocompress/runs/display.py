@@ -24,7 +24,7 @@ from rich.text import Text
 from evocompress.protocols import Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
-from evocompress.search.events import Delayed, Ended, Finished, Opened, Submitted
+from evocompress.search.events import Delayed, Ended, Finished, Opened, Submitted, Watching
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome
 from evocompress.support.quantities import format_bytes
@@ -111,6 +111,9 @@ class RunDisplay:
             case Delayed():
                 number = event.task.index + 1
                 self._say(f"segment {number} is tried again in {event.pause:g} s: {event.reason}")
+            case Watching():
+                holder = f"pid {event.pid} on {event.host}"
+                self._say(f"waiting {event.seconds:g} s to see whether another driver ({holder}) is alive")
             case Ended():
                 if event.reason != "finished":
                     self._say(f"{event.reason} after {event.completions} segments")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,74 @@ def test_what_append_returned_from_is_visible_to_a_reader_at_once(tmp_path: Path
         if rng.random() < 0.5:
             assert numbers(tmp_path) == list(range(n + 1))
     journal.close()
+
+
+def event(number: int, writer: str) -> list[tuple[str, dict[str, Any]]]:
+    return [("event", {"n": number, "by": writer})]
+
+
+def read(folder: Path) -> list[tuple[int, str]]:
+    return [(record["n"], record["by"]) for record in read_journal(folder)]
+
+
+def test_a_writer_that_was_overtaken_stops_before_it_writes(tmp_path: Path) -> None:
+    old = Journal(tmp_path)
+    old.append(event(0, "old"))
+    new = Journal(tmp_path)  # which has written nothing yet
+    with pytest.raises(RunError, match=r"taken over \(.*000002.jsonl is another driver's\); this driver stops"):
+        old.append(event(1, "old"))
+    new.append(event(1, "new"))
+    assert read(tmp_path) == [(0, "old"), (1, "new")]
+    assert (old.epoch, new.epoch) == (1, 2)
+
+
+def test_lines_of_an_overtaken_writer_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its look and its append are two steps; whatever comes between, in whatever order they write."""
+    old = Journal(tmp_path, lines_per_file=4)
+    monkeypatch.setattr(old, "check", lambda: None)
+    for n in range(3):
+        old.append(event(n, "old"))
+    new = Journal(tmp_path)
+    old.append(event(3, "old"))
+    assert read(tmp_path) == [(n, "old") for n in range(4)]  # nobody has contradicted that yet
+    new.append(event(3, "new"))
+    assert read(tmp_path) == [(0, "old"), (1, "old"), (2, "old"), (3, "new")]
+    new.append(event(4, "new"))
+    with pytest.raises(RunError, match=r"taken over \(.*000002.jsonl"):
+        old.append(event(4, "old"))  # its file is full, and the next one is not its own
+    newest = Journal(tmp_path)
+    newest.append(event(5, "newest"))
+    new.close()
+    assert read(tmp_path) == [(0, "old"), (1, "old"), (2, "old"), (3, "new"), (4, "new"), (5, "newest")]
+
+
+def test_old_and_new_lines_in_one_file_are_told_apart_by_their_epochs(tmp_path: Path) -> None:
+    lines = [(1, 0), (1, 1), (5, 2), (1, 2), (5, 3), (1, 3), (1, 4), (5, 4), (7, 4), (5, 5)]
+    data = b"".join(module._encode(epoch, seq, "event", {"n": seq, "by": str(epoch)}) for epoch, seq in lines)
+    (tmp_path / "000001.jsonl").write_bytes(data)
+    assert read(tmp_path) == [(0, "1"), (1, "1"), (2, "5"), (3, "5"), (4, "7")]
+
+
+def old_line(seq: int, writer: str) -> bytes:
+    """As versions before there were epochs wrote them."""
+    body = json.dumps({"seq": seq, "type": "event", "time": 1.7e9, "n": seq, "by": writer}).encode()
+    return b'{"crc":"%08x",%s\n' % (zlib.crc32(body), body[1:])
+
+
+def test_journals_without_epochs_are_read_and_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "000001.jsonl").write_bytes(old_line(0, "a") + old_line(1, "a"))
+    (tmp_path / "000002.jsonl").write_bytes(old_line(2, "a"))
+    Journal(tmp_path).append(event(3, "b"))
+    assert read(tmp_path) == [(0, "a"), (1, "a"), (2, "a"), (3, "b")]
+    (tmp_path / "000004.jsonl").write_bytes(old_line(4, "c"))  # by an earlier version again
+    Journal(tmp_path).append(event(5, "d"))
+    assert read(tmp_path)[3:] == [(3, "b"), (4, "c"), (5, "d")]
+
+
+def test_a_journal_that_two_drivers_of_an_earlier_version_wrote_is_readable(tmp_path: Path) -> None:
+    (tmp_path / "000001.jsonl").write_bytes(b"".join(old_line(n, "overtaken") for n in range(5)))
+    (tmp_path / "000002.jsonl").write_bytes(b"".join(old_line(n, "later") for n in range(2, 4)))
+    assert read(tmp_path) == [(0, "overtaken"), (1, "overtaken"), (2, "later"), (3, "later")]
 
 
 def test_no_journal_reads_as_empty(tmp_path: Path) -> None:

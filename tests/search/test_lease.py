@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from evocompress.errors import RunError
+from evocompress.errors import InfrastructureError, RunError
+from evocompress.search.events import Watching
 from evocompress.search.lease import Holder, Lease
 
 _HOLD = """
@@ -23,9 +28,35 @@ with Lease(sys.argv[1], beat_seconds=0.05):
 """
 
 
-def other_machine(folder: Path, beat: float) -> None:
-    holder = dataclasses.replace(Holder.here(), host="elsewhere", boot="b", beat=beat, pid=77)
+class Time:
+    """A monotonic clock that goes on by sleeping only; `then` happens at some second of it."""
+
+    def __init__(self, at: float = float("inf"), then: Callable[[], object] = lambda: None) -> None:
+        self.now, self.at, self.then = 0.0, at, then
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.now >= self.at:
+            self.at = float("inf")
+            self.then()
+
+
+def lease(folder: Path, passing: Time, **changes: Any) -> Lease:
+    return Lease(folder, clock=passing.clock, sleep=passing.sleep, **changes)
+
+
+def other_machine(folder: Path, **changes: Any) -> None:
+    holder = dataclasses.replace(Holder.here(), host="elsewhere", boot="b", pid=77, **changes)
     (folder / "lease.json").write_text(json.dumps(dataclasses.asdict(holder)))
+
+
+def beat(folder: Path) -> None:
+    """What a holder does every few seconds."""
+    fields = json.loads((folder / "lease.json").read_text())
+    (folder / "lease.json").write_text(json.dumps({**fields, "beats": fields["beats"] + 1}))
 
 
 def test_a_second_driver_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
@@ -46,56 +77,131 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> 
     process.wait()
     process.stdout.close()
     assert (tmp_path / "lease.json").exists()
-    with Lease(tmp_path) as lease:
-        lease.check()
+    passing = Time()
+    with lease(tmp_path, passing) as taken:
+        taken.check()
+    assert passing.now == 0.0
 
 
-def test_on_another_machine_the_heartbeat_decides(tmp_path: Path) -> None:
-    other_machine(tmp_path, time.time() - 30)
-    with pytest.raises(RunError, match="pid 77 on elsewhere"), Lease(tmp_path, stale_seconds=60):
+@pytest.mark.parametrize("hours", [-30.0, -2 / 60, 0.0, 2 / 60, 30.0])
+def test_a_live_lease_of_another_machine_is_refused_whatever_its_clock_says(tmp_path: Path, hours: float) -> None:
+    other_machine(tmp_path, since=time.time() + 3600 * hours)
+    passing, heard = Time(5.0, lambda: beat(tmp_path)), []
+    with (
+        pytest.raises(RunError, match="held by pid 77 on elsewhere .*changed while this one watched"),
+        lease(tmp_path, passing, observer=heard.append),
+    ):
         pass
-    with Lease(tmp_path, stale_seconds=10) as lease:
-        lease.check()
+    assert heard == [Watching(77, "elsewhere", 30.0)] and 5.0 <= passing.now < 6.0
+
+
+@pytest.mark.parametrize("hours", [-30.0, -2 / 60, 0.0, 2 / 60, 30.0])
+def test_a_dead_lease_of_another_machine_is_taken_over_after_it_was_watched(tmp_path: Path, hours: float) -> None:
+    other_machine(tmp_path, since=time.time() + 3600 * hours)
+    passing, heard = Time(), []
+    with lease(tmp_path, passing, observer=heard.append) as taken:
+        taken.check()
+    assert heard == [Watching(77, "elsewhere", 30.0)] and 30.0 < passing.now < 31.0
+
+
+def test_a_clock_that_jumps_while_it_is_watched_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_machine(tmp_path)
+    jumps = iter([7200.0, -7200.0] * 100)
+    monkeypatch.setattr(time, "time", lambda: 1.7e9 + next(jumps))
+    with pytest.raises(RunError, match="changed"), lease(tmp_path, Time(29.0, lambda: beat(tmp_path))):
+        pass
+
+
+def test_one_that_is_given_back_meanwhile_is_taken_at_once(tmp_path: Path) -> None:
+    other_machine(tmp_path)
+    passing = Time(3.0, lambda: (tmp_path / "lease.json").unlink())
+    with lease(tmp_path, passing) as taken:
+        taken.check()
+    assert passing.now < 4.0
+
+
+def test_leases_of_earlier_versions_are_watched_too(tmp_path: Path) -> None:
+    """They have a time in place of a count, which changes as well."""
+    fields = dataclasses.asdict(Holder.here()) | {"host": "elsewhere", "boot": "b", "pid": 77, "beat": 1.7e9}
+    del fields["beats"]
+    text = json.dumps(fields)
+    (tmp_path / "lease.json").write_text(text)
+    passing = Time(5.0, lambda: (tmp_path / "lease.json").write_text(json.dumps(fields | {"beat": 1.7e9 + 5})))
+    with pytest.raises(RunError, match="pid 77 on elsewhere"), lease(tmp_path, passing):
+        pass
+    (tmp_path / "lease.json").write_text(text)
+    with lease(tmp_path, Time()):
+        pass
 
 
 def test_a_used_pid_of_another_process_does_not_hold(tmp_path: Path) -> None:
     holder = dataclasses.replace(Holder.here(), born="1")
     (tmp_path / "lease.json").write_text(json.dumps(dataclasses.asdict(holder)))
-    with Lease(tmp_path):
+    with lease(tmp_path, passing := Time()):
         pass
+    assert passing.now == 0.0
 
 
 def test_it_beats(tmp_path: Path) -> None:
-    def beat() -> float:
-        return float(json.loads((tmp_path / "lease.json").read_text())["beat"])
+    def beats() -> int:
+        return int(json.loads((tmp_path / "lease.json").read_text())["beats"])
 
     with Lease(tmp_path, beat_seconds=0.01):
-        first, deadline = beat(), time.monotonic() + 20
-        while beat() == first and time.monotonic() < deadline:
+        first, deadline = beats(), time.monotonic() + 20
+        while beats() == first and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert beat() > first
+        assert beats() > first
 
 
-def test_a_driver_whose_lease_was_taken_over_stops_and_leaves_the_new_one(tmp_path: Path) -> None:
-    with Lease(tmp_path, beat_seconds=0.01) as lease:
-        lease.check()
-        other_machine(tmp_path, time.time())
+def test_a_driver_whose_lease_was_taken_over_sees_it_at_its_next_look_and_leaves_the_new_one(tmp_path: Path) -> None:
+    with Lease(tmp_path, beat_seconds=1000) as held:
+        held.check()
+        other_machine(tmp_path)
         with pytest.raises(RunError, match="taken over by pid 77 on elsewhere"):
-            for _ in range(2000):
-                time.sleep(0.01)
-                lease.check()
+            held.check()
+        (tmp_path / "lease.json").unlink()  # the other one ends; its run is not this driver's any more
+        with pytest.raises(RunError, match="taken over by pid 77 on elsewhere"):
+            held.check()
+        other_machine(tmp_path)
     assert json.loads((tmp_path / "lease.json").read_text())["host"] == "elsewhere"
 
 
-def test_a_driver_that_slept_looks_before_it_writes(tmp_path: Path) -> None:
-    """Overdue beats prove nothing: `check` finds the new holder without waiting for the next one."""
-    with Lease(tmp_path, beat_seconds=1000, stale_seconds=0.2) as lease:
-        other_machine(tmp_path, time.time())
-        lease.check()  # its own beat is fresh yet
-        time.sleep(0.2)
-        with pytest.raises(RunError, match="taken over by pid 77 on elsewhere"):
-            lease.check()
-    assert json.loads((tmp_path / "lease.json").read_text())["host"] == "elsewhere"
+def test_a_lease_that_somebody_deleted_is_written_again(tmp_path: Path) -> None:
+    with Lease(tmp_path, beat_seconds=1000) as held:
+        (tmp_path / "lease.json").unlink()
+        held.check()
+        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_lease_that_cannot_be_read_stops_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with Lease(tmp_path, beat_seconds=1000) as held, monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", stale)
+        with pytest.raises(InfrastructureError, match=r"Stale file handle.*resume the run"):
+            held.check()
+
+
+def test_a_lock_that_a_frozen_process_holds_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    with open(tmp_path / "lease.lock", "a") as frozen:
+        fcntl.flock(frozen, fcntl.LOCK_EX)
+        passing = Time()
+        with lease(tmp_path, passing, beat_seconds=1000) as taken:
+            taken.check()
+        assert 30.0 < passing.now
+
+
+def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with lease(tmp_path, passing := Time()) as taken:
+        taken.check()
+    assert passing.now == 0.0
 
 
 def test_a_damaged_lease_says_what_to_do(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,30 @@ def test_minutes_end_a_run_and_count_over_resumes(tmp_path: Path) -> None:
         executor = SimulatedExecutor(ToySegment(), run.storage, workers=2, duration=lambda task, rng: 1.0)
         assert run.drive(executor) == "finished"
         assert run.search.asked == 24 and executor.now() == pytest.approx(12.0)
+    assert read_history(tmp_path).elapsed == pytest.approx(12.0)
+    with open_toy(tmp_path, settings=settings, resume=True) as run:
+        assert run.drive(SimulatedExecutor(ToySegment(), run.storage, workers=2)) == "finished"
+        assert run.search.asked == 24
+
+
+def test_a_clock_that_jumps_eats_no_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = iter([0.0, 7200.0, -86400.0] * 1000)
+    monkeypatch.setattr(time, "time", lambda: 1.7e9 + next(jumps))
+    settings = toy_settings(minutes=0.2)
+    for resume in (False, True, True):
+        with open_toy(tmp_path, settings=settings, resume=resume) as run:
+            executor = SimulatedExecutor(ToySegment(), run.storage, workers=1, duration=lambda task, rng: 1.0)
+            reason = run.drive(executor, should_stop=lambda: executor.now() >= 5.0)  # noqa: B023
+    assert reason == "finished" and run.search.asked == 12
+    assert read_history(tmp_path).elapsed == pytest.approx(12.0)
+
+
+def test_old_journals_count_minutes_by_their_times(tmp_path: Path) -> None:
+    with open_toy(tmp_path) as run:
+        run.drive(InlineExecutor(ToySegment(), run.storage))
     history = read_history(tmp_path)
+    for record in history.records:
+        record.pop("elapsed", None)
     assert history.elapsed == pytest.approx(history.finished_at[-1] - history.records[0]["time"], abs=0.01)
 
 

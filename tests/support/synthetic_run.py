@@ -75,7 +75,7 @@ def write_synthetic_run(folder: Path, history: History) -> None:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(history.run))
     journal = Journal(folder / "journal")
-    skipped = ("seq", "type", "time")
+    skipped = ("epoch", "seq", "type", "time")
     journal.append([(line["type"], {k: v for k, v in line.items() if k not in skipped}) for line in history.records])
     journal.close()
     for leaf in history.leaves.values():
