@@ -23,7 +23,7 @@ from evocompress.search.records import Leaf, Outcome, Status, Task
 from evocompress.search.segment_commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.storage import Storage
 
-__all__ = ["Lost", "Segment", "SharesData", "failure", "plain", "run_attempt"]
+__all__ = ["Lost", "Running", "Segment", "SharesData", "failure", "plain", "run_attempt"]
 
 #: What the operating system says where a machine or its network is at fault, and not what ran on it.
 _OF_MACHINES = frozenset(
@@ -45,6 +45,14 @@ class Lost:
 
     task: Task
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """An attempt that has begun: on which node, and how many seconds ago."""
+
+    node: str
+    seconds: float
 
 
 Segment: TypeAlias = Callable[[Task, str, Sequence[bytes]], Outcome]

@@ -9,7 +9,7 @@ from evocompress.search.ask_tell import Told
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 
-__all__ = ["Delayed", "Ended", "Finished", "Opened", "Reason", "Submitted", "Watching"]
+__all__ = ["Delayed", "Ended", "Finished", "Late", "Opened", "Reason", "Submitted", "Watching"]
 
 Reason: TypeAlias = Literal["finished", "stopped", "interrupted"]
 
@@ -66,6 +66,21 @@ class Delayed:
     reason: str
     tries: int
     pause: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Late:
+    """A segment takes longer than `limit` seconds, or waits so long for a worker.
+
+    `seconds` is how long it has been running on `node`, or waiting where that is None; `attempt` the number of the
+    attempt that begins beside it, 0 where none does.
+    """
+
+    task: Task
+    seconds: float
+    limit: float
+    node: str | None = None
+    attempt: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from evocompress.search.attempt import Lost, Segment
+from evocompress.search.attempt import Lost, Running, Segment
 from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.ray_executor import RayExecutor
 from evocompress.search.records import Outcome, Task
@@ -23,6 +23,8 @@ __all__ = [
     "Lost",
     "MakeExecutor",
     "RayExecutor",
+    "Running",
+    "SeveralAttempts",
     "SimulatedExecutor",
     "inline_executor",
     "ray_executor",
@@ -74,6 +76,22 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Cancel, and hand back what this executor holds."""
+        ...
+
+
+@runtime_checkable
+class SeveralAttempts(Protocol):
+    """What an executor may have besides, without which segments have no limit of time.
+
+    Once one attempt at a task has an outcome, the executor gives up the others; `Lost` is said of the last one only.
+    """
+
+    def running(self) -> Mapping[str, Running]:
+        """By segment_id, the oldest attempt of each task that has one which has begun; the others wait for a worker."""
+        ...
+
+    def attempt(self, task: Task) -> None:
+        """Start another attempt beside what there is, on a node that has none if there is such a node."""
         ...
 
 

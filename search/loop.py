@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 from evocompress.errors import InfrastructureError
 from evocompress.search.ask_tell import Search, Told
-from evocompress.search.attempt import Lost
-from evocompress.search.events import Delayed, Ended, Finished, Reason, Submitted
-from evocompress.search.executors import Executor
+from evocompress.search.attempt import Lost, Running
+from evocompress.search.events import Delayed, Ended, Finished, Late, Reason, Submitted
+from evocompress.search.executors import Executor, SeveralAttempts
 from evocompress.search.interrupts import Interrupts
 from evocompress.search.records import Outcome, Task
+from evocompress.search.time_limit import ATTEMPTS, FLOOR_SECONDS, TimeLimit, Watched
 
 __all__ = ["PAUSES", "Loop", "NullRecorder", "Recorder"]
 
@@ -61,6 +62,7 @@ class Loop:
         completions: int = 0,
         elapsed: float = 0.0,
         pauses: Sequence[float] = PAUSES,
+        limit: TimeLimit | None = None,
     ) -> None:
         self._search, self._executor = search, executor
         self._recorder: Recorder = recorder or NullRecorder()
@@ -73,6 +75,8 @@ class Loop:
         self._pauses = pauses
         self._tries: dict[str, int] = {}
         self._later: list[tuple[float, int, Task]] = []  # by when they are due
+        self._limit = limit or TimeLimit()
+        self._watched: dict[str, Watched] = {}  # what the executor has, by segment_id
 
     def run(self) -> Reason:
         """Drive until the budget is used up and everything in flight is in, or until stopped or interrupted.
@@ -102,6 +106,7 @@ class Loop:
             if not self._in_flight:
                 return "finished"
             self._take(self._interrupts.during(self._wait, []))
+            self._look_for_late()
 
     def _wait(self) -> Sequence[Outcome | Lost]:
         """Start again what is due; outcomes, or nothing after a while."""
@@ -109,7 +114,7 @@ class Loop:
         while self._later and self._later[0][0] <= now:
             task = heapq.heappop(self._later)[2]
             if task.segment_id in self._in_flight:
-                self._executor.submit(task)
+                self._submit(task)
         if len(self._later) < len(self._in_flight):
             return self._executor.wait(_POLL_SECONDS)
         self._executor.sleep(min(self._later[0][0] - now, _POLL_SECONDS))
@@ -124,6 +129,7 @@ class Loop:
         task = lost.task
         if task.segment_id not in self._in_flight:
             return
+        self._watched.pop(task.segment_id, None)
         tries = self._tries[task.segment_id] = self._tries.get(task.segment_id, 0) + 1
         if tries > len(self._pauses):
             raise InfrastructureError(
@@ -133,6 +139,50 @@ class Loop:
         pause = self._pauses[tries - 1]
         heapq.heappush(self._later, (self._executor.now() + pause, task.index, task))
         self._notify(Delayed(task, lost.reason, tries, pause))
+
+    def _submit(self, task: Task) -> None:
+        self._watched[task.segment_id] = Watched(task, self._executor.now())
+        self._executor.submit(task)
+
+    def _took(self, outcome: Outcome) -> None:
+        """Let the limit follow what segments take, waiting for a worker included."""
+        if (watched := self._watched.pop(outcome.segment_id, None)) is not None:
+            self._limit.observe(self._executor.now() - watched.since)
+
+    def _look_for_late(self) -> None:
+        """Start another attempt at what takes too long, and say so; also of what only waits.
+
+        Raises:
+            InfrastructureError: There were enough attempts.
+        """
+        if not isinstance(self._executor, SeveralAttempts):
+            return
+        limit, now = self._limit.seconds, self._executor.now()
+        step = FLOOR_SECONDS if limit is None else limit
+        late = [w for w in self._watched.values() if now - w.since > min(w.patience(step), w.said_until(step))]
+        running = self._executor.running() if late else {}
+        for watched in late:
+            attempt = running.get(watched.task.segment_id)
+            if attempt is not None and limit is not None:
+                self._another(watched, attempt, limit)
+            elif (seconds := now - watched.since if attempt is None else attempt.seconds) > watched.said_until(step):
+                watched.lines += 1
+                self._notify(Late(watched.task, seconds, step, None if attempt is None else attempt.node))
+
+    def _another(self, watched: Watched, first: Running, limit: float) -> None:
+        if first.seconds <= watched.patience(limit):
+            return
+        task = watched.task
+        if watched.attempts >= ATTEMPTS:
+            raise InfrastructureError(
+                f"segment {task.index + 1} ({task.segment_id}) has not ended in {watched.attempts} attempts, the first "
+                f"on {first.node}, where it has run for {first.seconds:.0f} s. "
+                "Mend that, or raise the limit, and resume the run: nothing is lost, and its budget is not spent."
+            )
+        watched.attempts += 1
+        assert isinstance(self._executor, SeveralAttempts)
+        self._executor.attempt(task)
+        self._notify(Late(task, first.seconds, limit, first.node, watched.attempts))
 
     def elapsed(self) -> float:
         """Seconds that this run has been driven, earlier drives included, on the executor's clock."""
@@ -156,7 +206,7 @@ class Loop:
         self._recorder.submitted(tasks)
         for task, resumed in tasks:
             self._in_flight.add(task.segment_id)
-            self._executor.submit(task)
+            self._submit(task)
             self._notify(Submitted(task.index, task, len(self._in_flight), resumed))
 
     def _take(self, outcomes: Sequence[Outcome | Lost]) -> None:
@@ -167,6 +217,7 @@ class Loop:
                 continue
             if outcome.segment_id in self._in_flight:
                 self._in_flight.discard(outcome.segment_id)
+                self._took(outcome)
                 results.append((outcome, self._completions, self._search.tell(outcome)))
                 self._completions += 1
         self._recorder.finished(results)
@@ -180,6 +231,6 @@ class Loop:
             after = told.hypervolume_after
             self._notify(Finished(outcome.index, number, outcome, told, after, front, in_flight, elapsed))
 
-    def _notify(self, event: Submitted | Finished | Delayed | Ended) -> None:
+    def _notify(self, event: Submitted | Finished | Delayed | Late | Ended) -> None:
         if self._observer is not None:
             self._observer(event)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import itertools
 import logging
+import math
 import os
 import re
 import socket
@@ -13,8 +17,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from evocompress.errors import ConfigError, EvocompressError, RunError
-from evocompress.search.attempt import Lost, Segment, SharesData, run_attempt
+from evocompress.errors import ConfigError, EvocompressError, InfrastructureError, RunError
+from evocompress.search.attempt import Lost, Running, Segment, SharesData, run_attempt
 from evocompress.search.records import Outcome, Task
 from evocompress.search.storage import Storage
 
@@ -24,6 +28,11 @@ __all__ = ["GPU_SHARE", "RayExecutor", "default_gpus", "task_options"]
 GPU_SHARE = 0.25
 # A GPU process is renewed after so many segments: a leak stays bounded, and starting anew costs little per segment.
 _GPU_MAX_CALLS = 100
+# How often it is looked whether the cluster is still there, and for how long it may not answer. Ray itself ends the
+# process: a minute after the head is gone, a quarter of one after the part of Ray on this machine is.
+_PROBE_SECONDS = 2.0
+_HEAD_SECONDS, _NODE_SECONDS = 30.0, 5.0
+_REPORT_SECONDS = 5.0
 
 
 def task_options(cpus: float, gpus: float, max_calls: int | None = None, max_retries: int = 3) -> dict[str, Any]:
@@ -75,9 +84,31 @@ def default_gpus(cluster: Mapping[str, float]) -> float:
     return GPU_SHARE if cluster.get("GPU", 0.0) > 0 else 0.0
 
 
-def _remote_attempt(segment: Segment, data: Any, storage: Storage, task: Task) -> Outcome:
+def _remote_attempt(segment: Segment, data: Any, storage: Storage, begun: Any, attempt: int, task: Task) -> Outcome:
+    import ray
+
+    begun.note.remote(attempt, ray.get_runtime_context().get_node_id(), socket.gethostname())
     _receive(segment, data)
     return run_attempt(segment, task, storage)
+
+
+def _begun_class() -> type:
+    """The actor that knows which attempts have begun; of no module, so that any worker can hold it."""
+
+    class Begun:
+        def __init__(self) -> None:
+            self.attempts: dict[int, tuple[str, str, float]] = {}
+
+        def note(self, attempt: int, node_id: str, host: str) -> None:
+            self.attempts[attempt] = (node_id, host, time.monotonic())
+
+        def seconds(self, wanted: list[int]) -> dict[int, tuple[str, str, float]]:
+            """Node, host and seconds since of what has begun among `wanted`; the others are forgotten."""
+            now = time.monotonic()
+            self.attempts = {attempt: self.attempts[attempt] for attempt in wanted if attempt in self.attempts}
+            return {attempt: (node, host, now - at) for attempt, (node, host, at) in self.attempts.items()}
+
+    return Begun
 
 
 @contextlib.contextmanager
@@ -124,10 +155,19 @@ class RayExecutor:
             self._remote = self._ray.remote(**options)(_remote_attempt)
             data = segment.shared() if isinstance(segment, SharesData) else None
             self._segment = (self._ray.put(segment), self._ray.put(data))
-            self._shared = (*self._segment, self._ray.put(storage))
+            affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+            self._affinity = functools.partial(affinity, soft=True)
+            here = self._ray.get_runtime_context().get_node_id()
+            begun = self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=self._affinity(here))
+            self._begun = begun(_begun_class()).remote()  # beside the driver: what freezes elsewhere leaves it alone
+            self._shared = (*self._segment, self._ray.put(storage), self._begun)
+            self._parts = _parts(self._ray, here)
             capacity = _capacity(self._ray, cpus, gpus)  # asked in any case: what fits nowhere would wait for ever
             self.workers = capacity if workers is None else workers
-        self._tasks: dict[Any, Task] = {}
+        self._probed = -math.inf
+        self._tasks: dict[Any, tuple[Task, int]] = {}  # with the number of the attempt
+        self._attempts = itertools.count()
+        self._submitted: dict[int, float] = {}
         self._lost: set[str] = set()
 
     @property
@@ -141,25 +181,67 @@ class RayExecutor:
 
     def submit(self, task: Task) -> None:
         """Hand a task to Ray; one that was lost before had better run on another node."""
+        self._start(task, "SPREAD" if task.segment_id in self._lost else None)
+
+    def attempt(self, task: Task) -> None:
+        """Hand it to Ray once more, for another node than those where attempts at it have begun, if there is one."""
         with _quiet():
-            remote = self._remote
-            if task.segment_id in self._lost:
-                remote = remote.options(scheduling_strategy="SPREAD")
-            self._tasks[remote.remote(*self._shared, task)] = task
+            numbers = [number for other, number in self._tasks.values() if other.segment_id == task.segment_id]
+            late = {node for node, _, _ in self._reports(numbers).values()}
+            others = [node for node in self._nodes() if node not in late]
+        self._start(task, self._affinity(others[len(numbers) % len(others)]) if late and others else "SPREAD")
+
+    def running(self) -> Mapping[str, Running]:
+        """The oldest attempt of each task that has begun, as Ray's workers report it."""
+        numbers = {number: task.segment_id for task, number in self._tasks.values()}
+        with _quiet():
+            reports = self._reports(list(numbers))
+        oldest: dict[str, Running] = {}
+        for number, (node, host, seconds) in sorted(reports.items()):
+            oldest.setdefault(numbers[number], Running(f"{host} (node {node[:8]})", seconds))
+        return oldest
+
+    def _reports(self, numbers: list[int]) -> dict[int, tuple[str, str, float]]:
+        try:
+            reports: dict[int, tuple[str, str, float]] = self._ray.get(
+                self._begun.seconds.remote(numbers), timeout=_REPORT_SECONDS
+            )
+        except self._ray.exceptions.RayError:  # then all that is known is when they were handed over
+            now = self.now()
+            return {number: ("", "an unknown machine", now - self._submitted[number]) for number in numbers}
+        return reports
+
+    def _nodes(self) -> list[str]:
+        """Nodes that a segment fits on."""
+        needs = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
+        return [
+            node["NodeID"]
+            for node in self._ray.nodes()
+            if node["Alive"] and all(node["Resources"].get(name, 0.0) >= need for name, need in needs.items())
+        ]
+
+    def _start(self, task: Task, strategy: Any) -> None:
+        number = next(self._attempts)
+        self._submitted[number] = self.now()
+        with _quiet():
+            remote = self._remote if strategy is None else self._remote.options(scheduling_strategy=strategy)
+            self._tasks[remote.remote(*self._shared, number, task)] = (task, number)
 
     def sleep(self, seconds: float) -> None:
         """Let time go by."""
+        self._probe_parts()
         time.sleep(seconds)
 
     def wait(self, timeout: float | None = None) -> list[Outcome | Lost]:
         """Outcomes of every task that has ended, at least one unless `timeout` seconds go by."""
+        self._probe_parts()
         if not self._tasks:
             return []
         with _quiet():
             ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout)
             if ready and len(self._tasks) > 1:
                 ready, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
-            return [self._outcome(reference) for reference in ready]
+            return [found for reference in ready if (found := self._outcome(reference)) is not None]
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """As Ray tasks with a segment's resources; an exception inside comes out as it was raised."""
@@ -182,6 +264,7 @@ class RayExecutor:
                 with contextlib.suppress(Exception):
                     self._ray.cancel(reference, force=True)
         self._tasks.clear()
+        self._submitted.clear()
 
     def close(self) -> None:
         """Cancel, and end Ray if this executor started it."""
@@ -192,18 +275,74 @@ class RayExecutor:
             with _quiet():
                 self._ray.shutdown()
 
-    def _outcome(self, reference: Any) -> Outcome | Lost:
-        task = self._tasks.pop(reference)
+    def _probe_parts(self) -> None:
+        """Raise `InfrastructureError` where the head or this machine's part of Ray has not answered for too long."""
+        now = self.now()
+        if now - self._probed < _PROBE_SECONDS:
+            return
+        self._probed = now
+        for part in self._parts:
+            part.look(now)
+
+    def _outcome(self, reference: Any) -> Outcome | Lost | None:
+        """What a finished reference holds; nothing where it was given up, or another attempt may still end."""
+        if reference not in self._tasks:
+            return None
+        task, number = self._tasks.pop(reference)
+        self._submitted.pop(number, None)
+        others = [other for other, (same, _) in self._tasks.items() if same.segment_id == task.segment_id]
         try:
             outcome: Outcome = self._ray.get(reference)
         except Exception as error:
             # Not from inside the segment, which records its own: the worker, its node or its storage is at fault.
+            if others:
+                return None
             self._lost.add(task.segment_id)
             cause = getattr(error, "cause", None) or error
             said = str(cause) if isinstance(cause, EvocompressError) else f"{type(cause).__name__}: {cause}"
             return Lost(task, " ".join(said.split()))
         self._lost.discard(task.segment_id)
+        for other in others:
+            self._submitted.pop(self._tasks.pop(other)[1], None)
+            with contextlib.suppress(Exception):
+                self._ray.cancel(other, force=True)
         return outcome
+
+
+@dataclasses.dataclass
+class _Part:
+    """A part of Ray without which this driver is nothing, at an address that takes connections as long as it lives."""
+
+    name: str
+    address: tuple[str, int]
+    patience: float
+    silent_since: float | None = None
+
+    def look(self, now: float) -> None:
+        try:
+            socket.create_connection(self.address, timeout=_PROBE_SECONDS).close()
+            self.silent_since = None
+        except OSError as error:
+            if self.silent_since is None:
+                self.silent_since = now
+            if now - self.silent_since >= self.patience:
+                host, port = self.address
+                raise InfrastructureError(
+                    f"{self.name} at {host}:{port} has not answered for {now - self.silent_since:.0f} s ({error}). "
+                    "Start the cluster again, and resume the run: what was finished is kept, its budget is not spent."
+                ) from error
+
+
+def _parts(ray: Any, node_id: str) -> list[_Part]:
+    """The head, and the node that this driver is on, as far as Ray says where they are."""
+    parts = []
+    with contextlib.suppress(Exception):  # a client of Ray's has neither; it hears of their end from the server
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        parts.append(_Part("the head of the Ray cluster", (host.strip("[]"), int(port)), _HEAD_SECONDS))
+        (node,) = [node for node in ray.nodes() if node["NodeID"] == node_id]
+        address = (node["NodeManagerAddress"], int(node["NodeManagerPort"]))
+        parts.append(_Part("this machine's part of Ray", address, _NODE_SECONDS))
+    return parts
 
 
 def _import_ray() -> Any:
@@ -211,6 +350,7 @@ def _import_ray() -> Any:
     try:
         with _quiet():
             import ray
+            import ray.util.scheduling_strategies
     except ModuleNotFoundError as error:
         raise RunError("Ray is not installed; install evocompress[ray], or run inline") from error
     return ray
@@ -231,8 +371,22 @@ def _connect(ray: Any, address: str | None) -> bool:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
+        if _is_about_tokens(error):
+            raise InfrastructureError(
+                f"the Ray cluster at {cluster!r} refuses this driver's token; set RAY_AUTH_MODE and "
+                "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) as the cluster has them"
+            ) from error
         raise RunError(f"no Ray cluster at {cluster!r} ({error}); start one, or leave address out") from error
     return True
+
+
+def _is_about_tokens(error: BaseException | None) -> bool:
+    """Whether an error of Ray's, or what it was raised from, is that a token is absent or wrong."""
+    while error is not None:
+        if type(error).__name__ == "AuthenticationError" or "AuthToken" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _probe(address: str) -> None:

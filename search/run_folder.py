@@ -27,6 +27,7 @@ from evocompress.search.segment_commit import attempt_folder, read_commit
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.storage import LocalStorage, Storage, open_storage
+from evocompress.search.time_limit import TimeLimit
 
 __all__ = ["Run", "made_with", "open_run"]
 
@@ -53,6 +54,7 @@ class Run:
         self._lease = lease
         self._journal = Journal(folder / "journal")
         self._completions = 0
+        self._seconds: list[float] = []  # of the segments of earlier drivers
         self._elapsed: Callable[[], float] = lambda: 0.0  # seconds of the whole run; a drive's loop counts on
         self._resubmit: list[Task] = []
         self._winners: dict[str, str] = {}
@@ -90,14 +92,17 @@ class Run:
         observer: Callable[[Any], object] | None = None,
         should_stop: Callable[[], bool] | None = None,
         pauses: Sequence[float] = PAUSES,
+        time_limit: float | None = None,
     ) -> Reason:
         """Run segments until the budget is used up ("finished"), `should_stop` ("stopped") or Ctrl-C ("interrupted").
 
         What is in flight at a stop stays in the journal as submitted, for a resume. The executor stays open. A task
-        that is lost for a reason that says nothing of it is tried again after each of the `pauses`, in seconds.
+        that is lost for a reason that says nothing of it is tried again after each of the `pauses`, in seconds. Beside
+        one that runs for longer than `time_limit` seconds another attempt begins (`search.time_limit`; None for its
+        default, infinite for none), if the executor has `SeveralAttempts`.
 
         Raises:
-            InfrastructureError: It was lost once more than there are pauses.
+            InfrastructureError: It was lost once more than there are pauses, or did not end in several attempts.
         """
         loop = Loop(
             self.search,
@@ -109,6 +114,7 @@ class Run:
             completions=self._completions,
             elapsed=self._elapsed(),
             pauses=pauses,
+            limit=TimeLimit(time_limit, self._seconds),
         )
         self._elapsed = loop.elapsed
         try:
@@ -169,6 +175,7 @@ class Run:
                 outcome = Outcome.from_json(record["outcome"])
                 if not self.search.tell(outcome).duplicate:
                     self._completions += 1
+                    self._seconds.append(outcome.seconds)
                     self._winners[outcome.segment_id] = outcome.attempt
         used = self.history().elapsed
         self._elapsed = lambda: used

@@ -6,13 +6,13 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from evocompress.errors import ConfigError, RunError
-from evocompress.search.attempt import Lost, Segment, run_attempt
+from evocompress.search.attempt import Lost, Running, Segment, run_attempt
 from evocompress.search.records import Outcome, Task
 from evocompress.search.storage import Storage
 
@@ -34,7 +34,8 @@ class SimulatedExecutor:
 
     An attempt crashes half way with probability `crash`, its finished result gets lost with `lost`, and either way the
     task is run again, as Ray does; a result comes a second time with `duplicate`. With `storage` the segment runs by
-    `run_attempt` and leaves real files; without, it is called as `segment(task, "", ())` and leaves none.
+    `run_attempt` and leaves real files; without, it is called as `segment(task, "", ())` and leaves none. An attempt
+    whose duration is infinite is frozen with its worker, until another attempt has an outcome.
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class SimulatedExecutor:
         self._count = itertools.count()
         self._events: list[tuple[float, int, _Kind, Task, Outcome | None]] = []
         self._queue: deque[Task] = deque()
-        self._running = 0
+        self._running: dict[int, tuple[Task, int, float]] = {}  # by attempt: what, on which worker, since when
+        self._idle = list(range(workers))
 
     def now(self) -> float:
         """Seconds of the virtual clock."""
@@ -84,22 +86,39 @@ class SimulatedExecutor:
         """Turn the clock on to the next outcome, or by `timeout` seconds."""
         limit = self._clock + timeout if timeout is not None else float("inf")
         while self._events and self._events[0][0] <= limit:
-            self._clock, _, kind, task, outcome = heapq.heappop(self._events)
+            at, number, kind, task, outcome = heapq.heappop(self._events)
+            if kind != "again" and number not in self._running:
+                continue  # given up
+            self._clock = at
             if kind == "again":
                 assert outcome is not None
                 return [outcome]
-            self._running -= 1
+            self._free(number)
             try:
                 result: Outcome | Lost | None = self._end(task) if kind == "end" else None
             except RunError as error:
-                result = Lost(task, str(error))
-            if result is None:
-                self._queue.appendleft(task)
+                result = None if self._others(task) else Lost(task, str(error))
+            else:
+                if result is None:
+                    self._queue.appendleft(task)
+            if isinstance(result, Outcome):
+                self._give_up(task)
             self._start()
             if result is not None:
                 return [result]
         self._clock = limit if timeout is not None else self._clock
         return []
+
+    def running(self) -> Mapping[str, Running]:
+        """The oldest attempt of each task."""
+        oldest: dict[str, Running] = {}
+        for task, worker, began in self._running.values():
+            oldest.setdefault(task.segment_id, Running(f"worker {worker}", self._clock - began))
+        return oldest
+
+    def attempt(self, task: Task) -> None:
+        """Start another attempt, or queue it."""
+        self.submit(task)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """One after the other, in no virtual time."""
@@ -109,22 +128,35 @@ class SimulatedExecutor:
         """Drop everything in flight."""
         self._events.clear()
         self._queue.clear()
-        self._running = 0
+        for number in list(self._running):
+            self._free(number)
 
     def close(self) -> None:
         """Drop everything in flight."""
         self.cancel()
 
     def _start(self) -> None:
-        while self._queue and self._running < self.workers:
+        while self._queue and self._idle:
             task = self._queue.popleft()
             seconds = self._duration(task, self._rng)
             crashes = self._crash > 0 and self._rng.random() < self._crash
             seconds = seconds * float(self._rng.random()) if crashes else seconds
-            self._running += 1
             self.attempts += 1
-            self.busy_seconds += seconds
-            self._push(self._clock + seconds, "crash" if crashes else "end", task, None)
+            number = self._push(self._clock + seconds, "crash" if crashes else "end", task, None)
+            self._running[number] = (task, self._idle.pop(0), self._clock)
+            self.busy_seconds += seconds if math.isfinite(seconds) else 0.0
+
+    def _free(self, number: int) -> None:
+        self._idle.append(self._running.pop(number)[1])
+
+    def _others(self, task: Task) -> list[int]:
+        """Attempts at a task that are still running."""
+        return [number for number, (other, _, _) in self._running.items() if other.segment_id == task.segment_id]
+
+    def _give_up(self, task: Task) -> None:
+        for number in self._others(task):
+            self._free(number)
+        self._queue = deque(other for other in self._queue if other.segment_id != task.segment_id)
 
     def _end(self, task: Task) -> Outcome | None:
         """The result of an attempt that ran through, None if it gets lost on the way."""
@@ -138,5 +170,8 @@ class SimulatedExecutor:
             self._push(self._clock + self._duration(task, self._rng), "again", task, outcome)
         return outcome
 
-    def _push(self, at: float, kind: _Kind, task: Task, outcome: Outcome | None) -> None:
-        heapq.heappush(self._events, (at, next(self._count), kind, task, outcome))
+    def _push(self, at: float, kind: _Kind, task: Task, outcome: Outcome | None) -> int:
+        number = next(self._count)
+        if math.isfinite(at):
+            heapq.heappush(self._events, (at, number, kind, task, outcome))
+        return number

@@ -255,10 +255,22 @@ class Resources(_Section):
         default=0, description="How many segments run at once; 0: all that fit."
     )
     threads: pydantic.PositiveInt = pydantic.Field(default=1, description="CPU threads of a segment.")
+    segment_timeout: NotNegative | Literal["auto"] = pydantic.Field(
+        default="auto",
+        description="Minutes after which another attempt at a segment begins, elsewhere if it can; 0: never. auto: ten "
+        "times the median, ten minutes at least. The executor inline has no limit.",
+    )
     executor: str = pydantic.Field(default="ray", description="What runs segments; packages add further ways.")
     precision: Literal["float32", "bfloat16"] = pydantic.Field(
         default="float32", description="What networks are trained in; evaluation is in float32."
     )
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds after which another attempt at a segment begins; None where they follow from the median."""
+        if self.segment_timeout == "auto":
+            return None
+        return 60.0 * self.segment_timeout or math.inf
 
     @pydantic.field_validator("executor")
     @classmethod

@@ -50,7 +50,13 @@ __all__ = ["Prepared", "RunSummary", "config_of_run", "counted_as_before", "prep
 
 # Deterministic mode's lag where none is given: the same for any number of workers, and enough for eight of them.
 _LAG = 16
-_FREE = ("config.name", "config.resources.workers", "config.resources.cpus", "config.resources.executor")
+_FREE = (
+    "config.name",
+    "config.resources.workers",
+    "config.resources.cpus",
+    "config.resources.executor",
+    "config.resources.segment_timeout",
+)
 _VERSIONED = ("evocompress", "torch", "numpy", "scipy", "constriction", "PyWavelets", "ray")
 
 
@@ -316,7 +322,7 @@ def run_experiment(
         if prepared.segment.teacher is not None:
             provide_teacher(run, config, prepared.segment, executor, tell)
         tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality))
-        reason = run.drive(executor, observer=tell)
+        reason = run.drive(executor, observer=tell, time_limit=config.resources.time_limit)
         segments = len(run.history().outcomes)
         if reason != "finished":
             return RunSummary(run.folder, False, segments, None)

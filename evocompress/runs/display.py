@@ -24,7 +24,7 @@ from rich.text import Text
 from evocompress.protocols import Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
-from evocompress.search.events import Delayed, Ended, Finished, Opened, Submitted, Watching
+from evocompress.search.events import Delayed, Ended, Finished, Late, Opened, Submitted, Watching
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome
 from evocompress.support.quantities import format_bytes
@@ -111,6 +111,8 @@ class RunDisplay:
             case Delayed():
                 number = event.task.index + 1
                 self._say(f"segment {number} is tried again in {event.pause:g} s: {event.reason}")
+            case Late():
+                self._say(_late(event))
             case Watching():
                 holder = f"pid {event.pid} on {event.host}"
                 self._say(f"waiting {event.seconds:g} s to see whether another driver ({holder}) is alive")
@@ -313,6 +315,21 @@ def _scatter(front: Sequence[Leaf], quality: Quality) -> Text:
 
 def _ratio(ratio: float) -> str:
     return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:.1f}×"
+
+
+def _late(event: Late) -> str:
+    number, took, limit = event.task.index + 1, _duration(event.seconds), _duration(event.limit)
+    if event.node is None:
+        return f"segment {number} has been waiting for a free worker for {took}"
+    running = f"segment {number} has been running on {event.node} for {took}"
+    if not event.attempt:
+        return (
+            f"{running}; no other has ended yet that it could be held against (resources.segment_timeout sets a limit)"
+        )
+    return (
+        f"{running}, longer than its limit of {limit}: attempt {event.attempt} begins, on another node if "
+        "there is one; the first that is stored counts"
+    )
 
 
 def _duration(seconds: float) -> str:
