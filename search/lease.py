@@ -24,6 +24,7 @@ from typing import Any
 
 from evocompress.errors import InfrastructureError, RunError
 from evocompress.search.events import Watching
+from evocompress.search.processes import boot, born
 from evocompress.search.storage import write_whole
 
 __all__ = ["Holder", "Lease"]
@@ -55,7 +56,7 @@ class Holder:
     @classmethod
     def here(cls) -> Holder:
         """This process."""
-        return cls(uuid.uuid4().hex, socket.gethostname(), _boot(), os.getpid(), _born(os.getpid()), time.time())
+        return cls(uuid.uuid4().hex, socket.gethostname(), boot(), os.getpid(), born(os.getpid()), time.time())
 
     @classmethod
     def from_json(cls, text: bytes) -> Holder:
@@ -66,34 +67,9 @@ class Holder:
     @property
     def alive(self) -> bool | None:
         """Whether the holder's process is there; None where this machine cannot know."""
-        if (self.host, self.boot) != (socket.gethostname(), _boot()):
+        if (self.host, self.boot) != (socket.gethostname(), boot()):
             return None
-        return bool(self.born) and _born(self.pid) == self.born
-
-
-def _boot() -> str:
-    """Which boot, and which process namespace, this is: pids mean something only within one of each."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
-    return f"uid{os.getuid()}"
-
-
-def _born(pid: int) -> str:
-    """Start time of a process, "" where there is none (a zombie, which holds nothing any more, included)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
-    except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:  # without /proc the pid alone must do
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "alive"
+        return bool(self.born) and born(self.pid) == self.born
 
 
 def _ignore(event: object) -> None:

@@ -10,15 +10,17 @@ import logging
 import math
 import os
 import re
+import signal
 import socket
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from evocompress.errors import ConfigError, EvocompressError, InfrastructureError, RunError
 from evocompress.search.attempt import Lost, Running, Segment, SharesData, run_attempt
+from evocompress.search.processes import born
 from evocompress.search.records import Outcome, Task
 from evocompress.search.storage import Storage
 
@@ -87,28 +89,44 @@ def default_gpus(cluster: Mapping[str, float]) -> float:
 def _remote_attempt(segment: Segment, data: Any, storage: Storage, begun: Any, attempt: int, task: Task) -> Outcome:
     import ray
 
-    begun.note.remote(attempt, ray.get_runtime_context().get_node_id(), socket.gethostname())
+    place = _Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid(), born(os.getpid()))
+    begun.note.remote(attempt, place)
     _receive(segment, data)
     return run_attempt(segment, task, storage)
 
 
-def _begun_class() -> type:
-    """The actor that knows which attempts have begun; of no module, so that any worker can hold it."""
+class _Place(NamedTuple):
+    """Where an attempt runs. `born` is the process's start time, since pids are used again."""
 
-    class Begun:
-        def __init__(self) -> None:
-            self.attempts: dict[int, tuple[str, str, float]] = {}
+    node_id: str
+    host: str
+    pid: int
+    born: str
 
-        def note(self, attempt: int, node_id: str, host: str) -> None:
-            self.attempts[attempt] = (node_id, host, time.monotonic())
 
-        def seconds(self, wanted: list[int]) -> dict[int, tuple[str, str, float]]:
-            """Node, host and seconds since of what has begun among `wanted`; the others are forgotten."""
-            now = time.monotonic()
-            self.attempts = {attempt: self.attempts[attempt] for attempt in wanted if attempt in self.attempts}
-            return {attempt: (node, host, now - at) for attempt, (node, host, at) in self.attempts.items()}
+_Reports: TypeAlias = dict[int, tuple[_Place | None, float]]
 
-    return Begun
+
+class _Begun:
+    """The actor that knows which attempts have begun, and when by its own clock."""
+
+    def __init__(self) -> None:
+        self.attempts: dict[int, tuple[_Place, float]] = {}
+
+    def note(self, attempt: int, place: _Place) -> None:
+        self.attempts[attempt] = (place, time.monotonic())
+
+    def seconds(self, wanted: Sequence[int]) -> _Reports:
+        """Where what has begun among `wanted` runs, and for how many seconds; the others are forgotten."""
+        now = time.monotonic()
+        self.attempts = {attempt: self.attempts[attempt] for attempt in wanted if attempt in self.attempts}
+        return {attempt: (place, now - at) for attempt, (place, at) in self.attempts.items()}
+
+
+def _remote_kill(place: _Place) -> None:
+    """End a worker that was given up: one that is stopped does not hear Ray, and would keep its resources."""
+    if born(place.pid) == place.born != "":
+        os.kill(place.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -158,8 +176,13 @@ class RayExecutor:
             affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
             self._affinity = functools.partial(affinity, soft=True)
             here = self._ray.get_runtime_context().get_node_id()
-            begun = self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=self._affinity(here))
-            self._begun = begun(_begun_class()).remote()  # beside the driver: what freezes elsewhere leaves it alone
+            begun = self._ray.remote(
+                num_cpus=0,
+                max_restarts=-1,
+                scheduling_strategy=self._affinity(here),
+                runtime_env=options["runtime_env"],
+            )
+            self._begun = begun(_Begun).remote()  # beside the driver: what freezes elsewhere leaves it alone
             self._shared = (*self._segment, self._ray.put(storage), self._begun)
             self._parts = _parts(self._ray, here)
             capacity = _capacity(self._ray, cpus, gpus)  # asked in any case: what fits nowhere would wait for ever
@@ -168,6 +191,8 @@ class RayExecutor:
         self._tasks: dict[Any, tuple[Task, int]] = {}  # with the number of the attempt
         self._attempts = itertools.count()
         self._submitted: dict[int, float] = {}
+        self._newest = -1  # of the attempts that are known to have begun
+        self._overtaken: dict[int, float] = {}  # since when younger attempts are known to have begun
         self._lost: set[str] = set()
 
     @property
@@ -186,30 +211,38 @@ class RayExecutor:
     def attempt(self, task: Task) -> None:
         """Hand it to Ray once more, for another node than those where attempts at it have begun, if there is one."""
         with _quiet():
+            reports = self._reports()
             numbers = [number for other, number in self._tasks.values() if other.segment_id == task.segment_id]
-            late = {node for node, _, _ in self._reports(numbers).values()}
+            late = {place.node_id for number in numbers if (place := reports.get(number, (None, 0.0))[0]) is not None}
             others = [node for node in self._nodes() if node not in late]
         self._start(task, self._affinity(others[len(numbers) % len(others)]) if late and others else "SPREAD")
 
     def running(self) -> Mapping[str, Running]:
         """The oldest attempt of each task that has begun, as Ray's workers report it."""
-        numbers = {number: task.segment_id for task, number in self._tasks.values()}
         with _quiet():
-            reports = self._reports(list(numbers))
+            reports = self._reports()
         oldest: dict[str, Running] = {}
-        for number, (node, host, seconds) in sorted(reports.items()):
-            oldest.setdefault(numbers[number], Running(f"{host} (node {node[:8]})", seconds))
+        for task, number in sorted(self._tasks.values(), key=lambda item: item[1]):
+            if number in reports:
+                place, seconds = reports[number]
+                node = "an unknown node" if place is None else f"{place.host} (node {place.node_id[:8]})"
+                oldest.setdefault(task.segment_id, Running(node, seconds))
         return oldest
 
-    def _reports(self, numbers: list[int]) -> dict[int, tuple[str, str, float]]:
+    def _reports(self) -> _Reports:
+        """What is known of all attempts: that one has begun follows from others that were submitted later, too.
+
+        A worker that freezes at once has no time to report.
+        """
+        now, numbers = self.now(), [number for _, number in self._tasks.values()]
         try:
-            reports: dict[int, tuple[str, str, float]] = self._ray.get(
-                self._begun.seconds.remote(numbers), timeout=_REPORT_SECONDS
-            )
+            reports: _Reports = self._ray.get(self._begun.seconds.remote(numbers), timeout=_REPORT_SECONDS)
         except self._ray.exceptions.RayError:  # then all that is known is when they were handed over
-            now = self.now()
-            return {number: ("", "an unknown machine", now - self._submitted[number]) for number in numbers}
-        return reports
+            return {number: (None, now - self._submitted[number]) for number in numbers}
+        self._newest = max(self._newest, *reports, -1)
+        overtaken = [number for number in numbers if number < self._newest and number not in reports]
+        self._overtaken = {number: self._overtaken.get(number, now) for number in overtaken}
+        return reports | {number: (None, now - since) for number, since in self._overtaken.items()}
 
     def _nodes(self) -> list[str]:
         """Nodes that a segment fits on."""
@@ -290,6 +323,7 @@ class RayExecutor:
             return None
         task, number = self._tasks.pop(reference)
         self._submitted.pop(number, None)
+        self._newest = max(self._newest, number)
         others = [other for other, (same, _) in self._tasks.items() if same.segment_id == task.segment_id]
         try:
             outcome: Outcome = self._ray.get(reference)
@@ -302,11 +336,21 @@ class RayExecutor:
             said = str(cause) if isinstance(cause, EvocompressError) else f"{type(cause).__name__}: {cause}"
             return Lost(task, " ".join(said.split()))
         self._lost.discard(task.segment_id)
-        for other in others:
-            self._submitted.pop(self._tasks.pop(other)[1], None)
-            with contextlib.suppress(Exception):
-                self._ray.cancel(other, force=True)
+        if others:
+            self._give_up(others)
         return outcome
+
+    def _give_up(self, references: Sequence[Any]) -> None:
+        reports = self._reports()
+        kill = self._ray.remote(num_cpus=0, max_retries=0, runtime_env=self._options["runtime_env"])(_remote_kill)
+        for reference in references:
+            number = self._tasks.pop(reference)[1]
+            self._submitted.pop(number, None)
+            with contextlib.suppress(Exception):
+                self._ray.cancel(reference, force=True)
+            place = reports.get(number, (None, 0.0))[0]
+            if place is not None:
+                kill.options(scheduling_strategy=self._affinity(place.node_id, soft=False)).remote(place)
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import os
 import signal
+import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from evocompress.errors import ConfigError, InfrastructureError, RunError
+from evocompress.search.events import Late
 from evocompress.search.executors import InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.ray_executor import task_options
@@ -50,13 +52,16 @@ class Suicidal:
     marks: str
     victim: int
     always: bool = False
+    how: signal.Signals = signal.SIGKILL
+    after: float = 0.0
 
     def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         mark = Path(self.marks, str(task.index))
         if task.index == self.victim and (self.always or not mark.exists()):
             mark.touch()
             Path(folder, "half.evc").write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(self.after)
+            os.kill(os.getpid(), self.how)
         return ToySegment()(task, folder, parent_files)
 
 
@@ -121,6 +126,25 @@ def test_a_segment_that_always_kills_its_worker_stops_the_driver_and_a_resume_ru
         assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
     assert sorted(outcome.index for outcome in read_history(tmp_path / "run").outcomes) == [0, 1, 2, 3]
     assert all(outcome.status == "ok" for outcome in read_history(tmp_path / "run").outcomes)
+
+
+@pytest.mark.parametrize("after", [0.5, 0.0])  # at once: before its worker could report where it is
+def test_beside_a_frozen_worker_another_attempt_begins(two_cpus: None, tmp_path: Path, after: float) -> None:
+    (tmp_path / "marks").mkdir()
+    heard: list[Any] = []
+    with open_toy(tmp_path / "run", segments=8, deterministic=True, lag=4) as run:
+        segment = Suicidal(str(tmp_path / "marks"), 3, how=signal.SIGSTOP, after=after)
+        executor = RayExecutor(segment, run.storage)
+        assert run.drive(executor, observer=heard.append, time_limit=4.0) == "finished"
+        executor.close()
+    late = [event for event in heard if isinstance(event, Late) and event.attempt]
+    assert [(event.task.index, event.attempt) for event in late] == [(3, 2)]
+    assert late[0].node is not None and late[0].seconds > 4
+    assert late[0].node.startswith(socket.gethostname() if after else "an unknown node")
+    with open_toy(tmp_path / "inline", segments=8, deterministic=True, lag=4) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    fronts = [read_history(tmp_path / name).archive for name in ("run", "inline")]
+    assert [leaf.sha256 for leaf in fronts[0]] == [leaf.sha256 for leaf in fronts[1]]
 
 
 def test_exceptions_are_recorded_and_env_vars_arrive(two_cpus: None, tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Processes by their pid and start time, and the boot in which those mean something."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+__all__ = ["boot", "born"]
+
+
+def boot() -> str:
+    """Which boot, and which process namespace, this is: pids mean something only within one of each."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    return f"uid{os.getuid()}"
+
+
+def born(pid: int) -> str:
+    """Start time of a process, "" where there is none (a zombie, which holds nothing any more, included)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    except OSError:
+        pass
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:  # without /proc the pid alone must do
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "alive"
