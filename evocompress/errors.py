@@ -9,6 +9,7 @@ __all__ = [
     "InfrastructureError",
     "ModelError",
     "RunError",
+    "StorageError",
 ]
 
 
@@ -42,3 +43,7 @@ class RunError(EvocompressError):
 
 class InfrastructureError(RunError):
     """A segment could not be run, for a reason that says nothing of it: a full disk, a lost worker, a missing file."""
+
+
+class StorageError(InfrastructureError, OSError):
+    """A store of files does not answer, or refuses, whatever library speaks to it; missing files are no such error."""

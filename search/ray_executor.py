@@ -210,7 +210,7 @@ class RayExecutor:
 
     def attempt(self, task: Task) -> None:
         """Hand it to Ray once more, for another node than those where attempts at it have begun, if there is one."""
-        with _quiet():
+        with self._using():
             reports = self._reports()
             numbers = [number for other, number in self._tasks.values() if other.segment_id == task.segment_id]
             late = {place.node_id for number in numbers if (place := reports.get(number, (None, 0.0))[0]) is not None}
@@ -219,7 +219,7 @@ class RayExecutor:
 
     def running(self) -> Mapping[str, Running]:
         """The oldest attempt of each task that has begun, as Ray's workers report it."""
-        with _quiet():
+        with self._using():
             reports = self._reports()
         oldest: dict[str, Running] = {}
         for task, number in sorted(self._tasks.values(), key=lambda item: item[1]):
@@ -256,7 +256,7 @@ class RayExecutor:
     def _start(self, task: Task, strategy: Any) -> None:
         number = next(self._attempts)
         self._submitted[number] = self.now()
-        with _quiet():
+        with self._using():
             remote = self._remote if strategy is None else self._remote.options(scheduling_strategy=strategy)
             self._tasks[remote.remote(*self._shared, number, task)] = (task, number)
 
@@ -270,7 +270,7 @@ class RayExecutor:
         self._probe_parts()
         if not self._tasks:
             return []
-        with _quiet():
+        with self._using():
             ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout)
             if ready and len(self._tasks) > 1:
                 ready, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
@@ -282,12 +282,19 @@ class RayExecutor:
             remote = self._ray.remote(**self._options)(_remote_call)
             shared = self._ray.put(function)
             references = [remote.remote(*self._segment, shared, item) for item in items]
+            waiting = list(references)
+            while waiting:
+                self._probe_parts()
+                waiting = self._ray.wait(waiting, num_returns=len(waiting), timeout=_PROBE_SECONDS)[1]
             try:
                 results: list[Result] = self._ray.get(references)
             except self._ray.exceptions.RayTaskError as error:
                 raise getattr(error, "cause", None) or error from None
             except self._ray.exceptions.RayError as error:
-                raise RunError(f"a worker was lost for good: {error}; resume the run to try again") from error
+                words = " ".join(str(error).split())
+                raise InfrastructureError(
+                    f"a worker was lost for good: {words}; resume the run to try again"
+                ) from error
             return results
 
     def cancel(self) -> None:
@@ -307,6 +314,18 @@ class RayExecutor:
         if self._owner:
             with _quiet():
                 self._ray.shutdown()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
+        """What Ray raises while it is asked for something, other than what tasks end in, says that it is at its end."""
+        try:
+            with _quiet():
+                yield
+        except self._ray.exceptions.RayError as error:
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InfrastructureError(
+                f"Ray cannot go on ({words}). Start the cluster again, and resume the run: what was finished is kept."
+            ) from error
 
     def _probe_parts(self) -> None:
         """Raise `InfrastructureError` where the head or this machine's part of Ray has not answered for too long."""

@@ -7,13 +7,15 @@ before a file is deleted because of it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from evocompress.errors import RunError
+from evocompress.errors import RunError, StorageError
 from evocompress.search.ask_tell import Search, Told
 from evocompress.search.events import Reason
 from evocompress.search.executors import Executor
@@ -57,6 +59,7 @@ class Run:
         self._seconds: list[float] = []  # of the segments of earlier drivers
         self._elapsed: Callable[[], float] = lambda: 0.0  # seconds of the whole run; a drive's loop counts on
         self._resubmit: list[Task] = []
+        self._unneeded: deque[str] = deque()  # paths of files that are still to be deleted
         self._winners: dict[str, str] = {}
         self._closed: str | None = None
 
@@ -144,11 +147,14 @@ class Run:
         self._append([_finished_line(*result, elapsed) for result in results])
         self._completions += len(results)
         self._winners.update((outcome.segment_id, outcome.attempt) for outcome, _, _ in results)
-        unneeded = self.search.collect().values()
-        if unneeded:
+        self._unneeded.extend(self.search.collect().values())
+        if self._unneeded:
             self._check()  # whoever took over since may need them
-        for path in unneeded:
-            self._delete(path)
+        # What storage refuses now is tried again after the next segments: that a file stays there harms nobody.
+        with contextlib.suppress(OSError):
+            while self._unneeded:
+                self._delete(self._unneeded[0])
+                self._unneeded.popleft()
 
     def _append(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if entries:
@@ -309,6 +315,8 @@ def _check_storage(run_json: Mapping[str, Any]) -> None:
         mark = open_storage(uri).read(_MARK)
     except FileNotFoundError:
         raise RunError(f"storage {uri!r} has no {_MARK}, the mark of this run: mount or restore it") from None
+    except StorageError:
+        raise
     except OSError as error:
         raise RunError(f"storage {uri!r} cannot be read: {error}") from error
     if mark != _fingerprint(run_json):

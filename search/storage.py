@@ -12,13 +12,16 @@ import functools
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from evocompress.errors import RunError
+from evocompress.errors import EvocompressError, RunError, StorageError
 
 __all__ = ["LocalStorage", "RemoteStorage", "Storage", "open_storage", "write_whole"]
 
+# Characters of a store's own words that a message of ours quotes.
+_LONGEST = 300
 # What os.link answers where the file system has no hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -62,7 +65,8 @@ def open_storage(uri: str | os.PathLike[str]) -> Storage:
         text = text.removeprefix("file://")
     if "://" not in text:
         return LocalStorage(os.path.abspath(text))
-    _filesystem(text.rstrip("/"))  # so that a scheme that nobody here knows is an error now
+    with _one_error(text, absent=False):
+        _filesystem(text.rstrip("/"))  # so that a scheme that nobody here knows is an error now
     return RemoteStorage(text.rstrip("/"))
 
 
@@ -193,6 +197,24 @@ def _filesystem(root: str) -> tuple[Any, str]:
     return filesystem, str(path).rstrip("/")
 
 
+@contextlib.contextmanager
+def _one_error(root: str, *, absent: bool = True) -> Iterator[None]:
+    """One error for whatever the libraries of stores raise: wrong tokens, no network, no such bucket.
+
+    `absent` says whether a file may be missing there, which is no such error.
+    """
+    try:
+        yield
+    except (FileExistsError, EvocompressError):
+        raise
+    except Exception as error:
+        if absent and isinstance(error, FileNotFoundError):
+            raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
+        raise StorageError(f"storage {root!r} cannot be used ({words})") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class RemoteStorage:
     """Any fsspec URI. Object stores write whole files by themselves; `create` is exclusive where the store can do it
@@ -211,39 +233,45 @@ class RemoteStorage:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file."""
-        filesystem, target = self._at(path)
-        return bytes(filesystem.cat_file(target))
+        with _one_error(self.root):
+            filesystem, target = self._at(path)
+            return bytes(filesystem.cat_file(target))
 
     def write(self, path: str, data: bytes) -> None:
         """In one put."""
-        filesystem, target = self._prepared(path)
-        filesystem.pipe_file(target, data)
+        with _one_error(self.root, absent=False):
+            filesystem, target = self._prepared(path)
+            filesystem.pipe_file(target, data)
 
     def take(self, local: str, path: str) -> None:
         """By an upload, in parts where the store wants that."""
-        filesystem, target = self._prepared(path)
-        filesystem.put_file(local, target)
+        with _one_error(self.root, absent=False):
+            filesystem, target = self._prepared(path)
+            filesystem.put_file(local, target)
 
     def create(self, path: str, data: bytes) -> bool:
         """In one put that the store refuses where there is a file."""
-        filesystem, target = self._prepared(path)
         try:
-            filesystem.pipe_file(target, data, mode="create")
+            with _one_error(self.root, absent=False):
+                filesystem, target = self._prepared(path)
+                filesystem.pipe_file(target, data, mode="create")
         except FileExistsError:
             return False
         return True
 
     def delete(self, path: str) -> None:
         """A file, or everything below a prefix."""
-        filesystem, target = self._at(path)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), _one_error(self.root):
+            filesystem, target = self._at(path)
             filesystem.rm(target, recursive=True)
 
     def find(self, prefix: str) -> list[str]:
         """Paths of all files below `prefix`, sorted."""
-        filesystem, target = self._at(prefix)
+        with _one_error(self.root):
+            filesystem, target = self._at(prefix)
+            found = filesystem.find(target)
         root = _filesystem(self.root)[1]
-        return sorted(str(path).removeprefix(root).lstrip("/") for path in filesystem.find(target))
+        return sorted(str(path).removeprefix(root).lstrip("/") for path in found)
 
     def _prepared(self, path: str) -> tuple[Any, str]:
         filesystem, target = self._at(path)

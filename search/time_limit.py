@@ -59,8 +59,8 @@ class Watched:
         >>> [Watched(Mock(), 0.0, attempts).patience(10.0) for attempts in (1, 2, 3, 4)]
         [10.0, 30.0, 70.0, 150.0]
         """
-        return limit * (2**self.attempts - 1)
+        return limit * (2.0**self.attempts - 1.0)
 
     def said_until(self, limit: float) -> float:
         """Seconds until the next line about one that only waits, by the same ladder."""
-        return limit * (2 ** (self.lines + 1) - 1)
+        return limit * (2.0 ** (self.lines + 1) - 1.0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evocompress.errors import ConfigError
+from evocompress.errors import ConfigError, InfrastructureError
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run(
         raise ConfigError("Give a configuration file, or --resume with --out of a run that exists.")
     folder = out or Path("runs") / loaded.name
     console = output_console()
-    again = f"evocompress run --resume --out {folder}"
+    again = f"evocompress run --resume --out {folder}" + (f" --address {address}" if address else "")
     try:
         with RunDisplay() as display:
             summary = run_experiment(
@@ -78,6 +78,10 @@ def run(
             f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}", soft_wrap=True, markup=False
         )
         raise typer.Exit(130) from None
+    except InfrastructureError as error:
+        if not (folder / "run.json").exists():
+            raise
+        raise InfrastructureError(f"{error} Go on with: {again}") from error
     if not summary.finished or summary.export is None:
         console.print(
             f"Stopped after {summary.segments} segments. Go on with:\n  {again}", soft_wrap=True, markup=False

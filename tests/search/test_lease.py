@@ -86,7 +86,8 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> 
 @pytest.mark.parametrize("hours", [-30.0, -2 / 60, 0.0, 2 / 60, 30.0])
 def test_a_live_lease_of_another_machine_is_refused_whatever_its_clock_says(tmp_path: Path, hours: float) -> None:
     other_machine(tmp_path, since=time.time() + 3600 * hours)
-    passing, heard = Time(5.0, lambda: beat(tmp_path)), []
+    heard: list[object] = []
+    passing = Time(5.0, lambda: beat(tmp_path))
     with (
         pytest.raises(RunError, match="held by pid 77 on elsewhere .*changed while this one watched"),
         lease(tmp_path, passing, observer=heard.append),
@@ -98,7 +99,8 @@ def test_a_live_lease_of_another_machine_is_refused_whatever_its_clock_says(tmp_
 @pytest.mark.parametrize("hours", [-30.0, -2 / 60, 0.0, 2 / 60, 30.0])
 def test_a_dead_lease_of_another_machine_is_taken_over_after_it_was_watched(tmp_path: Path, hours: float) -> None:
     other_machine(tmp_path, since=time.time() + 3600 * hours)
-    passing, heard = Time(), []
+    heard: list[object] = []
+    passing = Time()
     with lease(tmp_path, passing, observer=heard.append) as taken:
         taken.check()
     assert heard == [Watching(77, "elsewhere", 30.0)] and 30.0 < passing.now < 31.0

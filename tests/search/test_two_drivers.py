@@ -135,10 +135,10 @@ def test_the_later_of_two_writers_counts_whatever_the_earlier_one_still_writes(
 
 
 def test_a_driver_that_lost_its_run_deletes_nothing(tmp_path: Path) -> None:
+    deleted: list[str] = []
+    other = dataclasses.replace(Holder.here(), host="elsewhere", boot="b")
     with pytest.raises(RunError, match="taken over by pid"), open_toy(tmp_path) as run:
-        other = dataclasses.replace(Holder.here(), host="elsewhere", boot="b")
-        deleted: list[str] = []
-        run._delete = deleted.append  # type: ignore[method-assign]
+        run._delete = deleted.append  # type: ignore[assignment,method-assign]
 
         def segment(task: Any, folder: str, parents: Any) -> Any:
             if task.index == 8:

@@ -1,0 +1,93 @@
+"""What the command `run` says where machines or stores fail: one line, and how to go on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from evocompress.cli import main
+from evocompress.errors import InfrastructureError, RunError, StorageError
+from evocompress.evolve import driver
+from evocompress.evolve.config import parse_config
+from evocompress.runs.display import RunDisplay
+from evocompress.search.events import Late, Watching
+from evocompress.search.records import Task
+
+LEAST: dict[str, Any] = {"model": "digits_cnn", "data": "digits"}
+
+
+def fail(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, *words: object
+) -> tuple[int, str]:
+    def failing(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(driver, "run_experiment", failing)
+    monkeypatch.setattr("sys.argv", ["evocompress", "run", *(str(word) for word in words)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0), capsys.readouterr().err
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "c.toml").write_text('model = "digits_cnn"\ndata = "digits"\n')
+    return tmp_path / "c.toml"
+
+
+@pytest.mark.parametrize("kind", [InfrastructureError, StorageError])
+def test_a_fault_is_one_line_with_the_command_to_go_on(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    out = config.parent / "run"
+    words = (config, "--out", out, "--address", "10.0.0.1:6379")
+    code, error = fail(capsys, monkeypatch, kind("the head of the Ray cluster is gone."), *words)
+    assert (code, error) == (2, "error: the head of the Ray cluster is gone.\n")  # there is nothing to resume
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+    code, error = fail(capsys, monkeypatch, kind("the head of the Ray cluster is gone."), *words)
+    again = f"evocompress run --resume --out {out} --address 10.0.0.1:6379"
+    assert (code, error) == (2, f"error: the head of the Ray cluster is gone. Go on with: {again}\n")
+
+
+def test_other_errors_are_what_they_were(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, error = fail(capsys, monkeypatch, RunError("another configuration"), config, "--out", config.parent)
+    assert (code, error) == (2, "error: another configuration\n")
+
+
+def lines(*events: object) -> list[str]:
+    console = Console(width=400, force_terminal=False, file=io.StringIO())
+    display = RunDisplay(console=console)
+    for event in events:
+        display(event)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_the_lines_about_what_takes_long() -> None:
+    task = Task(4, "s", "initial", "none", (), {}, (), 0, 0)
+    assert lines(
+        Late(task, 725.0, 600.0, "gpu-3", 2),
+        Late(task, 660.0, 600.0, "gpu-3"),
+        Late(task, 660.0, 600.0),
+        Watching(77, "gpu-3", 30.0),
+    ) == [
+        "segment 5 has been running on gpu-3 for 12:05, longer than its limit of 10:00: attempt 2 begins, on another "
+        "node if there is one; the first that is stored counts",
+        "segment 5 has been running on gpu-3 for 11:00; no other has ended yet that it could be held against "
+        "(resources.segment_timeout sets a limit)",
+        "segment 5 has been waiting for a free worker for 11:00",
+        "waiting 30 s to see whether another driver (pid 77 on gpu-3) is alive",
+    ]
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [("auto", None), (0, float("inf")), (1.5, 90.0)])
+def test_the_limit_of_a_segment_is_configured_in_minutes(minutes: Any, seconds: float | None) -> None:
+    config = parse_config({**LEAST, "resources": {"segment_timeout": minutes}})
+    assert config.resources.time_limit == seconds
