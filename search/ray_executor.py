@@ -164,7 +164,7 @@ class RayExecutor:
         task_options(cpus, gpus or 0.0, max_calls)  # refuse what cannot be before Ray is started
         self._ray = _import_ray()
         self._storage = storage
-        with _quiet():
+        with self._using():
             self._owner = _connect(self._ray, address)
             gpus = default_gpus(self._ray.cluster_resources()) if gpus is None else gpus
             options = task_options(cpus, gpus, max_calls, max_retries)
@@ -433,7 +433,7 @@ def _connect(ray: Any, address: str | None) -> bool:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:
         if _is_about_tokens(error):
             raise InfrastructureError(
                 f"the Ray cluster at {cluster!r} refuses this driver's token; set RAY_AUTH_MODE and "

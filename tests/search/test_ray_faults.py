@@ -1,0 +1,77 @@
+"""What the executor on Ray says when Ray is gone or refuses, without Ray: it is played by an object of ours."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from evocompress.errors import InfrastructureError, RunError
+from evocompress.search.ray_executor import _connect, _Part, _parts
+
+
+def test_a_part_that_does_not_answer_is_given_some_time_and_then_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        part = _Part("the head of the Ray cluster", server.getsockname(), patience=30.0)
+        part.look(0.0)
+        part.look(1000.0)
+    part.look(1002.0)
+    part.look(1031.0)
+    with pytest.raises(
+        InfrastructureError,
+        match=r"^the head of the Ray cluster at 127.0.0.1:\d+ has not answered for 30 s \(.*\)\. "
+        r"Start the cluster again, and resume the run: .*$",
+    ):
+        part.look(1032.0)
+
+
+def test_a_part_that_comes_back_in_time_has_its_time_anew() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+    part = _Part("the head", address, patience=30.0)
+    part.look(0.0)
+    with socket.create_server(address):
+        part.look(20.0)
+    part.look(40.0)
+    part.look(69.0)
+    with pytest.raises(InfrastructureError, match="for 31 s"):
+        part.look(71.0)
+
+
+def test_the_parts_are_the_head_and_the_node_of_this_driver() -> None:
+    nodes = [
+        {"NodeID": "other", "NodeManagerAddress": "10.0.0.2", "NodeManagerPort": 1},
+        {"NodeID": "here", "NodeManagerAddress": "10.0.0.3", "NodeManagerPort": 2},
+    ]
+    context = SimpleNamespace(gcs_address="10.0.0.1:6379")
+    ray = SimpleNamespace(get_runtime_context=lambda: context, nodes=lambda: nodes)
+    assert [(part.address, part.patience) for part in _parts(ray, "here")] == [
+        (("10.0.0.1", 6379), 30.0),
+        (("10.0.0.3", 2), 5.0),
+    ]
+    assert len(_parts(ray, "nowhere")) == 1
+    assert _parts(SimpleNamespace(get_runtime_context=lambda: SimpleNamespace()), "here") == []  # as of Ray's client
+
+
+class AuthenticationError(Exception):
+    """As Ray has it since there are tokens."""
+
+
+def ray_that_raises(error: Exception, cause: Exception | None) -> Any:
+    def init(**options: Any) -> None:
+        raise error from cause
+
+    return SimpleNamespace(is_initialized=lambda: False, init=init)
+
+
+def test_a_wrong_token_is_told_from_a_cluster_that_is_not_there() -> None:
+    refused = AuthenticationError("InvalidAuthToken: Authentication token is missing or incorrect")
+    ray = ray_that_raises(ConnectionError("Failed to connect to Ray cluster at cluster"), refused)
+    with pytest.raises(InfrastructureError, match="'cluster' refuses this driver's token; set RAY_AUTH_MODE and"):
+        _connect(ray, "cluster")
+    with pytest.raises(InfrastructureError, match="refuses this driver's token"):
+        _connect(ray_that_raises(refused, None), "cluster")
+    with pytest.raises(RunError, match="no Ray cluster at 'cluster'"):
+        _connect(ray_that_raises(ConnectionError("nobody"), OSError("no route")), "cluster")
