@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -427,12 +428,13 @@ def _connect(ray: Any, address: str | None) -> bool:
     _probe(cluster or "")
     try:
         # "local" by name: without an address Ray would join whatever cluster somebody else left on this machine.
-        ray.init(
-            address=cluster or "local",
-            include_dashboard=None if cluster else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _told_by_us() if cluster else contextlib.nullcontext():
+            ray.init(
+                address=cluster or "local",
+                include_dashboard=None if cluster else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:
         if _is_about_tokens(error):
             raise InfrastructureError(
@@ -441,6 +443,28 @@ def _connect(ray: Any, address: str | None) -> bool:
             ) from error
         raise RunError(f"no Ray cluster at {cluster!r} ({error}); start one, or leave address out") from error
     return True
+
+
+@contextlib.contextmanager
+def _told_by_us() -> Iterator[None]:
+    """Hold back what is written to descriptor 2, and drop it where an exception says it.
+
+    Ray's core writes there by itself, while a cluster refuses it: a line each second, for twenty seconds.
+    """
+    with tempfile.TemporaryFile() as words:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is none
+            yield
+            return
+        os.dup2(words.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        words.seek(0)
+        os.write(2, words.read())
 
 
 def _is_about_tokens(error: BaseException | None) -> bool:

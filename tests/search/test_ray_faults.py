@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -61,12 +62,13 @@ class AuthenticationError(Exception):
 
 def ray_that_raises(error: Exception, cause: Exception | None) -> Any:
     def init(**options: Any) -> None:
+        os.write(2, b"gcs_client.cc:210: Failed\n" * 20)
         raise error from cause
 
     return SimpleNamespace(is_initialized=lambda: False, init=init)
 
 
-def test_a_wrong_token_is_told_from_a_cluster_that_is_not_there() -> None:
+def test_a_wrong_token_is_told_from_a_cluster_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     refused = AuthenticationError("InvalidAuthToken: Authentication token is missing or incorrect")
     ray = ray_that_raises(ConnectionError("Failed to connect to Ray cluster at cluster"), refused)
     with pytest.raises(InfrastructureError, match="'cluster' refuses this driver's token; set RAY_AUTH_MODE and"):
@@ -75,3 +77,10 @@ def test_a_wrong_token_is_told_from_a_cluster_that_is_not_there() -> None:
         _connect(ray_that_raises(refused, None), "cluster")
     with pytest.raises(RunError, match="no Ray cluster at 'cluster'"):
         _connect(ray_that_raises(ConnectionError("nobody"), OSError("no route")), "cluster")
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_written_while_a_cluster_is_joined_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **options: os.write(2, b"a warning\n"))
+    assert _connect(ray, "cluster")
+    assert capfd.readouterr().err == "a warning\n"
