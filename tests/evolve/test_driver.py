@@ -15,7 +15,7 @@ import pytest
 from command_process import CommandProcess
 
 from evocompress.checkpoint.packing import unpack
-from evocompress.errors import RunError
+from evocompress.errors import RunError, StorageError
 from evocompress.evolve.config import Config, parse_config
 from evocompress.evolve.driver import config_of_run, run_experiment
 from evocompress.search.history import read_history
@@ -192,6 +192,39 @@ def test_a_stopped_driver_goes_on_to_the_same_archive(finished: Path, tmp_path: 
     summary = run_experiment(config_of_run(folder), folder, resume=True)
     assert summary.finished and summary.segments == 6
     assert archive_of(folder) == archive_of(finished)
+
+
+def test_a_resume_may_change_the_limit_of_time_of_a_segment(finished: Path) -> None:
+    changed = small(resources={"executor": "inline", "segment_timeout": 3})
+    assert changed.resources.time_limit == 180.0
+    assert run_experiment(changed, finished, resume=True).finished
+    assert not read_history(finished).events("override")
+
+
+def test_a_store_that_refuses_is_one_error_and_leaves_the_run_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoCredentialsError(Exception):
+        """As of a library for a store."""
+
+    pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials\n" * 175)
+
+    search = {**SMALL["search"], "segments": 1, "initial": 1, "probes": 0}
+    config = small(storage=f"memory://{tmp_path.name}", search=search, reference_epochs=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "pipe_file", refuse)
+        with pytest.raises(StorageError, match="NoCredentialsError: Unable to locate credentials"):
+            run_experiment(config, tmp_path / "run")
+    assert run_experiment(config, tmp_path / "run").finished
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "cat_file", refuse)
+        with pytest.raises(StorageError, match="NoCredentialsError: Unable to locate credentials"):
+            run_experiment(config, tmp_path / "run", resume=True)
+    assert run_experiment(config, tmp_path / "run", resume=True).segments == 1
 
 
 def test_a_second_driver_is_refused_while_the_first_runs(tmp_path: Path) -> None:
