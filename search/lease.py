@@ -27,7 +27,7 @@ from evocompress.search.events import Watching
 from evocompress.search.processes import boot, born
 from evocompress.search.storage import write_whole
 
-__all__ = ["Holder", "Lease"]
+__all__ = ["Holder", "Lease", "holder_of"]
 
 _BEAT_SECONDS = 5.0
 # Six beats: a holder that a slow disk holds up for a while is not taken for dead.
@@ -70,6 +70,21 @@ class Holder:
         if (self.host, self.boot) != (socket.gethostname(), boot()):
             return None
         return bool(self.born) and born(self.pid) == self.born
+
+
+def holder_of(folder: str | os.PathLike[str]) -> Holder | None:
+    """Who holds the lease of a run folder, or held it when it was killed; None where nobody does.
+
+    Raises:
+        RunError: The lease is damaged.
+    """
+    path = Path(folder) / "lease.json"
+    try:
+        return Holder.from_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"lease {path} is damaged ({error}); if no driver runs, delete it") from error
 
 
 def _ignore(event: object) -> None:

@@ -24,7 +24,16 @@ from evocompress.search.journal import Journal
 from evocompress.search.lease import Lease
 from evocompress.search.loop import PAUSES, Loop
 from evocompress.search.records import Outcome, Task
-from evocompress.search.run_header import check_json, compare, describe, identity, locked, make_run_json, measured_as
+from evocompress.search.run_header import (
+    check_json,
+    compare,
+    describe,
+    identity,
+    locked,
+    make_run_json,
+    measured_as,
+    only_budget,
+)
 from evocompress.search.segment_commit import attempt_folder, read_commit
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
@@ -249,7 +258,8 @@ def open_run(
 
     `header` is what run.json holds beside the search's own settings (config, config_text, versions, git_revision,
     network, data, quality). Leave `settings.lag` None: it is resolved for `workers` at creation, and the stored one
-    counts at a resume. A resume whose config, network, data, quality, space or settings differ is a `RunError`.
+    counts at a resume. A resume whose config, network, data, quality, space or settings differ is a `RunError`, but the
+    budget of segments and minutes may differ.
     `override` journals changes of config and settings and goes on with the new ones, but not of what makes results
     comparable (seed, mode, scale, network, data, quality, space). Dotted keys in `free` (such as "config.resources")
     may differ anyway. `observer` hears `Watching` where this has to wait to see whether another driver is alive.
@@ -344,7 +354,7 @@ def _resume(
     changes = compare(before, current, free)
     if fixed := locked(changes):
         raise RunError(f"{path} cannot go on: {describe(fixed)}; undo that, or start a new run in another folder")
-    if changes and not override:
+    if changes and not override and not only_budget(changes):
         raise RunError(
             f"{path} was made with another configuration: {describe(changes)}; undo that, or go on with an override"
         )

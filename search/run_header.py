@@ -13,13 +13,15 @@ from evocompress.search.quality import Quality
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 
-__all__ = ["check_json", "compare", "describe", "identity", "locked", "make_run_json", "measured_as"]
+__all__ = ["check_json", "compare", "describe", "identity", "locked", "make_run_json", "measured_as", "only_budget"]
 
 # Parts of a header that decide what a segment computes; the rest (versions, revision, text) is only recorded.
 _FIXED = ("config", "network", "data")
 
 # What even an override must leave: results of before and after would not be comparable, or the journal not replay.
 _LOCKED = ("quality", "network", "data", "space", "storage")
+# How long a run goes on changes nothing in what was done; a resume may change it without an override.
+_BUDGET = frozenset(f"{prefix}search.{name}" for prefix in ("", "config.") for name in ("segments", "minutes"))
 _LOCKED_SETTINGS = ("seed", "deterministic", "lag", "bytes_range", "error_range", "reference")
 
 
@@ -72,6 +74,15 @@ def locked(changes: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """The changes that no override can make."""
     keys = {*_LOCKED, *(f"search.{name}" for name in _LOCKED_SETTINGS)}
     return {name: change for name, change in changes.items() if name in keys or name.split(".")[0] in keys}
+
+
+def only_budget(changes: Mapping[str, list[Any]]) -> bool:
+    """Whether nothing but the budget of segments and minutes has changed.
+
+    >>> only_budget({"search.segments": [100, 200]}), only_budget({"search.probes": [1, 2]})
+    (True, False)
+    """
+    return changes.keys() <= _BUDGET
 
 
 def describe(changes: Mapping[str, list[Any]]) -> str:

@@ -16,7 +16,21 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from evocompress.cli import certify, codecs, curve, data, evaluate, front, inspect, pack, report, run, settings, unpack
+from evocompress.cli import (
+    certify,
+    codecs,
+    curve,
+    data,
+    evaluate,
+    front,
+    inspect,
+    pack,
+    report,
+    run,
+    settings,
+    status,
+    unpack,
+)
 from evocompress.cli.command_group import CommandGroup
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.search.interrupts import is_interrupt
@@ -45,7 +59,7 @@ def _root(
         raise typer.Exit
 
 
-for module in (run, settings, front, report, pack, unpack, inspect, evaluate, codecs, certify, curve, data):
+for module in (run, status, settings, front, report, pack, unpack, inspect, evaluate, codecs, certify, curve, data):
     module.register(app)
 
 

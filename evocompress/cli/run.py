@@ -34,6 +34,10 @@ def run(
             "--set", help="Change a setting (see `evocompress settings`): --set search.segments=200. Repeatable."
         ),
     ] = None,
+    more: Annotated[
+        int | None, typer.Option(help="With --resume: so many segments more than were begun so far.", min=1)
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="With --resume: for so long from now, such as 2h or 90min.")] = None,
     trust: Annotated[
         bool,
         typer.Option(
@@ -47,19 +51,28 @@ def run(
     """Train, compress and evolve a population, and show the front of size against quality."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import config_of_run, run_experiment
+    from evocompress.evolve.more_budget import with_more
     from evocompress.runs.display import RunDisplay, against_packing_table, front_table
     from evocompress.runs.front import against_packing, front, knee, reference
     from evocompress.search.history import read_history
-    from evocompress.support.command_line import output_console
+    from evocompress.support.command_line import about, output_console
+    from evocompress.support.quantities import parse_duration
 
     if config is not None:
         loaded = load_config(config, settings or ())
         text = config.read_text(encoding="utf-8")
+        out = out or Path("runs") / loaded.name
     elif resume and out is not None:
         loaded, text = config_of_run(out, settings or (), trusted=trust), ""
     else:
         raise ConfigError("Give a configuration file, or --resume with --out of a run that exists.")
-    folder = out or Path("runs") / loaded.name
+    folder = out
+    if more is not None or until is not None:
+        if not resume:
+            raise ConfigError("--more and --until are for a run that goes on: give --resume, too.")
+        with about("--until", until or "", ConfigError):
+            seconds = None if until is None else parse_duration(until)
+        loaded = with_more(loaded, folder, segments=more, seconds=seconds)
     console = output_console()
     again = f"evocompress run --resume --out {folder}" + (f" --address {address}" if address else "")
     try:

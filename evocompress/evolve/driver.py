@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -38,6 +39,7 @@ from evocompress.search.history import read_history, read_run_json
 from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, made_with, open_run
 from evocompress.search.settings import SearchSettings
+from evocompress.search.stop_request import forget_request, is_asked_to_stop
 from evocompress.search.storage import Storage, open_storage
 from evocompress.support.modules import shapes_of, tensors_of
 from evocompress.support.wording import counted
@@ -322,7 +324,14 @@ def run_experiment(
         if prepared.segment.teacher is not None:
             provide_teacher(run, config, prepared.segment, executor, tell)
         tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality))
-        reason = run.drive(executor, observer=tell, time_limit=config.resources.time_limit)
+        forget_request(folder)  # one that an earlier driver did not hear
+        reason = run.drive(
+            executor,
+            observer=tell,
+            should_stop=functools.partial(is_asked_to_stop, folder),
+            time_limit=config.resources.time_limit,
+        )
+        forget_request(folder)
         segments = len(run.history().outcomes)
         if reason != "finished":
             return RunSummary(run.folder, False, segments, None)

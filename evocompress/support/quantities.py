@@ -6,7 +6,7 @@ import re
 
 from evocompress.errors import ConfigError
 
-__all__ = ["format_bytes", "parse_bytes", "parse_fraction"]
+__all__ = ["format_bytes", "parse_bytes", "parse_duration", "parse_fraction"]
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{prefix}{end}": 1000**power for power, prefix in enumerate("kmgt", 1) for end in ("", "b")}
@@ -29,6 +29,25 @@ def parse_bytes(text: str | int) -> int:
             "write for example 16kB, 64KiB or 900."
         )
     return nbytes
+
+
+_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\s*(\d+(?:\.\d*)?|\.\d+)\s*(s|sec|min|m|h|d)\s*)+", re.IGNORECASE)
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(sec|s|min|m|h|d)", re.IGNORECASE)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from what people write: numbers with units s, min, h and d.
+
+    >>> parse_duration("2h"), parse_duration("1.5 min"), parse_duration("1h30min")
+    (7200.0, 90.0, 5400.0)
+    """
+    seconds = sum(float(number) * _SECONDS[unit.lower()] for number, unit in _PART.findall(text))
+    if not _DURATION.fullmatch(text) or not seconds > 0:
+        raise ConfigError(
+            f"duration={text!r} is no time above 0 with units (s, min, h, d): write for example 2h or 90min."
+        )
+    return seconds
 
 
 def parse_fraction(text: str | float, *, what: str = "share") -> float:

@@ -197,19 +197,29 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
 
 def test_a_changed_configuration_is_refused_then_overridden_and_journalled(tmp_path: Path) -> None:
     open_toy(tmp_path).__exit__(None, None, None)
+    header = {**HEADER, "config": {"search": {"segments": 30, "probes": 3}, "resources": {"cpus": 1}}}
+    changed: dict[str, Any] = {"header": header, "settings": toy_settings(segments=30, probes=3)}
+    with pytest.raises(RunError, match=r"config.search.probes was null, is 3.*override"):
+        open_toy(tmp_path, resume=True, **changed)
+    open_toy(tmp_path, resume=True, override=True, **changed).__exit__(None, None, None)
+    history = read_history(tmp_path)
+    assert history.events("override")[0]["changes"]["search.probes"] == [history.run["search"]["probes"], 3]
+    assert history.settings.probes == 3
+    open_toy(tmp_path, resume=True, **changed).__exit__(None, None, None)
+    with pytest.raises(RunError, match="probes was 3"):
+        open_toy(tmp_path, resume=True)
+
+
+def test_the_budget_may_change_without_an_override_and_is_journalled(tmp_path: Path) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
     header = {**HEADER, "config": {"search": {"segments": 35}, "resources": {"cpus": 1}}}
     changed: dict[str, Any] = {"header": header, "settings": toy_settings(segments=35)}
-    with pytest.raises(RunError, match=r"config.search.segments was 30, is 35.*override"):
-        open_toy(tmp_path, resume=True, **changed)
-    with open_toy(tmp_path, resume=True, override=True, **changed) as run:
+    with open_toy(tmp_path, resume=True, **changed) as run:
         run.drive(InlineExecutor(ToySegment(), run.storage))
         assert run.search.asked == 35
     history = read_history(tmp_path)
     assert history.events("override")[0]["changes"]["search.segments"] == [30, 35]
     assert history.settings.segments == 35 and history.run["search"]["segments"] == 30
-    open_toy(tmp_path, resume=True, **changed).__exit__(None, None, None)
-    with pytest.raises(RunError, match="was 35, is 30"):
-        open_toy(tmp_path, resume=True)
 
 
 def test_free_keys_may_change(tmp_path: Path) -> None:
@@ -258,7 +268,7 @@ def test_a_damaged_run_json_is_an_error_of_the_run(tmp_path: Path, damage: str) 
 def test_a_failed_open_gives_the_lease_back(tmp_path: Path) -> None:
     open_toy(tmp_path).__exit__(None, None, None)
     with pytest.raises(RunError, match="another configuration"):
-        open_toy(tmp_path, resume=True, settings=toy_settings(segments=31))
+        open_toy(tmp_path, resume=True, settings=toy_settings(segments=30, pool_size=31))
     open_toy(tmp_path, resume=True).__exit__(None, None, None)
 
 

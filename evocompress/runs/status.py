@@ -1,0 +1,183 @@
+"""Status of a run, read from its folder alone: what is done, in flight and failed, who drives it, what is left."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from evocompress.search.history import History, read_history
+from evocompress.search.lease import holder_of
+from evocompress.search.quality import Quality
+from evocompress.support.quantities import format_bytes
+from evocompress.support.wording import counted
+
+__all__ = ["Failure", "InFlight", "State", "Status", "read_status", "shown_status"]
+
+#: "held": by a driver of another machine, whose process cannot be looked up from here.
+State: TypeAlias = Literal["running", "held", "finished", "stopped", "dead"]
+
+_SHOWN = 5  # failures and segments in flight that have a line
+
+
+@dataclasses.dataclass(frozen=True)
+class InFlight:
+    """A segment without an outcome: its number from 1, how it came to be, and seconds since it was last submitted."""
+
+    segment_id: str
+    number: int
+    operator: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A way in which segments ended without a file, and how many did."""
+
+    status: str
+    error: str
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What is known of a run just now.
+
+    `driver` says in words who has the lease, or how the last one ended. `segments` and `minutes` are the budget, None
+    where there is none. `elapsed` and `left` are seconds; `left` is None where nothing tells. `silent` is how many
+    seconds ago the journal got its last line, by this machine's clock.
+    """
+
+    name: str
+    folder: Path
+    state: State
+    driver: str
+    done: int
+    segments: int | None
+    minutes: float | None
+    elapsed: float
+    left: float | None
+    silent: float
+    hypervolume: float
+    front: tuple[tuple[int, float], ...]
+    quality: Quality
+    in_flight: tuple[InFlight, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many segments left no file."""
+        return sum(failure.count for failure in self.failures)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready data; the front as pairs of bytes and quality on validation data, by ascending bytes."""
+        return dataclasses.asdict(self) | {"folder": str(self.folder), "failed": self.failed}
+
+
+def read_status(folder: Path, *, now: float | None = None) -> Status:
+    """The status of the run in a folder; imports nothing that the folder names.
+
+    Raises:
+        RunError: There is no run, or its journal is damaged.
+    """
+    history, now = read_history(folder), time.time() if now is None else now
+    state, driver = _driver(history)
+    settings, done, elapsed = history.settings, len(history.outcomes), history.elapsed
+    submitted = {
+        record["task"]["segment_id"]: float(record["time"])
+        for record in history.records
+        if record["type"] == "submitted"
+    }
+    in_flight = [
+        InFlight(task.segment_id, task.index + 1, task.operator, max(0.0, now - submitted[task.segment_id]))
+        for task in history.in_flight
+    ]
+    failed = collections.Counter((o.status, o.error) for o in history.outcomes if o.status != "ok")
+    ends = [
+        *([elapsed / done * (settings.segments - done)] if settings.segments and done else []),
+        *([60.0 * settings.minutes - elapsed] if settings.minutes else []),
+    ]
+    return Status(
+        name=str(history.run.get("config", {}).get("name") or folder.name),
+        folder=folder,
+        state=state,
+        driver=driver,
+        done=done,
+        segments=settings.segments,
+        minutes=settings.minutes,
+        elapsed=elapsed,
+        left=None if state == "finished" or not ends else max(0.0, min(ends)),
+        silent=max(0.0, now - float(history.records[-1]["time"])) if history.records else 0.0,
+        hypervolume=float(history.told[-1]["hypervolume_after"]) if history.told else 0.0,
+        front=tuple((leaf.nbytes, leaf.quality) for leaf in history.archive),
+        quality=history.quality,
+        in_flight=tuple(in_flight),
+        failures=tuple(Failure(status, error, count) for (status, error), count in failed.most_common()),
+    )
+
+
+def _driver(history: History) -> tuple[State, str]:
+    """Whether a driver is alive, and in words which, or how the last one ended."""
+    holder = holder_of(history.folder)
+    if holder is not None and holder.alive:
+        return "running", f"pid {holder.pid} on this machine"
+    if holder is not None and holder.alive is None:
+        return "held", f"pid {holder.pid} on {holder.host}, which cannot be looked up from here"
+    closed = history.events("closed")
+    ended = bool(history.records) and history.records[-1]["type"] == "closed"
+    if holder is None and ended:
+        reason = str(closed[-1].get("reason", "closed"))
+        return ("finished", "its budget is used up") if reason == "finished" else ("stopped", reason)
+    gone = f"pid {holder.pid} is gone" if holder is not None else "nobody drives it"
+    return "dead", f"{gone}, and has not closed the run; `evocompress run --resume` goes on"
+
+
+def shown_status(status: Status) -> list[str]:
+    """The status as lines for people."""
+    of = f" of {status.segments}" if status.segments else ""
+    parts = [f"{status.done}{of} segments", f"{len(status.in_flight)} in flight", f"{status.failed} failed"]
+    lines = [f"{status.name}: {status.state} ({status.driver})", "  " + ", ".join(parts)]
+    used = f"{_duration(status.elapsed)} used"
+    if status.minutes:
+        used += f" of {_duration(60 * status.minutes)}"
+    if status.left is not None:
+        used += f", about {_duration(status.left)} left"
+    if status.state in ("running", "held"):
+        used += f"; the journal's last line is {_duration(status.silent)} old"
+    lines += [f"  {used}", f"  {_front(status)}"]
+    for failure in status.failures[:_SHOWN]:
+        lines.append(f"  {failure.count} × {failure.status}: {failure.error or 'no reason was given'}")
+    lines += _more(status.failures, "way of failing", "ways of failing")
+    for segment in status.in_flight[:_SHOWN]:
+        lines.append(f"  segment {segment.number} ({segment.operator}), submitted {_duration(segment.seconds)} ago")
+    return [*lines, *_more(status.in_flight, "segment in flight", "segments in flight")]
+
+
+def _front(status: Status) -> str:
+    if not status.front:
+        return "no file yet"
+    ends = [f"{format_bytes(nbytes)} @ {status.quality.show(quality)}" for nbytes, quality in status.front]
+    between = f"{ends[0]} to {ends[-1]}" if len(ends) > 1 else ends[0]
+    return f"front: {counted(len(ends), 'file')}, {between}; hypervolume {status.hypervolume:.4f}"
+
+
+def _more(items: Sequence[object], one: str, several: str) -> list[str]:
+    rest = len(items) - _SHOWN
+    return [] if rest <= 0 else [f"  and {rest} more {one if rest == 1 else several}"]
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> _duration(8.4), _duration(312), _duration(7300), _duration(200_000)
+    ('8 s', '5 min 12 s', '2 h 1 min', '55 h 33 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

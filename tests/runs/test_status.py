@@ -1,0 +1,140 @@
+"""`status` and `stop`: what is said of a run that goes on, has ended, was killed, or is driven from elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_run import synthetic_run, write_synthetic_run
+from typer.testing import CliRunner, Result
+
+from evocompress.cli import app
+from evocompress.errors import RunError
+from evocompress.evolve.config import parse_config
+from evocompress.evolve.driver import run_experiment
+from evocompress.runs.status import read_status, shown_status
+from evocompress.search.lease import Holder, Lease
+from evocompress.search.stop_request import ask_to_stop, is_asked_to_stop
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "model": "digits_cnn",
+    "model_options": {"width": 4},
+    "data": "digits",
+    "reference_epochs": 0,
+    "search": {"segments": 3, "initial": 2, "probes": 0},
+    "genes": {"epochs": 1, "rate_weight": [0.03, 3.0]},
+    "resources": {"executor": "inline"},
+}
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_synthetic_run(tmp_path / "run", synthetic_run(40))
+    return tmp_path / "run"
+
+
+def hold(folder: Path, **changes: Any) -> None:
+    (folder / "lease.json").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(Holder.here(), **changes))))
+
+
+def test_a_run_without_a_driver(folder: Path) -> None:
+    status = read_status(folder)
+    assert status.state == "dead" and "`evocompress run --resume` goes on" in status.driver
+    assert status.done == 40 and status.failed == sum(failure.count for failure in status.failures)
+    lines = shown_status(status)
+    assert lines[0].startswith(f"{status.name}: dead") and f"{status.failed} failed" in lines[1]
+    assert any(line.startswith("  front: ") and "hypervolume" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "words"),
+    [
+        ({}, "running", "on this machine"),
+        ({"pid": 2**22 + 1}, "dead", "is gone, and has not closed the run"),
+        ({"host": "gpu-3"}, "held", "gpu-3, which cannot be looked up from here"),
+    ],
+)
+def test_who_drives_it(folder: Path, changes: dict[str, Any], state: str, words: str) -> None:
+    hold(folder, **changes)
+    status = read_status(folder)
+    assert status.state == state and words in status.driver
+    seen = json.loads(invoke("status", folder, "--json").output)
+    assert seen["state"] == state and seen["done"] == 40 and seen["front"] == [list(point) for point in status.front]
+
+
+def test_a_damaged_lease_and_no_run(folder: Path, tmp_path: Path) -> None:
+    (folder / "lease.json").write_text("[")
+    with pytest.raises(RunError, match="lease .* is damaged"):
+        read_status(folder)
+    with pytest.raises(RunError, match="is no run"):
+        ask_to_stop(tmp_path / "nothing")
+
+
+def test_a_driver_stops_when_it_is_asked_and_a_resume_goes_on_for_longer(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    endless = parse_config({**SMALL, "search": {**SMALL["search"], "segments": 100_000}})
+    summaries = []
+    driver = threading.Thread(target=lambda: summaries.append(run_experiment(endless, folder)))
+    driver.start()
+    deadline = time.monotonic() + 120
+    while not (folder / "run.json").exists() or not read_status(folder).done:
+        assert driver.is_alive() and time.monotonic() < deadline
+        time.sleep(0.05)
+    running = read_status(folder)
+    assert running.state == "running" and running.segments == 100_000 and running.left is not None
+    said = invoke("stop", folder)
+    driver.join(60)
+    assert said.exit_code == 0 and "--resume" in said.output and not driver.is_alive()
+    assert not summaries[0].finished and not is_asked_to_stop(folder)
+    stopped = read_status(folder)
+    assert (stopped.state, stopped.driver) == ("stopped", "stopped")
+    begun = stopped.done + len(stopped.in_flight)
+    assert "no driver to stop" in invoke("stop", folder).output
+
+    again = invoke("run", "--resume", "--out", folder, "--more", 2)
+    assert again.exit_code == 0, again.output
+    finished = read_status(folder)
+    assert (finished.state, finished.done, finished.segments) == ("finished", begun + 2, begun + 2)
+    assert invoke("status", folder, "--watch").exit_code == 0  # ends, as the run has
+
+    longer = invoke("run", "--resume", "--out", folder, "--until", "0.5 s")
+    assert longer.exit_code == 0, longer.output
+    assert read_status(folder).segments is None and read_status(folder).done > begun + 2
+
+
+def test_a_request_of_before_does_not_stop_the_next_driver(tmp_path: Path) -> None:
+    config = parse_config({**SMALL, "search": {**SMALL["search"], "segments": 1, "initial": 1}})
+    run_experiment(config, tmp_path / "run")
+    ask_to_stop(tmp_path / "run")
+    assert invoke("run", "--resume", "--out", tmp_path / "run", "--more", 1).exit_code == 0
+    assert read_status(tmp_path / "run").done == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--more", "5"), "give --resume"),
+        (("--resume", "--until", "soon"), "write for example 2h or 90min"),
+        (("--resume", "--until", "0h"), "no time above 0"),
+    ],
+)
+def test_budgets_that_cannot_be(tmp_path: Path, words: tuple[str, ...], text: str) -> None:
+    (tmp_path / "small.toml").write_text('model = "digits_cnn"\ndata = "digits"\n')
+    result = invoke("run", tmp_path / "small.toml", "--out", tmp_path / "run", *words)
+    assert result.exception is not None and text in str(result.exception)
+
+
+def test_a_live_lease_is_shown_as_running(folder: Path) -> None:
+    with Lease(folder):
+        assert read_status(folder).state == "running"
+    assert read_status(folder).state == "dead"
