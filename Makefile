@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
-EXTRAS := ray report digits pareto optuna onnx gguf dev
+EXTRAS := ray report digits pareto optuna onnx gguf dataframe dev
 export RAY_USAGE_STATS_ENABLED := 0
 # Compiled modules are kept, whatever the environment says: the tests start many interpreters.
 unexport PYTHONDONTWRITEBYTECODE

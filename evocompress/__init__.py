@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evocompress.checkpoint.packing import pack, unpack
     from evocompress.checkpoint.pretrained import from_pretrained
     from evocompress.checkpoint.recipe import Recipe, Rule
+    from evocompress.runs.opened_run import open_run
     from evocompress.training.cycle import Cycle
     from evocompress.training.rate import RateTerm
 
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "from_pretrained",
     "load",
+    "open_run",
     "pack",
     "save",
     "unpack",
@@ -43,6 +45,7 @@ _HOMES = {
     "Rule": "checkpoint.recipe",
     "from_pretrained": "checkpoint.pretrained",
     "load": "checkpoint.loading",
+    "open_run": "runs.opened_run",
     "pack": "checkpoint.packing",
     "save": "checkpoint.loading",
     "unpack": "checkpoint.packing",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from evocompress.checkpoint.recipe import Recipe
 
-__all__ = ["fitting_names", "load", "load_formed", "load_state", "names_for", "save", "without_prefix"]
+__all__ = ["fitting_names", "load", "load_bytes", "load_formed", "load_state", "names_for", "save", "without_prefix"]
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
@@ -69,6 +69,15 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True, s
         if strict:
             error.add_note("The model is left as it was; strict=False loads what fits.")
         raise
+    return model
+
+
+def load_bytes(data: bytes, model: ModuleT, source: str = "the file") -> ModuleT:
+    """As `load`, of the bytes of an `.evc` file; `source` names them in errors."""
+    from evocompress.checkpoint.packing import unpack
+
+    _tensors(model)
+    load_state(model, _gathered(unpack(data, names=model.state_dict()), model, source), source)
     return model
 
 

@@ -22,6 +22,7 @@ from evocompress.cli import (
     curve,
     data,
     evaluate,
+    export,
     front,
     inspect,
     pack,
@@ -59,7 +60,22 @@ def _root(
         raise typer.Exit
 
 
-for module in (run, status, settings, front, report, pack, unpack, inspect, evaluate, codecs, certify, curve, data):
+for module in (
+    run,
+    status,
+    settings,
+    front,
+    report,
+    export,
+    pack,
+    unpack,
+    inspect,
+    evaluate,
+    codecs,
+    certify,
+    curve,
+    data,
+):
     module.register(app)
 
 

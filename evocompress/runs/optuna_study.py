@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["to_optuna"]
 
 
-def to_optuna(history: History, *, study_name: str | None = None) -> optuna.study.Study:
-    """An in-memory study that minimises bytes and betters the validation quality: a trial per leaf, failures as FAIL.
+def to_optuna(history: History, *, study_name: str | None = None, storage: str | None = None) -> optuna.study.Study:
+    """A study that minimises bytes and betters the validation quality: a trial per leaf, failures as FAIL.
 
-    Genes are the parameters, with distributions that span the values seen; ids and audit are user attributes. Raises
-    `EvocompressError` where Optuna is not installed.
+    It is held in memory, or in a `storage` of Optuna's, such as sqlite:///run.db. Genes are the parameters, with
+    distributions that span the values seen; ids and audit are user attributes. Raises `EvocompressError` where Optuna
+    is not installed.
     """
     with needs_extra("optuna"):
         import optuna
@@ -34,7 +35,7 @@ def to_optuna(history: History, *, study_name: str | None = None) -> optuna.stud
     ]
     spans = _distributions(genome for _, _, genome in trials)
     direction = "maximize" if history.quality.is_maximised else "minimize"
-    study = optuna.create_study(directions=["minimize", direction], study_name=study_name)
+    study = optuna.create_study(directions=["minimize", direction], study_name=study_name, storage=storage)
     study.set_user_attr("quality", history.quality.to_json())
     for outcome, leaf, genome in trials:
         study.add_trial(

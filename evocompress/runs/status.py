@@ -20,6 +20,8 @@ __all__ = ["Failure", "InFlight", "State", "Status", "read_status", "shown_statu
 #: "held": by a driver of another machine, whose process cannot be looked up from here.
 State: TypeAlias = Literal["running", "held", "finished", "stopped", "dead"]
 
+#: What a driver's reasons to end mean.
+_ENDS = {"finished": "its budget is used up", "stopped": "by request", "interrupted": "by Ctrl-C or a signal"}
 _SHOWN = 5  # failures and segments in flight that have a line
 
 
@@ -130,7 +132,7 @@ def _driver(history: History) -> tuple[State, str]:
     ended = bool(history.records) and history.records[-1]["type"] == "closed"
     if holder is None and ended:
         reason = str(closed[-1].get("reason", "closed"))
-        return ("finished", "its budget is used up") if reason == "finished" else ("stopped", reason)
+        return ("finished" if reason == "finished" else "stopped"), _ENDS.get(reason, reason)
     gone = f"pid {holder.pid} is gone" if holder is not None else "nobody drives it"
     return "dead", f"{gone}, and has not closed the run; `evocompress run --resume` goes on"
 

@@ -97,7 +97,7 @@ def test_a_driver_stops_when_it_is_asked_and_a_resume_goes_on_for_longer(tmp_pat
     assert said.exit_code == 0 and "--resume" in said.output and not driver.is_alive()
     assert not summaries[0].finished and not is_asked_to_stop(folder)
     stopped = read_status(folder)
-    assert (stopped.state, stopped.driver) == ("stopped", "stopped")
+    assert (stopped.state, stopped.driver) == ("stopped", "by request")
     begun = stopped.done + len(stopped.in_flight)
     assert "no driver to stop" in invoke("stop", folder).output
 

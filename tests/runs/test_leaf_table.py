@@ -1,0 +1,123 @@
+"""`export` and `open_run`: the table has what was recorded, every column is explained, and files load."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+import torch
+from synthetic_run import content, synthetic_run, write_synthetic_run
+from typer.testing import CliRunner, Result
+
+import evocompress
+from evocompress.cli import app
+from evocompress.errors import EvocompressError, ModelError, RunError
+from evocompress.runs.leaf_table import COLUMNS, flat_rows, meaning_of, write_table
+from evocompress.search.history import read_history
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_synthetic_run(tmp_path / "run", synthetic_run(30))
+    return tmp_path / "run"
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_row_for_each_leaf_with_its_genes_layers_and_times(folder: Path) -> None:
+    history = read_history(folder)
+    rows = flat_rows(history)
+    without = [outcome for outcome in history.outcomes if not outcome.leaves]
+    assert len(rows) == len(history.leaves) + len(without) and without
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    for row in rows:
+        if row["leaf_id"] is None:
+            assert row["status"] != "ok" and row["bytes"] is None
+            continue
+        leaf = history.leaves[row["leaf_id"]]
+        genes = {name.removeprefix("gene."): value for name, value in row.items() if name.startswith("gene.")}
+        assert {name: genes[name] for name in leaf.genome} == leaf.genome
+        layers = {name: value for name, value in row.items() if name.startswith("layer.") and value is not None}
+        assert sum(layers.values()) + row["header_bytes"] == pytest.approx(leaf.nbytes, abs=1)
+        assert row["started"].tzinfo is datetime.UTC and row["started"] <= row["finished"]
+    assert all(meaning_of(name).endswith(".") for name in rows[0])
+
+
+def test_csv_and_parquet_hold_the_same(folder: Path) -> None:
+    for kind in ("csv", "parquet"):
+        result = invoke("export", folder, "--to", kind)
+        assert result.exit_code == 0, result.output
+    rows = flat_rows(read_history(folder))
+    with open(folder / "export" / "leaves.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    table = pyarrow.parquet.read_table(folder / "export" / "leaves.parquet")
+    assert len(lines) == table.num_rows == len(rows) and table.column_names == list(lines[0])
+    assert [line["bytes"] for line in lines] == ["" if row["bytes"] is None else str(row["bytes"]) for row in rows]
+    assert table.column("quality").to_pylist() == [row["quality"] for row in rows]
+    assert lines[0]["started"] == rows[0]["started"].isoformat(timespec="milliseconds")
+    meanings = json.loads(table.schema.metadata[b"columns"])
+    assert meanings.keys() == rows[0].keys()
+    printed = invoke("export", folder, "--columns").output
+    assert all(f"{name}: {meaning_of(name)}" in printed for name in COLUMNS)
+
+
+def test_genes_of_several_kinds_and_a_run_without_outcomes_can_be_written(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"leaf_id": "a", "gene.x": 1},
+        {"leaf_id": "b", "gene.x": "one"},
+        {"leaf_id": "c", "gene.x": None},
+    ]
+    write_table(rows, tmp_path / "mixed.parquet")
+    assert pyarrow.parquet.read_table(tmp_path / "mixed.parquet")["gene.x"].to_pylist() == ["1", "one", None]
+    write_table([], tmp_path / "none.csv")
+    assert (tmp_path / "none.csv").read_text().strip() == ",".join(COLUMNS)
+
+
+def test_a_study_in_sqlite(folder: Path, tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    result = invoke("export", folder, "--to", "optuna", "-o", tmp_path / "run.db")
+    assert result.exit_code == 0, result.output
+    (name,) = optuna.get_all_study_names(f"sqlite:///{tmp_path / 'run.db'}")
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path / 'run.db'}")
+    history = read_history(folder)
+    assert sorted(trial.values[0] for trial in study.trials if trial.values) == sorted(
+        float(leaf.nbytes) for leaf in history.leaves.values()
+    )
+    again = invoke("export", folder, "--to", "optuna", "-o", tmp_path / "run.db")
+    assert isinstance(again.exception, EvocompressError) and "not written over" in str(again.exception)
+    wrong = invoke("export", folder, "--to", "parquet", "-o", tmp_path / "run.csv")
+    assert "ends with .parquet" in str(wrong.exception)
+
+
+def test_a_run_for_notebooks(folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    run = evocompress.open_run(folder)
+    points = run.front()
+    assert [point.nbytes for point in points] == sorted(point.nbytes for point in points)
+    frame = run.dataframe()
+    assert isinstance(frame, pandas.DataFrame) and len(frame) == len(run.rows())
+    assert frame["bytes"].dropna().min() == min(leaf.nbytes for leaf in run.history.leaves.values())
+    leaf = run.leaf(points[0].leaf_id)
+    assert leaf.read() == content(leaf.record)
+    with pytest.raises(RunError, match="ids are such as"):
+        run.leaf("nothing")
+    (folder / leaf.record.path).unlink()
+    with pytest.raises(RunError, match="is gone"):
+        leaf.read()
+
+
+def test_a_leaf_goes_into_a_module(folder: Path) -> None:
+    run = evocompress.open_run(folder)
+    leaf, model = run.leaf(run.front()[0].leaf_id), torch.nn.Linear(3, 2)
+    state = {name: torch.ones_like(tensor) for name, tensor in model.state_dict().items()}
+    (folder / leaf.record.path).write_bytes(evocompress.pack(state, 1e-9))
+    assert leaf.load(model) is model and bool((model.weight - 1).abs().max() < 1e-3)
+    with pytest.raises(ModelError):
+        leaf.load(torch.nn.Linear(4, 2))
