@@ -60,22 +60,9 @@ def _root(
         raise typer.Exit
 
 
-for module in (
-    run,
-    status,
-    settings,
-    front,
-    report,
-    export,
-    pack,
-    unpack,
-    inspect,
-    evaluate,
-    codecs,
-    certify,
-    curve,
-    data,
-):
+_OF_RUNS = (run, status, settings, front, report, export)
+_OF_FILES = (pack, unpack, inspect, evaluate, codecs, certify, curve, data)
+for module in (*_OF_RUNS, *_OF_FILES):
     module.register(app)
 
 

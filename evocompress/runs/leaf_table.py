@@ -118,7 +118,8 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat = {name: row.get(name) for name in COLUMNS}
     for name in ("started", "finished"):
-        flat[name] = None if flat[name] is None else datetime.datetime.fromtimestamp(flat[name], datetime.UTC)
+        seconds = row.get(name)
+        flat[name] = None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     genome = json.loads(row.get("genome") or row.get("segment_genome") or "{}")
     flat |= {_GENE + name: value for name, value in genome.items()}
     for layer in row.get("layers") or ():

@@ -69,11 +69,7 @@ def test_csv_and_parquet_hold_the_same(folder: Path) -> None:
 
 
 def test_genes_of_several_kinds_and_a_run_without_outcomes_can_be_written(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [
-        {"leaf_id": "a", "gene.x": 1},
-        {"leaf_id": "b", "gene.x": "one"},
-        {"leaf_id": "c", "gene.x": None},
-    ]
+    rows: list[dict[str, Any]] = [{"leaf_id": str(value), "gene.x": value} for value in (1, "one", None)]
     write_table(rows, tmp_path / "mixed.parquet")
     assert pyarrow.parquet.read_table(tmp_path / "mixed.parquet")["gene.x"].to_pylist() == ["1", "one", None]
     write_table([], tmp_path / "none.csv")
