@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.support.command_line import about, check_output
+from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,10 +38,16 @@ def front(
     below: Annotated[
         str | None, typer.Option(help="The same, for runs whose quality is minimised, such as an error: 0.3.")
     ] = None,
+    different_data: Annotated[
+        bool, typer.Option("--different-data", help="Compare runs although they were judged on different data.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     png: Annotated[Path | None, typer.Option(help="Draw the fronts, several in one picture, to this file.")] = None,
 ) -> None:
-    """Print the front of a run, finished or going on; compare several."""
+    """Print the front of a run, finished or going on; compare several.
+
+    Where --under, --above or --below is met by no file of any run, the exit status is 1.
+    """
     from evocompress.runs.display import front_table
     from evocompress.runs.export import front_rows
     from evocompress.runs.front import front as front_of
@@ -50,22 +58,52 @@ def front(
         check_output(png, [], "--png")
     histories = {str(run): read_history(run) for run in runs}
     quality = _common_quality(histories)
+    if not different_data:
+        _check_same_data(histories)
     limits = _Limits(quality, under, above, below)
     fronts = {label: limits.apply(front_of(history)) for label, history in histories.items()}
     if png is not None:
         _draw(histories, png)
+    missed = limits.given and not any(fronts.values())
     if as_json:
         typer.echo(json.dumps({label: front_rows(points, quality) for label, points in fronts.items()}, indent=1))
-        return
+        raise typer.Exit(1 if missed else 0)
     console = output_console()
     for label, points in fronts.items():
         console.print(front_table(points, quality, title=label))
+        if failed := _failed(histories[label]):
+            console.print(failed, markup=False, highlight=False, soft_wrap=True)
         console.print()
-    if under or above or below:
+    if limits.given:
         for label, points in fronts.items():
             console.print(limits.answer(label, points), markup=False, highlight=False, soft_wrap=True)
     if len(runs) > 1:
         _compare(console, histories, fronts, quality)
+    if missed:
+        raise typer.Exit(1)
+
+
+def _failed(history: History) -> str:
+    """How many segments left no file, and how they ended."""
+    ends = collections.Counter(outcome.status for outcome in history.outcomes if outcome.status != "ok")
+    kinds = ", ".join(f"{count} {status}" for status, count in ends.most_common())
+    return f"{ends.total()} of {counted(len(history.outcomes), 'segment')} left no file: {kinds}" if ends else ""
+
+
+def _check_same_data(histories: dict[str, History]) -> None:
+    """Refuse runs whose files were judged on other examples: their qualities say nothing about each other.
+
+    Raises:
+        ConfigError: Says which two.
+    """
+    (label, first), *others = histories.items()
+    for other, history in others:
+        one, two = (run.run.get("data", {}).get("sha256") for run in (first, history))
+        if one != two:
+            raise ConfigError(
+                f"{label} and {other} were judged on different data, or on other splits of it; --different-data "
+                "compares them all the same."
+            )
 
 
 def _common_quality(histories: dict[str, History]) -> Quality:
@@ -108,6 +146,11 @@ class _Limits:
         option, level = ("--above", above) if below is None else ("--below", below)
         with about(option, level or ""):
             self.level = None if level is None else parse_level(level, quality)
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any."""
+        return self.under is not None or self.level is not None
 
     def apply(self, points: list[FrontPoint]) -> list[FrontPoint]:
         return [

@@ -1,0 +1,48 @@
+"""`front`: what fails is counted, limits that nothing meets are no success, runs on different data are not compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from synthetic_run import synthetic_run, write_synthetic_run
+from typer.testing import CliRunner, Result
+
+from evocompress.cli import app
+from evocompress.errors import ConfigError
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(app, ["front", *(str(word) for word in words)])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_synthetic_run(tmp_path / "run", synthetic_run(30))
+    return tmp_path / "run"
+
+
+def test_segments_that_left_no_file_are_counted(run: Path, tmp_path: Path) -> None:
+    failed = sum(outcome.status != "ok" for outcome in synthetic_run(30).outcomes)
+    assert failed and f"{failed} of 30 segments left no file: " in invoke(run).output
+    write_synthetic_run(tmp_path / "well", synthetic_run(30, failures=False))
+    assert "left no file" not in invoke(tmp_path / "well").output
+
+
+@pytest.mark.parametrize("limit", [("--under", "1"), ("--above", "0.99999"), ("--under", "1", "--above", "0.5")])
+def test_limits_that_nothing_meets_are_no_success(run: Path, limit: tuple[str, ...]) -> None:
+    result = invoke(run, *limit)
+    assert result.exit_code == 1 and "no file of the front meets this" in result.output
+    assert invoke(run, *limit, "--json").exit_code == 1
+    assert invoke(run, "--under", "1GB").exit_code == 0
+
+
+def test_runs_on_different_data_are_compared_only_when_told(run: Path, tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path / "other", synthetic_run(30, seed=1))
+    stored = json.loads((tmp_path / "other" / "run.json").read_text())
+    stored["data"] = {**stored.get("data", {}), "sha256": "of other data"}
+    (tmp_path / "other" / "run.json").write_text(json.dumps(stored))
+    refused = invoke(run, tmp_path / "other")
+    assert isinstance(refused.exception, ConfigError) and "--different-data" in str(refused.exception)
+    assert "Compared" in invoke(run, tmp_path / "other", "--different-data").output
