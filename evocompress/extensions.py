@@ -250,6 +250,7 @@ TERMS = Extensions(
         "thin": "evocompress.ideas.connections.term:ThinTerm",
         "distillation": "evocompress.training.terms.distillation:Distillation",
         "l1": "evocompress.training.terms.l1:L1",
+        "group_l1": "evocompress.training.terms.group_l1:GroupL1",
         "noise": "evocompress.training.terms.quantisation_noise:Noise",
         "snap": "evocompress.ideas.symmetry.terms:SnapTerm",
     },
