@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
-import scipy.fft
+import scipy  # its parts are imported when they are first used, which takes half a second
 
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Shape, SideReader
 from evocompress.codecs.entropy import Symbols

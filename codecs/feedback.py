@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
+import scipy  # its parts are imported when they are first used, which takes half a second
 
 from evocompress.codecs.codec import Floats
 from evocompress.codecs.compiled import compiled

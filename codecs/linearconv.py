@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
-import scipy.linalg
+import scipy  # its parts are imported when they are first used, which takes half a second
 
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Plane, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols

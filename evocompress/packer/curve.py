@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
+import scipy  # its parts are imported when they are first used, which takes half a second
 
 from evocompress.checkpoint.packing import Array, pack, to_numpy, unpack
 from evocompress.checkpoint.presets import preset
@@ -181,7 +181,7 @@ def bits_at(curve: Curve, snr_db: Sequence[float]) -> list[float]:
     if len(kept) < 2:
         return [math.nan] * len(snr_db)
     logs = np.log([point.bits_per_weight for point in kept])
-    between = PchipInterpolator([point.snr_db for point in kept], logs, extrapolate=False)
+    between = scipy.interpolate.PchipInterpolator([point.snr_db for point in kept], logs, extrapolate=False)
     values: list[float] = np.exp(between(snr_db)).tolist()
     return values
 

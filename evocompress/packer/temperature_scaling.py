@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import scipy.optimize
+import scipy  # its parts are imported when they are first used, which takes half a second
 import torch
 from torch import Tensor, nn
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
+import scipy  # its parts are imported when they are first used, which takes half a second
 
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.runs.front import FrontPoint
@@ -74,7 +74,7 @@ def _reached(front: Sequence[Step], sizes: Sequence[int]) -> list[float]:
     return [max((merit for nbytes, merit in front if nbytes <= size), default=-math.inf) for size in sizes]
 
 
-def _rate_curve(name: str, points: Sequence[Step]) -> PchipInterpolator:
+def _rate_curve(name: str, points: Sequence[Step]) -> scipy.interpolate.PchipInterpolator:
     """Log bytes over merit, of the non-dominated points only, so that the curve is a function and rises."""
     kept: list[Step] = []
     for size, merit in sorted(points, key=lambda step: (step[0], -step[1])):
@@ -85,4 +85,4 @@ def _rate_curve(name: str, points: Sequence[Step]) -> PchipInterpolator:
             f"{name} has {len(kept)} non-dominated points; BD-rate needs at least two on each front."
         )
     merits = np.array([merit for _, merit in kept])
-    return PchipInterpolator(merits, np.log([size for size, _ in kept]))
+    return scipy.interpolate.PchipInterpolator(merits, np.log([size for size, _ in kept]))

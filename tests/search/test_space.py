@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import qmc
 
 from evocompress.errors import ConfigError
 from evocompress.search.space import Choice, Float, Integer, Space
@@ -73,6 +74,14 @@ def test_latin_hypercube_fills_every_stratum_once() -> None:
     assert sorted(int(float(point["a"]) * 10) for point in points) == list(range(10))
     assert sorted(int(point["b"]) for point in points) == list(range(10))
     assert sorted(int((np.log10(float(point["c"])) + 3) / 6 * 10) for point in points) == list(range(10))
+
+
+def test_latin_hypercube_is_scipys() -> None:
+    """So seeds give the runs that they gave when scipy drew it."""
+    space = Space({"a": Float(0.0, 1.0), "b": Float(0.0, 1.0), "c": Float(0.0, 1.0)})
+    expected = qmc.LatinHypercube(3, rng=np.random.default_rng(5)).random(7)
+    found = space.latin_hypercube(7, np.random.default_rng(5))
+    assert [list(space.from_unit(point).values()) for point in expected] == [list(genome.values()) for genome in found]
 
 
 def test_integers_are_drawn_evenly() -> None:

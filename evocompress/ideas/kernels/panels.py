@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import scipy  # its parts are imported when they are first used, which takes half a second
 from numpy.typing import NDArray
-from scipy.ndimage import correlate, zoom
 
 from evocompress.ideas.kernels.analysis import KernelRow, kernels_of, short_name
 from evocompress.ideas.kernels.classify import CLASSES, Kernel, KernelClass
@@ -174,7 +174,7 @@ def _panels(kernel: Floats, row: KernelRow, image: Floats | None, when: str) -> 
 def _filtered(image: Floats, kernel: Floats, row: KernelRow) -> Picture:
     """As the layer does it, by correlation: of its own channel for a filter in colour, else of the grey picture."""
     grey = image[:, :, row.input] if row.colour is not None else image.mean(axis=2)
-    made = correlate(grey, kernel, mode="nearest")
+    made = scipy.ndimage.correlate(grey, kernel, mode="nearest")
     low, high = float(made.min()), float(made.max())
     scaled = (made - low) / (high - low) if high - low > 1e-9 else np.full_like(made, 0.5)
     return np.repeat(np.rint(255 * scaled).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -185,7 +185,7 @@ def _enlarged(values: Floats) -> Floats:
     times = max(1, _SIDE // max(values.shape))
     large = np.kron(values, np.ones((times, times)))
     if max(large.shape) > _SIDE:
-        large = zoom(large, _SIDE / max(large.shape), order=0)
+        large = scipy.ndimage.zoom(large, _SIDE / max(large.shape), order=0)
     panel = np.full((_SIDE, _SIDE), np.nan)
     top, left = ((_SIDE - side) // 2 for side in large.shape)
     panel[top : top + large.shape[0], left : left + large.shape[1]] = large

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
+import scipy  # its parts are imported when they are first used, which takes half a second
 import torch
 from torch import Tensor
 
