@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -373,7 +375,10 @@ def _traced(model: nn.Module, names: Sequence[str], inputs: Inputs, *, training:
     # Copies: training mode moves running statistics.
     tensors = [members[name].detach().clone() for name in names]
     model.train(training)
-    return make_fx(forward)(tensors, *(tensor.clone() for tensor in tensors_in(inputs))).graph
+    # Shapes are noted as fake tensors. Of one mode for all of them: else there is a mode for each operation, and torch
+    # reads the source of the whole call stack whenever it makes one, which takes far longer than the network.
+    with tracing(TracingContext(FakeTensorMode())):
+        return make_fx(forward)(tensors, *(tensor.clone() for tensor in tensors_in(inputs))).graph
 
 
 def _outputs(result: object) -> Iterator[Tensor]:
