@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_process import evocompress_in
 
 from evocompress.search.history import read_history
 
@@ -34,10 +35,8 @@ def test_own_data(name: str, tmp_path: Path) -> None:
     if name == "pairs":
         pytest.importorskip("sklearn", reason="its pictures are scikit-learn's digits")
     settings = ["search.segments=3", "search.initial=2", "reference_epochs=1", "resources.executor=inline"]
-    code = "import torch; torch.set_num_threads(1); from evocompress.cli import main; main()"
-    command = [sys.executable, "-c", code, "run", f"{name}.toml", "--out", str(tmp_path / "run")]
-    command += [word for text in settings for word in ("--set", text)]
-    done = subprocess.run(command, cwd=OWN_DATA, capture_output=True, text=True, timeout=240)
+    words = [word for text in settings for word in ("--set", text)]
+    done = evocompress_in(OWN_DATA, "run", f"{name}.toml", "--out", tmp_path / "run", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     history = read_history(tmp_path / "run")
     assert [outcome.status for outcome in history.outcomes] == ["ok"] * 3

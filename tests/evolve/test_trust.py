@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_process import evocompress_in
 
 from evocompress.errors import RunError
 from evocompress.evolve.driver import config_of_run
@@ -45,13 +44,6 @@ executor = "inline"
 """
 
 
-def evocompress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "import torch; torch.set_num_threads(1); from evocompress.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, timeout=240
-    )
-
-
 def sent(folder: Path) -> None:
     """As if the folder came from somebody else."""
     path = folder / "run.json"
@@ -62,34 +54,34 @@ def sent(folder: Path) -> None:
 def test_a_folder_that_was_made_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(_MODULE)
     (tmp_path / "theirs.toml").write_text(_CONFIG)
-    done = evocompress(tmp_path, "run", "theirs.toml", "--out", "run")
+    done = evocompress_in(tmp_path, "run", "theirs.toml", "--out", "run")
     assert done.returncode == 0, done.stdout + done.stderr
     imported = tmp_path / "imported"
     again = ("run", "--resume", "--out", "run", "--override", "--set", "search.segments=3")
 
     def names_it(*arguments: str) -> bool:
         imported.unlink(missing_ok=True)
-        done = evocompress(tmp_path, *arguments)
+        done = evocompress_in(tmp_path, *arguments)
         assert done.returncode == 2 and not imported.exists(), done.stdout + done.stderr
         return "would import and run theirs:network, theirs:data" in done.stderr and "--trust" in done.stderr
 
     # One's own goes on without a question.
     imported.unlink()
-    assert evocompress(tmp_path, *again).returncode == 0 and imported.exists()
+    assert evocompress_in(tmp_path, *again).returncode == 0 and imported.exists()
     sent(tmp_path / "run")
     file = next((tmp_path / "run" / "seg").rglob("*.evc"))
     assert names_it(*again)
     assert names_it("certify", str(file))
     for command in (("front", "run"), ("report", "run"), ("inspect", str(file))):
         imported.unlink(missing_ok=True)
-        done = evocompress(tmp_path, *command)
+        done = evocompress_in(tmp_path, *command)
         assert done.returncode == 0 and not imported.exists(), done.stdout + done.stderr
     for arguments in ((*again[:-1], "search.segments=4", "--trust"), ("certify", str(file), "--trust")):
         imported.unlink(missing_ok=True)
-        done = evocompress(tmp_path, *arguments)
+        done = evocompress_in(tmp_path, *arguments)
         assert done.returncode == 0 and imported.exists(), done.stdout + done.stderr
     # And who gives the configuration says it with that.
-    assert evocompress(tmp_path, "run", "theirs.toml", *again[1:-1], "search.segments=5").returncode == 0
+    assert evocompress_in(tmp_path, "run", "theirs.toml", *again[1:-1], "search.segments=5").returncode == 0
 
 
 def test_what_counts_as_code() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner, Result
+
+import evocompress as library
+from evocompress.cli import app
 
 transformers = pytest.importorskip("transformers", reason="needs transformers (of the dev extra)")
 pytestmark = pytest.mark.slow
@@ -62,12 +65,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evocompress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "import torch; torch.set_num_threads(1); from evocompress.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def evocompress(*arguments: str) -> Result:
+    """The command, in this process: each of its own would import transformers again."""
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     return done
 
 
@@ -101,34 +102,29 @@ executor = "inline"
         ("llama", "texts", "causal_language_model"),
     ],
 )
-def test_run_and_pack(folder: Path, model: str, data: str, task: str) -> None:
+def test_run_and_pack(
+    folder: Path, model: str, data: str, task: str, monkeypatch: pytest.MonkeyPatch, seeded: None
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     config = folder / f"{model}.toml"
     config.write_text(configuration(model, data, task))
     out = folder / f"run-{model}"
-    done = evocompress(folder, "run", str(config), "--out", str(out))
+    done = evocompress("run", str(config), "--out", str(out))
     quality = "accuracy" if task == "classification" else "bits per token"
     assert "the one that counts is logits" in done.stdout + done.stderr or model == "bert"
     files = sorted((out / "export" / "front").glob("*.evc")) or sorted((out / "export").rglob("*.evc"))
     assert files and quality in done.stdout
 
     # The same network as a checkpoint: calibrated, judged, and back in transformers' own hands.
-    sys.path.insert(0, str(folder))
-    try:
-        import tiny_models  # type: ignore[import-not-found]
-
-        import evocompress as library
-
-        torch.manual_seed(0)
-        network = getattr(tiny_models, model)()
-    finally:
-        sys.path.remove(str(folder))
+    network = getattr(importlib.import_module("tiny_models"), model)()
     network.save_pretrained(folder / f"{model}-checkpoint")
     weights = folder / f"{model}-checkpoint" / "model.safetensors"
     packed = folder / f"{model}.evc"
     named = ["--model", f"tiny_models:{model}", "--data", f"tiny_models:{data}"]
-    evocompress(folder, "pack", str(weights), "-o", str(packed), *named, "--task", task, "--samples", "32")
+    evocompress("pack", str(weights), "-o", str(packed), *named, "--task", task, "--samples", "32")
     assert packed.stat().st_size < weights.stat().st_size / 3
-    judged = evocompress(folder, "evaluate", str(packed), *named, "--task", task, "--json")
+    judged = evocompress("evaluate", str(packed), *named, "--task", task, "--json")
     rows: list[dict[str, Any]] = json.loads(judged.stdout)
     assert rows[0]["quality"] == quality
     library.load(packed, network)

@@ -120,7 +120,7 @@ def test_a_run(text: Path, tmp_path: Path, name: str) -> None:
     config = {
         "model": name, "data": "text", "task": "language_model", "reference_epochs": 3,
         "model_options": {"width": 16}, "data_options": {"path": str(text), "length": 32},
-        "search": {"segments": 3, "initial": 1, "deterministic": True, "lag": 1, "error_range": [0.0, 8.0]},
+        "search": {"segments": 2, "initial": 1, "deterministic": True, "lag": 1, "error_range": [0.0, 8.0]},
         "genes": {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "rate_weight": [0.03, 1.0], "symbol_trials": 4},
         "resources": {"executor": "inline"},
     }  # fmt: skip

@@ -111,7 +111,7 @@ def test_a_run_of_a_users_regressor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     config = {
         "model": "ink_line:net", "data": "ink_line:loader", "task": "regression", "reference_epochs": 5,
         "search": {"segments": 4, "initial": 2, "deterministic": True, "lag": 2, "error_range": [0.0, 1.0]},
-        "genes": {"epochs": 80, "batch_size": 16, "learning_rate": 0.02, "symbol_trials": 30},
+        "genes": {"epochs": 40, "batch_size": 16, "learning_rate": 0.02, "symbol_trials": 30},
         "resources": {"executor": "inline"},
     }  # fmt: skip
     run_experiment(parse_config(config), tmp_path / "run")
