@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_process import ForkedProcess
+from toy_driver import SEGMENTS, drive_toy
 
 from evocompress.errors import RunError
 from evocompress.search.attempt import run_attempt
@@ -20,25 +20,11 @@ from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 pytestmark = pytest.mark.slow
 
-SEGMENTS = 40  # in DRIVER too
-DRIVER = """
-import sys
-from pathlib import Path
-from evocompress.search.executors import InlineExecutor
-from evocompress.search.run_folder import open_run
-from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
-folder, resume, seconds, log = sys.argv[1], sys.argv[2] == "resume", float(sys.argv[3]), sys.argv[4]
-settings = toy_settings(segments=40, deterministic=True, lag=4)
-with open_run(folder, header={"config": {}}, space=toy_space(), settings=settings, resume=resume) as run:
-    print("open", flush=True)
-    print(run.drive(InlineExecutor(ToySegment(seconds=seconds, log=log), run.storage)), flush=True)
-"""
 
-
-def start(folder: Path, mode: str, log: Path, seconds: float = 0.0) -> subprocess.Popen[str]:
+def start(folder: Path, mode: str, log: Path, seconds: float, name: str = "said") -> ForkedProcess:
     log.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", DRIVER, str(folder), mode, str(seconds), str(log)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    output, errors = (folder.parent / f"{name}-{stream}.txt" for stream in ("output", "errors"))
+    return ForkedProcess(drive_toy, folder, mode, str(seconds), log, output=output, errors=errors)
 
 
 def open_toy(folder: Path, resume: bool = False, **changes: Any) -> Run:
@@ -78,21 +64,22 @@ def test_killed_at_random_times_and_resumed_it_ends_as_if_nothing_had_been(
     kills = 0
     for attempt in range(60):
         mode = "resume" if (folder / "run.json").exists() else "new"
-        process = start(folder, mode, log, seconds=0.02)
-        assert process.stdout is not None and process.stderr is not None
+        process = start(folder, mode, log, seconds=0.03, name=str(attempt))
         # The first few die anywhere, also while they create or fold; later ones in the loop, so that the test ends.
-        if attempt >= 2 and process.stdout.readline() != "open\n":
-            pytest.fail(process.stderr.read())
-        try:
+        if attempt < 4:
+            seconds = float(rng.uniform(0.0, 0.1))
+        else:
+            process.wait_until_it_says("open")
             # Ever longer, so that a busy machine gets to the end as well.
-            out, errors = process.communicate(timeout=float(rng.uniform(0.05, 1.0)) * (1 + attempt / 10))
-        except subprocess.TimeoutExpired:
+            seconds = float(rng.uniform(0.05, 1.0)) * (1 + attempt / 10)
+        status = process.status_after(seconds)
+        if status is None:
             process.kill()
-            process.communicate()
+            process.wait()
             kills += 1
             continue
-        assert process.returncode == 0, errors
-        assert out.endswith("finished\n")
+        assert status == 0, process.complaints
+        assert process.said.endswith("finished\n")
         break
     assert kills >= 2
     assert result(folder) == uninterrupted
@@ -121,13 +108,12 @@ def test_a_signal_ends_the_run_cleanly(
 ) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"
     process = start(folder, "new", log, seconds=0.1)
-    assert process.stdout is not None and process.stdout.readline() == "open\n"
+    process.wait_until_it_says("open")
     deadline = time.monotonic() + 60
     while len(list(log.iterdir())) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
-    out, errors = process.communicate(timeout=60)
-    assert (out, errors, process.returncode) == ("interrupted\n", "", 0)
+    assert (process.wait(60), process.said, process.complaints) == (0, "open\ninterrupted\n", "")
     history = read_history(folder)
     assert history.events("closed")[0]["reason"] == "interrupted"
     assert 0 < len(history.outcomes) < SEGMENTS and len(history.in_flight) <= 1
