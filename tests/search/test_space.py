@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import qmc
 
 from evocompress.errors import ConfigError
 from evocompress.search.space import Choice, Float, Integer, Space
@@ -78,6 +77,8 @@ def test_latin_hypercube_fills_every_stratum_once() -> None:
 
 def test_latin_hypercube_is_scipys() -> None:
     """So seeds give the runs that they gave when scipy drew it."""
+    from scipy.stats import qmc  # here, as each worker that collects this file would import it otherwise
+
     space = Space({"a": Float(0.0, 1.0), "b": Float(0.0, 1.0), "c": Float(0.0, 1.0)})
     expected = qmc.LatinHypercube(3, rng=np.random.default_rng(5)).random(7)
     found = space.latin_hypercube(7, np.random.default_rng(5))
