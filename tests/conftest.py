@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Results depend on the number of threads: one, here and in the processes that tests start. Read as torch is loaded,
 # which only the tests that need it do.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Ray gives its workers a low priority; on a busy machine tests would then wait for minutes for what takes seconds.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @functools.cache

@@ -25,7 +25,7 @@ _CONTEXT.set_forkserver_preload(
     [
         *("torch", "torch.fx.experimental.proxy_tensor", "torch._dynamo", "torch._inductor"),
         *("matplotlib.figure", "matplotlib.backends.backend_agg"),
-        *("pyarrow.parquet", "jinja2", "scipy.optimize", "scipy.interpolate", "scipy.cluster"),
+        *("pyarrow.parquet", "jinja2", "scipy.optimize", "scipy.interpolate", "sklearn.datasets"),
         *("evocompress.cli", "evocompress.evolve.driver", "evocompress.packer.job"),
     ]
 )
