@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -42,7 +43,8 @@ from evocompress.search.time_limit import TimeLimit
 
 __all__ = ["Run", "made_with", "open_run"]
 
-_OWN = {"journal", "lease.json", "lease.lock", "seg"}  # what a driver that was killed at once may have left
+# What a driver that was killed at once may have left, files in the course of being written among it.
+_OWN = re.compile(r"journal|lease\.lock|seg|lease\.json|(lease|run)\.json\.[0-9a-f]{8}\.tmp")
 _SEGMENT_FILE = 3  # parts of its path at least: seg, the segment, its attempt or a file
 _MARK = "RUN.json"  # where a storage of its own says whose it is
 _FINGERPRINT = ("created", "seed", "space", "config")
@@ -286,7 +288,7 @@ def _refuse_existing(path: Path) -> None:
         raise RunError(f"{path} already holds a run; resume it, or choose another folder")
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; choose a folder for the run")
-    if path.is_dir() and (foreign := sorted({entry.name for entry in path.iterdir()} - _OWN)):
+    if path.is_dir() and (foreign := sorted(e.name for e in path.iterdir() if not _OWN.fullmatch(e.name))):
         raise RunError(f"{path} is no run, and not empty (it holds {foreign[0]!r}); choose another folder")
 
 

@@ -188,6 +188,17 @@ def test_an_existing_run_is_not_overwritten_and_a_missing_one_not_resumed(tmp_pa
         open_toy(tmp_path / "run")
 
 
+def test_what_a_driver_killed_at_once_left_is_no_obstacle(tmp_path: Path) -> None:
+    for name in ("lease.json.0a1b2c3d.tmp", "run.json.0a1b2c3d.tmp", "lease.lock"):
+        (tmp_path / name).touch()
+    with open_toy(tmp_path) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.json.0a1b2c3d.tmp").touch()
+    with pytest.raises(RunError, match="is no run, and not empty"):
+        open_toy(tmp_path / "other")
+
+
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
     with open_toy(tmp_path), pytest.raises(RunError, match=f"held by pid {os.getpid()}"):
         open_toy(tmp_path, resume=True)

@@ -83,7 +83,7 @@ class ForkedProcess:
         """Until a line starts with `text`."""
         deadline, running = time.monotonic() + seconds, True
         while not any(line.startswith(text) for line in self.said.splitlines()):
-            assert running and time.monotonic() < deadline, f"it did not get that far: {self.said}"
+            assert running and time.monotonic() < deadline, f"it did not get that far: {self.said}{self.complaints}"
             running = self._process.is_alive()  # what it said at its very end is read once more
             time.sleep(0.01)
 
