@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -27,6 +28,7 @@ def files(folder: Path) -> list[Path]:
     return found
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Dotted names of all modules that a file imports, at its top or anywhere else; `from a import b` counts as a.b."""
     names: set[str] = set()

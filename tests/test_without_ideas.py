@@ -35,7 +35,8 @@ TOUCHED = (
 #: Of those, tests that take long and have nothing to do with ideas.
 SLOW = (
     *("published_accuracy", "gauss_newton and not rnn", "training_learns", "digits_reach_97", "bfloat16", "attainment"),
-    *("import_brings_neither", "decoding_needs_neither", "crop_and_flip", "cosine_falls", "l1_makes", "second_export"),
+    *("import_brings_neither", "decoding_needs_neither", "two_coders_and_most", "the_command_imports", "crop_and_flip"),
+    *("cosine_falls", "l1_makes", "second_export"),
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (ROOT / "codecs").is_dir(), reason="not run from a source tree")]

@@ -14,7 +14,7 @@ from evocompress.networks import build
 from evocompress.protocols import Form, Genes
 
 #: A network that a form has something for; that of `training_problem.net` where none is named.
-NETWORKS: dict[str, tuple[str, dict[str, object]]] = {"plan": ("connected_cnn", {})}
+NETWORKS: dict[str, tuple[str, dict[str, object]]] = {"plan": ("connected_cnn", {"image_size": 8, "width": 4})}
 
 
 def network(name: str) -> nn.Module:

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 SMALL: dict[str, Any] = {
     "name": "small",
     "model": "digits_cnn",
+    "model_options": {"width": 8},
     "data": "digits",
     "reference_epochs": 2,
     "search": {"segments": 6, "initial": 3, "probes": 2, "deterministic": True, "lag": 2},
@@ -54,7 +55,7 @@ def test_front_csv_holds_sizes_and_qualities_of_real_files(finished: Path) -> No
     from evocompress.data import load
     from evocompress.networks import build
 
-    splits, model = load("digits"), build("digits_cnn")
+    splits, model = load("digits"), build("digits_cnn", SMALL["model_options"])
     with open(finished / "export" / "front.csv", newline="") as table:
         rows = list(csv.DictReader(table))
     assert rows and {"file", "bytes", "quality", "validation_quality", "ratio"} <= set(rows[0])
@@ -64,7 +65,7 @@ def test_front_csv_holds_sizes_and_qualities_of_real_files(finished: Path) -> No
         model.load_state_dict(unpack(file.read_bytes(), names=model.state_dict()))
         assert evaluate(model, splits.audit).accuracy == pytest.approx(float(row["quality"]), abs=1e-6)
         assert evaluate(model, splits.validation).accuracy == pytest.approx(float(row["validation_quality"]), abs=1e-6)
-        assert float(row["ratio"]) == pytest.approx(4 * 38282 / int(row["bytes"]), rel=1e-3)
+        assert float(row["ratio"]) == pytest.approx(4 * 9802 / int(row["bytes"]), rel=1e-3)
 
 
 def test_precision_is_what_segments_and_reference_train_in(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_everything_is_exported_and_recorded(finished: Path) -> None:
     assert {"front", "front.csv", "front.png", "report.html", "segments.parquet"} <= exported
     history = read_history(finished)
     assert history.run["config_text"] == "# as written"
-    assert history.run["network"]["parameters"] == 38282
+    assert history.run["network"]["parameters"] == 9802
     assert history.run["data"]["sha256"] and history.run["data"]["audit"] == 359
     assert len(history.events("reference")) == 1 and len(history.events("audited")) == 1
     for leaf in history.archive:
@@ -162,7 +163,7 @@ def test_a_killed_driver_on_ray_goes_on_to_the_archive_of_an_inline_run(finished
 def driver(folder: Path, *words: str) -> CommandProcess:
     config = folder.parent / "small.json.toml"
     lines = [f'name = "small"\nmodel = "digits_cnn"\ndata = "digits"\nreference_epochs = {SMALL["reference_epochs"]}']
-    for section in ("search", "genes", "resources"):
+    for section in ("model_options", "search", "genes", "resources"):
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in SMALL[section].items())]
     config.write_text("\n".join(lines))
     return CommandProcess("run", config, "--out", folder, *words, output=folder.parent / "said.txt")

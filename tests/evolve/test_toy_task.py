@@ -31,6 +31,7 @@ pytestmark = pytest.mark.slow
 TOY: dict[str, Any] = {
     "name": "toy",
     "model": "digits_cnn",
+    "model_options": {"width": 8},
     "data": "digits",
     "task": "toy_task:DigitError",
     "reference_epochs": 2,
@@ -125,7 +126,7 @@ def test_the_command_line_asks_in_the_quality_own_way(finished: Path) -> None:
 
 
 def test_runs_of_one_task_are_compared_and_of_two_are_not(finished: Path, tmp_path: Path) -> None:
-    run_experiment(toy(seed=1, reference_epochs=0), tmp_path / "other")
+    run_experiment(toy(seed=1, reference_epochs=0, search={**TOY["search"], "segments": 3}), tmp_path / "other")
     text = said("front", finished, tmp_path / "other", "--png", tmp_path / "both.png")
     assert "best RMSE" in text and (tmp_path / "both.png").stat().st_size > 1000
     write_synthetic_run(tmp_path / "classes", synthetic_run(6))
@@ -151,7 +152,7 @@ def test_another_task_is_another_run(finished: Path) -> None:
 
 def test_a_network_that_does_not_fit_the_task_is_refused() -> None:
     with pytest.raises(ModelError, match=r"must return \(n, classes\)"):
-        prepare(toy(model="torch.nn:Identity"))
+        prepare(toy(model="torch.nn:Identity", model_options={}))
     with pytest.raises(ConfigError, match="task: is empty; give a name, or 'package.module:Class'"):
         toy(task=" ")
 
