@@ -226,13 +226,9 @@ class Space:
 
     def latin_hypercube(self, n: int, rng: np.random.Generator) -> list[Genome]:
         """`n` genomes that fill each gene's range evenly (McKay, Beckman and Conover, 1979)."""
-        # As scipy.stats.qmc.LatinHypercube draws them, which takes longer to import than many a run's first segment.
-        (child,) = rng.spawn(1)
-        within = child.uniform(size=(n, len(self.names)))
-        strata = np.tile(np.arange(1, n + 1), (len(self.names), 1))
-        for row in strata:
-            child.shuffle(row)
-        return [self.fresh(point) for point in (strata.T - within) / n]
+        from scipy.stats import qmc  # half a second to import, and only a run's driver needs it
+
+        return [self.fresh(point) for point in qmc.LatinHypercube(len(self.names), rng=rng).random(n)]
 
     def validate(self, genome: Genome) -> None:
         """Raise `ConfigError` where a genome has a missing, unknown or out-of-range gene."""

@@ -75,16 +75,6 @@ def test_latin_hypercube_fills_every_stratum_once() -> None:
     assert sorted(int((np.log10(float(point["c"])) + 3) / 6 * 10) for point in points) == list(range(10))
 
 
-def test_latin_hypercube_is_scipys() -> None:
-    """So seeds give the runs that they gave when scipy drew it."""
-    from scipy.stats import qmc  # here, as each worker that collects this file would import it otherwise
-
-    space = Space({"a": Float(0.0, 1.0), "b": Float(0.0, 1.0), "c": Float(0.0, 1.0)})
-    expected = qmc.LatinHypercube(3, rng=np.random.default_rng(5)).random(7)
-    found = space.latin_hypercube(7, np.random.default_rng(5))
-    assert [list(space.from_unit(point).values()) for point in expected] == [list(genome.values()) for genome in found]
-
-
 def test_integers_are_drawn_evenly() -> None:
     gene = Integer(1, 4)
     counts = np.bincount([gene.from_unit(u) for u in np.linspace(0, 1, 4001)], minlength=5)[1:]
