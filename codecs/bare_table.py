@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from evocompress.codecs.bits import BitReader, BitWriter, golomb_bits
+from evocompress.codecs.budget import Budget
 from evocompress.codecs.codec import Codec, SideReader, Stage, varint
 from evocompress.codecs.cropping import read_corners, write_corners
 from evocompress.codecs.registry import PRIVATE, PRIVATE_NAME, stage_header
@@ -22,12 +23,11 @@ from evocompress.codecs.tensor_table import (
     MissingStage,
     Row,
     TensorReader,
-    check_loads,
     find_stage,
-    load_of,
     read_entry,
     read_ties,
     tie_places,
+    tied_entry,
 )
 from evocompress.errors import CodecError, FormatError
 
@@ -126,8 +126,8 @@ def _write_sides(bits: BitWriter, rows: Sequence[Row], chains: Sequence[int], wi
 class _BareReader(TensorReader):
     """Side information out of bits; `begin` says of which chain, and whether of a matrix, the next numbers are."""
 
-    def __init__(self, bits: BitReader, order: int) -> None:
-        super().__init__(b"")
+    def __init__(self, bits: BitReader, order: int, budget: Budget) -> None:
+        super().__init__(b"", budget)
         self._bits, self._order, self._predictions = bits, order, _Predictions()
         self._chain, self._matrix, self._numbers = 0, False, list[int]()
 
@@ -167,16 +167,16 @@ def _head(bits: BitReader) -> BareHead:
 
 
 def read_bare_table(
-    data: bytes, start: int, end: int, template: Sequence[Signature], limit: int, *, cropped: bool
+    data: bytes, start: int, end: int, template: Sequence[Signature], budget: Budget, *, cropped: bool
 ) -> tuple[tuple[Entry, ...], int]:
-    """The tensors of a bare file that may hold `limit` weights, and the place where its table ends.
+    """The tensors of a bare file, charged to its budget, and the place where its table ends.
 
     Args:
         data: The file; its table begins at `start`, and no later than at `end` its stream is over.
         start: See above.
         end: See above.
         template: Of the network, in ascending order of names.
-        limit: On weights.
+        budget: Of the file.
         cropped: Whether the table has the extents of corners.
 
     Raises:
@@ -193,10 +193,9 @@ def read_bare_table(
     ties, entries = dict[int, int](), list[Entry]()
     if template:
         ties = _ties(bits, template) if head.tied else ties
-        entries = _entries(bits, template, ties, limit, cropped=cropped)
+        entries = _entries(bits, template, ties, budget, cropped=cropped)
     elif head.tied or cropped:
         raise FormatError("A tensor is tied or cropped, and there is none: the file is damaged.")
-    check_loads(entries, limit)
     return tuple(entries), bits.finish()
 
 
@@ -215,17 +214,17 @@ def _ties(bits: BitReader, template: Sequence[Signature]) -> dict[int, int]:
 
 
 def _entries(
-    bits: BitReader, template: Sequence[Signature], ties: Mapping[int, int], limit: int, *, cropped: bool
+    bits: BitReader, template: Sequence[Signature], ties: Mapping[int, int], budget: Budget, *, cropped: bool
 ) -> list[Entry]:
     shapes = [signature.shape for place, signature in enumerate(template) if place not in ties]
     corners = iter(read_corners(bits, shapes) if cropped else shapes)
     chains = [_read_chain(bits) for _ in range(bits.golomb(0, len(template) - len(ties) - 1) + 1)]
     width = (len(chains) - 1).bit_length()
-    reader, room = _BareReader(bits, bits.number(_ORDER)), limit
+    reader = _BareReader(bits, bits.number(_ORDER), budget)
     entries: list[Entry] = []
     for place, (name, dtype, shape) in enumerate(template):
         if place in ties:
-            entries.append(entries[ties[place]]._replace(name=name, side=b"", planes=(), source=ties[place]))
+            entries.append(tied_entry(budget, name, entries[ties[place]], ties[place]))
             continue
         chain = bits.number(width)
         if chain >= len(chains):
@@ -233,9 +232,7 @@ def _entries(
         reader.begin(chain, len(shape) > 1)
         part = next(corners)
         whole = None if part == shape else shape
-        entry = read_entry(reader, name, dtype, part, chains[chain], room, whole=whole)
-        room -= load_of(shape, [plane.rows * plane.columns for plane in entry.planes])
-        entries.append(entry)
+        entries.append(read_entry(reader, name, dtype, part, chains[chain], whole=whole))
     return entries
 
 

@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from evocompress.codecs.budget import Budget, Charge
 from evocompress.codecs.entropy import Kind, Symbols
 from evocompress.codecs.sensitivity import Sensitivity
 from evocompress.errors import CodecError, FormatError
@@ -24,6 +25,9 @@ __all__ = ["Codec", "Coded", "Cost", "Floats", "Layout", "Plane", "Shape", "Side
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Shape: TypeAlias = tuple[int, ...]
+
+#: What an array between two stages counts for beside its elements: a call takes as long as many of them.
+_ARRAY = 1 << 8
 
 #: Squared error per step² and bits per symbol trade at dD/dR = -2·ln 2·step²/12 at high rate (Gish and Pierce, 1968).
 _STEP_PER_RATE = math.sqrt(6 / math.log(2))
@@ -45,11 +49,26 @@ def varint(value: int) -> bytes:
 
 
 class SideReader:
-    """Reads varints off side information; refuses to read past its end."""
+    """Reads varints off side information; refuses to read past its end.
 
-    def __init__(self, data: bytes) -> None:
+    While a tensor table is read it has the file's `budget`, which the layouts of its tensors are charged to.
+    """
+
+    def __init__(self, data: bytes, budget: Budget | None = None) -> None:
         self._data = data
         self.position = 0
+        self.budget = budget
+
+    def charge(self, kind: Charge, amount: int) -> None:
+        """Count what decoding will cost, if somebody counts: a stage's `layout` says so where that is much.
+
+        `Codec.layout` counts the arrays that stages hand to each other; planes and their symbols are counted too.
+
+        Raises:
+            FormatError: The file may not cost as much.
+        """
+        if self.budget is not None:
+            self.budget.charge(kind, amount)
 
     def integer(self, low: int, high: int) -> int:
         """The next varint, which must lie in [low, high].
@@ -203,7 +222,8 @@ class Codec:
         return self.stages[0].encode(x, cost, self.rest)  # type: ignore[arg-type]
 
     def layout(self, side: SideReader, shape: Shape) -> list[Layout]:
-        """The planes of an array of this shape, from its side information."""
+        """The planes of an array of this shape, from its side information, which the array is charged to."""
+        side.charge("numbers", math.prod(shape) + _ARRAY)
         return self.stages[0].layout(side, shape, self.rest)
 
     def decode_from(self, planes: Iterator[Symbols], side: SideReader, shape: Shape) -> Floats:

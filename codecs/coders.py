@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from evocompress.codecs import entropy, mixing, rans
+from evocompress.codecs.compiled import COMPILED
 from evocompress.codecs.entropy import Kind, Symbols
 
 __all__ = ["CODERS", "Coder", "CoderName", "coder_numbered", "count_bits"]
@@ -29,6 +30,11 @@ class PlaneEncoder(Protocol):
 class PlaneDecoder(Protocol):
     """Bytes to symbols, in the order in which they were encoded."""
 
+    @property
+    def bits(self) -> float:
+        """How many bits of the stream the planes so far have taken: their ideal code length."""
+        ...
+
     def plane(self, shape: tuple[int, int], kind: Kind, period: int = 1) -> Symbols:
         """The next plane (rows, columns), of the period with which it was encoded."""
         ...
@@ -49,7 +55,13 @@ class Coder(NamedTuple):
 
 
 CODERS: dict[CoderName, Coder] = {
-    "classes": Coder(0, entropy.Encoder, entropy.Decoder, entropy.BitCounter, entropy.State),
+    "classes": Coder(
+        0,
+        entropy.Encoder,
+        entropy.Decoder if COMPILED else entropy.PlainDecoder,
+        entropy.BitCounter,
+        entropy.State,
+    ),
     "rans": Coder(1, rans.Encoder, rans.Decoder, rans.BitCounter, rans.State),
     "mixing": Coder(2, mixing.Encoder, mixing.Decoder, mixing.BitCounter, mixing.State),
 }

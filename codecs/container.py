@@ -7,6 +7,7 @@ The reader trusts nothing: it checks length, magic, version and checksum, parses
 from __future__ import annotations
 
 import binascii
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from evocompress.codecs.bare_table import read_bare_head, read_bare_table, write_bare_table
-from evocompress.codecs.codec import Codec, Coded, Shape
+from evocompress.codecs.budget import Budget, padding_for
+from evocompress.codecs.codec import Codec, Coded, Shape, SideReader
 from evocompress.codecs.coders import CODERS, Coder, CoderName, PlaneDecoder, PlaneEncoder, coder_numbered
 from evocompress.codecs.cropping import padded
 from evocompress.codecs.deflation import deflate, inflate
@@ -24,19 +26,16 @@ from evocompress.codecs.planes import kernel_places
 from evocompress.codecs.template import template_of
 from evocompress.codecs.tensor_table import (
     BASE_HEADER,
-    BASE_WEIGHTS,
     HEADER_PER_BYTE,
     MAX_HEADER,
     MAX_TENSORS,
-    WEIGHTS_PER_BYTE,
     Entry,
     Row,
+    charge_planes,
     check_row,
     fingerprint,
     header_limit,
-    load_of,
     read_table,
-    weight_limit,
     write_table,
 )
 from evocompress.errors import CodecError, FormatError
@@ -53,6 +52,7 @@ __all__ = [
     "iterate",
     "parse",
     "read",
+    "symbols_each",
     "table_start",
 ]
 
@@ -65,6 +65,7 @@ MAGIC = b"EVC"
 VERSION = 5
 #: Version 1 has no byte for the entropy coder: it is the first one. Version 2 has no tied tensors, and always names.
 #: Version 4 has neither names nor shapes nor dtypes; version 5 holds corners of tensors, too.
+_ANY_SIZE = 1 << 62  # bytes of a file that may cost whatever it does
 _FIRST_VERSION, _CODER_VERSION, _TIES_VERSION, _BARE_VERSION = 1, 2, 3, 4
 
 
@@ -115,6 +116,7 @@ class Writer:
         self._coder = CODERS[coder]
         self._named, self._bare = names, not shapes
         self._encoder: PlaneEncoder = self._coder.encoder()
+        self._budget = Budget(_ANY_SIZE)
         self._rows: list[Row] = []
         self._places: dict[str, int] = {}
 
@@ -137,9 +139,14 @@ class Writer:
         planes, period = record.coded.planes, kernel_places(record.shape)
         for plane in planes:
             self._encoder.plane(plane.symbols, plane.kind, period)
-        load = load_of(whole or record.shape, [plane.symbols.size for plane in planes])
-        row = Row(record.name, record.dtype, record.shape, record.codec, record.coded.side, load, whole=whole)
-        self._append(row)
+        self._charge(record, whole or record.shape)
+        self._append(Row(record.name, record.dtype, record.shape, record.codec, record.coded.side, whole=whole))
+
+    def _charge(self, record: Record, shape: Shape) -> None:
+        """Count what a reader will count of a tensor of this whole shape."""
+        self._budget.charge("weights", math.prod(shape))
+        layouts = record.codec.layout(SideReader(record.coded.side, self._budget), record.shape)
+        charge_planes(self._budget, shape, layouts)
 
     def tie(self, name: str, source: str) -> None:
         """Append a tensor with the dtype, shape and decoded weights of `source`, a tensor that is there already.
@@ -153,7 +160,8 @@ class Writer:
         row = self._rows[place]
         self._check(name, row.whole or row.shape)
         place = place if row.source is None else row.source
-        self._append(row._replace(name=name, side=b"", load=load_of(row.whole or row.shape, []), source=place))
+        self._budget.charge("weights", math.prod(row.whole or row.shape))
+        self._append(row._replace(name=name, side=b"", source=place))
 
     def _check(self, name: str, shape: Shape) -> None:
         if name in self._places:
@@ -178,8 +186,7 @@ class Writer:
         if len(table) > MAX_HEADER:
             raise CodecError(f"The tensor table takes {len(table)} bytes; a file holds one of up to {MAX_HEADER}.")
         body = b"".join([MAGIC, bytes([version]), head, self._encoder.finish()])
-        weights = sum(row.load for row in self._rows)
-        least = max(-(-(weights - BASE_WEIGHTS) // WEIGHTS_PER_BYTE), -(-(len(table) - BASE_HEADER) // HEADER_PER_BYTE))
+        least = max(padding_for(self._budget.counted), -(-(len(table) - BASE_HEADER) // HEADER_PER_BYTE))
         body += bytes(max(least - len(body) - 4, 0))
         return body + binascii.crc32(body).to_bytes(4, "little")
 
@@ -200,16 +207,20 @@ def table_start(data: bytes) -> int:
     return 5 if data[3] in (_CODER_VERSION, _TIES_VERSION) else 4
 
 
-def parse(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None) -> Contents:
+def parse(
+    data: bytes, names: Iterable[str] | Mapping[str, object] | None = None, *, max_output_bytes: int | None = None
+) -> Contents:
     """Check a file and read its table; decodes and allocates nothing yet.
 
     Args:
         data: The file's bytes.
         names: For a bare file, the names of the network's tensors with these, as in `iterate`: the entries have these
             names. Without it such a file stays `unread`. Other files need none, and do not look at it.
+        max_output_bytes: Refuse a file whose tensors take more bytes together once they are decoded; None: any that
+            the limits of the format let through (`budget`).
 
     Raises:
-        FormatError: Whatever is wrong with the file.
+        FormatError: Whatever is wrong with the file, or it takes too much.
         CodecError: The file is bare, and was packed with other names, shapes or dtypes, or names come without shapes.
     """
     if len(data) < 10 or data[:3] != MAGIC:
@@ -220,14 +231,14 @@ def parse(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None
         raise FormatError(f"The file has format version {version}; this evocompress reads versions {versions}.")
     if binascii.crc32(memoryview(data)[:-4]) != int.from_bytes(data[-4:], "little"):
         raise FormatError("The checksum does not match: the file is truncated or damaged.")
-    start = table_start(data)
+    start, budget = table_start(data), Budget(len(data), max_output_bytes)
     if version >= _BARE_VERSION:
-        return _parse_bare(data, start, names)
+        return _parse_bare(data, start, names, budget)
     coder = _coder(data[4] if version > _FIRST_VERSION else 0)
     if version == _CODER_VERSION and coder.number == 0:
         raise FormatError("The file names entropy coder 0, which files of its version do not name.")
     table, stream = inflate(data[start:-4], header_limit(len(data)))
-    tensors, lost_names = read_table(table, version, weight_limit(len(data)))
+    tensors, lost_names = read_table(table, version, budget)
     return Contents(tensors, stream, len(data) - len(stream) - start - 4, coder, lost_names)
 
 
@@ -238,7 +249,9 @@ def _coder(number: int) -> Coder:
     return coder
 
 
-def _parse_bare(data: bytes, start: int, names: Iterable[str] | Mapping[str, object] | None) -> Contents:
+def _parse_bare(
+    data: bytes, start: int, names: Iterable[str] | Mapping[str, object] | None, budget: Budget
+) -> Contents:
     end = len(data) - 4
     head = read_bare_head(data, start, end)
     coder = _coder(head.coder)
@@ -246,8 +259,7 @@ def _parse_bare(data: bytes, start: int, names: Iterable[str] | Mapping[str, obj
         return Contents((), b"", 0, coder, head.fingerprint, unread=True)
     if not isinstance(names, Mapping):
         raise CodecError(f"{_BARE}; names alone do not say its shapes and dtypes: give names=model.state_dict().")
-    template, limit = template_of(names), weight_limit(len(data))
-    tensors, stop = read_bare_table(data, start, end, template, limit, cropped=data[3] > _BARE_VERSION)
+    tensors, stop = read_bare_table(data, start, end, template_of(names), budget, cropped=data[3] > _BARE_VERSION)
     return Contents(tensors, data[stop:end], stop - start, coder, None)
 
 
@@ -265,6 +277,27 @@ def _check_read(contents: Contents) -> None:
         )
 
 
+def symbols_each(contents: Contents) -> Iterator[tuple[Entry, list[Symbols], float]]:
+    """Entry, planes and bits of each tensor, in order; a tied tensor has no planes, and takes no bits.
+
+    No weights are made of the symbols. The bits are the ideal length of what the tensor takes of the stream.
+
+    Raises:
+        FormatError: The stream is damaged.
+        CodecError: The file is bare, and was parsed without a network.
+    """
+    _check_read(contents)
+    decoder: PlaneDecoder = contents.coder.decoder(contents.stream)
+    before = decoder.bits
+    for entry in contents.tensors:
+        period = kernel_places(entry.shape)
+        planes = [decoder.plane((layout.rows, layout.columns), layout.kind, period) for layout in entry.planes]
+        bits, before = max(decoder.bits - before, 0.0), decoder.bits
+        yield entry, planes, bits
+        del planes  # they are not needed while the next ones are decoded
+    decoder.finish()
+
+
 def decode_each(contents: Contents) -> Iterator[tuple[Entry, list[Symbols], npt.NDArray[Any]]]:
     """Entry, planes and array of each tensor, in order; a tied tensor has no planes.
 
@@ -274,23 +307,20 @@ def decode_each(contents: Contents) -> Iterator[tuple[Entry, list[Symbols], npt.
         FormatError: The stream is damaged.
         CodecError: The file is bare, and was parsed without a network.
     """
-    _check_read(contents)
-    decoder: PlaneDecoder = contents.coder.decoder(contents.stream)
     last = {entry.source: place for place, entry in enumerate(contents.tensors) if entry.source is not None}
     kept: dict[int, npt.NDArray[Any]] = {}
-    for place, entry in enumerate(contents.tensors):
+    place = -1  # counted by hand: what enumerates holds on to the last planes
+    for entry, planes, _ in symbols_each(contents):
+        place += 1
         if entry.source is not None:
             array = kept.pop(entry.source) if last[entry.source] == place else kept[entry.source].copy()
             yield entry, [], array
             continue
-        period = kernel_places(entry.shape)
-        planes = [decoder.plane((layout.rows, layout.columns), layout.kind, period) for layout in entry.planes]
         array = _tensor(entry, planes)
         if place in last:
             kept[place] = array.copy()
         yield entry, planes, array
         del planes, array  # they are not needed while the next one is decoded
-    decoder.finish()
 
 
 def _tensor(entry: Entry, planes: Sequence[Symbols]) -> npt.NDArray[Any]:
@@ -307,7 +337,7 @@ def _tensor(entry: Entry, planes: Sequence[Symbols]) -> npt.NDArray[Any]:
 
 
 def iterate(
-    data: bytes, names: Iterable[str] | Mapping[str, object] | None = None
+    data: bytes, names: Iterable[str] | Mapping[str, object] | None = None, *, max_output_bytes: int | None = None
 ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Name and array of each tensor of a file, in its order, decoded one by one.
 
@@ -320,13 +350,14 @@ def iterate(
         names: For a file without names: those of its tensors, in any order; else they are "0", "1", … . A file that
             has names keeps them. A bare file, which has no shapes and dtypes either, needs a mapping from names to
             tensors, arrays or whatever has a shape and a dtype, or to pairs of both: a module's state dict is one.
+        max_output_bytes: Refuse a file whose tensors take more bytes together than this, before any is decoded.
 
     Raises:
-        FormatError: Truncated, damaged, of another version, or hostile.
+        FormatError: Truncated, damaged, of another version, hostile, or beyond `max_output_bytes`.
         CodecError: Names (of a bare file: shapes, dtypes) that are not those with which the file was packed, or none
             for a bare file.
     """
-    contents = parse(data, names)
+    contents = parse(data, names, max_output_bytes=max_output_bytes)
     _check_read(contents)
     return _named_arrays(contents, iter(file_names(contents, names)))
 
@@ -355,12 +386,15 @@ def file_names(contents: Contents, names: Iterable[str] | None = None) -> list[s
     return names_sorted
 
 
-def read(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None) -> dict[str, npt.NDArray[Any]]:
+def read(
+    data: bytes, names: Iterable[str] | Mapping[str, object] | None = None, *, max_output_bytes: int | None = None
+) -> dict[str, npt.NDArray[Any]]:
     """All tensors of a file, in its order, in their dtypes and shapes; arguments and errors are those of `iterate`.
 
     Raises:
-        FormatError: Truncated, damaged, of another version, or hostile; nothing large was allocated by then.
+        FormatError: Truncated, damaged, of another version, hostile, or beyond `max_output_bytes`; nothing large was
+            allocated by then.
         CodecError: Names, or shapes and dtypes, that are not those with which the file was packed, or none for a bare
             file.
     """
-    return dict(iterate(data, names))
+    return dict(iterate(data, names, max_output_bytes=max_output_bytes))

@@ -24,7 +24,9 @@ import numpy.typing as npt
 __all__ = [
     "ALPHABET",
     "CLASSES",
+    "CLASS_OF",
     "DIRECT",
+    "THRESHOLDS",
     "Block",
     "Counts",
     "all_classes",
@@ -46,13 +48,13 @@ _SHARED = 4 * (31 - 4)
 ALPHABET = 2 * DIRECT - 1 + _SHARED
 
 #: Lower ends of the classes, in 1/64 of a quantiser step: two classes per octave.
-_THRESHOLDS = np.array(
+THRESHOLDS = np.array(
     [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 4096, 8192, 16384]
 )
-CLASSES = len(_THRESHOLDS) + 1
+CLASSES = len(THRESHOLDS) + 1
 _UNIT = 64
 _MAX_ESTIMATE = 1 << 15
-_CLASS_OF = np.searchsorted(_THRESHOLDS, np.arange(_MAX_ESTIMATE), side="right").astype(np.uint8)
+CLASS_OF = np.searchsorted(THRESHOLDS, np.arange(_MAX_ESTIMATE), side="right").astype(np.uint8)
 _MAX_MAGNITUDE = 1 << 20
 
 #: What one observed symbol adds to a count, and what all of a class's prior adds up to (in the same unit).
@@ -98,13 +100,13 @@ def token_base(token: int) -> int:
 
 def magnitude_class(total: int, count: int) -> int:
     """The class of a plane whose `count` symbols have magnitudes that add up to `total`."""
-    return int(_CLASS_OF[min(_UNIT * total // max(count, 1), _MAX_ESTIMATE - 1)])
+    return int(CLASS_OF[min(_UNIT * total // max(count, 1), _MAX_ESTIMATE - 1)])
 
 
 def _prior_table() -> Ints:
     """Two-sided geometric distributions, one per class, as integer counts (CLASSES, ALPHABET), in fixed point."""
     one = 1 << 40
-    edges = [0, *(int(t) for t in _THRESHOLDS), 32768]
+    edges = [0, *(int(t) for t in THRESHOLDS), 32768]
     table = np.ones((CLASSES, ALPHABET), np.int64)
     for k in range(CLASSES):
         # E|q| = 2θ/(1-θ²), so θ = (sqrt(1 + μ²) - 1)/μ with μ = the class's mid-point over _UNIT.
@@ -252,7 +254,7 @@ def _running_means(sums: Ints, total: Any, start: Any, hint: int) -> tuple[Any, 
 
     `sums` (columns) and scalars for one block, or (rows, columns) and vectors (rows,) for many.
     """
-    expected = max(int(_THRESHOLDS[hint - 1]) if hint else 0, 1)
+    expected = max(int(THRESHOLDS[hint - 1]) if hint else 0, 1)
     mean = (_UNIT * total + 64 * expected) // (start * sums.shape[-1] + 64)
     column: Ints = (_UNIT * sums + 4 * mean[..., None]) // (start[..., None] + 4)
     return mean, column
@@ -275,4 +277,4 @@ def _classes(phase: _Phase, column: Ints, mean: Any, row_sums: Ints, magnitudes:
         if phase.first + (left.shape[1] - 1) * phase.stride + phase.reach >= width:  # the last one has one neighbour
             near[:, -1] = (_UNIT // 2) * left[:, -1] + row // 2
         estimate = (3 * separable + near) // 4
-    return _CLASS_OF[np.minimum(estimate, _MAX_ESTIMATE - 1)]
+    return CLASS_OF[np.minimum(estimate, _MAX_ESTIMATE - 1)]

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import scipy  # its parts are imported when they are first used, which takes half a second
 
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Shape, SideReader, varint
+from evocompress.codecs.dct import transform_numbers
 from evocompress.codecs.entropy import BitCounter, State, Symbols
 from evocompress.errors import CodecError, FormatError
 
@@ -196,6 +197,8 @@ class Coordinates:
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """Coefficients if there is a model, then the residual."""
         model = _read_model(side, shape)
+        if model.orders:
+            side.charge("numbers", transform_numbers(shape))
         coefficients = rest.layout(side, model.coefficient_shape) if model.orders else []
         return coefficients + rest.layout(side, shape)
 

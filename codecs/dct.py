@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal, get_args
 
@@ -11,12 +12,13 @@ import scipy  # its parts are imported when they are first used, which takes hal
 
 from evocompress.codecs.codec import Codec, Coded, Cost, Floats, Layout, Shape, SideReader, varint
 from evocompress.codecs.entropy import Symbols
-from evocompress.codecs.planes import as_matrix
+from evocompress.codecs.planes import as_matrix, matrix_shape
 from evocompress.errors import CodecError
 
-__all__ = ["Dct"]
+__all__ = ["Dct", "transform_numbers"]
 
 Axes = Literal["spatial", "matrix"]
+_LONG = 1 << 16
 
 
 def _transform(x: Floats, axes: Axes, *, inverse: bool) -> Floats:
@@ -28,6 +30,15 @@ def _transform(x: Floats, axes: Axes, *, inverse: bool) -> Floats:
         return np.asarray(function(as_matrix(x), norm="ortho")).reshape(x.shape)
     spatial = tuple(range(2, x.ndim))
     return np.asarray(function(x, axes=spatial, norm="ortho")) if spatial else x
+
+
+def transform_numbers(shape: Shape) -> int:
+    """What a cosine transform of such an array counts for: an axis that is long may have a length of large factors.
+
+    >>> transform_numbers((4, 5)), transform_numbers((1_000_003,))
+    (20, 4000012)
+    """
+    return math.prod(shape) * (4 if max(matrix_shape(shape)) > _LONG else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Dct:
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """Coefficients lie as the weights did."""
         side.integer(0, 1)
+        side.charge("numbers", transform_numbers(shape))
         return rest.layout(side, shape)
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:

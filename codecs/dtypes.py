@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from evocompress.errors import CodecError, FormatError
 
-__all__ = ["DTYPES", "FOREIGN", "dtype_named", "is_float", "name_of", "to_dtype"]
+__all__ = ["DTYPES", "FOREIGN", "dtype_named", "is_float", "itemsize", "name_of", "to_dtype"]
 
 DTYPES = (
     "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "uint16",
@@ -49,6 +50,12 @@ def dtype_named(name: str) -> np.dtype[Any]:
         dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
         return dtype
     return np.dtype(name)
+
+
+@functools.cache
+def itemsize(name: str) -> int:
+    """Bytes of an element of this dtype."""
+    return dtype_named(name).itemsize
 
 
 def name_of(dtype: np.dtype[Any]) -> str:

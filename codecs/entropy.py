@@ -18,10 +18,13 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from evocompress.codecs.classes_decoder import ClassesStream, read_plane_of_bytes, read_plane_of_weights
 from evocompress.codecs.contexts import (
     ALPHABET,
+    CLASS_OF,
     CLASSES,
     DIRECT,
+    THRESHOLDS,
     Block,
     Counts,
     all_classes,
@@ -36,13 +39,15 @@ from evocompress.codecs.contexts import (
 from evocompress.codecs.dependent import Kind
 from evocompress.errors import CodecError, FormatError
 
-__all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "State", "classes_of", "rate_table"]
+__all__ = ["BitCounter", "Decoder", "Encoder", "Kind", "PlainDecoder", "State", "classes_of", "rate_table"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Symbols: TypeAlias = npt.NDArray[np.int32]
 
 _PRECISION = 24  # bits of constriction's probabilities
 _MAX_SYMBOL = (1 << 31) - 1
+_DAMAGED = "The entropy-coded stream is damaged: it holds what no encoder writes."
+_GOES_ON = "The entropy-coded stream goes on after its last symbol: the file is damaged."
 _WHOLE = 1 << 20  # planes up to this size get all their classes at once
 _RAW_BITS = 15  # raw bits are coded in pieces of at most this many, well below the coder's 24-bit precision
 
@@ -222,23 +227,64 @@ class Decoder:
 
     def __init__(self, stream: bytes) -> None:
         self.state = State()
-        stream = stream.rstrip(b"\0")  # a file may be padded
+        self.bits = 0.0
+        self._stream = ClassesStream(stream.rstrip(b"\0"))  # a file may be padded
+
+    def plane(self, shape: tuple[int, int], kind: Kind, period: int = 1) -> Symbols:
+        """The next plane, of this shape (rows, columns), int32.
+
+        Raises:
+            FormatError: The stream is damaged.
+        """
+        symbols, of = np.zeros(shape, np.int32), self._stream
+        if symbols.size == 0:
+            return symbols
+        if kind == "bytes":
+            bits = read_plane_of_bytes(symbols, self.state.bytes.table, of.registers, of.words)
+        else:
+            hints, table = self.state.hints.table[0], self.state.weights.table
+            bits = read_plane_of_weights(symbols, hints, table, THRESHOLDS, CLASS_OF, of.registers, of.words)
+        if bits < 0:
+            raise FormatError(_DAMAGED)
+        self.bits += bits
+        return symbols
+
+    def finish(self) -> None:
+        """Check that nothing is left over.
+
+        Raises:
+            FormatError: The stream goes on after the last symbol.
+        """
+        if not self._stream.ended:
+            raise FormatError(_GOES_ON)
+
+
+class PlainDecoder:
+    """The same through `constriction`, class by class: for where nothing is compiled, and as a check."""
+
+    def __init__(self, stream: bytes) -> None:
+        self.state = State()
+        self.bits = 0.0
+        stream = stream.rstrip(b"\0")
         padded = stream + bytes(-len(stream) % 4)
         self._range = _stream().queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
 
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Decode as many tokens as `values` has places."""
-        return self._decode(_model(counts), len(values))
+        coded = self._decode(_model(counts), len(values))
+        self.bits += _code_length(coded, counts)
+        return coded
 
     def raw(self, values: Ints, bits: int) -> Ints:
         """Decode as many values below 2^bits as `values` has places."""
+        self.bits += bits * len(values)
         return self._decode(_stream().model.Uniform(1 << bits), len(values))
 
     def _decode(self, model: object, count: int) -> Ints:
         try:
             decoded = self._range.decode(model, count)
         except (AssertionError, ValueError) as error:
-            raise FormatError("The entropy-coded stream is damaged: it holds what no encoder writes.") from error
+            raise FormatError(_DAMAGED) from error
         return np.asarray(decoded, np.int64)
 
     def plane(self, shape: tuple[int, int], kind: Kind, period: int = 1) -> Symbols:
@@ -254,7 +300,7 @@ class Decoder:
             FormatError: The stream goes on after the last symbol.
         """
         if not self._range.maybe_exhausted():
-            raise FormatError("The entropy-coded stream goes on after its last symbol: the file is damaged.")
+            raise FormatError(_GOES_ON)
 
 
 class BitCounter:
@@ -266,9 +312,7 @@ class BitCounter:
 
     def tokens(self, values: Ints, counts: Ints) -> Ints:
         """Add the code length of tokens (n,) under one table of counts."""
-        seen = np.bincount(values, minlength=len(counts))
-        occurring = np.flatnonzero(seen)
-        self.bits += float(seen[occurring] @ (np.log2(counts.sum()) - np.log2(counts[occurring])))
+        self.bits += _code_length(values, counts)
         return values
 
     def raw(self, values: Ints, bits: int) -> Ints:
@@ -279,6 +323,13 @@ class BitCounter:
     def plane(self, symbols: Symbols, kind: Kind, period: int = 1) -> None:
         """Add a plane's code length."""
         _code(self, self.state, symbols, kind, decoding=False)
+
+
+def _code_length(values: Ints, counts: Ints) -> float:
+    """Ideal code length in bits of tokens (n,) under one table of counts."""
+    seen = np.bincount(values, minlength=len(counts))
+    occurring = np.flatnonzero(seen)
+    return float(seen[occurring] @ (np.log2(counts.sum()) - np.log2(counts[occurring])))
 
 
 def _hint(symbols: Symbols) -> int:

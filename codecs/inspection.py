@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from evocompress.codecs.codec import Shape
-from evocompress.codecs.coders import count_bits
-from evocompress.codecs.container import Contents, decode_each, file_names, parse
-from evocompress.codecs.planes import kernel_places
+from evocompress.codecs.container import Contents, file_names, parse, symbols_each
 from evocompress.codecs.registry import codec_spec
 from evocompress.codecs.tensor_table import Entry
 
@@ -38,21 +36,21 @@ class TensorInfo(NamedTuple):
         return 8 * (self.payload_bytes + self.side_bytes) / max(self.weights, 1)
 
 
-def inspect(data: bytes, names: Iterable[str] | Mapping[str, object] | None = None) -> tuple[list[TensorInfo], int]:
+def inspect(
+    data: bytes, names: Iterable[str] | Mapping[str, object] | None = None, *, max_output_bytes: int | None = None
+) -> tuple[list[TensorInfo], int]:
     """What each tensor of a file takes, and the bytes of everything else; together they add up to the file.
 
-    The stream is shared, so a tensor's part of it is its share of the ideal code length. Arguments and errors are those
-    of `iterate`.
+    The stream is shared, so a tensor's part of it is its share of the ideal code length. For that the symbols are
+    decoded, and no weights are made of them. Arguments and errors are those of `iterate`, but that symbols which stand
+    for no weights (NaN, integers beyond their dtype) are not seen.
     """
-    contents, bits = parse(data, names), list[float]()
+    contents = parse(data, names, max_output_bytes=max_output_bytes)
     contents = _named(contents, file_names(contents, names))
-    state = contents.coder.state()
-    for entry, planes, _ in decode_each(contents):
-        counter = count_bits(state)
-        for plane, layout in zip(planes, entry.planes, strict=True):
-            counter.plane(plane, layout.kind, kernel_places(entry.shape))
-        state = counter.state
-        bits.append(counter.bits)
+    bits = list[float]()
+    for _, planes, used in symbols_each(contents):
+        bits.append(used)
+        del planes  # so that only one tensor's are there at a time
     scale = len(contents.stream) / sum(bits) if sum(bits) else 0.0
     # The table is deflated, or in bits; where much side information is alike, it takes less there than it is long.
     share = min(1.0, contents.table_bytes / max(sum(len(entry.side) for entry in contents.tensors), 1))

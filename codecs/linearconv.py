@@ -93,8 +93,10 @@ class LinearConv:
                 raise FormatError("A LinearConv tensor has no primary filters: the file is damaged.")
             return []
         others = (rows - count, count)
+        side.charge("products", (rows - count) * count * columns)
         layouts = [Layout(1, rows), *rest.layout(side, (count, columns))]
-        return layouts + (LowRank().layout(side, others, rest) if low else rest.layout(side, others))
+        of_others = Codec((LowRank(), *rest.stages)) if low else rest
+        return layouts + of_others.layout(side, others)
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:
         """Primaries in their places, combinations of them in the others."""

@@ -72,6 +72,7 @@ class LowRank:
         rank = side.integer(0, min(rows, columns))
         if rank == 0:
             return []
+        side.charge("products", rows * rank * columns)
         return [Layout(1, rank), *rest.layout(side, (rank, columns)), *rest.layout(side, (rows, rank))]
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:

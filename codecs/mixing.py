@@ -54,6 +54,11 @@ class State:
         other.moments = {period: moments.copy() for period, moments in self.moments.items()}
         return other
 
+    @property
+    def bits(self) -> float:
+        """How far the interval has been narrowed, in bits: what coding has taken so far."""
+        return 8 * int(self.memory[POSITION]) + _BITS - math.log2(self.memory[WIDTH])
+
     def code(self, buffer: npt.NDArray[np.uint8], symbols: Symbols, kind: Kind, period: int) -> npt.NDArray[np.uint8]:
         """Code a plane (rows, columns) in the mode that the registers say; a decoder fills it in.
 
@@ -131,6 +136,11 @@ class Decoder:
         self.state.code(self._stream, symbols, kind, period)
         return symbols
 
+    @property
+    def bits(self) -> float:
+        """Bits that the planes so far have taken: all but those that a decoder begins with."""
+        return self.state.bits - _BITS
+
     def finish(self) -> None:
         """Check that nothing is left over.
 
@@ -156,5 +166,5 @@ class BitCounter:
 
     @property
     def bits(self) -> float:
-        """Bits so far: how far the interval has been narrowed."""
-        return 8 * int(self.state.memory[POSITION]) + _BITS - math.log2(self.state.memory[WIDTH])
+        """Bits so far."""
+        return self.state.bits

@@ -72,4 +72,6 @@ def to_planes(symbols: npt.NDArray[np.integer]) -> tuple[Plane, ...]:
 def from_planes(planes: Iterator[Symbols], shape: Shape) -> Symbols:
     """The inverse of `to_planes`: takes as many planes as the shape has."""
     parts = [next(planes).ravel() for _ in plane_layouts(shape)]
+    if len(parts) == 1:  # not copied
+        return parts[0].reshape(shape)
     return (np.concatenate(parts) if parts else np.zeros(0, np.int32)).reshape(shape)

@@ -179,6 +179,7 @@ class Decoder:
         self._states = np.full(LANES, LOW, np.int64)
         self._count = 0
         self._lanes = 0  # of the chunk; 0 between chunks
+        self._heads = 0.0  # bits by which the words that have been read say more than the planes have taken
 
     def _word(self) -> int:
         self._cursor[0] += 1
@@ -190,10 +191,21 @@ class Decoder:
         self._states[0] = (high & (LOW - 1)) << 32 | self._word()
         for lane in range(1, self._lanes):
             self._states[lane] = (self._word() & (LOW - 1)) << 32 | self._word()
+        self._heads += 64 * self._lanes - self._information()
+
+    def _information(self) -> float:
+        """Bits in the coders of the chunk."""
+        return float(np.log2(np.maximum(self._states[: self._lanes], 1)).sum())
+
+    @property
+    def bits(self) -> float:
+        """Bits that the planes so far have taken: words that were read, less what the coders still hold of them."""
+        return 32 * int(self._cursor[0]) - self._heads - self._information()
 
     def _end_chunk(self) -> None:
         if (self._states != LOW).any():
             raise FormatError("The entropy-coded stream is damaged: its coders do not end where they began.")
+        self._heads += self._information()
         self._lanes = self._count = 0
 
     def _advance(self, intervals: int) -> None:

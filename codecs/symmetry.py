@@ -27,6 +27,7 @@ _ROUNDS = 8  # of choosing symmetries and counting how often each one is chosen
 _CONTEXT = 0.017  # of the bits of free kernels: what packing them costs, as columns are no longer inputs (ResNet-20)
 _MOST = 1e30  # bits; as good as infinite, and float32
 _SIDE_BITS = 48.0  # two numbers and a scale in the side information
+_TABLES = 1 << 25  # products that take as long as finding the symmetries of a size of kernels
 _NAMES = tuple(SYMMETRIES)  # by their numbers in files
 
 Ints = npt.NDArray[np.int64]
@@ -146,6 +147,8 @@ def _read_head(side: SideReader, shape: Shape) -> _Head:
     count = side.integer(0, len(_NAMES) if size else 0)
     if not count or not size:
         return _Head({}, 0, 0)
+    if side.budget is not None:
+        side.budget.charge_once(("kernels", size), "products", _TABLES)
     free_counts, used = free_numbers(*size), dict[str, int]()
     for _ in range(count):
         number = side.integer(0, len(_NAMES) - 1)

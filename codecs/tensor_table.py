@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from evocompress.codecs.budget import Budget
 from evocompress.codecs.codec import Codec, Layout, Shape, SideReader, Stage, varint
-from evocompress.codecs.dtypes import DTYPES, is_float
+from evocompress.codecs.dtypes import DTYPES, is_float, itemsize
 from evocompress.codecs.registry import (
     LOSSLESS,
     PRIVATE,
@@ -26,34 +27,31 @@ from evocompress.errors import CodecError, FormatError
 
 __all__ = [
     "BASE_HEADER",
-    "BASE_WEIGHTS",
     "HEADER_PER_BYTE",
     "MAX_HEADER",
     "MAX_STAGES",
     "MAX_TENSORS",
-    "WEIGHTS_PER_BYTE",
     "Entry",
     "MissingStage",
     "Row",
     "TensorReader",
-    "check_loads",
+    "charge_planes",
+    "charge_tensor",
     "check_row",
     "encoded_name",
     "find_stage",
     "fingerprint",
     "header_limit",
-    "load_of",
     "read_entry",
     "read_table",
     "read_ties",
     "tie_places",
-    "weight_limit",
+    "tied_entry",
     "write_table",
 ]
 
 MAX_TENSORS, MAX_HEADER = 1 << 16, 1 << 22
 BASE_HEADER, HEADER_PER_BYTE = 1 << 16, 1 << 6
-BASE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 22, 1 << 10
 _MAX_NAME, _MAX_DIMENSIONS, _MAX_LENGTH, MAX_STAGES, _MAX_SIDE = 1 << 10, 8, 1 << 40, 8, 1 << 10
 _MAX_DTYPE = 1 << 16
 
@@ -61,8 +59,8 @@ _MAX_DTYPE = 1 << 16
 class Row(NamedTuple):
     """One tensor as a writer remembers it: its row of the table, without its symbols.
 
-    `load` is what it counts against the limit on weights; `source` the place of the tensor that it is tied to; `whole`
-    the shape of the network's tensor where the file has a corner of it only, whose shape is then `shape`.
+    `source` is the place of the tensor that it is tied to; `whole` the shape of the network's tensor where the file has
+    a corner of it only, whose shape is then `shape`.
     """
 
     name: str
@@ -70,7 +68,6 @@ class Row(NamedTuple):
     shape: Shape
     codec: Codec
     side: bytes
-    load: int
     source: int | None = None
     whole: Shape | None = None
 
@@ -97,19 +94,30 @@ class Entry(NamedTuple):
         return self.shape if self.whole is None else self.whole
 
 
-def weight_limit(nbytes: int) -> int:
-    """How many weights a file of this size may hold: 2^22, and 2^10 more for each byte. A writer pads if it must."""
-    return BASE_WEIGHTS + WEIGHTS_PER_BYTE * nbytes
-
-
 def header_limit(nbytes: int) -> int:
     """How long the inflated tensor table of a file of this size may be, in bytes."""
     return min(BASE_HEADER + HEADER_PER_BYTE * nbytes, MAX_HEADER)
 
 
-def load_of(shape: Shape, planes: Sequence[int]) -> int:
-    """What a tensor counts against `weight_limit`: its weights, or its symbols (`planes` has sizes) if more."""
-    return max(math.prod(shape), sum(planes))
+def charge_tensor(budget: Budget, name: str, dtype: str, shape: Shape) -> None:
+    """Count a tensor that a reader will make, of this whole shape, before anything else is known of it.
+
+    Raises:
+        FormatError: The file may not hold it, or the reader wants no more bytes.
+    """
+    budget.tensor, weights = name, math.prod(shape)
+    budget.charge("weights", weights)
+    budget.output(weights * itemsize(dtype))
+
+
+def charge_planes(budget: Budget, shape: Shape, layouts: Sequence[Layout]) -> None:
+    """Count the planes of a tensor of this whole shape: those beside the first, and symbols that outnumber weights.
+
+    Raises:
+        FormatError: The file may not hold them.
+    """
+    budget.charge("planes", max(len(layouts) - 1, 0))
+    budget.charge("weights", max(sum(plane.rows * plane.columns for plane in layouts) - math.prod(shape), 0))
 
 
 def encoded_name(name: str) -> bytes:
@@ -209,7 +217,14 @@ def read_ties(places: Iterable[tuple[int, int]], count: int) -> dict[int, int]:
 
 
 class TensorReader(SideReader, abc.ABC):
-    """A reader of side information that knows where that of one tensor begins, and what it was."""
+    """A reader of side information that knows where that of one tensor begins, and what it was.
+
+    What its tensors will cost is charged to the file's `budget`.
+    """
+
+    def __init__(self, data: bytes, budget: Budget) -> None:
+        super().__init__(data, budget)
+        self.of_file = budget
 
     @abc.abstractmethod
     def taken(self) -> bytes:
@@ -217,8 +232,8 @@ class TensorReader(SideReader, abc.ABC):
 
 
 class _TableReader(TensorReader):
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+    def __init__(self, data: bytes, budget: Budget) -> None:
+        super().__init__(data, budget)
         self._private: dict[tuple[int, str], Stage | MissingStage] = {}
         self._taken = 0
 
@@ -327,13 +342,13 @@ class MissingStage(NamedTuple):
         )
 
 
-def read_table(table: bytes, version: int, limit: int) -> tuple[tuple[Entry, ...], int | None]:
-    """The tensors of an inflated table that may hold `limit` weights, and the `fingerprint` of names that it lacks.
+def read_table(table: bytes, version: int, budget: Budget) -> tuple[tuple[Entry, ...], int | None]:
+    """The tensors of an inflated table, charged to the file's budget, and the `fingerprint` of names that it lacks.
 
     Raises:
         FormatError: The table breaks a rule of the format, or needs a stage that is not installed.
     """
-    reader = _TableReader(table)
+    reader = _TableReader(table, budget)
     count = reader.integer(0, MAX_TENSORS)
     chains = [reader.chain() for _ in range(reader.integer(0, count))]
     missing = next((chain for chain in chains if isinstance(chain, MissingStage)), None)
@@ -349,13 +364,11 @@ def read_table(table: bytes, version: int, limit: int) -> tuple[tuple[Entry, ...
     if missing is not None:
         raise missing.error(None)
     codecs = [chain for chain in chains if not isinstance(chain, MissingStage)]
-    untied = iter(_read_sides(reader, columns, codecs, limit))
+    untied = iter(_read_sides(reader, columns, codecs))
     entries: list[Entry] = []
     for place, name in enumerate(columns.names):
         source = columns.ties.get(place)
-        tied = None if source is None else entries[source]._replace(name=name, side=b"", planes=(), source=source)
-        entries.append(tied or next(untied))
-    check_loads(entries, limit)
+        entries.append(next(untied) if source is None else tied_entry(budget, name, entries[source], source))
     reader.finish()
     return tuple(entries), columns.lost
 
@@ -385,13 +398,12 @@ def _read_columns(reader: _TableReader, version: int, count: int, chains: int) -
     return _Columns(names, lost, ties, untied, dtypes, shapes, [reader.integer(0, chains - 1) for _ in untied])
 
 
-def _read_sides(reader: _TableReader, columns: _Columns, chains: Sequence[Codec], limit: int) -> list[Entry]:
-    """The tensors that are not tied; stops before their planes are more than the limit allows."""
-    entries, room = list[Entry](), limit
+def _read_sides(reader: _TableReader, columns: _Columns, chains: Sequence[Codec]) -> list[Entry]:
+    """The tensors that are not tied; stops before they are more than the budget allows."""
+    entries = list[Entry]()
     reader.taken()  # what is left of it is side information
     for name, dtype, shape, place in zip(columns.untied, columns.dtypes, columns.shapes, columns.chains, strict=True):
-        entries.append(read_entry(reader, name, dtype, shape, chains[place], room))
-        room -= _load(entries[-1])
+        entries.append(read_entry(reader, name, dtype, shape, chains[place]))
     return entries
 
 
@@ -401,35 +413,32 @@ def read_entry(
     dtype: str,
     shape: Shape,
     codec: Codec,
-    room: int,
     *,
     whole: Shape | None = None,
 ) -> Entry:
-    """A tensor that is not tied, whose side information comes next and which may hold `room` weights.
+    """A tensor that is not tied, whose side information comes next; it is charged to the reader's budget.
 
     Raises:
-        FormatError: It has more, or its codec does not keep this dtype, or the side information is none of this codec.
+        FormatError: That is too small for it, or its codec does not keep this dtype, or the side information is none of
+            this codec.
     """
-    if math.prod(shape if whole is None else whole) > room:
-        raise FormatError(f"Tensor {name!r} has more weights than its file may hold: damaged or hostile.")
+    full_shape = shape if whole is None else whole
+    charge_tensor(reader.of_file, name, dtype, full_shape)
     if not is_float(dtype) and codec != LOSSLESS:
         raise FormatError(f"Tensor {name!r} is of dtype {dtype} but lossily coded: the file is damaged.")
     planes = codec.layout(reader, shape)
+    charge_planes(reader.of_file, full_shape, planes)
     entry = Entry(name, dtype, shape, codec, reader.taken(), tuple(planes), whole=whole)
-    if _load(entry) > room or len(entry.side) > _MAX_SIDE:
-        raise FormatError(f"Tensor {name!r} announces more than its file may hold: it is damaged or hostile.")
+    if len(entry.side) > _MAX_SIDE:
+        raise FormatError(f"Tensor {name!r} has {len(entry.side)} bytes of side information: it is damaged or hostile.")
     return entry
 
 
-def _load(entry: Entry) -> int:
-    return load_of(entry.full_shape, [plane.rows * plane.columns for plane in entry.planes])
-
-
-def check_loads(entries: Sequence[Entry], limit: int) -> None:
-    """Refuse more weights than a file may hold; tied tensors count as well, as a reader makes a copy of each.
+def tied_entry(budget: Budget, name: str, source: Entry, place: int) -> Entry:
+    """A tensor that is tied to the one at this place; it is charged as well, as a reader makes a copy of it.
 
     Raises:
-        FormatError: There are more.
+        FormatError: The budget is too small for it.
     """
-    if sum(map(_load, entries)) > limit:
-        raise FormatError("Tied tensors have more weights than their file may hold: it is damaged or hostile.")
+    charge_tensor(budget, name, source.dtype, source.full_shape)
+    return source._replace(name=name, side=b"", planes=(), source=place)

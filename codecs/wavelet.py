@@ -21,6 +21,7 @@ __all__ = ["WAVELETS", "Wavelet"]
 #: The orthogonal wavelets that a file can name; new ones go to the end.
 WAVELETS = ("haar", "db2", "db3", "db4", "sym4", "sym8", "coif1", "coif2")
 _MAX_LEVEL = 8
+_PER_LEVEL = 1 << 11  # numbers that take as long as what PyWavelets does for a level, however small the matrix
 # With periodisation an orthogonal wavelet stays an orthonormal map, and coefficients are no more than weights (but for
 # one when a length is odd).
 _MODE = "periodization"
@@ -117,6 +118,7 @@ class Wavelet:
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """Planes of the coefficient matrix."""
         name, level = self._read(side)
+        side.charge("numbers", _PER_LEVEL * level)
         return rest.layout(side, self._inner(shape, name, level))
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:

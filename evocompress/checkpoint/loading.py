@@ -27,7 +27,14 @@ __all__ = ["fitting_names", "load", "load_bytes", "load_formed", "load_state", "
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
 
-def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True, strip_prefix: str = "") -> ModuleT:
+def load(
+    path: str | os.PathLike[str],
+    model: ModuleT,
+    *,
+    strict: bool = True,
+    strip_prefix: str = "",
+    max_output_bytes: int | None = None,
+) -> ModuleT:
     """Put the weights of a file into a module, in place, and return the module.
 
     The file is `.evc`, safetensors, one of torch.save, or a folder with shards (`weight_files.read_weights`).
@@ -47,6 +54,7 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True, s
         model: The module; where anything is wrong, nothing in it has been changed.
         strict: Names and shapes must agree. If False, what fits in both is loaded, and the rest is left as it is.
         strip_prefix: What to take away from names that begin with it, such as "module." or "_orig_mod.".
+        max_output_bytes: Refuse an `.evc` file whose tensors take more bytes together, as for `unpack`.
 
     Raises:
         ModelError: The file does not fit; lists the names that only one side has, and both shapes where they differ,
@@ -61,7 +69,8 @@ def load(path: str | os.PathLike[str], model: ModuleT, *, strict: bool = True, s
     True
     """
     _tensors(model)  # refuses what is no module
-    state = without_prefix(read_weights(path, functools.partial(names_for, model)), strip_prefix)
+    naming = functools.partial(names_for, model)
+    state = without_prefix(read_weights(path, naming, max_output_bytes=max_output_bytes), strip_prefix)
     state = _gathered(state, model, os.fspath(path))
     try:
         load_state(model, state, os.fspath(path), strict=strict)
@@ -132,7 +141,13 @@ def without_prefix(state: dict[str, torch.Tensor], prefix: str) -> dict[str, tor
     return stripped
 
 
-def load_formed(path: str | os.PathLike[str], model: torch.nn.Module, *, strip_prefix: str = "") -> torch.nn.Module:
+def load_formed(
+    path: str | os.PathLike[str],
+    model: torch.nn.Module,
+    *,
+    strip_prefix: str = "",
+    max_output_bytes: int | None = None,
+) -> torch.nn.Module:
     """A copy of a module with a file's weights, its layers in the form that the file has.
 
     Otherwise as `load`: the module is the plain network, and what it lacks of the file's form the copy gets.
@@ -144,7 +159,8 @@ def load_formed(path: str | os.PathLike[str], model: torch.nn.Module, *, strip_p
     from evocompress.checkpoint.forms import formed
 
     _tensors(model)  # refuses what is no module
-    state = without_prefix(read_weights(path, functools.partial(names_for, model)), strip_prefix)
+    naming = functools.partial(names_for, model)
+    state = without_prefix(read_weights(path, naming, max_output_bytes=max_output_bytes), strip_prefix)
     network = formed(model, state)
     load_state(network, state, os.fspath(path))
     return network

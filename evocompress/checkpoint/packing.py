@@ -378,17 +378,26 @@ def _arrays(state_dict: object) -> dict[str, Array]:
 
 @overload
 def unpack(
-    data: bytes, framework: Literal["torch"] = "torch", *, names: Iterable[str] | Mapping[str, object] | None = None
+    data: bytes,
+    framework: Literal["torch"] = "torch",
+    *,
+    names: Iterable[str] | Mapping[str, object] | None = None,
+    max_output_bytes: int | None = None,
 ) -> dict[str, torch.Tensor]: ...
 @overload
 def unpack(
-    data: bytes, framework: Literal["numpy"], *, names: Iterable[str] | Mapping[str, object] | None = None
+    data: bytes,
+    framework: Literal["numpy"],
+    *,
+    names: Iterable[str] | Mapping[str, object] | None = None,
+    max_output_bytes: int | None = None,
 ) -> dict[str, Array]: ...
 def unpack(
     data: bytes,
     framework: Literal["torch", "numpy"] = "torch",
     *,
     names: Iterable[str] | Mapping[str, object] | None = None,
+    max_output_bytes: int | None = None,
 ) -> dict[str, Any]:
     """The state dict of an `.evc` file, with the original names, order, shapes and dtypes.
 
@@ -398,15 +407,19 @@ def unpack(
         names: For a file that was packed without names: those of its tensors, in any order; else they are called "0",
             "1", … . A file that has names keeps them. A bare file (without shapes) needs a module's state dict, or any
             mapping from names to what has a shape and a dtype, or to pairs of both.
+        max_output_bytes: Refuse a file whose tensors take more bytes together than this, before any is decoded. None:
+            as many as a file of its size may hold, 2^10 weights for each byte. Working on a tensor takes up to 40 bytes
+            for each of its weights besides.
 
     Raises:
-        FormatError: The bytes are not a whole, undamaged file of a version that this release reads, or no bytes.
+        FormatError: The bytes are not a whole, undamaged file of a version that this release reads, or no bytes; or its
+            tensors take more than `max_output_bytes`.
         CodecError: The names (of a bare file: shapes, dtypes) are not those with which the file was packed, or are
             missing for a bare file, or the framework is another.
     """
     if framework not in ("torch", "numpy"):
         raise CodecError(f"framework is {framework!r}; it must be 'torch' or 'numpy'.")
-    arrays = read(_bytes(data), None if names is None else _names(names))
+    arrays = read(_bytes(data), None if names is None else _names(names), max_output_bytes=max_output_bytes)
     return arrays if framework == "numpy" else {name: to_torch(array) for name, array in arrays.items()}
 
 

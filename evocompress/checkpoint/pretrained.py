@@ -22,7 +22,13 @@ _CONFIG = "config.json"
 
 
 def from_pretrained(
-    folder: str | os.PathLike[str], model_class: Any, *, strict: bool = True, strip_prefix: str = "", **options: Any
+    folder: str | os.PathLike[str],
+    model_class: Any,
+    *,
+    strict: bool = True,
+    strip_prefix: str = "",
+    max_output_bytes: int | None = None,
+    **options: Any,
 ) -> torch.nn.Module:
     """A network of transformers from a folder that `evocompress pack FOLDER -o OUT/` has written, ready to be used.
 
@@ -35,6 +41,7 @@ def from_pretrained(
             `transformers.AutoModelForCausalLM`.
         strict: As for `load`.
         strip_prefix: As for `load`, such as "bert." for the network inside of one with a head; with strict=False.
+        max_output_bytes: As for `load`.
         options: For the configuration, in the place of what it says: `attn_implementation="eager"`, say. Code that the
             folder brings is run by an Auto class if `trust_remote_code=True`, and never otherwise.
 
@@ -52,7 +59,8 @@ def from_pretrained(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"{place}: {_name(model_class)} cannot be built from its {_CONFIG}: {reason}") from error
     try:
-        return load(place / EVC, model, strict=strict, strip_prefix=strip_prefix).eval()
+        model = load(place / EVC, model, strict=strict, strip_prefix=strip_prefix, max_output_bytes=max_output_bytes)
+        return model.eval()
     except ModelError as error:
         prefix = f"{getattr(model, 'base_model_prefix', '')}."
         if strip_prefix or f"unknown to the model: {prefix}" not in str(error):

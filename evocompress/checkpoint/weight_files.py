@@ -106,6 +106,8 @@ def read_weights(
     path: str | os.PathLike[str],
     names: Callable[[Contents], Collection[str]] | None = None,
     say: Callable[[str], object] | None = None,
+    *,
+    max_output_bytes: int | None = None,
 ) -> dict[str, torch.Tensor]:
     """The state dict in a `.safetensors` or `.evc` file, in one of torch.save, ONNX or GGUF, or in a folder.
 
@@ -119,6 +121,7 @@ def read_weights(
         names: Gives the names for a file that was packed without; else they are "0", "1", … . For a bare file it
             gives a mapping, as in `unpack`.
         say: Told what was found where and left out, if there is anything to tell.
+        max_output_bytes: As for `unpack`, of an `.evc` file; a small one of these can hold much.
 
     Raises:
         EvocompressError: It cannot be read, or is none of these.
@@ -142,9 +145,11 @@ def read_weights(
     if head == _MAGIC:
         data = read_evc(path)
         with errors_name(path):
-            if names is None or (contents := parse(data)).lost_names is None:
-                return unpack(data)
-            return unpack(data, names=names(contents))
+            if names is None:
+                return unpack(data, max_output_bytes=max_output_bytes)
+            contents = parse(data, max_output_bytes=max_output_bytes)
+            known = None if contents.lost_names is None else names(contents)
+            return unpack(data, names=known, max_output_bytes=max_output_bytes)
     import safetensors
 
     try:
@@ -208,6 +213,8 @@ def unpack_file(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str],
     names: Callable[[Contents], Collection[str]] | None = None,
+    *,
+    max_output_bytes: int | None = None,
 ) -> tuple[int, int]:
     """Decode an `.evc` file to safetensors one tensor after the other; returns how many tensors and weights it has.
 
@@ -218,25 +225,30 @@ def unpack_file(
         output: The file to write, whole or not at all.
         names: Gives the names of its tensors, or refuses them; those of a file that has names are its own. For a bare
             file it gives a mapping, as in `unpack`.
+        max_output_bytes: As for `unpack`.
 
     Raises:
-        EvocompressError: It cannot be read, is damaged, or no `.evc` file.
+        EvocompressError: It cannot be read, is damaged, no `.evc` file, or beyond `max_output_bytes`.
     """
     data = read_evc(path)
     with errors_name(path):
-        contents = parse(data)
+        contents = parse(data, max_output_bytes=max_output_bytes)
         lost_names = None if names is None else names(contents)
-        contents = parse(data, lost_names) if contents.unread else contents
+        contents = parse(data, lost_names, max_output_bytes=max_output_bytes) if contents.unread else contents
         all_names = file_names(contents, lost_names)
         slots = [
             Slot(name, entry.dtype, entry.full_shape) for name, entry in zip(all_names, contents.tensors, strict=True)
         ]
-        write_tensors(Path(output), slots, iterate(data, lost_names))
+        write_tensors(Path(output), slots, iterate(data, lost_names, max_output_bytes=max_output_bytes))
     return len(slots), sum(math.prod(slot.shape) for slot in slots)
 
 
 def unpack_into(
-    path: str | os.PathLike[str], model_path: str | os.PathLike[str], output: str | os.PathLike[str]
+    path: str | os.PathLike[str],
+    model_path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    max_output_bytes: int | None = None,
 ) -> tuple[int, int]:
     """Decode an `.evc` file into the graph of an ONNX model; returns how many initialisers and weights it has.
 
@@ -244,6 +256,7 @@ def unpack_into(
         path: The file. One that was packed without names or shapes takes the model's.
         model_path: The model, which is left as it is.
         output: The file to write, whole or not at all.
+        max_output_bytes: As for `unpack`.
 
     Raises:
         EvocompressError: Either cannot be read, or they do not fit each other.
@@ -252,7 +265,7 @@ def unpack_into(
     arrays, _ = read_onnx(model_path)
     names = {name: (array.shape, name_of(array.dtype)) for name, array in arrays.items()}
     with errors_name(path):
-        tensors = write_onnx(model_path, iterate(data, names), output, path)
+        tensors = write_onnx(model_path, iterate(data, names, max_output_bytes=max_output_bytes), output, path)
     return tensors, sum(array.size for array in arrays.values())
 
 

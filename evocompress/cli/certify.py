@@ -12,8 +12,9 @@ import typer
 from evocompress.cli.network_options import network_of
 from evocompress.cli.pack_options import given_options
 from evocompress.errors import ConfigError, DataError
-from evocompress.support.command_line import NetworkOptions, about, check_device
+from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, output_limit
 from evocompress.support.occam_bound import DEFAULT_DELTA, check_candidates, check_delta
+from evocompress.support.quantities import OUTPUT_LIMIT
 
 if TYPE_CHECKING:
     from evocompress.evolve.certificate import Certificate, Counts, Source
@@ -57,6 +58,7 @@ def certify(
         bool, typer.Option("--trust", help="For a run that was made elsewhere: import the code that it names.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    max_output_bytes: MaxOutputBytes = OUTPUT_LIMIT,
 ) -> None:
     """Bound a file's test error by its bytes and its error on training and validation data, without test data.
 
@@ -68,6 +70,7 @@ def certify(
         with about("--candidates"):
             check_candidates(candidates)
     check_device(device)
+    limit = output_limit(max_output_bytes)
 
     from evocompress.evolve.certificate import certify as certify_file
     from evocompress.runs.origin import run_of
@@ -77,7 +80,7 @@ def certify(
         source = _given(model, settings, data, task, seed, candidates)
     else:
         source = _of_run(file, folder, given_options(context), candidates, trust)
-    certificate = certify_file(file, source, delta=delta, device=device)
+    certificate = certify_file(file, source, delta=delta, device=device, max_output_bytes=limit)
     origin = {"run": None if folder is None else str(folder), "leaf_id": source.leaf_id}
     if as_json:
         typer.echo(json.dumps({"file": str(file), **origin, **certificate.to_json()}, indent=1))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.errors import ConfigError
-from evocompress.support.command_line import check_output
+from evocompress.support.command_line import MaxOutputBytes, check_output, output_limit
+from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def curve(
         ),
     ] = None,
     png: Annotated[bool, typer.Option(help="Draw the picture; without it, matplotlib is not needed.")] = True,
+    max_output_bytes: MaxOutputBytes = OUTPUT_LIMIT,
 ) -> None:
     """Pack one checkpoint with every codec over a range of rates: rate-distortion curves as CSV, picture and table."""
     from evocompress.checkpoint.weight_files import read_weights
@@ -61,12 +63,13 @@ def curve(
     from evocompress.support.optional_libraries import needs_extra
 
     csv_path, png_path = _outputs(weights, output)
+    limit = output_limit(max_output_bytes)
     if png:
         with needs_extra("report"):  # now, not after the work
             import evocompress.packer.curve_figure  # noqa: F401
     chosen, named = _codecs(codecs), _presets(presets)
     ladder = None if rate_weights is None else _ladder(rate_weights)
-    state = read_weights(weights, say=functools.partial(typer.echo, err=True))
+    state = read_weights(weights, say=functools.partial(typer.echo, err=True), max_output_bytes=limit)
     points = list(curve_points(state, chosen, ladder or default_ladder(state), named, observer=ProgressBars()))
     curves, baseline = by_codec(points), _BASELINE if _BASELINE in chosen else chosen[0]
     write_csv(points, csv_path)

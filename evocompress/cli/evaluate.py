@@ -10,7 +10,8 @@ import typer
 
 from evocompress.cli.network_options import network_of
 from evocompress.errors import ConfigError, DataError, ModelError
-from evocompress.support.command_line import NetworkOptions, about, check_device
+from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, output_limit
+from evocompress.support.quantities import OUTPUT_LIMIT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,7 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 …")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    max_output_bytes: MaxOutputBytes = OUTPUT_LIMIT,
 ) -> None:
     """Judge the network of a file on data, and with --against that of another file beside it.
 
@@ -49,6 +51,7 @@ def evaluate(
     if split not in _SPLITS:
         raise ConfigError(f"--split {split}: must be {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}.")
     check_device(device)
+    limit = output_limit(max_output_bytes)
 
     from evocompress.data import load
     from evocompress.tasks import build
@@ -68,7 +71,7 @@ def evaluate(
         typer.echo(note, err=True)
     rows = []
     for path in (file, *([against] if against else [])):
-        found = measure(purpose, _loaded(path, model, settings), examples, device)
+        found = measure(purpose, _loaded(path, model, settings, limit), examples, device)
         rows.append((path, found))
     if as_json:
         typer.echo(
@@ -92,11 +95,11 @@ def evaluate(
         )
 
 
-def _loaded(path: Path, model: str, settings: list[str] | None) -> nn.Module:
+def _loaded(path: Path, model: str, settings: list[str] | None, limit: int) -> nn.Module:
     from evocompress.checkpoint.loading import load_formed
 
     with about("--model", model, ModelError):
-        return load_formed(path, network_of(model, settings))
+        return load_formed(path, network_of(model, settings), max_output_bytes=limit)
 
 
 def _size(path: Path) -> int:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.cli.network_options import check_settings, names_by, network_of
-from evocompress.support.command_line import NetworkOptions
+from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, output_limit
+from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def inspect(
         Path | None,
         typer.Option(help="The checkpoint that the file was made of: also show how far each tensor has moved."),
     ] = None,
+    max_output_bytes: MaxOutputBytes = OUTPUT_LIMIT,
 ) -> None:
     """Show what each tensor of a file takes: shape, codec, bits per weight, payload and side bytes."""
     from evocompress.checkpoint.weight_files import errors_name, read_evc
@@ -58,15 +60,16 @@ def inspect(
     from evocompress.codecs.container import parse
 
     check_settings(model, settings)
+    limit = output_limit(max_output_bytes)
     data = read_evc(file)
     with errors_name(file):
-        contents = parse(data)
+        contents = parse(data, max_output_bytes=limit)
         names = None if model is None else names_by(model, network_of(model, settings))(contents)
         if names is None and contents.unread:
             _print_unread(file, data, contents, as_json)
             return
-        tensors, header = inspect_file(data, names)
-        errors = None if against is None else _errors(data, names, against)
+        tensors, header = inspect_file(data, names, max_output_bytes=limit)
+        errors = None if against is None else _errors(data, names, against, limit)
     if as_json:
         found = {} if errors is None else {error.name: error for error in errors.tensors}
         rows = [_row(info, found.get(info.name)) for info in tensors]
@@ -79,13 +82,13 @@ def inspect(
         typer.echo(errors.sentence if errors.tensors else f"{against} has none of these tensors")
 
 
-def _errors(data: bytes, names: Collection[str] | None, against: Path) -> WeightErrors:
+def _errors(data: bytes, names: Collection[str] | None, against: Path, limit: int) -> WeightErrors:
     from evocompress.checkpoint.weight_errors import weight_errors
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.codecs.container import iterate
 
-    state = read_weights(against, say=functools.partial(typer.echo, err=True))
-    return weight_errors(state, iterate(data, names or state))
+    state = read_weights(against, say=functools.partial(typer.echo, err=True), max_output_bytes=limit)
+    return weight_errors(state, iterate(data, names or state, max_output_bytes=limit))
 
 
 def _print_unread(file: Path, data: bytes, contents: Contents, as_json: bool) -> None:

@@ -29,13 +29,16 @@ from evocompress.cli.pack_options import (
 from evocompress.cli.unpack import say_companions
 from evocompress.errors import CodecError, ConfigError, DataError, ModelError
 from evocompress.support.command_line import (
+    MaxOutputBytes,
     NetworkOptions,
     about,
     check_device,
     check_output,
     check_output_folder,
     folder_named,
+    output_limit,
 )
+from evocompress.support.quantities import OUTPUT_LIMIT
 
 if TYPE_CHECKING:
     import torch
@@ -159,6 +162,7 @@ def pack(
             "the first rule that matches counts. Repeatable.",
         ),
     ] = None,
+    max_output_bytes: MaxOutputBytes = OUTPUT_LIMIT,
 ) -> None:
     """Compress one checkpoint without training: from its weights alone, or calibrated on data.
 
@@ -174,6 +178,7 @@ def pack(
     check_rate_weight(relative_rate_weight, "--relative-rate-weight")
     check_loss_increase(max_loss_increase)
     output, as_folder = Path(output_name), folder_named(output_name)
+    output_bytes = output_limit(max_output_bytes)
     if as_folder:
         check_output_folder(output, weights)
     else:
@@ -193,7 +198,8 @@ def pack(
     network, examples = None if model is None else network_of(model, settings), None
     with about("--model", model or "", ModelError):
         naming = None if network is None else functools.partial(names_for, network)
-        state = read_weights(weights, naming, say=functools.partial(typer.echo, err=True))
+        say = functools.partial(typer.echo, err=True)
+        state = read_weights(weights, naming, say=say, max_output_bytes=output_bytes)
     with about("--strip-prefix", strip_prefix, ModelError):
         state = without_prefix(state, strip_prefix)
     if model is not None and network is not None:

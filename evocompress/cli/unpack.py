@@ -11,7 +11,15 @@ from evocompress.checkpoint.companions import Companions, write_folder
 from evocompress.checkpoint.folders import SAFETENSORS
 from evocompress.cli.network_options import check_settings, names_by, network_of
 from evocompress.errors import ConfigError
-from evocompress.support.command_line import NetworkOptions, check_output, check_output_folder, folder_named
+from evocompress.support.command_line import (
+    MaxOutputBytes,
+    NetworkOptions,
+    check_output,
+    check_output_folder,
+    folder_named,
+    output_limit,
+)
+from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.support.wording import counted, listed
 
 __all__ = ["register", "say_companions"]
@@ -50,17 +58,19 @@ def unpack(
             metavar="MODEL.onnx", help="Write this ONNX model, with the decoded tensors as its initialisers, instead."
         ),
     ] = None,
+    max_output_bytes: MaxOutputBytes = OUTPUT_LIMIT,
 ) -> None:
     """Decode a file to safetensors, with the original names, shapes and dtypes."""
     from evocompress.checkpoint.weight_files import unpack_file, unpack_into
 
     output, as_folder = Path(output_name), folder_named(output_name)
     check_settings(model, settings)
+    limit = output_limit(max_output_bytes)
     if into is not None:
         if model is not None or as_folder:
             raise ConfigError("--into writes one file by the model that it names: give no --model, and no folder.")
         check_output(output, [file, into])
-        tensors, weights = unpack_into(file, into, output)
+        tensors, weights = unpack_into(file, into, output, max_output_bytes=limit)
         typer.echo(f"{output}: {counted(tensors, 'initialiser')}, {counted(weights, 'weight')}")
         return
     if output.suffix.lower() == ".onnx":
@@ -72,12 +82,15 @@ def unpack(
     names = None if model is None else names_by(model, network_of(model, settings))
     if as_folder:
         (tensors, weights), companions = write_folder(
-            output, file if file.is_dir() else None, SAFETENSORS, lambda path: unpack_file(file, path, names)
+            output,
+            file if file.is_dir() else None,
+            SAFETENSORS,
+            lambda path: unpack_file(file, path, names, max_output_bytes=limit),
         )
         say_companions(output, companions)
         output /= SAFETENSORS
     else:
-        tensors, weights = unpack_file(file, output, names)
+        tensors, weights = unpack_file(file, output, names, max_output_bytes=limit)
     typer.echo(f"{output}: {counted(tensors, 'tensor')}, {counted(weights, 'weight')}")
 
 

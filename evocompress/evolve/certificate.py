@@ -152,6 +152,7 @@ def certify(
     *,
     delta: float = DEFAULT_DELTA,
     device: torch.device | str = "cpu",
+    max_output_bytes: int | None = None,
 ) -> Certificate:
     """Decode a file, count what its network gets wrong, in evaluation mode, and bound its test error.
 
@@ -160,6 +161,7 @@ def certify(
         source: The network in its plain form, and its data.
         delta: The chance, in (0, 1), that the sample is one for which the bound does not hold.
         device: Where the network runs.
+        max_output_bytes: Refuse a file whose tensors take more bytes together, as for `unpack`.
 
     Raises:
         ConfigError: δ or the number of candidates is out of its range, or the task has no error that counts examples.
@@ -172,7 +174,7 @@ def certify(
     splits, task = source.splits, source.task
     _check_labels(splits)
     nbytes = len(read_evc(path))
-    network = load_formed(path, source.network)
+    network = load_formed(path, source.network, max_output_bytes=max_output_bytes)
     task.check(network, splits.train, splits.classes)
     distinct = _distinct(splits)
     made_of = [part for part in distinct if part.is_labelled]

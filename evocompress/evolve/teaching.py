@@ -25,6 +25,7 @@ from evocompress.search.executors import Executor
 from evocompress.search.run_folder import Run
 from evocompress.search.storage import Storage, open_storage
 from evocompress.support.modules import tensors_of
+from evocompress.support.quantities import OUTPUT_LIMIT, parse_bytes
 from evocompress.support.wording import counted
 from evocompress.tasks.measure import measure
 from evocompress.training.trainer import Curves, TrainingGenes, train
@@ -35,7 +36,9 @@ __all__ = ["TeacherJob", "check_teacher", "load_checkpoint", "provide_teacher", 
 def load_checkpoint(network: nn.Module, path: str) -> None:
     """Load a checkpoint into a network, if one is named."""
     if path:
-        load_state(network, read_weights(path, functools.partial(names_for, network)), path)
+        limit = parse_bytes(OUTPUT_LIMIT)
+        state = read_weights(path, functools.partial(names_for, network), max_output_bytes=limit)
+        load_state(network, state, path)
 
 
 def train_plainly(network: nn.Module, experiment: Experiment, epochs: int) -> Curves:

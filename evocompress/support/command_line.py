@@ -15,8 +15,10 @@ import typer
 from rich.console import Console
 
 from evocompress.errors import ConfigError, EvocompressError
+from evocompress.support.quantities import parse_bytes
 
 __all__ = [
+    "MaxOutputBytes",
     "NetworkOptions",
     "about",
     "check_device",
@@ -24,10 +26,20 @@ __all__ = [
     "check_output_folder",
     "folder_named",
     "output_console",
+    "output_limit",
 ]
 
 NetworkOptions = Annotated[
     list[str] | None, typer.Option("--set", help="Give the network an option: --set width=16. Repeatable.")
+]
+
+MaxOutputBytes = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="Refuse an .evc file whose tensors take more once they are decoded, such as 500MB: a small file can hold "
+        "large ones.",
+    ),
 ]
 
 _UNBROKEN = 1_000_000
@@ -41,6 +53,16 @@ def about(option: str, value: str = "", kind: type[EvocompressError] = Evocompre
     except kind as error:
         named = option if not value or repr(value) in str(error) else f"{option} {value}"
         raise type(error)(f"{named}: {error}") from error
+
+
+def output_limit(text: str) -> int:
+    """`--max-output-bytes` in bytes.
+
+    Raises:
+        ConfigError: It is no size.
+    """
+    with about("--max-output-bytes", text):
+        return parse_bytes(text)
 
 
 def check_output(output: Path, sources: Sequence[Path], option: str = "--output") -> None:

@@ -6,7 +6,11 @@ import re
 
 from evocompress.errors import ConfigError
 
-__all__ = ["format_bytes", "parse_bytes", "parse_duration", "parse_fraction"]
+__all__ = ["OUTPUT_LIMIT", "format_bytes", "parse_bytes", "parse_duration", "parse_fraction"]
+
+#: What the tensors of an `.evc` file may take at most once they are decoded, where a command reads it: more than nearly
+#: all checkpoints do, and the same on every machine, so that a command which works on one works on the others.
+OUTPUT_LIMIT = "64GiB"
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{prefix}{end}": 1000**power for power, prefix in enumerate("kmgt", 1) for end in ("", "b")}

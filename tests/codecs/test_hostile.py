@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import functools
 import time
 import tracemalloc
@@ -199,18 +200,29 @@ HOSTILE = {
 }
 
 
+#: What is wrong only with the weights that symbols stand for, which `inspect` does not look at.
+OF_VALUES = {
+    "another number of primaries",
+    "bytes of nine",
+    "bytes that do not fit the dtype",
+    "integers of four bits as whole numbers",
+    "integers that do not fit the dtype",
+    "small floats as whole numbers",
+}
+
+
 @pytest.mark.parametrize("kind", sorted(HOSTILE))
 def test_hostile_files_are_refused_soon_and_cheaply(kind: str) -> None:
-    check_refusal(HOSTILE[kind])
+    check_refusal(HOSTILE[kind], inspected=kind in OF_VALUES)
 
 
-def check_refusal(data: bytes) -> None:
+def check_refusal(data: bytes, *, inspected: bool) -> None:
     tracemalloc.start()
     begin = time.process_time()
     try:
         with pytest.raises(FormatError):
             read(data)
-        with pytest.raises(FormatError):
+        with contextlib.nullcontext() if inspected else pytest.raises(FormatError):
             inspect(data)
         assert tracemalloc.get_traced_memory()[1] < 48 << 20
     finally:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.errors import ConfigError
-from evocompress.support.command_line import check_output
+from evocompress.support.command_line import MaxOutputBytes, check_output, output_limit
+from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.support.wording import counted, listed
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def kernels(
         typer.Option("--response", help="In --json, also each kernel's gains at 0, 1/32, …, 1/2 cycles per pixel."),
     ] = False,
     per_class: Annotated[int, typer.Option(min=1, help="The most kernels of one class in a gallery.")] = 48,
+    max_output_bytes: MaxOutputBytes = OUTPUT_LIMIT,
 ) -> None:
     """Say what each kernel does (low-pass, derivative, Gabor, …) with a confidence; tables and galleries."""
     from evocompress.checkpoint.weight_files import read_weights
@@ -79,8 +81,9 @@ def kernels(
     if png is not None:
         with needs_extra("report"):
             import evocompress.ideas.kernels.gallery_png  # noqa: F401
-    first = read_weights(weights, say=functools.partial(typer.echo, err=True))
-    state, after = with_banks(first), None if compare is None else with_banks(_second(compare, first))
+    limit = output_limit(max_output_bytes)
+    first = read_weights(weights, say=functools.partial(typer.echo, err=True), max_output_bytes=limit)
+    state, after = with_banks(first), None if compare is None else with_banks(_second(compare, first, limit))
     layers = chosen_layers(state, layer or ())
     if not layer:
         layers = _with_a_class(layers, [state] if after is None else [state, after])
@@ -146,7 +149,7 @@ def _with_a_class(layers: Sequence[str], states: Sequence[Mapping[str, object]])
     return [name for name in layers if name not in reasons]
 
 
-def _second(path: Path, state: Mapping[str, object]) -> dict[str, torch.Tensor]:
+def _second(path: Path, state: Mapping[str, object], limit: int) -> dict[str, torch.Tensor]:
     """The file to compare with; one that was packed without names has those of the first.
 
     Raises:
@@ -155,7 +158,7 @@ def _second(path: Path, state: Mapping[str, object]) -> dict[str, torch.Tensor]:
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.ideas.kernels.pairing import fitting_names, in_order
 
-    second = read_weights(path, functools.partial(fitting_names, state))
+    second = read_weights(path, functools.partial(fitting_names, state), max_output_bytes=limit)
     paired = in_order(state, second)
     if paired is not None:
         typer.echo(f"{path.name} has numbers for names; paired with {len(paired)} tensors by their order", err=True)
