@@ -19,6 +19,7 @@ __all__ = ["BATCHES", "cifar10"]
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PIXELS = 3 * 32 * 32
+_LARGEST = 1 << 30  # bytes of a batch; those of the set have 31 MB
 
 Batch: TypeAlias = tuple[Bytes, Bytes]
 
@@ -47,19 +48,26 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file that is not too large to be a batch."""
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise DataError(f"{path}: is {size} bytes long; a batch of at most {_LARGEST} is read")
+    return size
+
+
 def read_binary_batch(path: Path) -> Batch:
     """Images (n, 3, 32, 32) and labels (n,) of a file of records, one label byte and 3 072 pixels each."""
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    if not len(data) or len(data) % (1 + _PIXELS):
-        raise DataError(
-            f"{path}: is {len(data)} bytes long, no multiple of {1 + _PIXELS}; delete it and fetch it again"
-        )
-    records = data.reshape(-1, 1 + _PIXELS)
+    size = _size(path)
+    if not size or size % (1 + _PIXELS):
+        raise DataError(f"{path}: is {size} bytes long, no multiple of {1 + _PIXELS}; delete it and fetch it again")
+    records = np.fromfile(path, np.uint8, size).reshape(-1, 1 + _PIXELS)
     return _checked(path, records[:, 1:], records[:, 0])
 
 
 def read_python_batch(path: Path) -> Batch:
     """The same of a pickled dict with `data` (n, 3072) and `labels`; nothing in the pickle is executed."""
+    _size(path)
     try:
         content = load_plain(path.read_bytes())
     except pickle.UnpicklingError as failure:

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import http.client
 import os
-import shutil
 import tarfile
 import tempfile
 import urllib.error
@@ -172,13 +171,16 @@ def _transfer(address: str, path: Path, progress: Progress | None, timeout: floa
 def _unpack(path: Path, files: Mapping[str, int]) -> None:
     """Beside the archive: the file that a `.gz` holds, or those of a `.tar.gz` that are wanted."""
     if not path.name.endswith(".tar.gz"):
-        with gzip.open(path) as packed, path.with_suffix("").open("wb") as file:
-            shutil.copyfileobj(packed, file)
+        target, left = path.with_suffix(""), files.get(path.stem, 0) + 1  # one byte more shows that it is too large
+        with gzip.open(path) as packed, target.open("wb") as file:
+            while left > 0 and (chunk := packed.read(min(left, _CHUNK))):
+                file.write(chunk)
+                left -= len(chunk)
         return
     with tarfile.open(path) as archive:
         for member in archive:
             member.name = Path(member.name).name
-            if member.isfile() and member.name in files:
+            if member.isfile() and member.size == files.get(member.name):
                 archive.extract(member, path.parent, filter="data")
 
 

@@ -2,6 +2,10 @@
 
 A pickle may name any function and have it called. Here a name is looked up in one small table of inert stand-ins that
 record their arguments; the arrays are made from the records afterwards, by this module. Everything else is refused.
+
+A pickle may also ask for much in few bytes. So it is read by the unpickler that is written in Python, whose memo is no
+array as long as a pickle likes, text is made bytes at most once for each byte of the pickle, and what stands in many
+places is made once.
 """
 
 from __future__ import annotations
@@ -11,25 +15,34 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["load_plain"]
 
+_SHORT = 32
 _DTYPE = re.compile(r"[|<>=]?[biuf][1248]")
+
+
+def _text(value: Any) -> str:
+    """A short text; of anything else no text is made, which could be long."""
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) and len(value) < _SHORT else value
+    if not isinstance(text, str) or len(text) >= _SHORT:
+        raise pickle.UnpicklingError("a dtype that is no short text")
+    return text
 
 
 class _Dtype:
     """Stands for numpy.dtype: its code, and the byte order that the state gives."""
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
-        self.code = code.decode("ascii", "replace") if isinstance(code, bytes) else str(code)
+        self.code = _text(code)
         self.order = ""
 
     def __setstate__(self, state: Any) -> None:
-        order = state[1].decode("ascii", "replace") if isinstance(state[1], bytes) else str(state[1])
+        order = _text(state[1])
         self.order = order if order in ("<", ">") else ""
 
     def real(self) -> np.dtype[Any]:
@@ -49,8 +62,9 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         _, self.shape, self.dtype, self.fortran, self.data = state
 
-    def real(self) -> npt.NDArray[Any]:
-        data = self.data.encode("latin1") if isinstance(self.data, str) else self.data
+    def real(self, encode: Callable[[Any], bytes]) -> npt.NDArray[Any]:
+        """The array; `encode` makes bytes of text."""
+        data = encode(self.data) if isinstance(self.data, str) else self.data
         whole = isinstance(self.shape, tuple) and all(isinstance(n, int) and n >= 0 for n in self.shape)
         if not isinstance(self.dtype, _Dtype) or not isinstance(data, bytes | bytearray) or not whole:
             raise pickle.UnpicklingError("an array without its shape, dtype and bytes")
@@ -68,10 +82,6 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
     array = _Array()
     array.__setstate__((1, shape, dtype, order == "F", data))
     return array
-
-
-def _encode(text: Any, _: Any = None) -> bytes:
-    return str(text).encode("latin1")
 
 
 class _Call:
@@ -94,13 +104,39 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "_reconstruct"): _Call(_reconstruct),
     ("numpy.core.numeric", "_frombuffer"): _Call(_frombuffer),
     ("numpy._core.numeric", "_frombuffer"): _Call(_frombuffer),
-    ("_codecs", "encode"): _Call(_encode),  # how Python 3 writes bytes in protocol 2
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """Written in Python: the compiled one makes its memo as long as the largest number that a pickle names."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, data: bytes) -> None:
+        self._file, self._size, self._room = io.BytesIO(data), len(data), len(data)
+        super().__init__(self._file, encoding="bytes")
+
+    def encode(self, text: Any, _: Any = None) -> bytes:
+        """Text as bytes; all texts together no more than the pickle has."""
+        if not isinstance(text, str) or len(text) > self._room:
+            raise pickle.UnpicklingError("it makes bytes of no text, or of more than it holds")
+        self._room -= len(text)
+        return text.encode("latin1")
+
+    def load_bytearray8(self) -> None:
+        """An array of bytes, which are there before room is made for them."""
+        machine: Any = self  # whose reading and stack the standard library's stubs do not know
+        size = int.from_bytes(machine.read(8), "little")
+        if size > self._size:
+            raise pickle.UnpicklingError("an array of more bytes than there are")
+        machine.append(bytearray(machine.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
     def find_class(self, module: str, name: str) -> Any:
         """A stand-in, or a refusal."""
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in protocol 2
+            return _Call(self.encode)
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is refused")
         return _ALLOWED[module, name]
@@ -112,18 +148,32 @@ def load_plain(data: bytes) -> Any:
     Raises pickle.UnpicklingError for everything else, whatever the damage or the malice.
     """
     try:
-        return _realise(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+        unpickler = _Unpickler(data)
+        return _Realised(unpickler.encode).of(unpickler.load())
     except pickle.UnpicklingError:
         raise
     except Exception as failure:  # a damaged pickle raises nearly anything
         raise pickle.UnpicklingError(f"{type(failure).__name__}: {failure}") from failure
 
 
-def _realise(value: Any) -> Any:
-    if isinstance(value, _Array):
-        return value.real()
-    if isinstance(value, dict):
-        return {key: _realise(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_realise(item) for item in value)
-    return value
+class _Realised:
+    """Arrays in the places of their stand-ins; each object is made once, however often it is referred to."""
+
+    def __init__(self, encode: Callable[[Any], bytes]) -> None:
+        self._encode = encode
+        self._made: dict[int, tuple[Any, Any]] = {}  # with what it is made of, so that no other gets its number
+
+    def of(self, value: Any) -> Any:
+        """An object that a pickle held."""
+        if not isinstance(value, _Array | dict | list | tuple):
+            return value
+        if id(value) not in self._made:
+            self._made[id(value)] = (value, self._anew(value))
+        return self._made[id(value)][1]
+
+    def _anew(self, value: Any) -> Any:
+        if isinstance(value, _Array):
+            return value.real(self._encode)
+        if isinstance(value, dict):
+            return {key: self.of(item) for key, item in value.items()}
+        return type(value)(map(self.of, value))

@@ -216,7 +216,7 @@ def test_hostile_files_are_refused_soon_and_cheaply(kind: str) -> None:
     check_refusal(HOSTILE[kind], inspected=kind in OF_VALUES)
 
 
-def check_refusal(data: bytes, *, inspected: bool) -> None:
+def check_refusal(data: bytes, *, inspected: bool = False) -> None:
     tracemalloc.start()
     begin = time.process_time()
     try:

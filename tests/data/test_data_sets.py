@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from evocompress.data import DATA_SETS, Splits, data_root, load
-from evocompress.data.cifar10 import BATCHES
+from evocompress.data.cifar10 import BATCHES, read_binary_batch, read_python_batch
 from evocompress.data.idx import read_idx
 from evocompress.data.splits import hold_out
 from evocompress.errors import DataError
@@ -247,3 +248,37 @@ def test_hold_out_is_exact_and_stratified(n: int, count: int) -> None:
 def test_hold_out_refuses_what_leaves_a_side_empty(count: int) -> None:
     with pytest.raises(DataError, match=f"{count} of 5"):
         hold_out(np.zeros(5, np.uint8), count, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("zeros", [1 << 26, 1000])
+def test_no_more_than_an_idx_file_declares_is_inflated(zeros: int, tmp_path: Path) -> None:
+    path = tmp_path / "bomb-idx1-ubyte"
+    path.write_bytes(gzip.compress(b"\0\0\x08\1" + struct.pack(">I", 10) + bytes(zeros)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="bomb-idx1-ubyte: is more than 18 bytes long"):
+            read_idx(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("shape", "message"), [((1 << 30,), "needs"), ((1 << 31,), "at most 1073741824 are read")])
+def test_a_shape_beyond_what_the_file_can_hold_is_not_read(
+    shape: tuple[int, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large-idx1-ubyte"
+    path.write_bytes(gzip.compress(b"\0\0\x08\1" + struct.pack(">I", *shape) + bytes(1000)))
+    if "most" in message:
+        monkeypatch.setattr("evocompress.data.idx._DENSEST", 1 << 40)  # as of a file of 2 MB
+    with pytest.raises(DataError, match=message):
+        read_idx(path)
+
+
+def test_a_batch_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    for read in (read_binary_batch, read_python_batch):
+        path = tmp_path / "data_batch_1"
+        with path.open("wb") as file:
+            file.truncate((1 << 30) + 1)  # a hole: nothing is written
+        with pytest.raises(DataError, match="a batch of at most 1073741824 is read"):
+            read(path)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +124,41 @@ def test_a_container_that_holds_itself_is_refused() -> None:
     loop.append(loop)
     with pytest.raises(pickle.UnpicklingError, match="RecursionError"):
         load_plain(pickle.dumps(loop))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x04K\x01r\x00\x00\x00\x70.",  # a place in the memo: 2^31 pointers before it
+        b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b"abc.",  # an array of 2^40 bytes
+        b"\x80\x05\x8e" + (1 << 40).to_bytes(8, "little") + b"abc.",  # as many bytes
+        b"\x80\x04cnumpy\ndtype\n(" + b"(" * 20 + b"l" * 20 + b"tR.",  # a dtype that is a list
+    ],
+    ids=["memo", "bytearray", "bytes", "dtype"],
+)
+def test_a_few_bytes_do_not_make_many(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(pickle.UnpicklingError):
+            assert load_plain(data) == 1  # where the memo is no array such a place is harmless
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_stands_in_many_places_is_made_once() -> None:
+    value: Any = [0]
+    for _ in range(60):
+        value = [value, value]
+    back = load_plain(pickle.dumps(value))
+    assert back[0] is back[1]
+
+
+def test_a_text_does_not_become_bytes_again_and_again() -> None:
+    once = b"X" + (1000).to_bytes(4, "little") + b"a" * 1000
+    call = b"c_codecs\nencode\nq\x010"
+    again = b"h\x01h\x00\x85R0"
+    head = b"\x80\x02" + once + b"q\x000" + call
+    assert load_plain(head + again + b"K\x01.") == 1
+    with pytest.raises(pickle.UnpicklingError, match="than it holds"):
+        load_plain(head + 20 * again + b"K\x01.")
