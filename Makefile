@@ -8,7 +8,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench fuzz lock format clean
+.PHONY: help install demo test check bench fuzz mutants lock format clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: install ## Measure what the README quotes, into benchmarks/RESULTS.md (ab
 fuzz: install ## Fuzz the decoder with atheris (FUZZ_SECONDS=60)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python tests/fuzz/fuzz_decoder.py -max_total_time=$(or $(FUZZ_SECONDS),60)
+
+mutants: install ## Read mutated files whose checksums are good, at a bounded cost (MUTANTS=1000000, SEED=0)
+	$(BIN)/python tests/fuzz/fuzz_mutants.py $(or $(MUTANTS),1000000) --seed $(or $(SEED),0)
 
 format: install ## Format the code
 	$(BIN)/ruff format .

@@ -88,7 +88,8 @@ class Contents(NamedTuple):
 
     `lost_names` is None where the file has names, or is bare and was given the network's; else their `fingerprint`, and
     the tensors are called "0", "1", … . A bare file without a network is `unread`: `tensors` is empty, `lost_names` the
-    fingerprint of the template that it needs (`fingerprint_of`), and nothing can be decoded.
+    fingerprint of the template that it needs (`fingerprint_of`), and nothing can be decoded. `budget` says what
+    decoding will cost.
     """
 
     tensors: tuple[Entry, ...]
@@ -96,6 +97,7 @@ class Contents(NamedTuple):
     table_bytes: int
     coder: Coder
     lost_names: int | None
+    budget: Budget
     unread: bool = False
 
 
@@ -239,7 +241,7 @@ def parse(
         raise FormatError("The file names entropy coder 0, which files of its version do not name.")
     table, stream = inflate(data[start:-4], header_limit(len(data)))
     tensors, lost_names = read_table(table, version, budget)
-    return Contents(tensors, stream, len(data) - len(stream) - start - 4, coder, lost_names)
+    return Contents(tensors, stream, len(data) - len(stream) - start - 4, coder, lost_names, budget)
 
 
 def _coder(number: int) -> Coder:
@@ -256,11 +258,11 @@ def _parse_bare(
     head = read_bare_head(data, start, end)
     coder = _coder(head.coder)
     if names is None:
-        return Contents((), b"", 0, coder, head.fingerprint, unread=True)
+        return Contents((), b"", 0, coder, head.fingerprint, budget, unread=True)
     if not isinstance(names, Mapping):
         raise CodecError(f"{_BARE}; names alone do not say its shapes and dtypes: give names=model.state_dict().")
     tensors, stop = read_bare_table(data, start, end, template_of(names), budget, cropped=data[3] > _BARE_VERSION)
-    return Contents(tensors, data[stop:end], stop - start, coder, None)
+    return Contents(tensors, data[stop:end], stop - start, coder, None, budget)
 
 
 def _check_read(contents: Contents) -> None:

@@ -14,6 +14,7 @@ from evocompress.codecs.container import parse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 
+from fuzz_mutants import run  # pyright: ignore[reportMissingImports] # isort: skip
 from fuzz_decoder import GOLDEN, check, opened, sealed, target  # pyright: ignore[reportMissingImports]
 
 #: One small file of each codec, coder and version.
@@ -54,3 +55,9 @@ def test_the_seeds_are_of_every_version_and_coder() -> None:
 @pytest.mark.parametrize("name", sorted(SEEDS))
 def test_the_seeds_are_whole_files(name: str) -> None:
     assert sealed(SEEDS[name]) == (GOLDEN / f"{name}.evc").read_bytes()
+
+
+def test_mutants_are_files_or_refused_at_a_bounded_cost() -> None:
+    report = run(4000, seed=0)
+    assert not report.failures, [message for message, _ in report.failures]
+    assert report.kinds.total() == 4000 and report.kinds["read"] > 400 and report.kinds["refused"] > 1000

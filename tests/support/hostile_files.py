@@ -115,7 +115,7 @@ def costly_files() -> dict[str, bytes]:
         "planes": forged(nested_planes(1200)),
         "products": forged(nested_products(1500), padding=4000),
         "symmetries": forged(many_kernel_sizes(500)),
-        "wavelets": forged(nested_arrays(20_000, (WAVELET,) * 7, numbers(*[0, 8] * 7, 0)), padding=4000),
+        "wavelets": forged(nested_arrays(6000, (WAVELET,) * 7, numbers(*[0, 8] * 7, 0)), padding=4000),
         "cosines of one long vector": forged(
             many_alike(1, (4_194_301,), (DCT,) * 7 + (DEADZONE,), numbers(*[1] * 7, 0))
         ),
