@@ -73,17 +73,21 @@ class _Predictions:
 
     def __init__(self) -> None:
         self._last: dict[int, int] = {}
+        self._alike: dict[int, list[int]] = {}  # known lengths by a length that they fit, until there is a new one
 
     def of(self, length: int) -> list[int]:
         """Different predictions, the best one first; the whole length is among them."""
-        alike = sorted(
-            (known for known in self._last if length % known == 0 or known % length == 0),
-            key=lambda known: (max(known, length) // min(known, length), known),
-        )
-        scaled = (-(-self._last[known] * length // known) for known in alike)
+        if length not in self._alike:
+            self._alike[length] = sorted(
+                (known for known in self._last if length % known == 0 or known % length == 0),
+                key=lambda known: (max(known, length) // min(known, length), known),
+            )
+        scaled = (-(-self._last[known] * length // known) for known in self._alike[length])
         return list(dict.fromkeys([*scaled, length]))
 
     def learn(self, length: int, extent: int) -> None:
+        if length not in self._last:
+            self._alike.clear()
         self._last[length] = extent
 
 

@@ -22,14 +22,14 @@ _LONG = 1 << 16
 
 
 def _transform(x: Floats, axes: Axes, *, inverse: bool) -> Floats:
-    """Orthonormal DCT-II or its inverse; an array without the axes comes back as it is."""
+    """Orthonormal DCT-II, or its inverse in place of x; an array without the axes comes back as it is."""
     function = scipy.fft.idctn if inverse else scipy.fft.dctn
     if x.size == 0:
         return x
     if axes == "matrix":
-        return np.asarray(function(as_matrix(x), norm="ortho")).reshape(x.shape)
+        return np.asarray(function(as_matrix(x), norm="ortho", overwrite_x=inverse)).reshape(x.shape)
     spatial = tuple(range(2, x.ndim))
-    return np.asarray(function(x, axes=spatial, norm="ortho")) if spatial else x
+    return np.asarray(function(x, axes=spatial, norm="ortho", overwrite_x=inverse)) if spatial else x
 
 
 def transform_numbers(shape: Shape) -> int:

@@ -85,7 +85,8 @@ def to_dtype(x: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> npt.NDAr
         return x.reshape(-1).view(little).reshape(shape).astype(dtype, copy=False)
     if x.dtype.kind == "f" and is_float(name):
         largest = float(_largest(name))
-        array: npt.NDArray[Any] = np.clip(x, -largest, largest).astype(dtype)
+        array: npt.NDArray[Any] = np.empty(x.shape, dtype)
+        np.clip(x, -largest, largest, out=array, casting="unsafe")  # no float64 of all of x in between
         return array
     low, high = _range(name, dtype)
     if x.dtype != np.int64 or (x.size and (x.min() < low or x.max() > high)):

@@ -408,7 +408,7 @@ def unpack(
             "1", … . A file that has names keeps them. A bare file (without shapes) needs a module's state dict, or any
             mapping from names to what has a shape and a dtype, or to pairs of both.
         max_output_bytes: Refuse a file whose tensors take more bytes together than this, before any is decoded. None:
-            as many as a file of its size may hold, 2^10 weights for each byte. Working on a tensor takes up to 40 bytes
+            as many as a file of its size may hold, 2^10 weights for each byte. Working on a tensor takes up to 60 bytes
             for each of its weights besides.
 
     Raises:

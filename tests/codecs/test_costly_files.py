@@ -223,3 +223,21 @@ def test_both_decoders_of_classes_say_the_same_of_any_stream(seed: int) -> None:
 
 def test_an_empty_stream_has_ended() -> None:
     assert ClassesStream(b"").ended and not ClassesStream(b"abcdefghij").ended
+
+
+def test_working_on_a_tensor_takes_a_bounded_multiple_of_its_weights() -> None:
+    rows, columns = 1200, 1100
+    for chain, side in (
+        ((hostile.DEADZONE,), hostile.numbers(0)),
+        ((hostile.DCT, hostile.DEADZONE), hostile.numbers(1, 0)),
+        ((hostile.WAVELET, hostile.DEADZONE), hostile.numbers(0, 1, 0)),
+        ((hostile.LOWRANK, hostile.DEADZONE), hostile.numbers(500, 0, 0)),
+    ):
+        data = hostile.forged(hostile.many_alike(1, (rows, columns), chain, side))
+        read(data)
+        tracemalloc.start()
+        try:
+            read(data, max_output_bytes=4 * rows * columns)
+            assert tracemalloc.get_traced_memory()[1] < (4 << 20) + 60 * rows * columns, chain
+        finally:
+            tracemalloc.stop()
