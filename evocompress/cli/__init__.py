@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from evocompress.cli import (
@@ -35,6 +35,8 @@ from evocompress.cli import (
 from evocompress.cli.command_group import CommandGroup
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.search.interrupts import is_interrupt
+from evocompress.support.command_line import echo
+from evocompress.support.printable import SafeConsole, printable
 
 __all__ = ["app", "main"]
 
@@ -56,7 +58,7 @@ def _root(
     if version:
         from evocompress import __version__
 
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
@@ -95,10 +97,23 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _tell(message: str) -> None:
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    SafeConsole(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+
+
+def _print_warnings_safely() -> None:
+    """Warnings of libraries quote names too, such as a letter that a font lacks."""
+    plain = warnings.formatwarning
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return printable(plain(message, category, filename, lineno, line))
+
+    warnings.formatwarning = shown
 
 
 def main() -> None:
     """Entry point of the command `evocompress`."""
+    _print_warnings_safely()
     with _one_line_errors():
         app()

@@ -12,7 +12,7 @@ import typer
 from evocompress.cli.network_options import network_of
 from evocompress.cli.pack_options import given_options
 from evocompress.errors import ConfigError, DataError
-from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, output_limit
+from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, echo, output_limit
 from evocompress.support.occam_bound import DEFAULT_DELTA, check_candidates, check_delta
 from evocompress.support.quantities import OUTPUT_LIMIT
 
@@ -83,7 +83,7 @@ def certify(
     certificate = certify_file(file, source, delta=delta, device=device, max_output_bytes=limit)
     origin = {"run": None if folder is None else str(folder), "leaf_id": source.leaf_id}
     if as_json:
-        typer.echo(json.dumps({"file": str(file), **origin, **certificate.to_json()}, indent=1))
+        echo(json.dumps({"file": str(file), **origin, **certificate.to_json()}, indent=1))
         return
     _print(file, folder, certificate)
 
@@ -129,7 +129,7 @@ def _of_run(file: Path, folder: Path, given: list[str], candidates: int | None, 
 
 def _print(file: Path, folder: Path | None, certificate: Certificate) -> None:
     bound = certificate.bound
-    typer.echo(f"{file}: {_verdict(certificate)}")
+    echo(f"{file}: {_verdict(certificate)}")
     chosen = f"{bound.candidates} files" if bound.candidates > 1 else "this file alone"
     if folder is not None:
         chosen += f" (the run {folder} evaluated as many on its data)"
@@ -147,10 +147,10 @@ def _print(file: Path, folder: Path | None, certificate: Certificate) -> None:
     }
     width = max(map(len, rows))
     for title, text in rows.items():
-        typer.echo(f"  {title:<{width}}  {text}")
-    typer.echo("Assumed:")
+        echo(f"  {title:<{width}}  {text}")
+    echo("Assumed:")
     for sentence in certificate.assumptions:
-        typer.echo(f"  - {sentence}")
+        echo(f"  - {sentence}")
 
 
 def _verdict(certificate: Certificate) -> str:

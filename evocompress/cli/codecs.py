@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from evocompress.support.command_line import echo
+
 __all__ = ["register"]
 
 
@@ -30,13 +32,13 @@ def codecs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
         for name, stage in STAGES.items()
     ]
     if as_json:
-        typer.echo(json.dumps({"codecs": CODECS, "stages": stages}, indent=1))
+        echo(json.dumps({"codecs": CODECS, "stages": stages}, indent=1))
         return
-    typer.echo("Codecs (chains of stages; write your own in the same way):")
+    echo("Codecs (chains of stages; write your own in the same way):")
     for name, chain in CODECS.items():
-        typer.echo(f"  {name:<20} {chain}")
-    typer.echo("\nStages (a codec is any number of transforms and one quantiser):")
+        echo(f"  {name:<20} {chain}")
+    echo("\nStages (a codec is any number of transforms and one quantiser):")
     for stage in stages:
         parameters = ", ".join(f"{key}={value}" for key, value in dict(stage["parameters"]).items())
         kind = "quantiser" if stage["quantiser"] else "transform"
-        typer.echo(f"  {stage['id']:<12} {kind:<10} {parameters or '(no parameters)'}\n{'':15}{stage['about']}")
+        echo(f"  {stage['id']:<12} {kind:<10} {parameters or '(no parameters)'}\n{'':15}{stage['about']}")

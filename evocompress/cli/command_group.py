@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from evocompress.errors import ConfigError
 from evocompress.extensions import COMMANDS
+from evocompress.support.command_line import echo
 
 __all__ = ["CommandGroup"]
 
@@ -27,7 +28,7 @@ class CommandGroup(TyperGroup):
         try:
             names = list(COMMANDS)
         except ConfigError as error:  # two packages add the same one
-            typer.echo(f"note: {error}", err=True)
+            echo(f"note: {error}", err=True)
             names = list(COMMANDS.builtin)
         return [*core, *(name for name in names if name not in core)]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.errors import ConfigError
-from evocompress.support.command_line import MaxOutputBytes, check_output, output_limit
+from evocompress.support.command_line import MaxOutputBytes, check_output, echo, output_limit
 from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.support.wording import counted
 
@@ -69,7 +69,7 @@ def curve(
             import evocompress.packer.curve_figure  # noqa: F401
     chosen, named = _codecs(codecs), _presets(presets)
     ladder = None if rate_weights is None else _ladder(rate_weights)
-    state = read_weights(weights, say=functools.partial(typer.echo, err=True), max_output_bytes=limit)
+    state = read_weights(weights, say=functools.partial(echo, err=True), max_output_bytes=limit)
     points = list(curve_points(state, chosen, ladder or default_ladder(state), named, observer=ProgressBars()))
     curves, baseline = by_codec(points), _BASELINE if _BASELINE in chosen else chosen[0]
     write_csv(points, csv_path)
@@ -80,10 +80,10 @@ def curve(
         write_curve_png(curves, baseline, f"{subject} on {weights.name}", png_path, heavy=map(preset_label, named))
     _print_best(curves, baseline)
     if all(tensor.dim() < 2 for tensor in state.values()):
-        typer.echo("No tensor has two dimensions; vectors follow one rule whatever the codec, so all curves are alike.")
+        echo("No tensor has two dimensions; vectors follow one rule whatever the codec, so all curves are alike.")
     if named:
-        typer.echo("Presets spend more bits on small tensors, where errors matter most; plain error counts all alike.")
-    typer.echo(f"{csv_path}: {counted(len(points), 'file')}" + (f"; {png_path}" if png else ""))
+        echo("Presets spend more bits on small tensors, where errors matter most; plain error counts all alike.")
+    echo(f"{csv_path}: {counted(len(points), 'file')}" + (f"; {png_path}" if png else ""))
 
 
 def _outputs(weights: Path, output: Path | None) -> tuple[Path, Path]:

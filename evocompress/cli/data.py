@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from evocompress.extensions import DATA_SETS
+from evocompress.support.command_line import echo
 
 __all__ = ["register"]
 
@@ -23,13 +24,13 @@ def data(
     ] = None,
 ) -> None:
     """Fetch a data set, with its checksums verified; what is there already is kept."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from evocompress.data.download import fetch
+    from evocompress.support.printable import SafeConsole
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=SafeConsole(stderr=True), transient=True) as progress:
         tasks: dict[str, object] = {}
 
         def show(file: str, done: int, total: int) -> None:
@@ -37,4 +38,4 @@ def data(
             progress.update(task, completed=done, total=total)  # type: ignore[arg-type]
 
         folder = fetch(name, root, show)
-    typer.echo(f"{name}: {folder}")
+    echo(f"{name}: {folder}")

@@ -10,7 +10,7 @@ import typer
 
 from evocompress.cli.network_options import network_of
 from evocompress.errors import ConfigError, DataError, ModelError
-from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, output_limit
+from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, echo, output_limit
 from evocompress.support.quantities import OUTPUT_LIMIT
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def evaluate(
             purpose.check(network, examples, splits.classes)
     note = note_on_outputs(network, examples)
     if note is not None:
-        typer.echo(note, err=True)
+        echo(note, err=True)
     rows = []
     for path in (file, *([against] if against else [])):
         found = measure(purpose, _loaded(path, model, settings, limit), examples, device)
         rows.append((path, found))
     if as_json:
-        typer.echo(
+        echo(
             json.dumps(
                 [
                     {"file": str(path), "bytes": _size(path), "quality": purpose.quality.name, "split": split}
@@ -89,7 +89,7 @@ def evaluate(
         quality = purpose.quality
         low, high = sorted((found.low, found.high))
         details = "".join(f", {name} {value:.6g}" for name, value in found.details.items() if name != "total")
-        typer.echo(
+        echo(
             f"{path}: {quality.name} {quality.show(found.value)} ({quality.show(low)} to {quality.show(high)}), loss "
             f"{found.loss:.4f} on {found.total} of {split}{details}; {_size(path)} bytes"
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.support.command_line import check_output
+from evocompress.support.command_line import check_output, echo
 
 __all__ = ["register"]
 
@@ -38,7 +38,7 @@ def export(
     history = read_history(run)
     if columns:
         for name in flat_rows(history)[0] if history.outcomes else ():
-            typer.echo(f"{name}: {meaning_of(name)}")
+            echo(f"{name}: {meaning_of(name)}")
         return
     path = output or run / "export" / f"leaves{_SUFFIXES[to]}"
     if output is None:
@@ -55,4 +55,4 @@ def export(
         to_optuna(history, study_name=name, storage=f"sqlite:///{path}")
     else:
         write_table(flat_rows(history), path)
-    typer.echo(str(path))
+    echo(str(path))

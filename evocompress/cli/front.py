@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.support.command_line import about, check_output
+from evocompress.support.command_line import about, check_output, echo
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def front(
         _draw(histories, png)
     missed = limits.given and not any(fronts.values())
     if as_json:
-        typer.echo(json.dumps({label: front_rows(points, quality) for label, points in fronts.items()}, indent=1))
+        echo(json.dumps({label: front_rows(points, quality) for label, points in fronts.items()}, indent=1))
         raise typer.Exit(1 if missed else 0)
     console = output_console()
     for label, points in fronts.items():

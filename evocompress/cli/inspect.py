@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.cli.network_options import check_settings, names_by, network_of
-from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, output_limit
+from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, echo, output_limit
 from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.support.wording import counted
 
@@ -75,11 +75,11 @@ def inspect(
         rows = [_row(info, found.get(info.name)) for info in tensors]
         whole = {} if errors is None else {"relative_error": errors.relative}
         everything = {"file": str(file), "bytes": len(data), "header_bytes": header, **whole, "tensors": rows}
-        typer.echo(json.dumps(everything, indent=1))
+        echo(json.dumps(everything, indent=1))
         return
     _print_tensors(tensors, header, len(data), errors)
     if errors is not None:
-        typer.echo(errors.sentence if errors.tensors else f"{against} has none of these tensors")
+        echo(errors.sentence if errors.tensors else f"{against} has none of these tensors")
 
 
 def _errors(data: bytes, names: Collection[str] | None, against: Path, limit: int) -> WeightErrors:
@@ -87,7 +87,7 @@ def _errors(data: bytes, names: Collection[str] | None, against: Path, limit: in
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.codecs.container import iterate
 
-    state = read_weights(against, say=functools.partial(typer.echo, err=True), max_output_bytes=limit)
+    state = read_weights(against, say=functools.partial(echo, err=True), max_output_bytes=limit)
     return weight_errors(state, iterate(data, names or state, max_output_bytes=limit))
 
 
@@ -98,9 +98,9 @@ def _print_unread(file: Path, data: bytes, contents: Contents, as_json: bool) ->
     coder = next(name for name, coder in CODERS.items() if coder == contents.coder)
     if as_json:
         known = {"file": str(file), "bytes": len(data), "version": data[3], "coder": coder, "tensors": None}
-        typer.echo(json.dumps(known, indent=1))
+        echo(json.dumps(known, indent=1))
         return
-    typer.echo(
+    echo(
         f"{len(data)} bytes, a bare file (version {data[3]}, entropy coder {coder}): it holds neither names nor shapes "
         "nor dtypes of its tensors. Name its network with --model (and --set) to see them."
     )
@@ -136,4 +136,4 @@ def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int, errors: 
         table.add_row(Text(info.name), shape, info.dtype, Text(codec), *numbers, *moved)
     weights = sum(info.weights for info in tensors)
     output_console().print(table)
-    typer.echo(f"{size_line(nbytes, weights, len(tensors))}; {header} bytes of header")
+    echo(f"{size_line(nbytes, weights, len(tensors))}; {header} bytes of header")

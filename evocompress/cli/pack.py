@@ -35,6 +35,7 @@ from evocompress.support.command_line import (
     check_device,
     check_output,
     check_output_folder,
+    echo,
     folder_named,
     output_limit,
 )
@@ -198,7 +199,7 @@ def pack(
     network, examples = None if model is None else network_of(model, settings), None
     with about("--model", model or "", ModelError):
         naming = None if network is None else functools.partial(names_for, network)
-        say = functools.partial(typer.echo, err=True)
+        say = functools.partial(echo, err=True)
         state = read_weights(weights, naming, say=say, max_output_bytes=output_bytes)
     with about("--strip-prefix", strip_prefix, ModelError):
         state = without_prefix(state, strip_prefix)
@@ -216,7 +217,7 @@ def pack(
                     examples = on_noise(weights, network, noise or "", samples, seed, strip_prefix=strip_prefix)
             note = examples.note or note_on_outputs(examples.model, examples.train)
             if note is not None:
-                typer.echo(note, err=True)
+                echo(note, err=True)
             naming = functools.partial(names_for, examples.model)  # with the network's names
             state = without_prefix(read_weights(weights, naming), strip_prefix)
     job = PackJob(
@@ -259,7 +260,7 @@ def _result(
         return job.within(increase)
     result = job.at(rate_weight, relative=relative)
     if rate_weight is None:
-        typer.echo(f"λ = {result.rate_weight:.3g}, which is {relative:g} of the weights' mean square")
+        echo(f"λ = {result.rate_weight:.3g}, which is {relative:g} of the weights' mean square")
     return result
 
 
@@ -284,9 +285,9 @@ def _say_errors(state: Mapping[str, torch.Tensor], result: PackResult, *, judged
     except CodecError:  # a bare file of fewer tensors than the checkpoint, as some were folded
         return
     if errors.tensors:
-        typer.echo(errors.sentence)
+        echo(errors.sentence)
     if errors.warning and not judged:
-        typer.echo(f"warning: {errors.warning}.", err=True)
+        echo(f"warning: {errors.warning}.", err=True)
 
 
 def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> None:
@@ -297,7 +298,7 @@ def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> No
     elif own:
         line += f", {_times(own, nbytes)} than its tensors are ({own} bytes)"
         line += "" if own == plain else f", {_times(plain, nbytes)} than they would be in float32"
-    typer.echo(f"{output}: {line}")
+    echo(f"{output}: {line}")
 
 
 def _times(before: int, after: int) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import typer
 from rich.table import Table
 
 from evocompress.cli.progress_bars import ProgressBars
 from evocompress.packer import events
 from evocompress.packer.calibrated import HeldOut
 from evocompress.packer.targets import LossLimit, Try
+from evocompress.support.command_line import echo
 from evocompress.support.wording import listed, shortened
 
 __all__ = ["PackReport", "held_out_line", "missed_warning", "table_of", "zeroed_warning"]
@@ -47,7 +47,7 @@ class PackReport:
             case events.TensorsZeroed():
                 self._bars.say(zeroed_warning(event))
             case events.HeldOutMeasured(held_out):
-                typer.echo(held_out_line(held_out))
+                echo(held_out_line(held_out))
                 if warning := moved_warning(held_out):
                     self._bars.say(warning)
             case _:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -14,6 +13,7 @@ from rich.progress import (
 )
 
 from evocompress.protocols import Began, Progressed, Said
+from evocompress.support.printable import SafeConsole
 
 __all__ = ["ProgressBars"]
 
@@ -24,7 +24,7 @@ class ProgressBars:
     """An observer that draws a bar for each thing under way, on a terminal only, and prints what is said anywhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = SafeConsole(stderr=True)
         self._bars: dict[str, tuple[Progress, TaskID]] = {}
 
     def __call__(self, event: object) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from evocompress.support.command_line import echo
+
 __all__ = ["register"]
 
 
@@ -25,8 +27,8 @@ def report(
     history = read_history(run)
     export = export_run(history, run, lambda leaf: history.storage.read(leaf.path))
     for path in export.written:
-        typer.echo(str(path))
+        echo(str(path))
     for problem in export.problems:
-        typer.echo(f"note: {problem}", err=True)
+        echo(f"note: {problem}", err=True)
     if export.missing:
         raise typer.Exit(1)

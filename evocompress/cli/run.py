@@ -55,7 +55,7 @@ def run(
     from evocompress.runs.display import RunDisplay, against_packing_table, front_table
     from evocompress.runs.front import against_packing, front, knee, reference
     from evocompress.search.history import read_history
-    from evocompress.support.command_line import about, output_console
+    from evocompress.support.command_line import about, echo, output_console
     from evocompress.support.quantities import parse_duration
 
     if config is not None:
@@ -120,7 +120,7 @@ def run(
     for path in export.written:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
     for problem in export.problems:
-        typer.echo(f"note: {problem}", err=True)
+        echo(f"note: {problem}", err=True)
 
 
 def _reasons_for_no_file(history: History) -> str:

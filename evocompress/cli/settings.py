@@ -31,7 +31,7 @@ def settings(
     from rich.text import Text
 
     from evocompress.evolve.settings_table import setting_rows, tables
-    from evocompress.support.command_line import output_console
+    from evocompress.support.command_line import echo, output_console
 
     words = {row: (row.section, row.key, _path(row.section, row.key)) for row in setting_rows(task)}
     rows = [row for row, names in words.items() if key is None or key in names]
@@ -41,10 +41,10 @@ def settings(
         hint = f"Did you mean {near[0]!r}?" if near else "`evocompress settings` lists all."
         raise ConfigError(f"There is no key or section {key!r}. {hint}")
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+        echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
         return
     if markdown:
-        typer.echo(tables(rows))
+        echo(tables(rows))
         return
     console = output_console()
     for row in rows:

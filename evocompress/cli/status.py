@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from evocompress.support.command_line import echo
+
 __all__ = ["register"]
 
 _REFRESH_SECONDS = 2.0
@@ -34,13 +36,13 @@ def status(
     if as_json:
         while True:
             seen = read_status(run)
-            typer.echo(json.dumps(seen.to_json()))
+            echo(json.dumps(seen.to_json()))
             if not watch or seen.state not in ("running", "held"):
                 return
             time.sleep(_REFRESH_SECONDS)
     if not watch:
         for line in shown_status(read_status(run)):
-            typer.echo(line)
+            echo(line)
         return
     from rich.live import Live
     from rich.text import Text
@@ -67,10 +69,10 @@ def stop(
 
     seen = read_status(run)
     if seen.state not in ("running", "held"):
-        typer.echo(f"{run}: no driver to stop; it is {seen.state} ({seen.driver}).")
+        echo(f"{run}: no driver to stop; it is {seen.state} ({seen.driver}).")
         return
     ask_to_stop(run)
     while wait and (seen := read_status(run)).state in ("running", "held"):
         time.sleep(_LOOK_SECONDS)
     words = f"it is {seen.state} ({seen.driver})" if wait else "asked to stop"
-    typer.echo(f"{run}: {words}. Go on with: evocompress run --resume --out {run}")
+    echo(f"{run}: {words}. Go on with: evocompress run --resume --out {run}")

@@ -16,6 +16,7 @@ from evocompress.support.command_line import (
     NetworkOptions,
     check_output,
     check_output_folder,
+    echo,
     folder_named,
     output_limit,
 )
@@ -71,7 +72,7 @@ def unpack(
             raise ConfigError("--into writes one file by the model that it names: give no --model, and no folder.")
         check_output(output, [file, into])
         tensors, weights = unpack_into(file, into, output, max_output_bytes=limit)
-        typer.echo(f"{output}: {counted(tensors, 'initialiser')}, {counted(weights, 'weight')}")
+        echo(f"{output}: {counted(tensors, 'initialiser')}, {counted(weights, 'weight')}")
         return
     if output.suffix.lower() == ".onnx":
         raise ConfigError(f"--output {output}: an ONNX model needs its graph; name a model with --into MODEL.onnx.")
@@ -91,12 +92,12 @@ def unpack(
         output /= SAFETENSORS
     else:
         tensors, weights = unpack_file(file, output, names, max_output_bytes=limit)
-    typer.echo(f"{output}: {counted(tensors, 'tensor')}, {counted(weights, 'weight')}")
+    echo(f"{output}: {counted(tensors, 'tensor')}, {counted(weights, 'weight')}")
 
 
 def say_companions(output: Path, companions: Companions) -> None:
     """Which files went along with the weights, and which did not."""
     if companions.files:
-        typer.echo(f"{output}: with {listed([str(path) for path in companions.files])}")
+        echo(f"{output}: with {listed([str(path) for path in companions.files])}")
     if companions.note:
-        typer.echo(f"{output}: {companions.note}", err=True)
+        echo(f"{output}: {companions.note}", err=True)

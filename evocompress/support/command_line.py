@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from evocompress.errors import ConfigError, EvocompressError
+from evocompress.support.printable import SafeConsole, printable
 from evocompress.support.quantities import parse_bytes
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_device",
     "check_output",
     "check_output_folder",
+    "echo",
     "folder_named",
     "output_console",
     "output_limit",
@@ -137,7 +138,12 @@ def _usable_devices() -> list[str]:
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
-def output_console() -> Console:
+def output_console() -> SafeConsole:
     """The standard output; what is not a terminal has no width that lines would have to be broken for."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_UNBROKEN)
+    console = SafeConsole()
+    return console if console.is_terminal else SafeConsole(width=_UNBROKEN)
+
+
+def echo(message: str, *, err: bool = False) -> None:
+    """Print a text and a newline, without what a terminal would obey in it; `err`: to the standard error."""
+    typer.echo(printable(message), err=err)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.errors import ConfigError
-from evocompress.support.command_line import MaxOutputBytes, check_output, output_limit
+from evocompress.support.command_line import MaxOutputBytes, check_output, echo, output_limit
 from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.support.wording import counted, listed
 
@@ -82,7 +82,7 @@ def kernels(
         with needs_extra("report"):
             import evocompress.ideas.kernels.gallery_png  # noqa: F401
     limit = output_limit(max_output_bytes)
-    first = read_weights(weights, say=functools.partial(typer.echo, err=True), max_output_bytes=limit)
+    first = read_weights(weights, say=functools.partial(echo, err=True), max_output_bytes=limit)
     state, after = with_banks(first), None if compare is None else with_banks(_second(compare, first, limit))
     layers = chosen_layers(state, layer or ())
     if not layer:
@@ -104,7 +104,7 @@ def kernels(
         _galleries(sections(rows, state, after, image=picture, per_class=per_class), title, html, png)
     _print(rows, layers)
     if outputs:
-        typer.echo(f"{counted(len(rows), 'kernel')}: {', '.join(str(path) for path in outputs)}")
+        echo(f"{counted(len(rows), 'kernel')}: {', '.join(str(path) for path in outputs)}")
 
 
 def _galleries(shown: Sequence[Section], title: str, html: Path | None, png: Path | None) -> None:
@@ -145,7 +145,7 @@ def _with_a_class(layers: Sequence[str], states: Sequence[Mapping[str, object]])
         listing = listed([f"{name!r} {reason}" for name, reason in reasons.items()])
         raise ConfigError(f"No layer's kernels can have a class: {listing}.")
     for name, reason in reasons.items():
-        typer.echo(f"left out: {name} {reason}", err=True)
+        echo(f"left out: {name} {reason}", err=True)
     return [name for name in layers if name not in reasons]
 
 
@@ -161,7 +161,7 @@ def _second(path: Path, state: Mapping[str, object], limit: int) -> dict[str, to
     second = read_weights(path, functools.partial(fitting_names, state), max_output_bytes=limit)
     paired = in_order(state, second)
     if paired is not None:
-        typer.echo(f"{path.name} has numbers for names; paired with {len(paired)} tensors by their order", err=True)
+        echo(f"{path.name} has numbers for names; paired with {len(paired)} tensors by their order", err=True)
     return second if paired is None else paired
 
 
@@ -194,17 +194,17 @@ def _print(rows: Sequence[KernelRow], layers: Sequence[str]) -> None:
 def _print_changes(rows: Sequence[KernelRow]) -> None:
     changed = [row for row in rows if row.changed]
     share = f"{100 * len(changed) / max(1, len(rows)):.1f} %"
-    typer.echo(f"{len(changed)} of {counted(len(rows), 'kernel')} changed class ({share})")
+    echo(f"{len(changed)} of {counted(len(rows), 'kernel')} changed class ({share})")
     moves = collections.Counter(
         (_named(row.kernel), "zero" if row.became_zero else _named(row.after))
         for row in changed
         if row.after is not None
     )
     for (old, new), count in moves.most_common(_TRANSITIONS):
-        typer.echo(f"  {count:6d}  {old} → {new}")
+        echo(f"  {count:6d}  {old} → {new}")
     rest = len(changed) - sum(count for _, count in moves.most_common(_TRANSITIONS))
     if rest:
-        typer.echo(f"  {rest:6d}  otherwise")
+        echo(f"  {rest:6d}  otherwise")
 
 
 def _named(kernel: Kernel) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evocompress.errors import ConfigError, DataError, EvocompressError, ModelError
-from evocompress.support.command_line import NetworkOptions, check_output
+from evocompress.support.command_line import NetworkOptions, check_output, echo
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,8 +84,8 @@ def saccades(
     title = f"{name}: class {answer}, {work / 1e6:.2f} M multiply-adds"
     figure.write_saccade_png(pixels[0], readings, title, output)
     for layer, reading in readings.items():
-        typer.echo(f"{layer or 'whole network'}: {_shares(reading)}")
-    typer.echo(f"class {answer}; {work:.0f} multiply-adds; {output}")
+        echo(f"{layer or 'whole network'}: {_shares(reading)}")
+    echo(f"class {answer}; {work:.0f} multiply-adds; {output}")
 
 
 @dataclasses.dataclass(frozen=True)
