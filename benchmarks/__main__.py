@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 BENCHMARKS: dict[str, list[str]] = {
     "entropy_coder": ["benchmarks.codecs.entropy_coder"],
     "search_scale": ["benchmarks.search.search_scale"],
+    "large_run": ["benchmarks.search.large_run"],
     "driver_overhead": ["benchmarks.search.driver_overhead"],
     "demo": ["benchmarks.search.whole_run", "configs/digits.toml", "--name", "demo", "--seeds", "5"],
     "fashion_mnist": [

@@ -116,6 +116,21 @@ def _scale(line: dict[str, Any]) -> Iterator[Row]:
     yield Row("1 000 simulated workers, 100 000 segments", f"{seconds:.0f} s", "≤ 120 s", seconds <= 120)
 
 
+def _large(line: dict[str, Any]) -> Iterator[Row]:
+    names = {
+        "resume": "resume, from the journal alone",
+        "resume_again": "resume, from a snapshot",
+        "read": "reading all of it",
+        "end": "its end: tables, picture, report",
+    }
+    for phase, what in names.items():
+        seconds, peak = line[phase]["cpu_seconds"], line[phase]["peak_mb"]
+        limited = phase == "resume_again"
+        target = "≤ 10 s, ≤ 500 MB" if limited else "≤ 500 MB"
+        met = peak <= 500 and (seconds <= 10 or not limited)
+        yield Row(f"a run of {line['segments']:,} segments: {what}", f"{seconds:.1f} s of CPU, {peak} MB", target, met)
+
+
 def _overhead(line: dict[str, Any]) -> Iterator[Row]:
     if line["benchmark"] == "busy_share":
         share = line["share"]
@@ -202,6 +217,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "real_networks": _real_networks,
     "overfitting": _overfitting,
     "search_scale": _scale,
+    "large_run": _large,
     "driver_overhead": _overhead,
     "entropy_coder": _coder,
     "pack_resnet20": resnet20_rows,

@@ -120,6 +120,21 @@ class Search:
             raise RunError(f"task {task.segment_id} has index {task.index}, the search expects {self._next}")
         self._register(task)
 
+    def peek(self) -> Task | None:
+        """The task that comes next, whatever the budget, without taking it; None while an outcome is missing for it."""
+        return self._decide(self._next) if self._catch_up() else None
+
+    @property
+    def waits_for(self) -> str | None:
+        """The segment_id of the outcome that is missing for the next decision; None where none is."""
+        if self._catch_up():
+            return None
+        return next(segment_id for segment_id, task in self._tasks.items() if task.index == self._seen)
+
+    def identify(self, task: Task) -> str:
+        """The segment_id that follows from what a task says; it differs from its own where the task is damaged."""
+        return self._segment_id(task)
+
     def _catch_up(self) -> bool:
         """Fold what the next decision sees; False where an outcome is missing."""
         if not self.settings.deterministic:
@@ -268,6 +283,14 @@ class Search:
     def needs(self, leaf_id: str) -> bool:
         """Whether a leaf's file may still be read: it is in front or pool, ends a lineage, or is parent in flight."""
         return leaf_id in self.archive or leaf_id in self._population or leaf_id in self._held
+
+    def needed_paths(self) -> set[str]:
+        """The paths of all leaves for which `needs` holds."""
+        members = [*self.archive.members, *self._population.archive.members, *self._population.pool.members]
+        members += [member for waiting in self._waiting.values() for member in waiting]
+        members += self._open.values()
+        paths = {member.leaf.path for member in members}
+        return paths | {parent.path for task in self._tasks.values() for parent in task.parents}
 
     def _suspect(self, leaves: Iterable[Leaf]) -> None:
         # A leaf that is still needed when it is looked at comes back here once its last holder lets go of it.

@@ -97,7 +97,7 @@ def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
                 outcome = _upload(outcome, task, attempt, scratch, storage)
             except _Refused as error:
                 outcome = dataclasses.replace(failure(task, str(error)), seconds=outcome.seconds)
-        return commit(storage, dataclasses.replace(outcome, attempt=attempt))
+        return commit(storage, dataclasses.replace(outcome, attempt=attempt), task)
     except OSError as error:
         _discard(storage, task, attempt)
         # What went wrong after the commit has not undone it.

@@ -9,7 +9,7 @@ from evocompress.search.ask_tell import Told
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 
-__all__ = ["Delayed", "Ended", "Finished", "Late", "Opened", "Reason", "Submitted", "Watching"]
+__all__ = ["Delayed", "Ended", "Finished", "Late", "Opened", "Reason", "SnapshotIgnored", "Submitted", "Watching"]
 
 Reason: TypeAlias = Literal["finished", "stopped", "interrupted"]
 
@@ -21,6 +21,14 @@ class Watching:
     pid: int
     host: str
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SnapshotIgnored:
+    """A snapshot of the folded search does not fit what is there, for this reason; the journal is read instead."""
+
+    path: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)

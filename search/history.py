@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evocompress.errors import ConfigError, RunError
 from evocompress.search.archive import Archive
-from evocompress.search.journal import Record, read_journal
+from evocompress.search.journal import Record, damage, scan
+from evocompress.search.journal_index import LEAVES, JournalIndex, Leaves, Outcomes, Records, SegmentOf, Tasks, Told
+from evocompress.search.journal_records import Elapsed, about_line, checked_record, outcome_of, task_of
 from evocompress.search.objectives import Scale
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
 
-__all__ = ["History", "read_history", "read_run_json"]
+__all__ = ["History", "read_history", "read_run_json", "settings_of"]
 
 FORMAT = 1
 
@@ -27,26 +31,48 @@ class History:
     """`run` is run.json; `outcomes`, `told` and `finished_at` (unix seconds) are parallel, in the order of telling.
 
     `leaves` has every leaf by id, also those whose files are gone; `archive` the non-dominated ones by ascending bytes.
+    Of a run that `read_history` gave, all but the archive and the rare events stay in the journal, and are read there
+    when they are looked at: go over `outcomes` or `leaves.values()` once, and not again for each of them.
     """
 
     folder: Path
     run: dict[str, Any]
-    tasks: dict[str, Task]
-    outcomes: list[Outcome]
-    told: list[dict[str, Any]]
-    finished_at: list[float]
-    leaves: dict[str, Leaf]
+    tasks: Mapping[str, Task]
+    outcomes: Sequence[Outcome]
+    told: Sequence[Mapping[str, Any]]
+    finished_at: Sequence[float]
+    leaves: Mapping[str, Leaf]
     archive: list[Leaf]
-    records: list[Record]
-    segment_of: dict[str, str]
+    records: Sequence[Record]
+    segment_of: Mapping[str, str]
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The payloads of all journal lines of a type, in order, each with its "time"."""
-        return [
-            {key: value for key, value in record.items() if key not in ("epoch", "seq", "crc", "type")}
-            for record in self.records
-            if record["type"] == kind
-        ]
+        return list(self._events(kind))
+
+    def first_event(self, kind: str) -> dict[str, Any] | None:
+        """The first of `events`, without looking for the others."""
+        return next(self._events(kind), None)
+
+    def _events(self, kind: str) -> Iterator[dict[str, Any]]:
+        records = self.records
+        found = records.of_kind(kind) if isinstance(records, Records) else (r for r in records if r["type"] == kind)
+        for record in found:
+            yield {key: value for key, value in record.items() if key not in ("epoch", "seq", "crc", "type")}
+
+    @property
+    def hypervolumes(self) -> Sequence[float]:
+        """The hypervolume after each outcome, in the order of telling."""
+        told = self.told
+        return told.hypervolumes if isinstance(told, Told) else [entry["hypervolume_after"] for entry in told]
+
+    @property
+    def completions(self) -> Sequence[int]:
+        """The completion number of each outcome, in the order of telling."""
+        if isinstance(self.outcomes, Outcomes):
+            return self.outcomes.index_of_journal.completions
+        numbers = {event["outcome"]["segment_id"]: event["completion"] for event in self.events("finished")}
+        return [numbers.get(outcome.segment_id, place) for place, outcome in enumerate(self.outcomes)]
 
     @property
     def storage(self) -> Storage:
@@ -70,27 +96,21 @@ class History:
     @property
     def in_flight(self) -> list[Task]:
         """Tasks without an outcome, oldest first."""
-        finished = {outcome.segment_id for outcome in self.outcomes}
-        return [task for segment_id, task in self.tasks.items() if segment_id not in finished]
+        finished = set(self._finished_ids())
+        return [self.tasks[segment_id] for segment_id in self.tasks if segment_id not in finished]
+
+    def _finished_ids(self) -> Iterable[str]:
+        index = self.outcomes.index_of_journal if isinstance(self.outcomes, Outcomes) else None
+        return (outcome.segment_id for outcome in self.outcomes) if index is None else index.segment_ids
 
     @property
     def elapsed(self) -> float:
-        """Seconds that drivers spent on segments, by monotonic clocks; time of a suspended machine is not counted.
-
-        Of journals without such counts: from the first submission to the last outcome of each driver.
-        """
-        counted = [float(record["elapsed"]) for record in self.records if "elapsed" in record]
-        if counted:
-            return counted[-1]
-        seconds, first, last = 0.0, None, 0.0
-        for record in self.records:
-            if record["type"] == "resumed" and first is not None:
-                seconds, first = seconds + max(0.0, last - first), None
-            if record["type"] == "submitted" and first is None:
-                first = last = float(record["time"])
-            if record["type"] == "finished":
-                last = float(record["time"])
-        return seconds + (max(0.0, last - first) if first is not None else 0.0)
+        """Seconds that drivers spent on segments; see `Elapsed`."""
+        elapsed = Elapsed()
+        last = next((record for record in reversed(self.records) if "elapsed" in record), None)
+        for record in self.records if last is None else [last]:
+            elapsed.observe(record)
+        return elapsed.seconds
 
     def parent_of(self, leaf_id: str) -> str | None:
         """The leaf that this leaf's segment went on from; None for one from the initial weights."""
@@ -121,26 +141,48 @@ def read_run_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_history(folder: str | os.PathLike[str]) -> History:
-    """The run in `folder`, as far as it has come; a torn last journal line is left out, damage is a `RunError`."""
+    """The run in `folder`, as far as it has come; a torn last journal line is left out, damage is a `RunError`.
+
+    The journal is read once, line by line.
+    """
     run = read_run_json(folder)
-    records = read_journal(Path(folder, "journal"))
-    history = History(Path(folder), run, {}, [], [], [], {}, [], records, {})
-    settings = history.settings
+    path = Path(folder, "journal")
+    index = JournalIndex(path)
+    told, times = Told(index), array("d")
+    settings = settings_of(run, Path(folder))
     archive, scale = Archive(settings.reference), Scale.of(settings)
     done: set[str] = set()
-    for record in records:
-        if record["type"] == "submitted":
-            history.tasks.setdefault(record["task"]["segment_id"], Task.from_json(record["task"]))
-        if record["type"] != "finished" or record["outcome"]["segment_id"] in done:
+    for line in scan(path):
+        record = checked_record(line)
+        position = index.add(line, record)
+        if line.kind == "submitted":
+            task = task_of(line, record)
+            if task.segment_id in index.tasks and not record.get("attempt_of_resume"):
+                raise damage(line, f"segment {task.segment_id} was submitted before")
+            index.tasks.setdefault(task.segment_id, position)
+        if line.kind != "finished":
             continue
-        outcome = Outcome.from_json(record["outcome"])
+        outcome = outcome_of(line, record)
+        if outcome.segment_id in done:
+            raise damage(line, f"segment {outcome.segment_id} was finished before")
         done.add(outcome.segment_id)
-        history.outcomes.append(outcome)
-        history.told.append(record["told"])
-        history.finished_at.append(float(record["time"]))
-        for number, leaf in enumerate(outcome.leaves):
-            history.leaves[leaf.leaf_id] = leaf
-            history.segment_of[leaf.leaf_id] = outcome.segment_id
-            archive.insert(scale.member(leaf, (outcome.index, number)))
-    history.archive.extend(archive)
-    return history
+        number = len(index.finished)
+        index.finished.append(position)
+        index.segment_ids.append(outcome.segment_id)
+        index.completions.append(record.get("completion", number))
+        told.hypervolumes.append(record["told"]["hypervolume_after"])
+        times.append(record["time"])
+        with about_line(line):
+            for place, leaf in enumerate(outcome.leaves):
+                index.leaves[leaf.leaf_id] = LEAVES * number + place
+                archive.insert(scale.member(leaf, (outcome.index, place)))
+    views = Tasks(index), Outcomes(index), told, times, Leaves(index), list(archive), Records(index), SegmentOf(index)
+    return History(Path(folder), run, *views)
+
+
+def settings_of(run: dict[str, Any], folder: Path) -> SearchSettings:
+    """The settings in run.json; `RunError` where they are damaged."""
+    try:
+        return SearchSettings.from_json(run["search"])
+    except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder / 'run.json'} is damaged (search: {error}); restore it from a copy") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from typing import Any, Literal, TypeAlias
 
 __all__ = ["Genome", "Leaf", "Operator", "Outcome", "Parent", "ParentRule", "Scalar", "Status", "Task", "genome_hash"]
@@ -19,6 +20,69 @@ Genome: TypeAlias = dict[str, Scalar]
 Status: TypeAlias = Literal["ok", "diverged", "out_of_memory", "failed"]
 Operator: TypeAlias = Literal["initial", "continue", "mutate", "crossover"]
 ParentRule: TypeAlias = Literal["none", "tournament", "size_bin", "budget", "random", "lineage"]
+
+
+_NUMBER = (int, float)
+_TEXT, _WHOLE, _TABLE, _LIST = (str,), (int,), (dict,), (list, tuple)
+_KINDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "parent": {
+        **dict.fromkeys(("leaf_id", "path", "sha256", "weights_sha256"), _TEXT),
+        **dict.fromkeys(("depth", "epochs"), _WHOLE),
+        "seconds": _NUMBER,
+    },
+    "task": {
+        **dict.fromkeys(("index", "seed", "seen"), _WHOLE),
+        **dict.fromkeys(("segment_id", "operator", "rule"), _TEXT),
+        **dict.fromkeys(("parents", "probes"), _LIST),
+        "genome": _TABLE,
+    },
+    "leaf": {
+        **dict.fromkeys(("leaf_id", "path", "sha256", "weights_sha256"), _TEXT),
+        **dict.fromkeys(("nbytes", "depth", "epochs"), _WHOLE),
+        **dict.fromkeys(("quality", "error", "seconds"), _NUMBER),
+        **dict.fromkeys(("genome", "measurements"), _TABLE),
+    },
+    "outcome": {
+        **dict.fromkeys(("segment_id", "status", "error", "attempt"), _TEXT),
+        **dict.fromkeys(("seconds", "encode_fraction"), _NUMBER),
+        "index": _WHOLE,
+        "leaves": _LIST,
+        "metrics": _TABLE,
+    },
+}
+
+
+def _checked(what: str, data: Any) -> dict[str, Any]:
+    """Data that came out of a file, its fields of the types that they must have; the dataclass misses what is missing.
+
+    Raises:
+        TypeError: Names the field.
+    """
+    if not isinstance(data, dict):
+        raise TypeError(f"{what} is {_shown(data)}, not a mapping")
+    for name, kinds in _KINDS[what].items():
+        value = data.get(name, kinds)
+        if value is kinds:
+            continue
+        if not isinstance(value, kinds) or (value.__class__ is bool):
+            raise TypeError(f"{what}.{name} is {_shown(value)}; it must be {kinds[-1].__name__}")
+        if value.__class__ is float and not math.isfinite(value):
+            raise TypeError(f"{what}.{name} is {value}; it must be finite")
+    return data
+
+
+def _checked_genome(genome: Any) -> Genome:
+    if not isinstance(genome, dict):
+        raise TypeError(f"a genome is {_shown(genome)}, not a mapping")
+    for name, value in genome.items():
+        if not isinstance(value, bool | int | float | str):
+            raise TypeError(f"gene {name!r} is {_shown(value)}; it must be a number, a text or a truth value")
+    return genome
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def genome_hash(genome: Genome) -> str:
@@ -64,19 +128,20 @@ class Task:
     seen: int
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-ready data."""
-        return dataclasses.asdict(self)
+        """As JSON-ready data, which shares the genomes."""
+        return {**self.__dict__, "parents": [dict(parent.__dict__) for parent in self.parents]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Task:
-        """The inverse of `to_json`."""
-        return cls(
-            **{
-                **data,
-                "parents": tuple(Parent(**parent) for parent in data["parents"]),
-                "probes": tuple(data["probes"]),
-            }
-        )
+        """The inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError: A field is missing, or of a wrong type.
+        """
+        _checked("task", data)
+        parents = tuple(Parent(**_checked("parent", parent)) for parent in data["parents"])
+        _checked_genome(data["genome"])
+        return cls(**{**data, "parents": parents, "probes": tuple(map(_checked_genome, data["probes"]))})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,16 +167,21 @@ class Leaf:
     measurements: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-ready data."""
-        return dataclasses.asdict(self)
+        """As JSON-ready data, which shares genome and measurements."""
+        return dict(self.__dict__)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Leaf:
-        """The inverse of `to_json`; reads records of before there were tasks, too, which have an accuracy in [0, 1]."""
+        """The inverse of `to_json`; reads records of before there were tasks, too, which have an accuracy in [0, 1].
+
+        Raises:
+            KeyError, TypeError: A field is missing, or of a wrong type.
+        """
+        _checked_genome(_checked("leaf", data).get("genome", {}))
         if "accuracy" in data:
             accuracy = data["accuracy"]
             data = {key: value for key, value in data.items() if key != "accuracy"}
-            data |= {"quality": accuracy, "error": 1.0 - accuracy}
+            data = _checked("leaf", data | {"quality": accuracy, "error": 1.0 - accuracy})
         return cls(**data)
 
 
@@ -134,10 +204,22 @@ class Outcome:
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-ready data."""
-        return dataclasses.asdict(self)
+        """As JSON-ready data, which shares what is free-form."""
+        return {**self.__dict__, "leaves": [leaf.to_json() for leaf in self.leaves]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Outcome:
-        """The inverse of `to_json`."""
-        return cls(**{**data, "leaves": tuple(Leaf.from_json(leaf) for leaf in data["leaves"])})
+        """The inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError: A field is missing, or of a wrong type.
+            ValueError: Two leaves have one id, or one has an id that is not of this segment.
+        """
+        _checked("outcome", data)
+        leaves = tuple(Leaf.from_json(leaf) for leaf in data["leaves"])
+        ids = {leaf.leaf_id for leaf in leaves}
+        if len(ids) < len(leaves):
+            raise ValueError(f"two leaves of segment {data['segment_id']} have the same leaf_id")
+        if strange := [leaf_id for leaf_id in ids if not leaf_id.startswith(data["segment_id"])]:
+            raise ValueError(f"leaf_id {strange[0]!r} is not one of segment {data['segment_id']}")
+        return cls(**{**data, "leaves": leaves})

@@ -8,11 +8,12 @@ before a file is deleted because of it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,8 +21,9 @@ from evocompress.errors import RunError, StorageError
 from evocompress.search.ask_tell import Search, Told
 from evocompress.search.events import Reason
 from evocompress.search.executors import Executor
-from evocompress.search.history import History, read_history, read_run_json
-from evocompress.search.journal import Journal
+from evocompress.search.history import History, read_history, read_run_json, settings_of
+from evocompress.search.journal import START, Journal, Place, Record, scan
+from evocompress.search.journal_records import BULK, Elapsed, checked_record
 from evocompress.search.lease import Lease
 from evocompress.search.loop import PAUSES, Loop
 from evocompress.search.records import Outcome, Task
@@ -35,13 +37,18 @@ from evocompress.search.run_header import (
     measured_as,
     only_budget,
 )
+from evocompress.search.run_state import RunState
 from evocompress.search.segment_commit import attempt_folder, read_commit
 from evocompress.search.settings import SearchSettings
+from evocompress.search.snapshots import Snapshots
 from evocompress.search.space import Space
 from evocompress.search.storage import LocalStorage, Storage, open_storage
 from evocompress.search.time_limit import TimeLimit
 
-__all__ = ["Run", "made_with", "open_run"]
+__all__ = ["SNAPSHOT_EVERY", "Run", "made_with", "open_run", "rare_events"]
+
+#: Segments between two snapshots: reading so many again takes a second or two, writing one a few tenths.
+SNAPSHOT_EVERY = 5_000
 
 # What a driver that was killed at once may have left, files in the course of being written among it.
 _OWN = re.compile(r"journal|lease\.lock|seg|lease\.json|(lease|run)\.json\.[0-9a-f]{8}\.tmp")
@@ -57,22 +64,47 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, run_json: dict[str, Any], space: Space, settings: SearchSettings, lease: Lease
+        self,
+        folder: Path,
+        run_json: dict[str, Any],
+        space: Space,
+        settings: SearchSettings,
+        lease: Lease,
+        *,
+        state: RunState | None = None,
+        read: Place = START,
+        of_snapshot: int = 0,
+        snapshot_every: int = SNAPSHOT_EVERY,
     ) -> None:
+        """`state` is what the journal comes to up to `read`; `of_snapshot` segments are in the last snapshot."""
         self.folder = folder
         self.run_json = run_json
         self.settings = settings
         self.storage: Storage = open_storage(run_json["storage"] or folder)
-        self.search = Search(space, settings)
+        self._state = RunState(space, settings) if state is None else state
         self._lease = lease
-        self._journal = Journal(folder / "journal")
-        self._completions = 0
-        self._seconds: list[float] = []  # of the segments of earlier drivers
-        self._elapsed: Callable[[], float] = lambda: 0.0  # seconds of the whole run; a drive's loop counts on
+        self._journal = Journal(folder / "journal", after=read)
+        self._snapshots, self._every = Snapshots(folder, space, settings), snapshot_every
+        self._of_snapshot = of_snapshot
+        used = self._state.elapsed.seconds
+        self._elapsed: Callable[[], float] = lambda: used  # seconds of the whole run; a drive's loop counts on
         self._resubmit: list[Task] = []
         self._unneeded: deque[str] = deque()  # paths of files that are still to be deleted
-        self._winners: dict[str, str] = {}
         self._closed: str | None = None
+
+    @property
+    def search(self) -> Search:
+        """The folded search."""
+        return self._state.search
+
+    @property
+    def completions(self) -> int:
+        """How many segments were finished, by this and by earlier drivers."""
+        return self._state.completions
+
+    def events(self, kind: str) -> list[Record]:
+        """The journal's records of a rare type ("reference", "audited", "teacher" …), in order, from memory."""
+        return [event for event in self._state.events if event["type"] == kind]
 
     def __enter__(self) -> Run:
         return self
@@ -94,6 +126,7 @@ class Run:
     def record(self, kind: str, **payload: Any) -> None:
         """Journal an event of another type, such as "reference" or "audited"."""
         self._append([(kind, payload)])
+        self._state.events.append({"type": kind, **payload})
 
     def history(self) -> History:
         """The run as read from its folder."""
@@ -125,10 +158,10 @@ class Run:
             observer=observer,
             should_stop=should_stop,
             resubmit=self._resubmit,
-            completions=self._completions,
+            completions=self._state.completions,
             elapsed=self._elapsed(),
             pauses=pauses,
-            limit=TimeLimit(time_limit, self._seconds),
+            limit=TimeLimit(time_limit, self._state.seconds),
         )
         self._elapsed = loop.elapsed
         try:
@@ -139,6 +172,7 @@ class Run:
         self._closed = reason
         if reason == "finished":
             self._sweep()
+        self._snapshot(max(1, self._every // 10))
         return reason
 
     # ---- what the loop has recorded ---------------------------------------------------------------------------------
@@ -156,8 +190,8 @@ class Run:
         """Journal outcomes, then delete the files that nobody needs any more."""
         elapsed = round(self._elapsed(), 3)
         self._append([_finished_line(*result, elapsed) for result in results])
-        self._completions += len(results)
-        self._winners.update((outcome.segment_id, outcome.attempt) for outcome, _, _ in results)
+        for outcome, _, _ in results:
+            self._state.count(outcome)
         self._unneeded.extend(self.search.collect().values())
         if self._unneeded:
             self._check()  # whoever took over since may need them
@@ -166,6 +200,20 @@ class Run:
             while self._unneeded:
                 self._delete(self._unneeded[0])
                 self._unneeded.popleft()
+        self._snapshot(self._every)
+
+    def _snapshot(self, least: int) -> None:
+        """Write a snapshot if so many segments were finished since the last; one that fails costs a resume some time.
+
+        Nothing may be pending: which files were still to be deleted is not in it.
+        """
+        if self._state.completions - self._of_snapshot < least or self._unneeded or not self._snapshots.possible:
+            return
+        self._of_snapshot = self._state.completions
+        self._check()
+        self._state.elapsed = Elapsed(round(self._elapsed(), 3))
+        with contextlib.suppress(OSError):
+            self._snapshots.write(self._state, self._journal)
 
     def _append(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if entries:
@@ -183,28 +231,13 @@ class Run:
 
     # ---- resume -----------------------------------------------------------------------------------------------------
 
-    def fold(self) -> None:
-        """Bring the search to where the journal ends, adopt what was committed, and queue the rest again."""
-        for record in self._journal.records:
-            if record["type"] == "submitted" and not record["attempt_of_resume"]:
-                self.search.replay(Task.from_json(record["task"]))
-            elif record["type"] == "finished":
-                outcome = Outcome.from_json(record["outcome"])
-                if not self.search.tell(outcome).duplicate:
-                    self._completions += 1
-                    self._seconds.append(outcome.seconds)
-                    self._winners[outcome.segment_id] = outcome.attempt
-        used = self.history().elapsed
-        self._elapsed = lambda: used
-        self._journal.records.clear()
-
     def adopt(self) -> int:
         """Take in segments that were committed but not journalled as finished; the others will be resubmitted."""
         adopted: list[tuple[Outcome, int, Told]] = []
         for segment_id in self.search.in_flight:
             outcome = read_commit(self.storage, segment_id)
             if outcome is not None:
-                adopted.append((outcome, self._completions + len(adopted), self.search.tell(outcome)))
+                adopted.append((outcome, self._state.completions + len(adopted), self.search.tell(outcome)))
         self.finished(adopted)
         self._resubmit = list(self.search.in_flight.values())
         self._sweep()
@@ -227,13 +260,12 @@ class Run:
         not commit files that are gone. Once the segment is finished, such an attempt can only lose.
         """
         self._check()
-        leaves = self.history().leaves
-        kept = {leaf.path for leaf_id, leaf in leaves.items() if self.search.needs(leaf_id)}
+        kept, winners = self.search.needed_paths(), self._state.winners
         for path in self.storage.find("seg"):
             parts = path.split("/")
-            if len(parts) < 3 or parts[1] not in self._winners or parts[2] == "COMMIT.json":
+            if len(parts) < 3 or parts[1] not in winners or parts[2] == "COMMIT.json":
                 continue
-            committed = path.startswith(attempt_folder(parts[1], self._winners[parts[1]]) + "/")
+            committed = path.startswith(attempt_folder(parts[1], winners[parts[1]]) + "/")
             if not committed or (parts[-1] != "metrics.json" and path not in kept):
                 self._delete(path)
 
@@ -255,6 +287,7 @@ def open_run(
     workers: int = 1,
     free: Collection[str] = (),
     observer: Callable[[Any], object] | None = None,
+    snapshot_every: int = SNAPSHOT_EVERY,
 ) -> Run:
     """Take the lease of `folder` and create the run there, or resume it; use the result in a `with` statement.
 
@@ -264,7 +297,8 @@ def open_run(
     budget of segments and minutes may differ.
     `override` journals changes of config and settings and goes on with the new ones, but not of what makes results
     comparable (seed, mode, scale, network, data, quality, space). Dotted keys in `free` (such as "config.resources")
-    may differ anyway. `observer` hears `Watching` where this has to wait to see whether another driver is alive.
+    may differ anyway. `observer` hears `Watching` where this has to wait to see whether another driver is alive, and
+    `SnapshotIgnored`. Each `snapshot_every` segments the folded state is written down, so that a resume is quick.
     """
     check_json(header)
     path = Path(folder).absolute()
@@ -276,8 +310,10 @@ def open_run(
     lease = (Lease(path) if observer is None else Lease(path, observer=observer)).__enter__()
     try:
         if resume:
-            return _resume(path, lease, header, space, settings, storage_uri, override, free)
-        return _create(path, lease, header, space, settings.resolve(workers), storage_uri)
+            run = _resume(path, lease, header, space, settings, storage_uri, override, free, observer, snapshot_every)
+        else:
+            run = _create(path, lease, header, space, settings.resolve(workers), storage_uri, snapshot_every)
+        return run
     except BaseException:
         lease.__exit__()
         raise
@@ -293,7 +329,13 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _create(
-    path: Path, lease: Lease, header: Mapping[str, Any], space: Space, settings: SearchSettings, storage_uri: str
+    path: Path,
+    lease: Lease,
+    header: Mapping[str, Any],
+    space: Space,
+    settings: SearchSettings,
+    storage_uri: str,
+    snapshot_every: int,
 ) -> Run:
     _refuse_existing(path)  # again, now under the lease
     run_json = make_run_json(header, space, settings, storage_uri)
@@ -301,7 +343,7 @@ def _create(
     data = json.dumps(run_json, indent=1, allow_nan=False).encode()
     if not LocalStorage(str(path)).create("run.json", data):
         raise RunError(f"{path} already holds a run; resume it, or choose another folder")
-    return Run(path, run_json, space, settings, lease)
+    return Run(path, run_json, space, settings, lease, snapshot_every=snapshot_every)
 
 
 def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) -> None:
@@ -344,14 +386,22 @@ def _resume(
     storage_uri: str,
     override: bool,
     free: Collection[str],
+    observer: Callable[[Any], object] | None,
+    snapshot_every: int,
 ) -> Run:
-    history = read_history(path)
-    _check_storage(history.run)
-    if not any((path / "journal").glob("*.jsonl")) and open_storage(history.run["storage"] or path).find("seg"):
-        raise RunError(f"{path} has segments but its journal is gone; restore the folder journal from a copy")
-    before = made_with(history)
-    if settings.lag is None:
-        settings = SearchSettings.from_json({**settings.to_json(), "lag": before["search"]["lag"]})
+    run_json = read_run_json(path)
+    _check_storage(run_json)
+    if not any((path / "journal").glob("*.jsonl")) and open_storage(run_json["storage"] or path).find("seg"):
+        raise RunError(
+            f"{path} has segments but its journal is gone; restore the folder journal from a copy, or let "
+            f"`evocompress repair {path}` rebuild it"
+        )
+    if settings.lag is None:  # which no override can change
+        settings = dataclasses.replace(settings, lag=settings_of(run_json, path).lag)
+    state, folded = Snapshots(path, space, settings).load(observer)
+    of_snapshot = state.completions
+    events, read = _events_after(path, folded)
+    before = made_with(run_json, [*state.events, *events])
     current = identity(header, space, settings, storage_uri)
     changes = compare(before, current, free)
     if fixed := locked(changes):
@@ -360,20 +410,51 @@ def _resume(
         raise RunError(
             f"{path} was made with another configuration: {describe(changes)}; undo that, or go on with an override"
         )
-    run = Run(path, history.run, space, settings, lease)
+    for line in scan(path / "journal", folded):
+        state.take(line)
+    state.search.collect()  # whatever fell out of use by then is gone, or found by the sweep
+    run = Run(
+        path,
+        run_json,
+        space,
+        settings,
+        lease,
+        state=state,
+        read=read,
+        of_snapshot=of_snapshot,
+        snapshot_every=snapshot_every,
+    )
     if changes:
         run.record("override", changes=changes, **current)
     run.record("resumed", **{key: header.get(key) for key in ("versions", "git_revision")}, pid=os.getpid())
-    run.fold()
     run.adopt()
     return run
 
 
-def made_with(history: History) -> dict[str, Any]:
-    """What the run is made with by now: run.json, and over it the last override."""
-    run = history.run
+def _events_after(path: Path, place: Place) -> tuple[list[Record], Place]:
+    """The journal's records of rare types after a place, and where it ends; of the others only heads are read."""
+    events = []
+    for line in scan(path / "journal", place):
+        place = line.after
+        if line.kind not in BULK:
+            events.append(checked_record(line))
+    return events, place
+
+
+def rare_events(folder: str | os.PathLike[str]) -> list[Record]:
+    """The journal's records of rare types; of the others only heads are read, so that it takes no time.
+
+    Raises:
+        RunError: The journal is damaged.
+    """
+    return _events_after(Path(folder), START)[0]
+
+
+def made_with(run: Mapping[str, Any], events: Iterable[Record]) -> dict[str, Any]:
+    """What a run is made with by now: run.json, and over it the last override among its `events`."""
     parts = {key: run.get(key) for key in ("config", "network", "data", "space", "search", "storage")}
     parts["quality"] = measured_as(run)
-    for event in history.events("override"):
-        parts.update({key: event[key] for key in parts if key in event})
+    for event in events:
+        if event["type"] == "override":
+            parts.update({key: event[key] for key in parts if key in event})
     return parts

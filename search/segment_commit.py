@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 from evocompress.errors import RunError
-from evocompress.search.records import Outcome
+from evocompress.search.records import Outcome, Task
 from evocompress.search.storage import Storage
 
-__all__ = ["attempt_folder", "commit", "commit_path", "read_commit", "sha256"]
+__all__ = ["attempt_folder", "commit", "commit_path", "read_commit", "read_task", "sha256"]
 
 
 def sha256(data: bytes) -> str:
@@ -28,11 +28,11 @@ def commit_path(segment_id: str) -> str:
     return f"seg/{segment_id}/COMMIT.json"
 
 
-def commit(storage: Storage, outcome: Outcome) -> Outcome:
+def commit(storage: Storage, outcome: Outcome, task: Task) -> Outcome:
     """Commit an outcome whose leaves are in the storage; returns the committed one, this or an earlier attempt's.
 
     The outcome itself goes to the attempt's metrics.json, whose hash COMMIT.json holds: one small exclusive file
-    decides.
+    decides. The task is in it too, so that a damaged journal can be rebuilt.
     """
     folder = attempt_folder(outcome.segment_id, outcome.attempt)
     metrics = json.dumps(outcome.to_json(), separators=(",", ":"), allow_nan=False).encode()
@@ -43,6 +43,7 @@ def commit(storage: Storage, outcome: Outcome) -> Outcome:
         "index": outcome.index,
         "attempt": outcome.attempt,
         "files": {**files, "metrics.json": sha256(metrics)},
+        "task": task.to_json(),
     }
     if storage.create(commit_path(outcome.segment_id), json.dumps(content, indent=1, sort_keys=True).encode()):
         return outcome
@@ -74,3 +75,12 @@ def read_commit(storage: Storage, segment_id: str) -> Outcome | None:
         raise RunError(
             f"{storage.url(path)} is damaged ({type(error).__name__}: {error}); restore it or delete it"
         ) from error
+
+
+def read_task(storage: Storage, segment_id: str) -> Task | None:
+    """The task that a segment's COMMIT.json holds, None where it has none (of earlier versions) or cannot be read."""
+    try:
+        content: dict[str, Any] = json.loads(storage.read(commit_path(segment_id)))
+        return Task.from_json(content["task"])
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
+        return None

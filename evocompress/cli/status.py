@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from evocompress.support.command_line import echo
+from evocompress.support.command_line import echo, output_console
 
 __all__ = ["register"]
 
@@ -47,7 +47,7 @@ def status(
     from rich.live import Live
     from rich.text import Text
 
-    with Live(refresh_per_second=4) as live:
+    with Live(console=output_console(), refresh_per_second=4) as live:
         while True:
             seen = read_status(run)
             live.update(Text("\n".join(shown_status(seen))))

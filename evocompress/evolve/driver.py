@@ -35,9 +35,9 @@ from evocompress.protocols import Observer, Said
 from evocompress.runs.export import Export, check_libraries, export_run
 from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
-from evocompress.search.history import read_history, read_run_json
+from evocompress.search.history import read_run_json
 from evocompress.search.records import Leaf
-from evocompress.search.run_folder import Run, made_with, open_run
+from evocompress.search.run_folder import Run, made_with, open_run, rare_events
 from evocompress.search.settings import SearchSettings
 from evocompress.search.stop_request import forget_request, is_asked_to_stop
 from evocompress.search.storage import Storage, open_storage
@@ -244,15 +244,14 @@ def _chunks(leaves: Sequence[Leaf], reader: GenomeReader, count: int) -> list[li
 
 def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer) -> None:
     """Judge the front on the audit split, and the uncompressed network once; both are journalled."""
-    history = run.history()
-    if prepared.config.reference_epochs and not history.events("reference"):
+    if prepared.config.reference_epochs and not run.events("reference"):
         job = ReferenceJob(prepared.segment.experiment, prepared.segment.initial, prepared.config.reference_packs)
         # Trained weights that the run began with are themselves what the front is compared with.
         epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
         trained = f"after {counted(epochs, 'epoch')} of training"
         observer(Said(f"measuring the uncompressed network to compare with, {trained}"))
         run.record("reference", **executor.map(job, [epochs])[0])
-    audited = {leaf_id for event in history.events("audited") for leaf_id in event["leaves"]}
+    audited = {leaf_id for event in run.events("audited") for leaf_id in event["leaves"]}
     waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in audited]
     if waiting:
         observer(Said(f"auditing {counted(len(waiting), 'file')} of the front on data that selection never saw"))
@@ -332,7 +331,7 @@ def run_experiment(
             time_limit=config.resources.time_limit,
         )
         forget_request(folder)
-        segments = len(run.history().outcomes)
+        segments = run.completions
         if reason != "finished":
             return RunSummary(run.folder, False, segments, None)
         _audit(run, prepared, executor, tell)
@@ -376,10 +375,10 @@ def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = (),
         RunError: There is no run in the folder, or it names code and was made elsewhere.
     """
     try:
-        history = read_history(Path(folder))
-        stored = made_with(history)["config"]
+        run = read_run_json(folder)
+        stored = made_with(run, rare_events(folder))["config"]
     except (KeyError, FileNotFoundError):
         raise RunError(f"{folder}: there is no run here (no run.json).") from None
     if not trusted:
-        check_trust(folder, history.run, stored)
+        check_trust(folder, run, stored)
     return parse_config(override_values(stored, overrides), f"{folder}/run.json")

@@ -111,7 +111,7 @@ def provide_teacher(run: Run, config: Config, segment: Segment, executor: Execut
     assert file is not None
     described = config.teacher.model_dump(mode="json")
     # An accepted override of [teacher] makes another one.
-    recorded = [event["sha256"] for event in run.history().events("teacher")[-1:] if event["teacher"] == described]
+    recorded = [event["sha256"] for event in run.events("teacher")[-1:] if event["teacher"] == described]
     try:
         data = file.storage.read(file.path) if recorded else b""
     except FileNotFoundError:

@@ -24,9 +24,10 @@ from rich.text import Text
 from evocompress.protocols import Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
-from evocompress.search.events import Delayed, Ended, Finished, Late, Opened, Submitted, Watching
+from evocompress.search.events import Delayed, Ended, Finished, Late, Opened, SnapshotIgnored, Submitted, Watching
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome
+from evocompress.support.printable import SafeConsole
 from evocompress.support.quantities import format_bytes
 from evocompress.support.wording import counted
 
@@ -76,7 +77,7 @@ class RunDisplay:
         interval: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or Console()
+        self._console = console or SafeConsole()
         self._clock, self._interval = clock, interval
         self._lock = threading.Lock()
         self._last_line = -math.inf
@@ -116,6 +117,8 @@ class RunDisplay:
             case Watching():
                 holder = f"pid {event.pid} on {event.host}"
                 self._say(f"waiting {event.seconds:g} s to see whether another driver ({holder}) is alive")
+            case SnapshotIgnored(path, reason):
+                self._say(f"{path} is passed over, and the whole journal read: {reason}")
             case Ended():
                 if event.reason != "finished":
                     self._say(f"{event.reason} after {event.completions} segments")

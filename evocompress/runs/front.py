@@ -284,15 +284,15 @@ def hypervolume_curve(history: History) -> list[HypervolumePoint]:
 
     Seconds count from the first submission, without the pauses between a driver's last result and its resume.
     """
-    submitted = history.events("submitted")
-    begin = float(submitted[0]["time"]) if submitted else min(history.finished_at, default=0.0)
+    submitted = history.first_event("submitted")
+    begin = float(submitted["time"]) if submitted else min(history.finished_at, default=0.0)
     resumes = [float(event["time"]) for event in history.events("resumed")]
     curve: list[HypervolumePoint] = []
     last, idle = begin, 0.0
-    for told, finished in zip(history.told, history.finished_at, strict=True):
+    for volume, finished in zip(history.hypervolumes, history.finished_at, strict=True):
         while resumes and resumes[0] <= finished:
             idle += max(0.0, resumes.pop(0) - last)
-        curve.append(HypervolumePoint(len(curve) + 1, max(0.0, finished - begin - idle), told["hypervolume_after"]))
+        curve.append(HypervolumePoint(len(curve) + 1, max(0.0, finished - begin - idle), volume))
         last = finished
     return curve
 

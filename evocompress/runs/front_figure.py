@@ -85,14 +85,15 @@ def _heading(history: History) -> str:
 
 
 def _dominated(axes: Axes, history: History, on_front: set[str]) -> None:
-    rest = [leaf for leaf in history.leaves.values() if leaf.leaf_id not in on_front]
-    shown = rest[:: max(1, -(-len(rest) // _DOT_LIMIT))]
+    rest = [leaf_id for leaf_id in history.leaves if leaf_id not in on_front]
+    places = (history.leaves[leaf_id] for leaf_id in rest[:: max(1, -(-len(rest) // _DOT_LIMIT))])
+    shown = [(leaf.nbytes, history.quality.scale * leaf.quality) for leaf in places]
     if not shown:
         return
     alpha = 0.45 if len(shown) < 1000 else 0.25
     axes.scatter(
-        [leaf.nbytes for leaf in shown],
-        [history.quality.scale * leaf.quality for leaf in shown],
+        [nbytes for nbytes, _ in shown],
+        [value for _, value in shown],
         s=9,
         color="#9aa6b5",
         alpha=alpha,

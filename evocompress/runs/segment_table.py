@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,32 +32,37 @@ _FIELDS = {
     "floats": "train_loss train_quality validation_quality_curve",
     "layers": "layers",
 }
+_ROWS_AT_ONCE = 10_000
 _METRICS = ("train_seconds", "peak_memory_bytes", "node", "device", "started", "finished")
 _MEASUREMENTS = ("encode_seconds", "decode_seconds", "evaluate_seconds", "header_bytes")
 
 
 def segment_rows(history: History) -> list[dict[str, Any]]:
     """One row per leaf, in told order, with all that was recorded about it and its segment; sizes in bytes."""
+    return list(_rows(history))
+
+
+def _rows(history: History) -> Iterator[dict[str, Any]]:
     audited, archive = audits(history), {leaf.leaf_id for leaf in history.archive}
-    completion = {event["outcome"]["segment_id"]: event["completion"] for event in history.events("finished")}
     run = _run_columns(history.run) | {"quality_name": history.quality.name}
-    rows: list[dict[str, Any]] = []
-    told_results = zip(history.outcomes, history.told, history.finished_at, strict=True)
-    for position, (outcome, told, told_at) in enumerate(told_results):
+    told_results = zip(history.outcomes, history.told, history.finished_at, history.completions, strict=True)
+    for outcome, told, told_at, completion in told_results:
         segment = run | _segment_columns(history.tasks[outcome.segment_id], outcome)
-        segment |= {"completion": completion.get(outcome.segment_id, position), "told_at": told_at}
+        segment |= {"completion": completion, "told_at": told_at}
         segment |= {key: told.get(key) for key in ("hypervolume_before", "hypervolume_after")}
         accepted = set(told.get("accepted", ()))
         for leaf in outcome.leaves:
             kept = {"accepted": leaf.leaf_id in accepted, "in_archive": leaf.leaf_id in archive}
-            rows.append(segment | _leaf_columns(history, leaf) | kept | _audit_columns(audited.get(leaf.leaf_id)))
+            yield segment | _leaf_columns(history, leaf) | kept | _audit_columns(audited.get(leaf.leaf_id))
         if not outcome.leaves:
-            rows.append(segment)
-    return rows
+            yield segment
 
 
 def write_segments_parquet(history: History, path: str | Path) -> None:
-    """Write `segment_rows` as parquet; the schema is fixed, so that tables of several runs can be joined."""
+    """Write `segment_rows` as parquet; the schema is fixed, so that tables of several runs can be joined.
+
+    So many rows at a time as fit into little memory, whatever the length of the run.
+    """
     with needs_extra("report"):
         import pyarrow
         import pyarrow.parquet
@@ -66,9 +72,16 @@ def write_segments_parquet(history: History, path: str | Path) -> None:
     types = {"int": integer, "float": number, "str": text, "bool": pyarrow.bool_(), "floats": pyarrow.list_(number)}
     types["layers"] = pyarrow.list_(pyarrow.struct(list(layer.items())))
     schema = pyarrow.schema([(name, types[kind]) for kind, names in _FIELDS.items() for name in names.split()])
-    table = pyarrow.Table.from_pylist(segment_rows(history), schema=schema)
-    with replacing(Path(path)) as temporary:
-        pyarrow.parquet.write_table(table, temporary, compression="zstd")
+    rows = _rows(history)
+    with (
+        replacing(Path(path)) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        while True:
+            part = list(itertools.islice(rows, _ROWS_AT_ONCE))
+            writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
+            if len(part) < _ROWS_AT_ONCE:
+                break
 
 
 def canonical_json(value: object) -> str:

@@ -37,6 +37,20 @@ PARAMETERS = sum(math.prod(shape) for _, shape in LAYERS)
 START = 1_760_000_000.0
 
 
+@dataclasses.dataclass(frozen=True)
+class MadeRun(History):
+    """A history that lies in memory, and can be changed there."""
+
+    tasks: dict[str, Task]
+    outcomes: list[Outcome]
+    told: list[dict[str, Any]]
+    finished_at: list[float]
+    leaves: dict[str, Leaf]
+    archive: list[Leaf]
+    records: list[dict[str, Any]]
+    segment_of: dict[str, str]
+
+
 def content(leaf: Leaf) -> bytes:
     """The bytes of a leaf's file, as storage would give them."""
     return hashlib.shake_128(leaf.leaf_id.encode()).digest(leaf.nbytes)
@@ -52,13 +66,13 @@ def synthetic_run(
     failures: bool = True,
     hostile: str = "",
     quality: Quality = ACCURACY,
-) -> History:
+) -> MadeRun:
     """A run of `segments` segments; `hostile` is put into every place that holds somebody's text.
 
     A `quality` that is minimised is three times the share of wrong answers.
     """
     rng = np.random.default_rng(seed)
-    history = History(Path("synthetic"), _run_json(seed, hostile, quality), {}, [], [], [], {}, [], [], {})
+    history = MadeRun(Path("synthetic"), _run_json(seed, hostile, quality), {}, [], [], [], {}, [], [], {})
     for index in range(segments):
         _segment(history, index, leaves_per_segment, rng, failures=failures, hostile=hostile)
     if reference:
@@ -83,7 +97,7 @@ def write_synthetic_run(folder: Path, history: History) -> None:
         (folder / leaf.path).write_bytes(content(leaf))
 
 
-def _record(history: History, kind: str, time: float, payload: dict[str, Any]) -> None:
+def _record(history: MadeRun, kind: str, time: float, payload: dict[str, Any]) -> None:
     history.records.append({"seq": len(history.records), "type": kind, "time": time, **payload})
 
 
@@ -109,7 +123,7 @@ def _run_json(seed: int, hostile: str, quality: Quality) -> dict[str, Any]:
 
 
 def _segment(
-    history: History, index: int, count: int, rng: np.random.Generator, *, failures: bool, hostile: str
+    history: MadeRun, index: int, count: int, rng: np.random.Generator, *, failures: bool, hostile: str
 ) -> None:
     segment_id = hashlib.sha256(f"segment {index}".encode()).hexdigest()[:16]
     parent = history.archive[int(rng.integers(len(history.archive)))] if history.archive and index > 8 else None
