@@ -4,12 +4,13 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from evocompress.errors import RunError
-from evocompress.search.ask_tell import Search
+from evocompress.search.ask_tell import Search, Told
 from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.probe_control import ProbeControl
@@ -123,6 +124,59 @@ def test_lag_of_twice_the_workers_keeps_them_busy() -> None:
         Loop(search, executor).run()
         busy[lag] = executor.busy_seconds / executor.now() / 16
     assert busy[32] > 0.97 > busy[16]
+
+
+def nothing(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    return Outcome(task.segment_id, task.index, "ok")
+
+
+class OnlyTheLag:
+    """A search that decides nothing: task i is there once the outcomes 0 to i - lag are."""
+
+    def __init__(self, segments: int, lag: int) -> None:
+        self.settings, self.archive, self.hypervolume = toy_settings(segments=segments), (), 0.0
+        self._lag, self._asked, self._told, self._first = lag, 0, set[int](), 0
+
+    def ask(self) -> Task | None:
+        while self._first in self._told:
+            self._told.discard(self._first)
+            self._first += 1
+        if self._asked == self.settings.segments or self._asked - self._lag >= self._first:
+            return None
+        self._asked += 1
+        return Task(self._asked - 1, str(self._asked), "initial", "none", (), {}, (), 0, 0)
+
+    @property
+    def asked_all(self) -> bool:
+        return self._asked == self.settings.segments
+
+    def tell(self, outcome: Outcome) -> Told:
+        self._told.add(outcome.index)
+        return Told(0.0, 0.0)
+
+
+@pytest.mark.parametrize("workers", [8, 64, 500])
+def test_the_lag_that_follows_from_the_workers_keeps_them_busy_whatever_the_faults(workers: int) -> None:
+    """Twice the workers is not enough for many: they wait for the slowest of the last segments, run again or not."""
+    busy = {}
+    rounds = 30
+    resolved = toy_settings(deterministic=True).resolve(workers).lag
+    assert resolved is not None
+    for lag in (resolved, 2 * workers):
+        search: Any = OnlyTheLag(rounds * workers, lag)
+        faults = {"crash": 0.01, "lost": 0.01, "duplicate": 0.01}
+        executor = SimulatedExecutor(nothing, workers=workers, **faults)  # type: ignore[arg-type]
+        spent: list[float] = []
+
+        def until_the_last_is_asked(executor: SimulatedExecutor = executor, spent: list[float] = spent) -> bool:
+            if search.asked_all and not spent:  # noqa: B023
+                spent.append(executor.busy_seconds / executor.now())
+            return False
+
+        assert Loop(search, executor, should_stop=until_the_last_is_asked).run() == "finished"
+        busy[lag] = spent[0] / workers
+    assert busy[resolved] > 0.98
+    assert workers < 500 or busy[2 * workers] < 0.9
 
 
 def test_decision_i_sees_exactly_results_up_to_i_minus_lag() -> None:
