@@ -26,6 +26,7 @@ from evocompress.cli import (
     front,
     inspect,
     pack,
+    repair,
     report,
     run,
     settings,
@@ -62,7 +63,7 @@ def _root(
         raise typer.Exit
 
 
-_OF_RUNS = (run, status, settings, front, report, export)
+_OF_RUNS = (run, status, settings, front, report, export, repair)
 _OF_FILES = (pack, unpack, inspect, evaluate, codecs, certify, curve, data)
 for module in (*_OF_RUNS, *_OF_FILES):
     module.register(app)
