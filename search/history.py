@@ -137,6 +137,11 @@ def read_run_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(run, dict) or run.get("format") != FORMAT:
         file_format = run.get("format") if isinstance(run, dict) else None
         raise RunError(f"{path} has format {file_format!r}, this version reads {FORMAT}; use the version that wrote it")
+    for name in ("config", "data", "network", "search", "space", "versions"):
+        if not isinstance(run.get(name, {}), dict):
+            raise RunError(f"{path} is damaged ({name} is no mapping); restore it from a copy")
+    if not isinstance(run.get("network", {}).get("float32_bytes", 0), int | float):
+        raise RunError(f"{path} is damaged (network.float32_bytes is no number); restore it from a copy")
     return run
 
 

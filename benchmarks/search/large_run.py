@@ -37,8 +37,8 @@ _PHASES = ("resume", "resume_again", "read", "end")
 
 
 def _settings(segments: int) -> SearchSettings:
-    settings = SearchSettings(segments=segments + _IN_FLIGHT, deterministic=True, bytes_range=(256, 262144), probes=2)
-    return settings.resolve(_IN_FLIGHT)
+    scale = {"bytes_range": (256, 262144), "probes": 2}
+    return SearchSettings.from_json({"segments": segments + _IN_FLIGHT, "deterministic": True, "lag": 128, **scale})
 
 
 def _open(folder: Path, segments: int, *, resume: bool) -> Run:

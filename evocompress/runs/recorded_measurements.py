@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from evocompress.errors import RunError
 from evocompress.search.records import Leaf
 from evocompress.support.intervals import wilson_interval
 
@@ -39,8 +40,19 @@ def of_event(event: Mapping[str, Any]) -> Recorded:
 
 
 def of_leaf(leaf: Leaf) -> Recorded:
-    """From a leaf: what selection saw of it."""
+    """From a leaf: what selection saw of it.
+
+    Raises:
+        RunError: A measurement is of a wrong type.
+    """
     measurements = leaf.measurements
+    details = measurements.get("details") or {}
+    numbers = {name: measurements.get(name) for name in ("quality_low", "quality_high", "loss", "total", "correct")}
+    for name, value in (numbers | details if isinstance(details, Mapping) else {"details": details}).items():
+        if value is not None and not isinstance(value, int | float):
+            raise RunError(
+                f"The journal says of leaf {leaf.leaf_id} that {name} is {value!r:.40}; it must be a number."
+            )
     if "correct" in measurements and "details" not in measurements:
         return _of_counts(leaf.quality, leaf.error, measurements.get("loss"), measurements)
     return _recorded(

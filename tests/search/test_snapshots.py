@@ -12,8 +12,9 @@ from evocompress.search import snapshots as module
 from evocompress.search.events import Finished, SnapshotIgnored
 from evocompress.search.executors import InlineExecutor
 from evocompress.search.history import read_history
-from evocompress.search.journal import read_journal
+from evocompress.search.journal import Line, read_journal
 from evocompress.search.run_folder import Run, open_run
+from evocompress.search.run_state import RunState
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 
@@ -85,12 +86,15 @@ def test_a_resume_from_a_snapshot_goes_on_as_one_without(stopped: tuple[Path, di
 def test_a_snapshot_spares_what_is_before_it(
     stopped: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evocompress.search.run_state import RunState
-
     folder, changes = stopped
     taken: list[int] = []
     real = RunState.take
-    monkeypatch.setattr(RunState, "take", lambda self, line: (taken.append(line.seq), real(self, line))[1])
+
+    def take(self: RunState, line: Line) -> None:
+        taken.append(line.seq)
+        real(self, line)
+
+    monkeypatch.setattr(RunState, "take", take)
     shutil.copytree(folder, tmp_path / "run")
     with open_toy(tmp_path / "run", resume=True, **changes) as run:
         assert run.completions == 23
