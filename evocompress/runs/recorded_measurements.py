@@ -48,7 +48,7 @@ def of_leaf(leaf: Leaf) -> Recorded:
     measurements = leaf.measurements
     details = measurements.get("details") or {}
     numbers = {name: measurements.get(name) for name in ("quality_low", "quality_high", "loss", "total", "correct")}
-    for name, value in (numbers | details if isinstance(details, Mapping) else {"details": details}).items():
+    for name, value in (numbers | details if isinstance(details, dict) else {"details": details}).items():
         if value is not None and not isinstance(value, int | float):
             raise RunError(
                 f"The journal says of leaf {leaf.leaf_id} that {name} is {value!r:.40}; it must be a number."
