@@ -34,7 +34,7 @@ check: install ## Lint and type-check: ruff, mypy, pyright
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-bench: install ## Measure what the README quotes, into benchmarks/RESULTS.md (about an hour)
+bench: install ## Measure what docs/measured.md quotes, into benchmarks/RESULTS.md (about an hour)
 	$(BIN)/python -m benchmarks
 
 fuzz: install ## Fuzz the decoder with atheris (FUZZ_SECONDS=60)

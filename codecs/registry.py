@@ -75,6 +75,11 @@ def _value(text: str) -> int | float | str:
     return text
 
 
+def _type_name(field: dataclasses.Field[Any]) -> str:
+    """A field's type as it is written: text where its module has `from __future__ import annotations`, else the type."""
+    return field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+
+
 def _stage(text: str) -> Stage:
     match = _STAGE.fullmatch(text)
     if match is None:
@@ -85,14 +90,14 @@ def _stage(text: str) -> Stage:
         hint = nearest(name, sorted({*STAGES, *CODECS}))
         raise CodecError(f"There is no codec or stage {name!r}; codecs are {names}; stages are {stages}.{hint}")
     kind, parameters = stage_type(name), dict[str, int | float | str]()
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    fields = {field.name: _type_name(field) for field in dataclasses.fields(kind)}
     for item in filter(None, (match["parameters"] or "").split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))
         if key not in fields or not equals:
             names = ", ".join(fields) or "none"
             raise CodecError(f"{name} has no parameter {key!r}; it has {names}.{nearest(key, list(fields))}")
-        parameters[key] = _value(value)
-        expected = {"int": (int,), "float": (int, float)}.get(str(fields[key]), (str,))
+        parameters[key] = _value(value) if fields[key] != "bool" else {"True": True, "False": False}.get(value, value)
+        expected = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(fields[key], (str,))
         if not isinstance(parameters[key], expected):
             raise CodecError(f"{name}: {key} is {value!r}; it must be of type {fields[key]}.")
     stage: Stage = kind(**parameters)

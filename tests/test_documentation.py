@@ -93,11 +93,10 @@ def run_blocks(page: str, text: str, names: dict[str, Any]) -> None:
 # What the reader of a page has: networks, data and functions of their own, and files that the page names.
 
 
-def readers_of_readme() -> dict[str, Any]:
+def readers_of_pack() -> dict[str, Any]:
     return {
         "validation_accuracy": lambda model: 0.5,
         "train_some_epochs": lambda model: None,
-        "next_batch": lambda: (torch.rand(8, 784), torch.arange(8)),
     }
 
 
@@ -160,10 +159,10 @@ def readers_of_checkpoints() -> dict[str, Any]:
 
 
 READERS: dict[str, Callable[[], dict[str, Any]]] = {
-    "README.md": readers_of_readme,
     "docs/checkpoints.md": readers_of_checkpoints,
     "docs/connections.md": readers_of_connections,
     "docs/linearconv.md": readers_of_linearconv,
+    "docs/pack.md": readers_of_pack,
     "docs/symmetry.md": readers_of_symmetry,
     "docs/saccades.md": readers_of_saccades,
 }

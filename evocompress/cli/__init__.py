@@ -1,14 +1,11 @@
 """The command line: one module per command, of its name, and one place that turns errors into one line.
 
-Exit statuses: 2 where what was given (an option, a file, a network, data, a run's folder) cannot be used, 1 where the
-work itself went wrong (a full disk, too little memory, a run without a result), 3 where a target of `pack` was missed
-and the nearest file is written, 130 after Ctrl-C.
+Exit codes are those of `cli.exit_codes`, for every command.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -34,6 +31,7 @@ from evocompress.cli import (
     unpack,
 )
 from evocompress.cli.command_group import CommandGroup
+from evocompress.cli.exit_codes import ExitCode, exit_code_of
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.search.interrupts import is_interrupt
 from evocompress.support.command_line import echo
@@ -77,24 +75,21 @@ def _one_line_errors() -> Iterator[None]:
     except EvocompressError as error:
         # A configuration's problems have a line each; others may quote what torch or a user's own code said in several.
         _tell(str(error) if isinstance(error, ConfigError) else " ".join(str(error).split()))
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output went away: `evocompress … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        sys.exit(exit_code_of(error))
     except OSError as error:
         prefix = f"{error.filename}: " if error.filename else ""
         _tell(f"{prefix}{error.strerror or error}")
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
     except SystemError as error:
         if not is_interrupt(error):
             raise
-        sys.exit(130)
+        sys.exit(ExitCode.STOPPED)
     except (MemoryError, RuntimeError) as error:
         # torch's lack of memory is a RuntimeError, on the CPU of no class of its own.
         if not isinstance(error, MemoryError) and "allocate" not in str(error):
             raise
         _tell(f"There is not enough memory. {str(error).strip().partition(chr(10))[0]}".strip())
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _tell(message: str) -> None:

@@ -6,11 +6,14 @@ A command that cannot be imported says so when it is run, and in the list of com
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from evocompress.cli.exit_codes import ExitCode
 from evocompress.errors import ConfigError
 from evocompress.extensions import COMMANDS
 from evocompress.support.command_line import echo
@@ -31,6 +34,14 @@ class CommandGroup(TyperGroup):
             echo(f"note: {error}", err=True)
             names = list(COMMANDS.builtin)
         return [*core, *(name for name in names if name not in core)]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; where the reader of its output goes away (`evocompress … | head`), say nothing of it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to write the rest
+            raise typer.Exit(ExitCode.READER_GONE) from None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, None for an unknown one."""

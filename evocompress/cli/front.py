@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.cli.exit_codes import ExitCode
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.support.command_line import about, check_output, echo
 from evocompress.support.wording import counted
@@ -46,7 +47,7 @@ def front(
 ) -> None:
     """Print the front of a run, finished or going on; compare several.
 
-    Where --under, --above or --below is met by no file of any run, the exit status is 1.
+    Where --under, --above or --below is met by no file of any run, the exit status is 3.
     """
     from evocompress.runs.display import front_table
     from evocompress.runs.export import front_rows
@@ -67,7 +68,7 @@ def front(
     missed = limits.given and not any(fronts.values())
     if as_json:
         echo(json.dumps({label: front_rows(points, quality) for label, points in fronts.items()}, indent=1))
-        raise typer.Exit(1 if missed else 0)
+        raise typer.Exit(ExitCode.MISSED if missed else ExitCode.OK)
     console = output_console()
     for label, points in fronts.items():
         console.print(front_table(points, quality, title=label))
@@ -80,7 +81,7 @@ def front(
     if len(runs) > 1:
         _compare(console, histories, fronts, quality)
     if missed:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.MISSED)
 
 
 def _failed(history: History) -> str:

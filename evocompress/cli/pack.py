@@ -16,6 +16,7 @@ from evocompress.checkpoint.folders import EVC, shards
 from evocompress.checkpoint.presets import DEFAULT_PRESET
 from evocompress.checkpoint.presets import preset as preset_recipe
 from evocompress.checkpoint.relative_rate_weight import RELATIVE_RATE_WEIGHT
+from evocompress.cli.exit_codes import ExitCode
 from evocompress.cli.inspect import size_line
 from evocompress.cli.network_options import check_settings, network_of
 from evocompress.cli.pack_options import (
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _LARGEST_SEED = 2**63 - 1
-_MISSED = 3  # exit status
 
 
 def register(app: typer.Typer) -> None:
@@ -246,9 +246,9 @@ def pack(
     _say_errors(state, result, judged=examples is not None)
     job.measure(result)
     if result.stopped:
-        raise typer.Exit(130)
+        raise typer.Exit(ExitCode.STOPPED)
     if not result.met:
-        raise typer.Exit(_MISSED)
+        raise typer.Exit(ExitCode.MISSED)
 
 
 def _result(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evocompress.cli.exit_codes import ExitCode
 from evocompress.support.command_line import echo
 
 __all__ = ["register"]
@@ -31,4 +32,4 @@ def report(
     for problem in export.problems:
         echo(f"note: {problem}", err=True)
     if export.missing:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.cli.exit_codes import ExitCode
 from evocompress.errors import ConfigError, InfrastructureError
 from evocompress.support.wording import counted
 
@@ -90,7 +91,7 @@ def run(
         console.print(
             f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}", soft_wrap=True, markup=False
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.STOPPED) from None
     except InfrastructureError as error:
         if not (folder / "run.json").exists():
             raise
@@ -99,11 +100,11 @@ def run(
         console.print(
             f"Stopped after {summary.segments} segments. Go on with:\n  {again}", soft_wrap=True, markup=False
         )
-        raise typer.Exit(130)
+        raise typer.Exit(ExitCode.STOPPED)
     history = read_history(folder)
     if not front(history):
         console.print(_reasons_for_no_file(history), soft_wrap=True, markup=False)
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
     points = front(history)
     console.print(front_table(points, history.quality, title=f"Front of {loaded.name}, audited"))
     shown, audited = len(points), len(history.archive)

@@ -1,7 +1,7 @@
 """Table of every key of a configuration: what it takes, its default and a sentence, from where each is defined.
 
 Genes come from `training.genes.gene_specs`, settings of the search from `search.settings.SETTINGS`, the rest from the
-models of `evolve.config`. The command `settings`, docs/configuration.md and the README's table are made of this.
+models of `evolve.config`. The command `settings`, docs/configuration.md and the table of docs/run.md are made of this.
 """
 
 from __future__ import annotations

@@ -44,3 +44,7 @@ class SafeConsole(Console):
         """The segments of a renderable, their texts made printable; rich's own controls are other segments."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text), style, control)
+
+    def on_broken_pipe(self) -> None:
+        """Go on raising: the command says what happens where its reader goes away; rich would end with 1."""
+        raise

@@ -33,8 +33,8 @@ def test_segments_that_left_no_file_are_counted(run: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("limit", [("--under", "1"), ("--above", "0.99999"), ("--under", "1", "--above", "0.5")])
 def test_limits_that_nothing_meets_are_no_success(run: Path, limit: tuple[str, ...]) -> None:
     result = invoke(run, *limit)
-    assert result.exit_code == 1 and "no file of the front meets this" in result.output
-    assert invoke(run, *limit, "--json").exit_code == 1
+    assert result.exit_code == 3 and "no file of the front meets this" in result.output
+    assert invoke(run, *limit, "--json").exit_code == 3
     assert invoke(run, "--under", "1GB").exit_code == 0
 
 

@@ -46,12 +46,12 @@ def test_a_fault_is_one_line_with_the_command_to_go_on(
     out = config.parent / "run"
     words = (config, "--out", out, "--address", "10.0.0.1:6379")
     code, error = fail(capsys, monkeypatch, kind("the head of the Ray cluster is gone."), *words)
-    assert (code, error) == (2, "error: the head of the Ray cluster is gone.\n")  # there is nothing to resume
+    assert (code, error) == (1, "error: the head of the Ray cluster is gone.\n")  # there is nothing to resume
     out.mkdir()
     (out / "run.json").write_text("{}")
     code, error = fail(capsys, monkeypatch, kind("the head of the Ray cluster is gone."), *words)
     again = f"evocompress run --resume --out {out} --address 10.0.0.1:6379"
-    assert (code, error) == (2, f"error: the head of the Ray cluster is gone. Go on with: {again}\n")
+    assert (code, error) == (1, f"error: the head of the Ray cluster is gone. Go on with: {again}\n")
 
 
 def test_other_errors_are_what_they_were(

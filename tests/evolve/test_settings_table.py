@@ -20,7 +20,7 @@ from evocompress.search.settings import SETTINGS
 from evocompress.training.genes import gene_specs
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"docs/configuration.md": tables, "README.md": keys_table}
+PAGES = {"docs/configuration.md": tables, "docs/run.md": keys_table}
 MARKED = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- end of settings -->)", re.DOTALL)
 
 

@@ -1,0 +1,69 @@
+"""The package of examples/codec_package: pip installs it, and its stage works wherever codecs have names."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_package import installed
+
+from evocompress.codecs.conformance import CHECKS
+from evocompress.evolve.config import parse_config
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "examples" / "codec_package"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that pip has installed the package into, from the source, without an index."""
+    pytest.importorskip("setuptools", minversion="77", reason="the build backend is not installed")
+    pytest.importorskip("pip")
+    folder = tmp_path_factory.mktemp("installed")
+    copy = tmp_path_factory.mktemp("source")
+    for path in SOURCE.glob("*.*"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index"]
+    command = [sys.executable, "-m", "pip", "install", *quiet, "--target", str(folder), str(copy)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_stage_keeps_what_every_stage_must(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with installed(site, monkeypatch):
+        for check in CHECKS:
+            check("pairs(level=1)+deadzone")
+
+
+def test_a_configuration_may_name_it(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with installed(site, monkeypatch):
+        config = parse_config(
+            {"model": "digits_cnn", "data": "digits", "genes": {"codecs": {"conv": ["pairs+trellis"]}}}
+        )
+        assert "pairs+trellis" in str(config.genes)
+
+
+@pytest.mark.ray
+def test_commands_and_workers_on_ray_have_it(site: Path, tmp_path: Path) -> None:
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "evocompress", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=250)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    assert re.search(r"pairs +transform +level=0", run("codecs"))
+    settings = ["search.segments=2", "search.initial=2", "reference_epochs=0", "genes.epochs=1", "named_files=true"]
+    settings += ["resources.workers=1", "search.probes=0", 'genes.codecs.dense=["pairs(level=1)+deadzone"]']
+    (tmp_path / "c.toml").write_text('model = "digits_cnn"\ndata = "digits"\n[genes]\ngrid = ["codecs"]\n', "utf-8")
+    run("run", "c.toml", "--out", "run", *(word for text in settings for word in ("--set", text)))
+    files = list((tmp_path / "run" / "export" / "front").glob("*.evc"))
+    assert any("pairs" in run("inspect", str(file)) for file in files)
