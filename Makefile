@@ -8,7 +8,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench fuzz mutants lock format clean
+.PHONY: help install demo test check docs bench fuzz mutants lock format clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ check: install ## Lint and type-check: ruff, mypy, pyright
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+docs: install ## Build the site of docs/ into site/ (installs mkdocs at the first time; then without network)
+	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt -c requirements.lock
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo site/index.html
+
 bench: install ## Measure what docs/measured.md quotes, into benchmarks/RESULTS.md (about an hour)
 	$(BIN)/python -m benchmarks
 
@@ -54,4 +60,4 @@ lock: install ## Pin the newest versions that fit pyproject.toml into requiremen
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
 
 clean: ## Remove .venv and caches (not runs/)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info

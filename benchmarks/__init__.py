@@ -1,1 +1,1 @@
-"""What produces every number that docs/measured.md quotes: `python -m benchmarks` runs all, `-m benchmarks.NAME` one."""
+"""What produces every number of docs/measured.md: `python -m benchmarks` runs all, `-m benchmarks.NAME` one."""

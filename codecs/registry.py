@@ -76,7 +76,7 @@ def _value(text: str) -> int | float | str:
 
 
 def _type_name(field: dataclasses.Field[Any]) -> str:
-    """A field's type as it is written: text where its module has `from __future__ import annotations`, else the type."""
+    """The name of a field's type, which is text where its module has `from __future__ import annotations`."""
     return field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
 
 

@@ -60,7 +60,8 @@ class GeneSpec:
         sentence: What it does, one sentence for people.
         default: A number, a range (low, high), a list of options, or None: left out unless it is configured.
         kind: Real numbers, whole numbers, or a choice among words.
-        low, high: The least and the largest value; `low_open`, `high_open`: they themselves are not allowed.
+        low: The least value; with `low_open` it is not allowed itself.
+        high: The largest value; with `high_open` it is not allowed itself.
         log: Ranges are drawn on a log axis, and so must be above 0 even where 0 itself may be given.
         role: What it changes: the recipe of a file (probes may change these without training anew), training, or the
             architecture.

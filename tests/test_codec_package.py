@@ -14,7 +14,10 @@ from small_package import installed
 from evocompress.codecs.conformance import CHECKS
 from evocompress.evolve.config import parse_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (Path(__file__).parents[1] / "docs").is_dir(), reason="no source tree"),
+]
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "examples" / "codec_package"
@@ -36,6 +39,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_page_shows_these_files() -> None:
+    page = (ROOT / "docs" / "own_codec.md").read_text("utf-8")
+    for name in ("pairs_codec.py", "pyproject.toml"):
+        assert (SOURCE / name).read_text("utf-8") in page
+
+
 def test_the_stage_keeps_what_every_stage_must(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with installed(site, monkeypatch):
         for check in CHECKS:
@@ -50,8 +59,7 @@ def test_a_configuration_may_name_it(site: Path, monkeypatch: pytest.MonkeyPatch
         assert "pairs+trellis" in str(config.genes)
 
 
-@pytest.mark.ray
-def test_commands_and_workers_on_ray_have_it(site: Path, tmp_path: Path) -> None:
+def test_commands_in_processes_of_their_own_have_it(site: Path, tmp_path: Path) -> None:
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
 
     def run(*words: str) -> str:
@@ -62,7 +70,7 @@ def test_commands_and_workers_on_ray_have_it(site: Path, tmp_path: Path) -> None
 
     assert re.search(r"pairs +transform +level=0", run("codecs"))
     settings = ["search.segments=2", "search.initial=2", "reference_epochs=0", "genes.epochs=1", "named_files=true"]
-    settings += ["resources.workers=1", "search.probes=0", 'genes.codecs.dense=["pairs(level=1)+deadzone"]']
+    settings += ["resources.executor=inline", "search.probes=0", 'genes.codecs.dense=["pairs(level=1)+deadzone"]']
     (tmp_path / "c.toml").write_text('model = "digits_cnn"\ndata = "digits"\n[genes]\ngrid = ["codecs"]\n', "utf-8")
     run("run", "c.toml", "--out", "run", *(word for text in settings for word in ("--set", text)))
     files = list((tmp_path / "run" / "export" / "front").glob("*.evc"))

@@ -118,6 +118,14 @@ def readers_of_linearconv() -> dict[str, Any]:
     return {"trained": small, "network": convert(small, alpha=0.5), "cross_entropy": torch.zeros(())}
 
 
+def readers_of_own_network() -> dict[str, Any]:
+    file = Path("runs/spirals/export/front/000075B_0.9680.evc")
+    file.parent.mkdir(parents=True)
+    layers = (nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    file.write_bytes(evocompress.pack(nn.Sequential(*layers).state_dict(), evocompress.Recipe(1e-2, names=False)))
+    return {}
+
+
 def readers_of_symmetry() -> dict[str, Any]:
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -165,6 +173,7 @@ READERS: dict[str, Callable[[], dict[str, Any]]] = {
     "docs/pack.md": readers_of_pack,
     "docs/symmetry.md": readers_of_symmetry,
     "docs/saccades.md": readers_of_saccades,
+    "docs/tutorial_own_network.md": readers_of_own_network,
 }
 
 
@@ -238,6 +247,8 @@ def wrong_call(line: str) -> str | None:
     """What is wrong with a call: an unknown command or option, an argument too many; not a missing one."""
     words = shlex.split(line, comments=True)[1:]
     words = [word for word in words if word != "…"]
+    if words == ["--version"]:
+        return None
     command = ROOT_COMMAND.get_command(ROOT_CONTEXT, words[0])
     if command is None:
         return f"{line}: there is no command {words[0]!r}"

@@ -49,6 +49,37 @@ def test_the_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
 
 
+def test_its_commands_work_alone(wheel: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the template's data are scikit-learn's digits")
+    site, work = tmp_path / "site", tmp_path / "work"
+    work.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def evocompress(*words: str) -> str:
+        command = [sys.executable, "-m", "evocompress", *words]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=250)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    evocompress("init")
+    settings = ["search.segments=2", "search.initial=2", "reference_epochs=0", "genes.epochs=2", "named_files=true"]
+    settings += ["resources.executor=inline", "search.probes=0"]
+    evocompress("run", "experiment.toml", "--out", "run", *(word for text in settings for word in ("--set", text)))
+    assert "report.html" in evocompress("report", "run")
+    file = next((work / "run" / "export" / "front").glob("*.evc"))
+    evocompress("pack", str(file), "-o", "smaller.evc", "--preset", "fast")
+    evocompress("unpack", "smaller.evc", "-o", "decoded.safetensors")
+    assert (work / "smaller.evc").stat().st_size and (work / "decoded.safetensors").stat().st_size
+
+
+def test_the_configurations_are_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if name.endswith(".toml")}
+    assert inside == {f"evocompress/configs/{path.name}" for path in (ROOT / "configs").glob("*.toml")}
+
+
 def test_every_module_is_in_the_wheel_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if name.endswith(".py")}

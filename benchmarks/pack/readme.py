@@ -1,4 +1,7 @@
-"""The tables of packing in docs/measured.md and docs/pack.md, in Markdown, from results.json: `python -m benchmarks.pack.readme`."""
+"""The tables of packing, in Markdown, from results.json, for docs/measured.md and docs/pack.md.
+
+    python -m benchmarks.pack.readme
+"""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """A rule written as GLOB=CODEC[|CODEC…][@FACTOR].
+        """A rule written as `GLOB=CODEC[|CODEC…][@FACTOR]`.
 
         Raises:
             CodecError: It is not written so, there is no such codec, or the factor is not positive.

@@ -21,6 +21,7 @@ from evocompress.cli import (
     evaluate,
     export,
     front,
+    init,
     inspect,
     pack,
     repair,
@@ -61,7 +62,7 @@ def _root(
         raise typer.Exit
 
 
-_OF_RUNS = (run, status, settings, front, report, export, repair)
+_OF_RUNS = (init, run, status, settings, front, report, export, repair)
 _OF_FILES = (pack, unpack, inspect, evaluate, codecs, certify, curve, data)
 for module in (*_OF_RUNS, *_OF_FILES):
     module.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -263,3 +264,23 @@ def test_thousands_of_unknown_stages_are_refused_soon() -> None:
     names = b"".join(v(8) + b"".join(v(48) + b"n%d-%d\0" % (i, j) for j in range(8)) for i in range(5000))
     with pytest.raises(FormatError, match="needs codec stage|more|longer|table"):
         read(sealed(v(5000, 5000) + names))
+
+
+@pytest.mark.parametrize("first_line", ["", "from __future__ import annotations"])
+def test_parameters_of_every_type_with_and_without_annotations_as_text(
+    first_line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = HALVED.replace("from __future__ import annotations", first_line)
+    source = source.replace(
+        "    scale: float = 0.5\n", "    scale: float = 0.5\n    n: int = 1\n    flag: bool = False\n    w: str = 'a'\n"
+    )
+    module = f"halves_{len(first_line)}"
+    write_package(tmp_path, "halves", {module: source}, {GROUP: {"halved": f"{module}:Halved"}})
+    with installed(tmp_path, monkeypatch):
+        text = "halved(scale=1,n=3,flag=True,w=b)+deadzone"
+        codec = parse_codec(text)
+        assert dataclasses.astuple(codec.stages[0]) == (1, 3, True, "b")  # type: ignore[call-overload]
+        assert codec_spec(codec) == text and parse_codec(codec_spec(codec)) == codec
+        for wrong in ("n=0.5", "flag=3", "scale=x"):
+            with pytest.raises(CodecError, match="must be of type"):
+                parse_codec(f"halved({wrong})+deadzone")
