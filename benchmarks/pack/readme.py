@@ -1,6 +1,6 @@
 """The tables of packing, in Markdown, from results.json, for docs/measured.md and docs/pack.md.
 
-    python -m benchmarks.pack.readme
+python -m benchmarks.pack.readme
 """
 
 from __future__ import annotations
