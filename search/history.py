@@ -114,6 +114,8 @@ class History:
 
     def parent_of(self, leaf_id: str) -> str | None:
         """The leaf that this leaf's segment went on from; None for one from the initial weights."""
+        if isinstance(self.tasks, Tasks):
+            return self.tasks.parent_of(self.segment_of[leaf_id])
         parents = self.tasks[self.segment_of[leaf_id]].parents
         return parents[0].leaf_id if parents else None
 
@@ -165,6 +167,8 @@ def read_history(folder: str | os.PathLike[str]) -> History:
             if task.segment_id in index.tasks and not record.get("attempt_of_resume"):
                 raise damage(line, f"segment {task.segment_id} was submitted before")
             index.tasks.setdefault(task.segment_id, position)
+            if task.parents:
+                index.parents[task.segment_id] = task.parents[0].leaf_id
         if line.kind != "finished":
             continue
         outcome = outcome_of(line, record)

@@ -34,6 +34,7 @@ class JournalIndex:
         self.others: dict[int, Record] = {}  # records of other types than `BULK`, by position
         self.kinds: list[str] = []
         self.tasks: dict[str, int] = {}  # segment_id to the position of its submitted line
+        self.parents: dict[str, str] = {}  # segment_id to the leaf_id that it went on from, if it did
         self.finished = array("q")  # positions of finished lines that count
         self.segment_ids: list[str] = []  # of the same
         self.completions = array("q")  # of the same
@@ -194,6 +195,10 @@ class Tasks(Mapping[str, Task]):
 
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._index.tasks
+
+    def parent_of(self, segment_id: str) -> str | None:
+        """The leaf that a segment went on from, without reading its line; None for one from the initial weights."""
+        return self._index.parents.get(segment_id)
 
 
 class Leaves(Mapping[str, Leaf]):

@@ -59,14 +59,17 @@ def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: i
             _front_entry(point, number[point.leaf_id], knee(points)) | {"inView": point.leaf_id in shown}
             for point in points
         ],
-        "layers": _layer_tables(_by_interest(history, points, leaves), number, max_layer_rows),
+        "layers": _layer_tables(history, _by_interest(history, points, leaves), number, max_layer_rows),
         "hypervolume": _hypervolume(history),
         "segments": _segments(history),
     }
 
 
 def _chosen(history: History, points: Sequence[FrontPoint], limit: int) -> list[Leaf]:
-    """The leaves that the page holds, in the order in which they were made, with all ancestors of each."""
+    """The leaves that the page holds, in the order in which they were made, with all ancestors of each.
+
+    Their measurements, which take most of the memory, are left out.
+    """
     leaf_ids = list(history.leaves)
     kept = {point.leaf_id for point in points} | {leaf.leaf_id for leaf in history.archive}
     kept.update(leaf_ids[:: max(1, -(-len(leaf_ids) // limit))])
@@ -75,16 +78,21 @@ def _chosen(history: History, points: Sequence[FrontPoint], limit: int) -> list[
         while ancestor is not None and ancestor not in kept:
             kept.add(ancestor)
             ancestor = history.parent_of(ancestor)
-    return [history.leaves[leaf_id] for leaf_id in leaf_ids if leaf_id in kept]
+    return [dataclasses.replace(history.leaves[leaf_id], measurements={}) for leaf_id in leaf_ids if leaf_id in kept]
 
 
-def _by_interest(history: History, points: Sequence[FrontPoint], leaves: Sequence[Leaf]) -> list[Leaf]:
-    """The front's leaves, then their ancestors, then the newest."""
-    ordered = {point.leaf_id: history.leaves[point.leaf_id] for point in points}
+def _by_interest(history: History, points: Sequence[FrontPoint], leaves: Sequence[Leaf]) -> list[str]:
+    """The ids of the front's leaves, then of their ancestors, then of the newest."""
+    ordered = dict.fromkeys(point.leaf_id for point in points)
     for point in points:
-        ordered |= {leaf.leaf_id: leaf for leaf in history.lineage(point.leaf_id) if leaf.leaf_id not in ordered}
-    ordered |= {leaf.leaf_id: leaf for leaf in reversed(leaves) if leaf.leaf_id not in ordered}
-    return list(ordered.values())
+        ancestor = history.parent_of(point.leaf_id)
+        line = []
+        while ancestor is not None and ancestor not in ordered:
+            line.append(ancestor)
+            ancestor = history.parent_of(ancestor)
+        ordered |= dict.fromkeys(reversed(line))
+    ordered |= dict.fromkeys(leaf.leaf_id for leaf in reversed(leaves))
+    return list(ordered)
 
 
 def _leaf_columns(history: History, leaves: Sequence[Leaf], number: Mapping[str, int]) -> dict[str, list[Any]]:
@@ -143,16 +151,20 @@ def _rounded(value: float) -> float:
     return float(f"{value:.8g}")
 
 
-def _layer_tables(leaves: Iterable[Leaf], number: Mapping[str, int], max_rows: int) -> dict[str, Any]:
+def _layer_tables(
+    history: History, leaf_ids: Iterable[str], number: Mapping[str, int], max_rows: int
+) -> dict[str, Any]:
     """Rows [layer, codec, payload bytes, side bytes] by leaf; layers and codecs are named once."""
     layers: dict[tuple[str, tuple[int, ...]], int] = {}
     codecs: dict[str, int] = {}
     tables: dict[int, dict[str, Any]] = {}
     left = max_rows
-    for leaf in leaves:
+    for leaf in (history.leaves[leaf_id] for leaf_id in leaf_ids):
         rows = leaf.measurements.get("layers")
-        if not rows or (left := left - len(rows)) < 0:
+        if not rows:
             continue
+        if (left := left - len(rows)) < 0:
+            break
         coded = [
             [
                 layers.setdefault((row["name"], tuple(row["shape"])), len(layers)),
