@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from evocompress.errors import ConfigError
+from evocompress.support.command_line import echo
 
 __all__ = ["register"]
 
@@ -44,4 +45,4 @@ def init(
             file.write((folder / f"{name}.toml").read_text(encoding="utf-8"))
     except FileExistsError:
         raise ConfigError(f"{path} is there already; give another name with --output.") from None
-    typer.echo(f"{path}: evocompress run {path}")
+    echo(f"{path}: evocompress run {path}")
