@@ -200,16 +200,16 @@ def _option(name: str, given: Any) -> Any:
     """A range of numbers as a tuple, options as a list; ValueError where it is neither."""
     if isinstance(given, str | int | float) and not isinstance(given, bool):
         return given
-    numbers = isinstance(given, list | tuple) and all(type(part) in (int, float) for part in given)
-    if numbers and len(given) == 2:
-        low, high = given
+    parts: list[Any] = list(given) if isinstance(given, list | tuple) else []
+    if len(parts) == 2 and all(type(part) in (int, float) for part in parts):
+        low, high = parts
         if not 0 < low < high < math.inf:
             raise ValueError(f"{name}: must be two numbers, 0 < low < high")
         return (low, high)
-    words = isinstance(given, list) and all(isinstance(part, str | int | float) for part in given)
-    if not words or len(given) < 2 or len(set(given)) != len(given):
+    plain = all(isinstance(part, str | int | float) for part in parts)
+    if not plain or len(parts) < 2 or len(set(parts)) != len(parts):
         raise ValueError(f"{name}: must be two numbers [low, high], or a list of options, each once")
-    return list(given)
+    return parts
 
 
 @functools.cache

@@ -322,14 +322,15 @@ class Segment:
         Weights that training left on a grid go into the first file as they are, whatever its recipe, and so do further
         versions of them into a file each. A file whose quality is not finite is of no use, and left out.
         """
-        (weights, grid), *others = versions
+        first, others = versions[0], versions[1:]
+        weights, grid = first.weights, first.grid
         reader = self.reader.of_network(layer_groups(shapes_of(plain)))
         template = tensors_of(model)
         bare = not self.experiment.named_files and signature(template) == signature(tensors_of(plain))
         even = dict.fromkeys(scales, statistics.geometric_mean(scales.values())) if scales else {}
         candidates, seen = [], set[str]()
         files = [(task.genome, weights, grid, bool(grid))]
-        files += [(task.genome, *other, True) for other in others]
+        files += [(task.genome, other.weights, other.grid, True) for other in others]
         probed = len(files)
         for genome in (*((task.genome,) if grid else ()), *task.probes):
             files.append((genome, weights, grid, bool(grid) and reader.keeps_grid(genome)))

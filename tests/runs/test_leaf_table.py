@@ -99,7 +99,7 @@ def test_a_run_for_notebooks(folder: Path) -> None:
     assert [point.nbytes for point in points] == sorted(point.nbytes for point in points)
     frame = run.dataframe()
     assert isinstance(frame, pandas.DataFrame) and len(frame) == len(run.rows())
-    assert frame["bytes"].dropna().min() == min(leaf.nbytes for leaf in run.history.leaves.values())
+    assert min(frame["bytes"].dropna().tolist()) == min(leaf.nbytes for leaf in run.history.leaves.values())
     leaf = run.leaf(points[0].leaf_id)
     assert leaf.read() == content(leaf.record)
     with pytest.raises(RunError, match="ids are such as"):
