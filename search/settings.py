@@ -111,7 +111,7 @@ class SearchSettings:
     )
     deterministic: bool = _setting(False, "Whether decisions depend neither on speed nor on faults.")
     lag: int | None = _count(
-        None, "Deterministic: decision i sees results up to i - lag; left out: it follows from the workers."
+        None, "Deterministic: decision i sees results up to i - lag; left out: 16, which is enough for eight workers."
     )
     selection: str = _setting("dominance", "How parents are selected; packages add further ways.")
     byte_budget: int | None = _count(

@@ -186,7 +186,7 @@ def test_the_command_and_pack_give_the_same_bytes(trained: Path, tmp_path: Path)
     for words, expected in (
         ((), evocompress.pack(state)),
         (("--rate-weight", "3e-4"), evocompress.pack(state, 3e-4)),
-        (("--no-names",), bytes_of(state, dataclasses.replace(preset(), names=False))),
+        (("--no-names", "--rate-weight", "1e-4"), bytes_of(state, dataclasses.replace(preset(), names=False))),
         (("--preset", "best", "--rate-weight", "1e-3"), bytes_of(state, preset("best", 1e-3))),
         ((*as_options, "--rate-weight", "1e-3"), bytes_of(state, preset(rate_weight=1e-3, rules=rules))),
         (("--inference",), evocompress.pack(fold_statistics(state))),
