@@ -92,19 +92,26 @@ def _failed(history: History) -> str:
 
 
 def _check_same_data(histories: dict[str, History]) -> None:
-    """Refuse runs whose files were judged on other examples: their qualities say nothing about each other.
+    """Refuse runs on other data, whose qualities say nothing about each other; other splits of the same are no matter.
 
     Raises:
         ConfigError: Says which two.
     """
     (label, first), *others = histories.items()
     for other, history in others:
-        one, two = (run.run.get("data", {}).get("sha256") for run in (first, history))
-        if one != two:
+        if _named_data(first) != _named_data(history) and _digest(first) != _digest(history):
             raise ConfigError(
-                f"{label} and {other} were judged on different data, or on other splits of it; --different-data "
-                "compares them all the same."
+                f"{label} and {other} were judged on different data; --different-data compares them all the same."
             )
+
+
+def _named_data(history: History) -> tuple[object, object]:
+    config = history.run.get("config", {})
+    return config.get("data"), config.get("data_options") or {}
+
+
+def _digest(history: History) -> object:
+    return history.run.get("data", {}).get("sha256")
 
 
 def _common_quality(histories: dict[str, History]) -> Quality:

@@ -41,7 +41,10 @@ def test_limits_that_nothing_meets_are_no_success(run: Path, limit: tuple[str, .
 def test_runs_on_different_data_are_compared_only_when_told(run: Path, tmp_path: Path) -> None:
     write_synthetic_run(tmp_path / "other", synthetic_run(30, seed=1))
     stored = json.loads((tmp_path / "other" / "run.json").read_text())
-    stored["data"] = {**stored.get("data", {}), "sha256": "of other data"}
+    stored["data"] = {**stored.get("data", {}), "sha256": "of another split"}
+    (tmp_path / "other" / "run.json").write_text(json.dumps(stored))
+    assert "Compared" in invoke(run, tmp_path / "other").output
+    stored["config"] = {**stored.get("config", {}), "data": "of another kind"}
     (tmp_path / "other" / "run.json").write_text(json.dumps(stored))
     refused = invoke(run, tmp_path / "other")
     assert isinstance(refused.exception, ConfigError) and "--different-data" in str(refused.exception)

@@ -96,8 +96,8 @@ def test_everything_is_exported_and_recorded(finished: Path) -> None:
 def test_a_second_run_in_the_same_folder_is_refused(finished: Path) -> None:
     with pytest.raises(RunError, match="already holds a run"):
         run_experiment(small(), finished)
-    with pytest.raises(RunError, match="search.segments was 6, is 7"):
-        run_experiment(small(search={**SMALL["search"], "segments": 7}), finished, resume=True)
+    with pytest.raises(RunError, match="search.probes was 2, is 1"):
+        run_experiment(small(search={**SMALL["search"], "probes": 1}), finished, resume=True)
     with pytest.raises(RunError, match="no run"):
         config_of_run(finished / "nowhere")
 
