@@ -166,6 +166,11 @@ def readers_of_checkpoints() -> dict[str, Any]:
     return {}
 
 
+def readers_of_tutorial_checkpoint() -> dict[str, Any]:
+    Path("small.evc").write_bytes(evocompress.pack(build("digits_cnn").state_dict(), 1e-3))
+    return {}
+
+
 READERS: dict[str, Callable[[], dict[str, Any]]] = {
     "docs/checkpoints.md": readers_of_checkpoints,
     "docs/connections.md": readers_of_connections,
@@ -173,6 +178,7 @@ READERS: dict[str, Callable[[], dict[str, Any]]] = {
     "docs/pack.md": readers_of_pack,
     "docs/symmetry.md": readers_of_symmetry,
     "docs/saccades.md": readers_of_saccades,
+    "docs/tutorial_checkpoint.md": readers_of_tutorial_checkpoint,
     "docs/tutorial_own_network.md": readers_of_own_network,
 }
 

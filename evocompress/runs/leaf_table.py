@@ -63,8 +63,8 @@ _GENE, _LAYER = "gene.", "layer."
 def flat_rows(history: History) -> list[dict[str, Any]]:
     """One row for each leaf, in told order, and one for each segment without; all rows have the same columns.
 
-    `gene.NAME` is a gene's value, `layer.NAME.bytes` what a layer takes in the file; None where there is none. Times
-    are datetimes in UTC.
+    Columns that begin with `gene.` have the values of genes, those with `layer.` the bytes of layers; None where there
+    is none. Times are datetimes in UTC.
     """
     rows = [_flat(row) for row in segment_rows(history)]
     added = sorted({name for row in rows for name in row} - COLUMNS.keys())

@@ -158,8 +158,8 @@ def train(
         left |= term.finish(diverged=curves.diverged) or {}
     projection.apply()
     model.eval()
-    versions = [version for term in terms if isinstance(term, TermWithVersions) for version in term.versions()]
-    return dataclasses.replace(curves, grid=left, versions=versions)
+    versions = (version for term in terms if isinstance(term, TermWithVersions) for version in term.versions())
+    return dataclasses.replace(curves, grid=left, versions=tuple(versions))
 
 
 @dataclasses.dataclass

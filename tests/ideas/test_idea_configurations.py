@@ -29,6 +29,6 @@ def test_it_loads_and_comes_back_from_json(name: str, genes: set[str]) -> None:
 
 
 def test_none_is_left_out() -> None:
-    core = {"digits", "mnist", "fashion_mnist", "cifar10", "text"}
+    core = {"digits", "mnist", "fashion_mnist", "cifar10", "text", "template"}
     ideas = {"connections", "linearconv", "saccades", "symmetry"}
     assert {path.stem for path in CONFIGS.glob("*.toml")} == core | {f"{idea}_fashion_mnist" for idea in ideas}

@@ -80,7 +80,8 @@ def test_a_run_on_two_workers_equals_the_inline_run(two_cpus: None, tmp_path: Pa
     for kind in ("ray", "inline"):
         with open_toy(tmp_path / kind, segments=24, deterministic=True, lag=4) as run:
             if kind == "ray":
-                executor: RayExecutor | InlineExecutor = RayExecutor(ToySegment(seconds=0.02), run.storage)
+                # Long enough for the second worker to start while the first one works, on a busy machine too.
+                executor: RayExecutor | InlineExecutor = RayExecutor(ToySegment(seconds=0.3), run.storage)
                 assert (executor.workers, executor.slots) == (2, 3)
             else:
                 executor = InlineExecutor(ToySegment(), run.storage)
