@@ -147,8 +147,8 @@ class OnlyTheLag:
         return Task(self._asked - 1, str(self._asked), "initial", "none", (), {}, (), 0, 0)
 
     @property
-    def asked_all(self) -> bool:
-        return self._asked == self.settings.segments
+    def share_asked(self) -> float:
+        return self._asked / (self.settings.segments or 1)
 
     def tell(self, outcome: Outcome) -> Told:
         self._told.add(outcome.index)
@@ -166,15 +166,16 @@ def test_the_lag_that_follows_from_the_workers_keeps_them_busy_whatever_the_faul
         search: Any = OnlyTheLag(rounds * workers, lag)
         faults = {"crash": 0.01, "lost": 0.01, "duplicate": 0.01}
         executor = SimulatedExecutor(nothing, workers=workers, **faults)  # type: ignore[arg-type]
-        spent: list[float] = []
+        marks: list[tuple[float, float]] = []  # busy seconds and time, in the middle and when the last was asked
 
-        def until_the_last_is_asked(executor: SimulatedExecutor = executor, spent: list[float] = spent) -> bool:
-            if search.asked_all and not spent:  # noqa: B023
-                spent.append(executor.busy_seconds / executor.now())
+        def mark(search: OnlyTheLag = search, executor: SimulatedExecutor = executor, marks: Any = marks) -> bool:
+            if search.share_asked >= (0.3, 1.0, 2.0)[len(marks)]:
+                marks.append((executor.busy_seconds, executor.now()))
             return False
 
-        assert Loop(search, executor, should_stop=until_the_last_is_asked).run() == "finished"
-        busy[lag] = spent[0] / workers
+        assert Loop(search, executor, should_stop=mark).run() == "finished"
+        (busy_before, before), (busy_after, after) = marks
+        busy[lag] = (busy_after - busy_before) / (after - before) / workers
     assert busy[resolved] > 0.98
     assert workers < 500 or busy[2 * workers] < 0.9
 
