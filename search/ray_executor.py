@@ -416,7 +416,7 @@ def _import_ray() -> Any:
             import ray
             import ray.util.scheduling_strategies
     except ModuleNotFoundError as error:
-        raise RunError("Ray is not installed; install evocompress[ray], or run inline") from error
+        raise RunError("Ray is not installed: pip install 'evocompress[ray]', or take the executor 'inline'") from error
     return ray
 
 
