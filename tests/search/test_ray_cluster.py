@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,10 @@ pytestmark = [
 
 @dataclasses.dataclass(frozen=True)
 class Noted:
-    """The toy that notes each attempt and the node it runs on; on the node that will be lost it never ends."""
+    """The toy that notes each attempt and the node it runs on; on the node that will be lost it never ends.
+
+    Elsewhere it waits for that one to have begun: on a busy machine a node's first worker takes long to start.
+    """
 
     folder: str
     lost: str
@@ -37,6 +41,9 @@ class Noted:
     def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         node = ray.get_runtime_context().get_node_id()
         Path(self.folder, f"{task.index}-{node}-{os.getpid()}").touch()
+        deadline = time.monotonic() + 120
+        while node != self.lost and not any(Path(self.folder).glob(f"*-{self.lost}-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
         return ToySegment(seconds=600.0 if node == self.lost else 0.1)(task, folder, parent_files)
 
 
