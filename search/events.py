@@ -33,13 +33,17 @@ class SnapshotIgnored:
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A run is about to be searched; `total` segments are its budget, `front` is what a resume begins with."""
+    """A run is about to be searched; `front` is what a resume begins with.
+
+    `total` segments are its budget, and what is left of its time in `seconds`; None where there is no bound.
+    """
 
     name: str
     total: int | None = None
     workers: int | None = None
     front: tuple[Leaf, ...] = ()
     quality: Quality = Quality("quality")
+    seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

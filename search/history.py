@@ -75,6 +75,13 @@ class History:
         return [numbers.get(outcome.segment_id, place) for place, outcome in enumerate(self.outcomes)]
 
     @property
+    def failed(self) -> list[Outcome]:
+        """The outcomes of segments that did not end "ok", in the order of telling."""
+        if isinstance(self.outcomes, Outcomes):
+            return [self.outcomes[number] for number in self.outcomes.index_of_journal.failed]
+        return [outcome for outcome in self.outcomes if outcome.status != "ok"]
+
+    @property
     def storage(self) -> Storage:
         """Where the leaves' files lie."""
         return open_storage(self.run.get("storage") or self.folder)
@@ -177,6 +184,8 @@ def read_history(folder: str | os.PathLike[str]) -> History:
         done.add(outcome.segment_id)
         number = len(index.finished)
         index.finished.append(position)
+        if outcome.status != "ok":
+            index.failed.append(number)
         index.segment_ids.append(outcome.segment_id)
         index.completions.append(record.get("completion", number))
         told.hypervolumes.append(record["told"]["hypervolume_after"])

@@ -36,6 +36,7 @@ class JournalIndex:
         self.tasks: dict[str, int] = {}  # segment_id to the position of its submitted line
         self.parents: dict[str, str] = {}  # segment_id to the leaf_id that it went on from, if it did
         self.finished = array("q")  # positions of finished lines that count
+        self.failed = array("q")  # of these, by their number, those whose outcome is not "ok"
         self.segment_ids: list[str] = []  # of the same
         self.completions = array("q")  # of the same
         self.leaves: dict[str, int] = {}  # leaf_id to LEAVES * number of the outcome + number of the leaf

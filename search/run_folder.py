@@ -123,6 +123,11 @@ class Run:
             self._journal.close()
             self._lease.__exit__()
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the run has been driven so far, by all its drivers."""
+        return self._elapsed()
+
     def record(self, kind: str, **payload: Any) -> None:
         """Journal an event of another type, such as "reference" or "audited"."""
         self._append([(kind, payload)])

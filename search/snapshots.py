@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from evocompress import __version__
 from evocompress.search.events import SnapshotIgnored
 from evocompress.search.journal import START, Journal, Overwritten, Place, file_digest, journal_files, scan
 from evocompress.search.run_state import RunState
@@ -106,7 +106,7 @@ class Snapshots:
     def _identity(self) -> dict[str, Any]:
         settings = {key: value for key, value in self._settings.to_json().items() if key not in _FREE}
         identity = {"space": self._space.to_json(), "search": settings}
-        return {"format": _FORMAT, "version": importlib.metadata.version("evocompress"), "made_with": identity}
+        return {"format": _FORMAT, "version": __version__, "made_with": identity}
 
     def _load(self, path: Path) -> tuple[RunState, Place]:
         digest, _, body = path.read_bytes().partition(b"\n")

@@ -14,7 +14,8 @@ import evocompress
 from evocompress.checkpoint.packing import TensorError, pack, unpack
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.data import Examples
-from evocompress.packer.job import NetworkAndExamples, PackJob
+from evocompress.packer.job import PackJob
+from evocompress.packer.network_and_examples import NetworkAndExamples
 from evocompress.support.modules import copied, tensors_of
 from evocompress.training.cycle import Cycle
 from evocompress.training.trainer import TrainingGenes, train

@@ -23,7 +23,8 @@ def pack_file(weights: Path, output: Path, setting: PackSetting) -> None:
     """Pack a checkpoint."""
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.networks import build
-    from evocompress.packer.job import PackJob, on_data, on_noise
+    from evocompress.packer.job import PackJob
+    from evocompress.packer.network_and_examples import on_data, on_noise
 
     state = read_weights(weights)
     job = PackJob(state, setting.preset, names=setting.names, inference=setting.inference)

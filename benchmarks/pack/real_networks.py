@@ -48,7 +48,8 @@ from benchmarks.pack.sentences import sentences
 from evocompress.checkpoint.relative_rate_weight import rate_weight_for
 from evocompress.checkpoint.torch_files import read_torch
 from evocompress.data import Examples
-from evocompress.packer.job import NetworkAndExamples, PackJob
+from evocompress.packer.job import PackJob
+from evocompress.packer.network_and_examples import NetworkAndExamples
 
 __all__ = ["Crepe", "Speaker", "main"]
 

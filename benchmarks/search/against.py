@@ -130,7 +130,8 @@ def pack_once(trainer: Trainer, budget: Budget, seed: int) -> None:
     from evocompress.checkpoint.loading import load_state
     from evocompress.checkpoint.packing import unpack
     from evocompress.networks import build
-    from evocompress.packer.job import NetworkAndExamples, PackJob
+    from evocompress.packer.job import PackJob
+    from evocompress.packer.network_and_examples import NetworkAndExamples
     from evocompress.training.trainer import TrainingGenes, train
 
     experiment, splits = trainer.experiment, trainer.splits

@@ -81,12 +81,15 @@ def load(
     return model
 
 
-def load_bytes(data: bytes, model: ModuleT, source: str = "the file") -> ModuleT:
+def load_bytes(
+    data: bytes, model: ModuleT, source: str = "the file", *, max_output_bytes: int | None = None
+) -> ModuleT:
     """As `load`, of the bytes of an `.evc` file; `source` names them in errors."""
     from evocompress.checkpoint.packing import unpack
 
     _tensors(model)
-    load_state(model, _gathered(unpack(data, names=model.state_dict()), model, source), source)
+    state = unpack(data, names=model.state_dict(), max_output_bytes=max_output_bytes)
+    load_state(model, _gathered(state, model, source), source)
     return model
 
 

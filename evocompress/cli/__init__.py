@@ -29,6 +29,7 @@ from evocompress.cli import (
     run,
     settings,
     status,
+    stop,
     unpack,
 )
 from evocompress.cli.command_group import CommandGroup
@@ -62,7 +63,7 @@ def _root(
         raise typer.Exit
 
 
-_OF_RUNS = (init, run, status, settings, front, report, export, repair)
+_OF_RUNS = (init, run, status, stop, settings, front, report, export, repair)
 _OF_FILES = (pack, unpack, inspect, evaluate, codecs, certify, curve, data)
 for module in (*_OF_RUNS, *_OF_FILES):
     module.register(app)

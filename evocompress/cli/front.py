@@ -86,7 +86,7 @@ def front(
 
 def _failed(history: History) -> str:
     """How many segments left no file, and how they ended."""
-    ends = collections.Counter(outcome.status for outcome in history.outcomes if outcome.status != "ok")
+    ends = collections.Counter(outcome.status for outcome in history.failed)
     kinds = ", ".join(f"{count} {status}" for status, count in ends.most_common())
     return f"{ends.total()} of {counted(len(history.outcomes), 'segment')} left no file: {kinds}" if ends else ""
 

@@ -192,7 +192,8 @@ def pack(
     from evocompress.checkpoint.loading import names_for, without_prefix
     from evocompress.checkpoint.weight_files import read_weights
     from evocompress.cli.pack_report import PackReport
-    from evocompress.packer.job import PackJob, on_data, on_noise  # imports torch, which takes seconds
+    from evocompress.packer.job import PackJob  # imports torch, which takes seconds
+    from evocompress.packer.network_and_examples import on_data, on_noise
     from evocompress.tasks import build as build_task
     from evocompress.tasks.trial_run import note_on_outputs
 

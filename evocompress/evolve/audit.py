@@ -22,7 +22,8 @@ from evocompress.data import Splits
 from evocompress.errors import ModelError, RunError
 from evocompress.evolve.segment import Experiment, finite
 from evocompress.evolve.teaching import train_plainly
-from evocompress.packer.job import NetworkAndExamples, PackJob
+from evocompress.packer.job import PackJob
+from evocompress.packer.network_and_examples import NetworkAndExamples
 from evocompress.protocols import Measured
 from evocompress.search.storage import Storage
 from evocompress.support.modules import tensors_of

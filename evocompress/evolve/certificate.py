@@ -25,7 +25,7 @@ from evocompress.data import Examples, Splits, load
 from evocompress.data.examples import IGNORED
 from evocompress.errors import ConfigError, DataError
 from evocompress.evolve.config import parse_config
-from evocompress.evolve.genome import GenomeReader
+from evocompress.evolve.genome import network_options
 from evocompress.evolve.trust import check_trust
 from evocompress.networks import build
 from evocompress.protocols import Task
@@ -235,8 +235,7 @@ def source_of_run(
             f"data set {config.data!r} is not the one of the run {folder}, or is split in another way (sha256 "
             f"{splits.sha256[:16]}…, recorded {str(recorded)[:16]}…): restore it."
         )
-    options = GenomeReader(config.genes, {}, config.task).model_options(leaf.genome)
-    network = build(config.model, {**config.model_options, **options}, seed=config.seed)
+    network = build(config.model, network_options(config, leaf.genome), seed=config.seed)
     return Source(network, splits, build_task(config.task), candidates or evaluated, leaf.leaf_id)
 
 

@@ -353,7 +353,7 @@ class Config(_Section):
     resources: Resources = Resources()
 
     @pydantic.model_validator(mode="after")
-    def _taught(self) -> Self:
+    def _parts_fit_together(self) -> Self:
         share = self.genes.get("distillation", 0.0)
         learns = max(share) > 0 if isinstance(share, tuple | list) else bool(share)
         options = self.genes.get("model_options") or {}

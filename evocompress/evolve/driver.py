@@ -316,14 +316,15 @@ def run_experiment(
                 observer=tell,
             )
         )
+        forget_request(folder)  # one that an earlier driver did not hear; those from now on are for this one
         quality = prepared.segment.experiment.task().quality
         stack.enter_context(_sigterm_interrupts())
         if prepared.note is not None:
             tell(Said(prepared.note))
         if prepared.segment.teacher is not None:
             provide_teacher(run, config, prepared.segment, executor, tell)
-        tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality))
-        forget_request(folder)  # one that an earlier driver did not hear
+        seconds = None if settings.minutes is None else max(0.0, 60.0 * settings.minutes - run.elapsed)
+        tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality, seconds))
         reason = run.drive(
             executor,
             observer=tell,

@@ -7,7 +7,7 @@ import functools
 import glob
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -25,7 +25,10 @@ from evocompress.support.wording import listed
 from evocompress.training.genes import OF_SEGMENT, TrainingGenes, gene_specs, terms_of
 from evocompress.training.rate import nats_per_bit
 
-__all__ = ["DEFAULT_CODECS", "GenomeReader"]
+if TYPE_CHECKING:
+    from evocompress.evolve.config import Config
+
+__all__ = ["DEFAULT_CODECS", "GenomeReader", "network_options"]
 
 _OPTION = "option."  # before the name of an option of the network's factory
 _PER_GROUP = ("rate_factor", "vector_rate_factor")  # genes of which there is one for each layer group
@@ -236,6 +239,12 @@ def _ends(gene: Gene | Scalar) -> tuple[Scalar, ...]:
     if isinstance(gene, Choice):
         return gene.options
     return (gene.low, gene.high) if isinstance(gene, Float | Integer) else (gene,)
+
+
+def network_options(config: Config, genome: Genome) -> dict[str, Any]:
+    """All options of a run's network for a genome: those of the configuration, and those that genes say."""
+    reader = GenomeReader(config.genes, {}, config.task)
+    return {**config.model_options, **reader.model_options(genome)}
 
 
 class _Lazily(Iterable[nn.Module]):

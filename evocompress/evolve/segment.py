@@ -220,7 +220,8 @@ class Segment:
             text = f"no file has a finite {purpose.quality.name}; lower rate_weight or learning_rate"
             return self._finish(task, "diverged", (), metrics, started, text)
         # What a file is compared with is the run's network as its factory makes it, whatever the file holds.
-        common = {"float32_bytes": float32_bytes(tensors_of(self.experiment.network()))}
+        of_run = self.experiment.network() if self.reader.model_options(task.genome) else plain
+        common = {"float32_bytes": float32_bytes(tensors_of(of_run))}
         history = _depth(task), self._epochs(task), _seconds(task, started)
         leaves = _write(candidates, task, Path(folder), history, common)
         return self._finish(task, "ok", leaves, metrics, started)

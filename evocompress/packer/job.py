@@ -1,7 +1,7 @@
 """The pack job: one checkpoint to one file, at a λ or for a target of size or loss.
 
 job = PackJob(state, "best", observer=print)
-job.calibrate(on_data(weights, network, "cifar10", seed=0))   # if there is a network, and data
+job.calibrate(network_and_examples.on_data(weights, network, "cifar10", seed=0))   # if there is a network, and data
 result = job.under(64_000)
 result.write("weights.evc")
 print(result.met, result.nbytes, job.measure(result).held_out)
@@ -21,19 +21,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from evocompress.checkpoint import presets
 from evocompress.checkpoint.fold_statistics import fold_statistics
-from evocompress.checkpoint.loading import load_formed
 from evocompress.checkpoint.packing import pack, to_numpy
 from evocompress.checkpoint.presets import DEFAULT_PRESET, LAYERWISE
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.relative_rate_weight import RELATIVE_RATE_WEIGHT, rate_weight_for, with_small_raised
 from evocompress.checkpoint.size_prior import size_prior
-from evocompress.data import Examples
-from evocompress.data import load as load_data
-from evocompress.data.synthetic_inputs import noise_images
 from evocompress.errors import ConfigError, ModelError
 from evocompress.packer.allocation import allocate
 from evocompress.packer.calibrated import Calibration, HeldOut, calibrate, pack_calibrated
@@ -50,99 +45,21 @@ from evocompress.packer.events import (
 from evocompress.packer.expected_time import expected_seconds, shown_seconds
 from evocompress.packer.held_steps import with_steps_held
 from evocompress.packer.lost_tensors import Sensitivities, lost_tensors, with_lost_raised
+from evocompress.packer.network_and_examples import NetworkAndExamples
 from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, fill, find_rate_weight
 from evocompress.packer.temperature_scaling import Confidence, fit_confidence
-from evocompress.protocols import Began, Observer, Progressed, Said, Task
+from evocompress.protocols import Began, Observer, Progressed, Said
 from evocompress.search.interrupts import Interrupts
 from evocompress.support.atomic_files import write_bytes
-from evocompress.support.inputs import call
-from evocompress.support.modules import count_all_outputs, evaluation_mode
-from evocompress.tasks.classification import calibration_examples, check_fit
-from evocompress.tasks.regression import Regression
 
-__all__ = ["NetworkAndExamples", "PackJob", "PackResult", "RecipeFactory", "on_data", "on_noise"]
+__all__ = ["PackJob", "PackResult", "RecipeFactory"]
 
 _FAR = (TRIES, 8.0)  # tries, and growth of the bracket, of a search that knows nothing yet
-_JUDGES = 512  # images of noise that are held out
-_BATCH = 128
 _FILLED, _FILLING_TRIES = 0.98, 6  # share of a limit that is enough, and tries that shall use more of it
 _LONG = 10.0  # seconds for one file, which are said before
 _FINER = 10.0  # how much smaller λ is in a rule that keeps a tensor which was lost
 
 Share = Callable[[float], None]
-
-
-class NetworkAndExamples(NamedTuple):
-    """What a job is calibrated with: a network, examples to calibrate on, others to judge by; `noise`: no real ones.
-
-    `task` says what the network is for, by which held-out examples judge; None: classification. `note` is what people
-    should know of it.
-    """
-
-    model: nn.Module
-    train: Examples
-    held_out: Examples
-    noise: bool = False
-    task: Task | None = None
-    note: str | None = None
-
-
-def on_data(
-    weights: str | os.PathLike[str],
-    plain: nn.Module,
-    data: str,
-    seed: int,
-    *,
-    needs_labels: bool = True,
-    task: Task | None = None,
-    strip_prefix: str = "",
-) -> NetworkAndExamples:
-    """The network with these weights, in the form of their file, and a data set's training and validation examples.
-
-    Without a task it is classification, or regression where the labels are numbers. Unless a loss on labels is asked
-    for, labels that the network's outputs do not fit are left out.
-
-    Raises:
-        ModelError, DataError: Network and examples do not fit the task that was given.
-    """
-    splits = load_data(data, seed=seed)
-    network = load_formed(weights, plain, strip_prefix=strip_prefix)
-    task = Regression() if task is None and splits.train.has_numbers else task
-    if task is not None:
-        try:
-            task.check(network, splits.train, splits.classes)
-            return NetworkAndExamples(network, splits.train, splits.validation, task=task)
-        except ModelError:
-            if needs_labels:
-                raise
-    elif needs_labels:
-        check_fit(network, splits.train, splits.classes)
-        return NetworkAndExamples(network, splits.train, splits.validation)
-    held_out = calibration_examples(network, splits.validation, splits.classes)
-    train = splits.train if held_out.is_labelled else splits.train.without_labels()
-    note = None if held_out.is_labelled else _count_all_outputs(network, train)
-    return NetworkAndExamples(network, train, held_out, note=note)
-
-
-def on_noise(
-    weights: str | os.PathLike[str], plain: nn.Module, shape: str, samples: int, seed: int, *, strip_prefix: str = ""
-) -> NetworkAndExamples:
-    """The network with these weights, in the form of their file, and noise of a shape such as 3x32x32, unlabelled."""
-    network = load_formed(weights, plain, strip_prefix=strip_prefix)
-    noise = noise_images(shape, samples + _JUDGES, seed)
-    check_fit(network, noise, 1)
-    train, held_out = (noise.take(torch.arange(*ends)) for ends in ((0, samples), (samples, len(noise))))
-    return NetworkAndExamples(network, train, held_out, noise=True, note=_count_all_outputs(network, train))
-
-
-def _count_all_outputs(network: nn.Module, examples: Examples) -> str | None:
-    """Without labels nobody says which of several outputs counts, so all do, each by its own variance."""
-    with evaluation_mode(network), torch.inference_mode():
-        batches = range(0, min(len(examples), _JUDGES), _BATCH)
-        results = [call(network, examples.batch(slice(at, at + _BATCH))[0]) for at in batches]
-    outputs = count_all_outputs(network, results)
-    text = f"all {outputs} outputs of the network count, each by its variance; the network option output chooses one"
-    return text if outputs else None
 
 
 class _How(NamedTuple):

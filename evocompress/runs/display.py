@@ -28,7 +28,7 @@ from evocompress.search.events import Delayed, Ended, Finished, Late, Opened, Sn
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome
 from evocompress.support.printable import SafeConsole
-from evocompress.support.quantities import format_bytes
+from evocompress.support.quantities import format_bytes, format_duration
 from evocompress.support.wording import counted
 
 __all__ = ["Progress", "RunDisplay", "against_packing_table", "board", "front_table"]
@@ -54,13 +54,20 @@ class Progress:
     events: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=4))
     front: tuple[Leaf, ...] = ()
     quality: Quality = Quality("quality")
+    seconds: float | None = None  # from `began` until the budget of time is used up
 
     def seconds_left(self, now: float) -> float | None:
-        """From the pace of the last results, so that a resumed run or a slow start does not distort it."""
-        if self.total is None or len(self.finishes) < 2 or self.done >= self.total:
+        """Until the first of the two budgets is used up; None where nothing tells.
+
+        That of segments by the pace of the last results, so that a resumed run or a slow start does not distort it.
+        """
+        ends = [] if self.seconds is None else [max(0.0, self.began + self.seconds - now)]
+        if self.total is not None and self.done >= self.total:
             return None
-        pace = (self.finishes[-1] - self.finishes[0]) / (len(self.finishes) - 1)
-        return max(0.0, (self.total - self.done) * pace - (now - self.finishes[-1]))
+        if self.total is not None and len(self.finishes) >= 2:
+            pace = (self.finishes[-1] - self.finishes[0]) / (len(self.finishes) - 1)
+            ends.append(max(0.0, (self.total - self.done) * pace - (now - self.finishes[-1])))
+        return min(ends, default=None)
 
 
 class RunDisplay:
@@ -129,7 +136,13 @@ class RunDisplay:
 
     def _open(self, event: Opened) -> None:
         self.progress = Progress(
-            event.name, event.total, event.workers, began=self._clock(), front=event.front, quality=event.quality
+            event.name,
+            event.total,
+            event.workers,
+            began=self._clock(),
+            front=event.front,
+            quality=event.quality,
+            seconds=event.seconds,
         )
         if self._console.is_terminal and self._live is None:
             self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4)
@@ -252,7 +265,7 @@ def _line(progress: Progress, now: float) -> str:
         parts += [f"smallest {format_bytes(least.nbytes)} at {progress.quality.show(least.quality)}"]
     parts += [f"failed {progress.failed}"] if progress.failed else []
     left = progress.seconds_left(now)
-    return ", ".join([*parts, *([] if left is None else [f"{_duration(left)} left"])])
+    return ", ".join([*parts, *([] if left is None else [f"{format_duration(left)} left"])])
 
 
 def _bar(progress: Progress) -> RenderableType:
@@ -268,9 +281,9 @@ def _bar(progress: Progress) -> RenderableType:
 
 
 def _facts(progress: Progress, now: float) -> Text:
-    facts = [f"elapsed {_duration(now - progress.began)}"]
+    facts = [f"elapsed {format_duration(now - progress.began)}"]
     left = progress.seconds_left(now)
-    facts += [] if left is None else [f"left {_duration(left)}"]
+    facts += [] if left is None else [f"left {format_duration(left)}"]
     busy = len(progress.in_flight)
     facts.append(
         f"{busy} in flight" if progress.workers is None else f"workers {min(busy, progress.workers)}/{progress.workers}"
@@ -321,7 +334,7 @@ def _ratio(ratio: float) -> str:
 
 
 def _late(event: Late) -> str:
-    number, took, limit = event.task.index + 1, _duration(event.seconds), _duration(event.limit)
+    number, took, limit = event.task.index + 1, format_duration(event.seconds), format_duration(event.limit)
     if event.node is None:
         return f"segment {number} has been waiting for a free worker for {took}"
     running = f"segment {number} has been running on {event.node} for {took}"
@@ -333,12 +346,6 @@ def _late(event: Late) -> str:
         f"{running}, longer than its limit of {limit}: attempt {event.attempt} begins, on another node if "
         "there is one; the first that is stored counts"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _first_line(text: str) -> str:

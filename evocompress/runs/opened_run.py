@@ -48,10 +48,11 @@ class OpenedLeaf:
         except FileNotFoundError:
             raise RunError(f"{self.record.path} is gone, as files are that nothing needs any more") from None
 
-    def load(self, model: ModuleT) -> ModuleT:
+    def load(self, model: ModuleT, *, max_output_bytes: int | None = None) -> ModuleT:
         """Put its weights into a module of the run's network, in place, and return that.
 
-        The network has the options that the genome says (`record.genome`, names that begin with `option.`).
+        The network has the options that the genome says (`record.genome`, names that begin with `option.`). A run that
+        came from elsewhere may be read with a limit, as `evocompress.load` has it.
 
         Raises:
             ModelError: The file does not fit.
@@ -59,7 +60,7 @@ class OpenedLeaf:
         """
         from evocompress.checkpoint.loading import load_bytes
 
-        return load_bytes(self.read(), model, self.record.path)
+        return load_bytes(self.read(), model, self.record.path, max_output_bytes=max_output_bytes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from evocompress.search.history import History, read_history
 from evocompress.search.lease import holder_of
 from evocompress.search.quality import Quality
-from evocompress.support.quantities import format_bytes
+from evocompress.support.quantities import format_bytes, format_duration
 from evocompress.support.wording import counted
 
 __all__ = ["Failure", "InFlight", "State", "Status", "read_status", "shown_status"]
@@ -88,16 +88,13 @@ def read_status(folder: Path, *, now: float | None = None) -> Status:
     history, now = read_history(folder), time.time() if now is None else now
     state, driver = _driver(history)
     settings, done, elapsed = history.settings, len(history.outcomes), history.elapsed
-    submitted = {
-        record["task"]["segment_id"]: float(record["time"])
-        for record in history.records
-        if record["type"] == "submitted"
-    }
+    waiting = history.in_flight
+    submitted = _last_submissions(history, {task.segment_id for task in waiting})
     in_flight = [
         InFlight(task.segment_id, task.index + 1, task.operator, max(0.0, now - submitted[task.segment_id]))
-        for task in history.in_flight
+        for task in waiting
     ]
-    failed = collections.Counter((o.status, o.error) for o in history.outcomes if o.status != "ok")
+    failed = collections.Counter((outcome.status, outcome.error) for outcome in history.failed)
     ends = [
         *([elapsed / done * (settings.segments - done)] if settings.segments and done else []),
         *([60.0 * settings.minutes - elapsed] if settings.minutes else []),
@@ -113,12 +110,23 @@ def read_status(folder: Path, *, now: float | None = None) -> Status:
         elapsed=elapsed,
         left=None if state == "finished" or not ends else max(0.0, min(ends)),
         silent=max(0.0, now - float(history.records[-1]["time"])) if history.records else 0.0,
-        hypervolume=float(history.told[-1]["hypervolume_after"]) if history.told else 0.0,
+        hypervolume=float(history.hypervolumes[-1]) if len(history.hypervolumes) else 0.0,
         front=tuple((leaf.nbytes, leaf.quality) for leaf in history.archive),
         quality=history.quality,
         in_flight=tuple(in_flight),
         failures=tuple(Failure(status, error, count) for (status, error), count in failed.most_common()),
     )
+
+
+def _last_submissions(history: History, segment_ids: Set[str]) -> dict[str, float]:
+    """When tasks were last submitted, unix seconds; looked for from the journal's end, where those in flight are."""
+    times: dict[str, float] = {}
+    for record in reversed(history.records):
+        if len(times) == len(segment_ids):
+            break
+        if record["type"] == "submitted" and (segment_id := record["task"]["segment_id"]) in segment_ids:
+            times.setdefault(segment_id, float(record["time"]))
+    return times
 
 
 def _driver(history: History) -> tuple[State, str]:
@@ -142,19 +150,21 @@ def shown_status(status: Status) -> list[str]:
     of = f" of {status.segments}" if status.segments else ""
     parts = [f"{status.done}{of} segments", f"{len(status.in_flight)} in flight", f"{status.failed} failed"]
     lines = [f"{status.name}: {status.state} ({status.driver})", "  " + ", ".join(parts)]
-    used = f"{_duration(status.elapsed)} used"
+    used = f"{format_duration(status.elapsed)} used"
     if status.minutes:
-        used += f" of {_duration(60 * status.minutes)}"
+        used += f" of {format_duration(60 * status.minutes)}"
     if status.left is not None:
-        used += f", about {_duration(status.left)} left"
+        used += f", about {format_duration(status.left)} left"
     if status.state in ("running", "held"):
-        used += f"; the journal's last line is {_duration(status.silent)} old"
+        used += f"; the journal's last line is {format_duration(status.silent)} old"
     lines += [f"  {used}", f"  {_front(status)}"]
     for failure in status.failures[:_SHOWN]:
         lines.append(f"  {failure.count} × {failure.status}: {failure.error or 'no reason was given'}")
     lines += _more(status.failures, "way of failing", "ways of failing")
     for segment in status.in_flight[:_SHOWN]:
-        lines.append(f"  segment {segment.number} ({segment.operator}), submitted {_duration(segment.seconds)} ago")
+        lines.append(
+            f"  segment {segment.number} ({segment.operator}), submitted {format_duration(segment.seconds)} ago"
+        )
     return [*lines, *_more(status.in_flight, "segment in flight", "segments in flight")]
 
 
@@ -169,17 +179,3 @@ def _front(status: Status) -> str:
 def _more(items: Sequence[object], one: str, several: str) -> list[str]:
     rest = len(items) - _SHOWN
     return [] if rest <= 0 else [f"  and {rest} more {one if rest == 1 else several}"]
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> _duration(8.4), _duration(312), _duration(7300), _duration(200_000)
-    ('8 s', '5 min 12 s', '2 h 1 min', '55 h 33 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

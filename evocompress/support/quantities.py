@@ -6,7 +6,7 @@ import re
 
 from evocompress.errors import ConfigError
 
-__all__ = ["OUTPUT_LIMIT", "format_bytes", "parse_bytes", "parse_duration", "parse_fraction"]
+__all__ = ["OUTPUT_LIMIT", "format_bytes", "format_duration", "parse_bytes", "parse_duration", "parse_fraction"]
 
 #: What the tensors of an `.evc` file may take at most once they are decoded, where a command reads it: more than nearly
 #: all checkpoints do, and the same on every machine, so that a command which works on one works on the others.
@@ -68,6 +68,17 @@ def parse_fraction(text: str | float, *, what: str = "share") -> float:
     if not 0.0 <= value <= 1.0:
         raise ConfigError(f"{what}={text!r} is not within 0 to 1: write for example 0.95 or 95%.")
     return value
+
+
+def format_duration(seconds: float) -> str:
+    """A time for people, as minutes and seconds, with hours before them where there are any.
+
+    >>> format_duration(8.4), format_duration(312), format_duration(7300)
+    ('0:08', '5:12', '2:01:40')
+    """
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def format_bytes(nbytes: float) -> str:

@@ -21,7 +21,8 @@ from evocompress.cli import app
 from evocompress.codecs.container import parse
 from evocompress.errors import CodecError, ConfigError, ModelError
 from evocompress.networks import build
-from evocompress.packer.job import PackJob, on_noise
+from evocompress.packer.job import PackJob
+from evocompress.packer.network_and_examples import on_noise
 
 BARE = Recipe(1e-8, names=False, shapes=False)
 #: With names and shapes, without names, without both.

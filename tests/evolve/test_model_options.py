@@ -15,6 +15,7 @@ from evocompress.errors import ConfigError, ModelError
 from evocompress.evolve.certificate import source_of_run
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import prepare, run_experiment
+from evocompress.evolve.genome import network_options
 from evocompress.networks import build
 from evocompress.search.history import read_history
 from evocompress.search.space import Choice, Integer, Space
@@ -74,6 +75,7 @@ def test_a_front_file_is_read_with_the_options_that_its_row_says(run: Path) -> N
         assert {name: tensor.shape for name, tensor in decoded.items()} == {n: t.shape for n, t in template.items()}
         network = source_of_run(path, run).network
         assert tensors_of(network).keys() == template.keys()
+        assert network_options(config(), json.loads(row["genome"])) == options
 
 
 def test_a_finished_run_goes_on(run: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from network_shapes import image_shape
 from torch import Tensor, nn
 
 from evocompress.data import Splits
@@ -17,14 +18,6 @@ from evocompress.networks import NETWORKS, build
 from evocompress.networks.resnet_cifar import CountlessBatchNorm2d, ResNetCIFAR
 from evocompress.tasks.classification import evaluate
 
-SHAPES = {
-    "connected_cnn": (1, 28, 28),
-    "digits_cnn": (1, 8, 8),
-    "lenet5_caffe": (1, 28, 28),
-    "saccade_cnn": (1, 28, 28),
-    "saccade_sequence": (1, 28, 28),
-    "small_cnn": (1, 28, 28),
-}
 PARAMETERS = {
     "base_cnn": 399_146,
     "byte_gru": 103_424,
@@ -43,10 +36,6 @@ PARAMETERS = {
 }
 
 
-def shape(name: str) -> tuple[int, int, int]:
-    return SHAPES.get(name, (3, 32, 32))
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forward_and_backward_reach_every_parameter(name: str) -> None:
     network = build(name, seed=1)
@@ -56,7 +45,7 @@ def test_forward_and_backward_reach_every_parameter(name: str) -> None:
         logits = network(
             torch.arange(256).expand(2, 256).unfold(1, 128, 64).flatten(0, 1)
             if of_bytes
-            else torch.randn(12, *shape(name))
+            else torch.randn(12, *image_shape(name))
         )
     assert logits.shape == ((6, 128, 256) if of_bytes else (12, 10))
     logits.square().sum().backward()

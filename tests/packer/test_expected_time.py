@@ -12,7 +12,8 @@ from evocompress.codecs import Sensitivity
 from evocompress.data.examples import Examples
 from evocompress.packer import job as pack_job
 from evocompress.packer.expected_time import expected_seconds
-from evocompress.packer.job import NetworkAndExamples, PackJob
+from evocompress.packer.job import PackJob
+from evocompress.packer.network_and_examples import NetworkAndExamples
 from evocompress.protocols import Said
 
 

@@ -22,6 +22,7 @@ from evocompress.data import Examples, Splits
 from evocompress.errors import CodecError, ConfigError, ModelError
 from evocompress.networks import build
 from evocompress.packer import job as pack_job
+from evocompress.packer import network_and_examples
 from evocompress.packer.calibrated import PackedFile
 from evocompress.packer.events import (
     HeldOutMeasured,
@@ -32,7 +33,8 @@ from evocompress.packer.events import (
     TensorsZeroed,
     Tried,
 )
-from evocompress.packer.job import NetworkAndExamples, PackJob, on_data
+from evocompress.packer.job import PackJob
+from evocompress.packer.network_and_examples import NetworkAndExamples, on_data
 from evocompress.protocols import Began, Progressed
 from evocompress.tasks.regression import Regression
 from evocompress.training.trainer import TrainingGenes, train
@@ -223,8 +225,10 @@ def test_labels_that_do_not_fit_are_left_out_where_no_loss_on_them_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     split = examples(20, 4, labelled=True)
-    monkeypatch.setattr(pack_job, "load_data", lambda *_, **__: Splits("own", 9, split, split, split))
-    monkeypatch.setattr(pack_job, "load_formed", lambda _, model, **__: model)  # it has 5 outputs, and not 9
+    monkeypatch.setattr(network_and_examples, "load_data", lambda *_, **__: Splits("own", 9, split, split, split))
+    monkeypatch.setattr(
+        network_and_examples, "load_formed", lambda _, model, **__: model
+    )  # it has 5 outputs, and not 9
     assert not on_data(Path("w"), network(), "d", 0, needs_labels=False).held_out.is_labelled
     with pytest.raises(ModelError, match="gives 5 logits; the data set has 9 classes"):
         on_data(Path("w"), network(), "d", 0)
@@ -278,8 +282,8 @@ def test_a_regressor_is_judged_by_its_own_task(monkeypatch: pytest.MonkeyPatch) 
     train(model, Examples(inputs[:400], numbers[:400]), TrainingGenes("regression", learning_rate=0.05, batch_size=50),
           epochs=60, seed=0, task=Regression())  # fmt: skip
     parts = [Examples(inputs[a:b], numbers[a:b]) for a, b in ((0, 400), (400, 600), (400, 600))]
-    monkeypatch.setattr(pack_job, "load_data", lambda *_, **__: Splits("own", 2, *parts))
-    monkeypatch.setattr(pack_job, "load_formed", lambda _, network, **__: network)
+    monkeypatch.setattr(network_and_examples, "load_data", lambda *_, **__: Splits("own", 2, *parts))
+    monkeypatch.setattr(network_and_examples, "load_formed", lambda _, network, **__: network)
     known = on_data(Path("w"), model, "d", 0)
     assert isinstance(known.task, Regression)
     search = PackJob(model.state_dict(), "fast")

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from evocompress.checkpoint.packing import unpack
 from evocompress.cli import app
-from evocompress.packer.job import PackJob, on_noise
+from evocompress.packer.job import PackJob
+from evocompress.packer.network_and_examples import on_noise
 from evocompress.support.modules import AllOutputs, count_all_outputs, several_outputs
 
 

@@ -105,6 +105,9 @@ def test_time_left_follows_the_pace() -> None:
     progress.finishes.extend([1000.0 + 3.0 * number for number in range(20)])
     assert progress.seconds_left(1057.0) == pytest.approx(180.0)
     assert progress.seconds_left(1060.0) == pytest.approx(177.0)
+    progress.seconds = 1100.0
+    assert progress.seconds_left(1060.0) == pytest.approx(40.0)  # the budget of time ends first
+    assert Progress("", None, 2, began=5.0, seconds=60.0).seconds_left(25.0) == pytest.approx(40.0)
     progress.done = 100
     assert progress.seconds_left(1060.0) is None
 

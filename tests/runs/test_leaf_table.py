@@ -117,3 +117,5 @@ def test_a_leaf_goes_into_a_module(folder: Path) -> None:
     assert leaf.load(model) is model and bool((model.weight - 1).abs().max() < 1e-3)
     with pytest.raises(ModelError):
         leaf.load(torch.nn.Linear(4, 2))
+    with pytest.raises(EvocompressError, match="max_output_bytes"):
+        leaf.load(torch.nn.Linear(3, 2), max_output_bytes=8)

@@ -18,6 +18,8 @@ from evocompress.errors import RunError
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import run_experiment
 from evocompress.runs.status import read_status, shown_status
+from evocompress.search.events import Opened
+from evocompress.search.history import read_history
 from evocompress.search.lease import Holder, Lease
 from evocompress.search.stop_request import ask_to_stop, is_asked_to_stop
 
@@ -48,7 +50,9 @@ def hold(folder: Path, **changes: Any) -> None:
 
 
 def test_a_run_without_a_driver(folder: Path) -> None:
-    status = read_status(folder)
+    status, history = read_status(folder), read_history(folder)
+    assert [outcome for outcome in history.outcomes if outcome.status != "ok"] == history.failed != []
+    assert status.hypervolume == history.told[-1]["hypervolume_after"]
     assert status.state == "dead" and "`evocompress run --resume` goes on" in status.driver
     assert status.done == 40 and status.failed == sum(failure.count for failure in status.failures)
     lines = shown_status(status)
@@ -110,6 +114,16 @@ def test_a_driver_stops_when_it_is_asked_and_a_resume_goes_on_for_longer(tmp_pat
     longer = invoke("run", "--resume", "--out", folder, "--until", "0.5 s")
     assert longer.exit_code == 0, longer.output
     assert read_status(folder).segments is None and read_status(folder).done > begun + 2
+
+
+def test_a_request_is_heard_that_comes_before_the_first_segment(tmp_path: Path) -> None:
+    def observer(event: object) -> None:
+        if isinstance(event, Opened):
+            ask_to_stop(tmp_path / "run")
+
+    summary = run_experiment(parse_config(SMALL), tmp_path / "run", observer=observer)
+    assert not summary.finished and read_status(tmp_path / "run").done <= 1
+    assert not is_asked_to_stop(tmp_path / "run")
 
 
 def test_a_request_of_before_does_not_stop_the_next_driver(tmp_path: Path) -> None:

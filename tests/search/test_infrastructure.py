@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_runs import leaves, open_toy, undisturbed_leaves
 
 from evocompress.errors import InfrastructureError, RunError
 from evocompress.search.events import Delayed
@@ -20,24 +21,10 @@ from evocompress.search.run_folder import Run, open_run
 from evocompress.search.storage import LocalStorage, Storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
-SETTINGS: dict[str, Any] = {"segments": 12, "deterministic": True, "lag": 3}
-
-
-def open_toy(folder: Path, resume: bool = False) -> Run:
-    settings = toy_settings(**SETTINGS)
-    return open_run(folder, header={"config": {}}, space=toy_space(), settings=settings, resume=resume)
-
-
-def leaves(folder: Path) -> list[tuple[str, str]]:
-    return sorted((leaf.leaf_id, leaf.sha256) for outcome in read_history(folder).outcomes for leaf in outcome.leaves)
-
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with open_toy(folder) as run:
-        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
-    return leaves(folder)
+    return undisturbed_leaves(tmp_path_factory.mktemp("undisturbed"))
 
 
 class Flaky(LocalStorage):
@@ -158,7 +145,7 @@ def test_others_go_on_meanwhile(tmp_path: Path, undisturbed: list[tuple[str, str
 
 
 def open_elsewhere(folder: Path, files: Path, resume: bool = False) -> Run:
-    settings = toy_settings(**SETTINGS)
+    settings = toy_settings(segments=12, deterministic=True, lag=3)
     return open_run(
         folder,
         header={"config": {"name": folder.name}},

@@ -10,32 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_runs import leaves, open_toy, undisturbed_leaves
 
 from evocompress.errors import InfrastructureError
 from evocompress.search.events import Finished, Late
 from evocompress.search.executors import InlineExecutor, SeveralAttempts, SimulatedExecutor
 from evocompress.search.history import read_history
 from evocompress.search.records import Task
-from evocompress.search.run_folder import Run, open_run
+from evocompress.search.run_folder import Run
 from evocompress.search.time_limit import TimeLimit
-from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
+from evocompress.search.toy_segment import ToySegment
 
-
-def open_toy(folder: Path, resume: bool = False, **changes: Any) -> Run:
-    settings = toy_settings(**{"segments": 16, "deterministic": True, "lag": 4, **changes})
-    return open_run(folder, header={"config": {}}, space=toy_space(), settings=settings, resume=resume)
-
-
-def leaves(folder: Path) -> list[tuple[str, str]]:
-    return sorted((leaf.leaf_id, leaf.sha256) for outcome in read_history(folder).outcomes for leaf in outcome.leaves)
+SETTINGS: dict[str, Any] = {"segments": 16, "lag": 4}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with open_toy(folder) as run:
-        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
-    return leaves(folder)
+    return undisturbed_leaves(tmp_path_factory.mktemp("undisturbed"), **SETTINGS)
 
 
 def frozen(index: int, times: int, seconds: float = 60.0) -> Callable[[Task, np.random.Generator], float]:
@@ -72,7 +63,7 @@ def test_the_limit_is_said_or_follows_from_the_median() -> None:
 def test_beside_a_frozen_attempt_another_begins_and_the_front_is_the_same(
     tmp_path: Path, undisturbed: list[tuple[str, str]], index: int
 ) -> None:
-    with open_toy(tmp_path) as run:
+    with open_toy(tmp_path, **SETTINGS) as run:
         executor = SimulatedExecutor(ToySegment(), run.storage, workers=3, duration=frozen(index, 1))
         reason, late = drive(run, executor)
     assert reason == "finished" and leaves(tmp_path) == undisturbed
@@ -83,7 +74,7 @@ def test_beside_a_frozen_attempt_another_begins_and_the_front_is_the_same(
 
 
 def test_each_attempt_has_twice_the_time_of_the_one_before(tmp_path: Path, undisturbed: list[tuple[str, str]]) -> None:
-    with open_toy(tmp_path) as run:
+    with open_toy(tmp_path, **SETTINGS) as run:
         executor = SimulatedExecutor(ToySegment(), run.storage, workers=4, duration=frozen(5, 3))
         reason, late = drive(run, executor, time_limit=100.0)
     assert reason == "finished" and leaves(tmp_path) == undisturbed
@@ -94,7 +85,7 @@ def test_each_attempt_has_twice_the_time_of_the_one_before(tmp_path: Path, undis
 def test_after_enough_attempts_the_driver_stops_with_the_budget_unspent(
     tmp_path: Path, undisturbed: list[tuple[str, str]]
 ) -> None:
-    with open_toy(tmp_path) as run:
+    with open_toy(tmp_path, **SETTINGS) as run:
         executor = SimulatedExecutor(ToySegment(), run.storage, workers=5, duration=frozen(5, 1000))
         with pytest.raises(
             InfrastructureError, match=r"segment 6 .* not ended in 4 attempts, the first on worker .*resume the run"
@@ -102,14 +93,14 @@ def test_after_enough_attempts_the_driver_stops_with_the_budget_unspent(
             drive(run, executor, time_limit=100.0)
         assert executor.attempts < 24
     assert 5 in {task.index for task in read_history(tmp_path).in_flight}
-    with open_toy(tmp_path, resume=True) as run:
+    with open_toy(tmp_path, resume=True, **SETTINGS) as run:
         assert drive(run, SimulatedExecutor(ToySegment(), run.storage, workers=2)) == ("finished", [])
     assert leaves(tmp_path) == undisturbed
 
 
 def test_what_only_waits_for_a_worker_is_said_and_not_started_again(tmp_path: Path) -> None:
     """The one worker is frozen: attempts at what it has, but lines only about what waits behind it."""
-    with open_toy(tmp_path, deterministic=False) as run:
+    with open_toy(tmp_path, deterministic=False, **SETTINGS) as run:
         executor = SimulatedExecutor(ToySegment(), run.storage, workers=1, duration=frozen(2, 1000))
         executor.slots = 2
         heard: list[Any] = []
@@ -126,7 +117,7 @@ def test_what_only_waits_for_a_worker_is_said_and_not_started_again(tmp_path: Pa
 
 
 def test_before_any_segment_has_ended_there_is_a_line_and_no_other_attempt(tmp_path: Path) -> None:
-    with open_toy(tmp_path, deterministic=False) as run:
+    with open_toy(tmp_path, deterministic=False, **SETTINGS) as run:
         executor = SimulatedExecutor(
             ToySegment(), run.storage, workers=2, duration=lambda task, rng: 3000.0 + 100 * task.index
         )
@@ -145,10 +136,10 @@ def test_a_resume_knows_what_segments_take(tmp_path: Path) -> None:
     def count(event: object) -> None:
         done.extend([event] if isinstance(event, Finished) else [])
 
-    with open_toy(tmp_path) as run:
+    with open_toy(tmp_path, **SETTINGS) as run:
         executor = SimulatedExecutor(segment, run.storage, workers=2)
         run.drive(executor, should_stop=lambda: len(done) >= 9, observer=count)
-    with open_toy(tmp_path, resume=True) as run:
+    with open_toy(tmp_path, resume=True, **SETTINGS) as run:
         reason, late = drive(run, SimulatedExecutor(segment, run.storage, workers=2, duration=frozen(12, 1)))
     assert reason == "finished" and [event.limit for event in late] == [2000.0]
 
@@ -165,7 +156,7 @@ def test_an_attempt_that_is_lost_beside_another_is_not_tried_again(
         return ToySegment()(task, folder, parents)
 
     durations = iter([1000.0, 1000.0])
-    with open_toy(tmp_path) as run:
+    with open_toy(tmp_path, **SETTINGS) as run:
         executor = SimulatedExecutor(
             segment,
             run.storage,
@@ -179,13 +170,13 @@ def test_an_attempt_that_is_lost_beside_another_is_not_tried_again(
 
 
 def test_no_limit_is_no_limit(tmp_path: Path) -> None:
-    with open_toy(tmp_path, segments=2) as run:
+    with open_toy(tmp_path, **{**SETTINGS, "segments": 2}) as run:
         executor = SimulatedExecutor(ToySegment(), run.storage, workers=1, duration=lambda task, rng: 3e3)
         reason, late = drive(run, executor, time_limit=math.inf)
     assert reason == "finished" and late == [] and executor.attempts == 2
 
 
 def test_inline_there_is_no_other_attempt(tmp_path: Path) -> None:
-    with open_toy(tmp_path) as run:
+    with open_toy(tmp_path, **SETTINGS) as run:
         assert not isinstance(InlineExecutor(ToySegment(), run.storage), SeveralAttempts)
         assert isinstance(SimulatedExecutor(ToySegment(), run.storage, workers=1), SeveralAttempts)

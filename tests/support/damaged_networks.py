@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from network_shapes import image_shape
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,21 +13,12 @@ from evocompress.training.dead_parts import LiveNetwork, cut
 
 __all__ = ["check", "close", "damage", "images", "scattered", "trained"]
 
-SHAPES = {
-    "connected_cnn": (1, 28, 28),
-    "digits_cnn": (1, 8, 8),
-    "lenet5_caffe": (1, 28, 28),
-    "saccade_cnn": (1, 28, 28),
-    "saccade_sequence": (1, 28, 28),
-    "small_cnn": (1, 28, 28),
-}
-
 
 def images(name: str, count: int = 4, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     if name.startswith("byte_"):
         return torch.randint(256, (count, 9), generator=generator)
-    return torch.randn(count, *SHAPES.get(name, (3, 32, 32)), generator=generator)
+    return torch.randn(count, *image_shape(name), generator=generator)
 
 
 @torch.no_grad()

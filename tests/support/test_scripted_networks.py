@@ -19,7 +19,8 @@ from evocompress.cli import app
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.networks import build
-from evocompress.packer.job import NetworkAndExamples, PackJob
+from evocompress.packer.job import PackJob
+from evocompress.packer.network_and_examples import NetworkAndExamples
 
 
 def scripted() -> nn.Module:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from evocompress.data import Examples
+    from evocompress.evolve.config import Config
     from evocompress.ideas.saccades.gate import Reading
 
 __all__ = ["register"]
@@ -58,7 +59,7 @@ def saccades(
     """Draw what the gates chose in an image: nothing, 3×3 or 5×5 for each block, or the order of the blocks read."""
     from evocompress.support.optional_libraries import needs_extra
 
-    source = _source(run, model, settings or (), data, seed, trust)
+    source = _source(weights, run, model, settings or (), data, seed, trust)
     if image is None and source.data is None:
         raise ConfigError("There is no image: give --image PICTURE, or --data NAME and --index NUMBER, or --run DIR.")
     if output.suffix.lower() != ".png":
@@ -104,8 +105,26 @@ class _Source:
         return f"{self.model} with {options or 'its default options'}"
 
 
+def _options(config: Config, run: Path, weights: Path) -> Mapping[str, Any]:
+    """Options of the run's network; where genes say some, those of the leaf that the file is."""
+    if not config.genes.get("model_options"):
+        return config.model_options
+    from evocompress.checkpoint.weight_files import read_evc
+    from evocompress.evolve.genome import network_options
+    from evocompress.runs.origin import leaf_of
+    from evocompress.search.history import read_history
+
+    return network_options(config, leaf_of(read_history(run), read_evc(weights), str(weights)).genome)
+
+
 def _source(
-    run: Path | None, model: str | None, settings: Sequence[str], data: str | None, seed: int | None, trust: bool
+    weights: Path,
+    run: Path | None,
+    model: str | None,
+    settings: Sequence[str],
+    data: str | None,
+    seed: int | None,
+    trust: bool,
 ) -> _Source:
     """What the options say; the rest as it was in the run, if there is one."""
     from evocompress.evolve.config import override_values, parse_config
@@ -123,7 +142,7 @@ def _source(
     config = parse_config(stored, f"{run}/run.json")
     return _Source(
         config.model,
-        override_values(config.model_options, settings),
+        override_values(_options(config, run, weights), settings),
         data or config.data,
         {} if data else config.data_options,
         config.seed if seed is None else seed,

@@ -87,6 +87,7 @@ def _section(history: History, point: FrontPoint) -> ReportSection:
     from evocompress.checkpoint.packing import unpack
     from evocompress.data import load
     from evocompress.evolve.config import parse_config
+    from evocompress.evolve.genome import network_options
     from evocompress.networks import build
 
     configured = history.run["config"]  # not parsed before it is known to name no code
@@ -99,7 +100,7 @@ def _section(history: History, point: FrontPoint) -> ReportSection:
             )
     config = parse_config(configured)
     examples = load(config.data, seed=config.seed, options=config.data_options).audit
-    plain = build(config.model, config.model_options, seed=config.seed)
+    plain = build(config.model, network_options(config, point.genome), seed=config.seed)
     network = loaded(plain, unpack(history.storage.read(point.path), names=plain.state_dict()), point.path)
     tested = examples.take(torch.arange(min(len(examples), _TESTED)))
     return _titled(point, _words(network, tested, config.seed), _pictures(network, tested))
