@@ -141,7 +141,8 @@ def test_beside_a_frozen_worker_another_attempt_begins(two_cpus: None, tmp_path:
     late = [event for event in heard if isinstance(event, Late) and event.attempt]
     assert [(event.task.index, event.attempt) for event in late] == [(3, 2)]
     assert late[0].node is not None and late[0].seconds > 4
-    assert late[0].node.startswith(socket.gethostname() if after else "an unknown node")
+    names = (socket.gethostname(),) if after else (socket.gethostname(), "an unknown node")  # a report may just get out
+    assert late[0].node.startswith(names)
     with open_toy(tmp_path / "inline", segments=8, deterministic=True, lag=4) as run:
         assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
     fronts = [read_history(tmp_path / name).archive for name in ("run", "inline")]
