@@ -25,6 +25,9 @@ class Sensitivity:
     `H` (groups, K, K) is symmetric and positive semidefinite; O/groups successive rows share one (a convolution without
     groups has one). `g` (O,) is not negative.
 
+    `uneven_rows` says that g differs between rows by orders of magnitude, as between an embedding's tokens, so that each
+    row wants a step of its own (`row_scales.py`).
+
     Of a wide matrix all rows share one H, of which only blocks along the diagonal are kept: `columns` is K then, and
     `H` (K/B rounded up, B, B) has one block for each B successive columns, zero where the last one reaches beyond K.
     """
@@ -32,6 +35,7 @@ class Sensitivity:
     H: Floats
     g: Floats
     columns: int = 0
+    uneven_rows: bool = False
 
     def __post_init__(self) -> None:
         if self.H.ndim != 3 or self.H.shape[1] != self.H.shape[2] or self.g.ndim != 1:

@@ -176,6 +176,7 @@ STAGES = Extensions(
         "symmetry": "evocompress.codecs.symmetry:Symmetry",
         "coordinates": "evocompress.codecs.coordinates:Coordinates",
         "denoise": "evocompress.codecs.denoise:Denoise",
+        "rowscales": "evocompress.codecs.row_scales:RowScales",
     },
 )
 

@@ -23,8 +23,6 @@ from evocompress.support.modules import first_tensor
 __all__ = ["Moments"]
 
 _UNSEEN = 0.5  # occurrences that a token counts as in addition, so that unseen ones cost something
-#: Power of g for an embedding. One step for all rows suits none where g spans decades; of 0, ¼, ½ and 1 this was best.
-_TEMPER = 0.25
 _TINY = 1e-300
 _WIDE = 640  # columns; a larger H is kept in float32, as it takes more memory than the weights
 
@@ -120,8 +118,9 @@ class Moments:
             inputs, outputs = max(float(use.H.diagonal(dim1=1, dim2=2).sum()), _TINY), max(float(use_g.sum()), _TINY)
             share = outputs if use.seen else inputs * outputs / use.count
             H += share / inputs * use.H
-            g += share / outputs * (_tempered(use_g, use.seen) if use.seen else use_g)
-        combined = Sensitivity(H.numpy(), g.numpy(), uses[0][0].columns)
+            g += share / outputs * (_smoothed(use_g, use.seen) if use.seen else use_g)
+        uneven = any(use.seen for use, _ in uses)
+        combined = Sensitivity(H.numpy(), g.numpy(), uses[0][0].columns, uneven)
         return combined.scaled(scale / combined.scale) if combined.scale > 0 else None
 
     def _uses_with_gradient(self, name: str) -> Iterator[tuple[_Use, Tensor]]:
@@ -131,7 +130,7 @@ class Moments:
                 yield use, g
 
 
-def _tempered(g: Tensor, seen: int) -> Tensor:
-    """What the rows of an embedding of `seen` tokens are given: less uneven than what was measured, of the same sum."""
-    tempered = (g + _UNSEEN * g.sum() / seen) ** _TEMPER
-    return tempered * (g.sum() / tempered.sum().clamp(min=_TINY))
+def _smoothed(g: Tensor, seen: int) -> Tensor:
+    """What the rows of an embedding of `seen` tokens are given: those that were not seen something too; the sum stays."""
+    smoothed = g + _UNSEEN * g.sum() / seen
+    return smoothed * (g.sum() / smoothed.sum().clamp(min=_TINY))

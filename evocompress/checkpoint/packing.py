@@ -25,6 +25,7 @@ from evocompress.codecs.cropping import chosen_corners, corner, live_corner, wor
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.codecs.dtypes import DTYPES, FOREIGN, dtype_named, is_float, name_of
 from evocompress.codecs.planes import matrix_shape
+from evocompress.codecs.row_scales import RowScales
 from evocompress.errors import CodecError, FormatError
 from evocompress.support.wording import kind_of, listed, quoted, shortened
 
@@ -177,6 +178,8 @@ def encode_tensor(
         cost = _cost(recipe.rate_weight * rule.rate_factor, sensitivity, array.shape)
     except CodecError as error:
         raise CodecError(f"Tensor {quoted(name)}: {error}") from error
+    if cost.sensitivity is not None and cost.sensitivity.uneven_rows and rule not in recipe.rules:
+        candidates = tuple(Codec((RowScales(), *codec.stages)) for codec in candidates)
     try:
         codec, coded = choose(candidates, exact, cost, CODERS[recipe.coder].state() if state is None else state)
     except CodecError as error:

@@ -161,7 +161,7 @@ class _Job:
             return
         target = _target(weight, moments)
         H = moments.H.cpu().numpy()
-        fitted = Sensitivity(H, sensitivity.g, moments.columns)
+        fitted = Sensitivity(H, sensitivity.g, moments.columns, sensitivity.uneven_rows)
         if fitted.scale > 0:  # the measured trace holds; only the directions are those of the copy's inputs
             sensitivity = fitted.scaled(sensitivity.scale / fitted.scale)
         self._encode(name, weight, target, sensitivity)

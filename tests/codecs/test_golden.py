@@ -21,7 +21,7 @@ import pytest
 
 from evocompress import Recipe, Rule, pack
 from evocompress.checkpoint.presets import PRESETS, preset
-from evocompress.codecs import CODECS, inspect, read
+from evocompress.codecs import CODECS, Sensitivity, inspect, read
 from evocompress.codecs.coders import CoderName
 from evocompress.codecs.container import parse
 from evocompress.codecs.dtypes import DTYPES, dtype_named, name_of
@@ -114,7 +114,7 @@ def sources() -> dict[str, bytes]:
         large = rng.laplace(0, 0.05, (260, 257)).astype(np.float32)  # beyond 2^16 symbols: all lanes of rans
         state = {f"{name}:conv": conv, f"{name}:large": large, f"{name}:vector": conv[0, :, 0, 0]}
         files[f"preset-{name}"] = pack(state, preset(name, 1e-4))
-    return files | forms() | states() | latest_best() | zero_ended() | dtypes()
+    return files | forms() | states() | latest_best() | zero_ended() | dtypes() | row_scales()
 
 
 #: Small files of all versions and coders; they are the fuzzer's seeds too.
@@ -193,6 +193,18 @@ def dtypes() -> dict[str, bytes]:
     return {"dtypes": pack(state, Recipe(1e-4))}
 
 
+def row_scales() -> dict[str, bytes]:
+    """Rows that cost more than others have finer steps, in more rows than a plane is wide; even ones do not."""
+    rng, cost = np.random.default_rng(25), 1 / np.arange(1, 301)
+    state = {f"trellis:{name}": rng.laplace(0, 0.05, (300, 16)).astype(np.float32) for name in ("tokens", "even")}
+    eye = np.eye(16)[None]
+    sensitivities = {
+        "trellis:tokens": Sensitivity(eye, cost / cost.mean(), uneven_rows=True),
+        "trellis:even": Sensitivity(eye, np.ones(300), uneven_rows=True),
+    }
+    return {"rowscales": pack(state, preset("fast", 1e-4, calibrated=True), sensitivities=sensitivities)}
+
+
 def latest_best() -> dict[str, bytes]:
     """`preset-best` is of the time when the preset had eight states."""
     rng = np.random.default_rng(23)
@@ -228,7 +240,18 @@ def manifest() -> dict[str, Any]:
     return stored
 
 
-NAMES = sorted([*CODECS, "mixed", "dtypes", *FORMS, *STATES, "preset-best-64", *(f"preset-{name}" for name in PRESETS)])
+NAMES = sorted(
+    [
+        *CODECS,
+        "mixed",
+        "dtypes",
+        "rowscales",
+        *FORMS,
+        *STATES,
+        "preset-best-64",
+        *(f"preset-{name}" for name in PRESETS),
+    ]
+)
 
 
 def test_no_golden_file_is_missing_and_none_is_an_orphan() -> None:

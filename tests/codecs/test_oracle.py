@@ -119,7 +119,20 @@ def test_plain_python_reads_mixing(period: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["deadzone", "codebook", "lossless", "dct-trellis", "trellis", "rans", "mixing", "tied", "dtypes", *STATES]
+    "name",
+    [
+        "deadzone",
+        "codebook",
+        "lossless",
+        "dct-trellis",
+        "trellis",
+        "rans",
+        "mixing",
+        "tied",
+        "dtypes",
+        "rowscales",
+        *STATES,
+    ],
 )
 def test_plain_python_reads_golden_files(name: str) -> None:
     data = (GOLDEN / f"{name}.evc").read_bytes()

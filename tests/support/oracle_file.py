@@ -99,6 +99,7 @@ class Table:
     def layouts(self, chain: list[int], shape: list[int], dtype: str) -> list[Layout]:
         """Section 5."""
         kind = "weights"
+        own: list[Layout] = []  # planes of the transforms
         for stage in chain:
             if stage == 16:
                 self.number()
@@ -107,15 +108,18 @@ class Table:
                 if stage == 4:
                     kind = "trellis" if code <= 8000 else f"trellis-{8 * (code - 8000)}"
                     _ = self.number() if code > 8000 else 0
-                return planes_of(shape, kind)
+                return own + planes_of(shape, kind)
             elif stage == 2:
                 k = self.number()
                 if k:
                     _ = self.number(), self.number()
-                return [(1, k, "weights")] * (k > 0) + planes_of(shape, kind)
+                return own + [(1, k, "weights")] * (k > 0) + planes_of(shape, kind)
             elif stage == 3:
                 b = self.number()
                 return [(b, math.prod(shape), "bytes")] * (math.prod(shape) > 0) if b else planes_of(shape, kind)
+            elif stage == 27:
+                rows = shape[0] if len(shape) > 1 else 1
+                own = planes_of([rows], "weights") if self.number() else []
             else:
                 assert stage == 17
         raise AssertionError(dtype)
