@@ -25,8 +25,8 @@ class Sensitivity:
     `H` (groups, K, K) is symmetric and positive semidefinite; O/groups successive rows share one (a convolution without
     groups has one). `g` (O,) is not negative.
 
-    `uneven_rows` says that g differs between rows by orders of magnitude, as between an embedding's tokens, so that each
-    row wants a step of its own (`row_scales.py`).
+    `uneven_rows` says that g differs between rows by orders of magnitude, as between an embedding's tokens, so that
+    each row wants a step of its own (`row_scales.py`).
 
     Of a wide matrix all rows share one H, of which only blocks along the diagonal are kept: `columns` is K then, and
     `H` (K/B rounded up, B, B) has one block for each B successive columns, zero where the last one reaches beyond K.

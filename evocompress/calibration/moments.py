@@ -131,6 +131,6 @@ class Moments:
 
 
 def _smoothed(g: Tensor, seen: int) -> Tensor:
-    """What the rows of an embedding of `seen` tokens are given: those that were not seen something too; the sum stays."""
+    """g of an embedding of `seen` tokens: rows that were not seen are given something too; the sum stays."""
     smoothed = g + _UNSEEN * g.sum() / seen
     return smoothed * (g.sum() / smoothed.sum().clamp(min=_TINY))
