@@ -6,6 +6,7 @@ __all__ = [
     "DataError",
     "EvocompressError",
     "FormatError",
+    "HopelessError",
     "InfrastructureError",
     "ModelError",
     "RunError",
@@ -39,6 +40,10 @@ class ModelError(EvocompressError):
 
 class RunError(EvocompressError):
     """A run folder cannot be used: locked by another driver, damaged, or of another configuration."""
+
+
+class HopelessError(RunError):
+    """The first segments of a run all failed with the same error; the run can go on once that is mended."""
 
 
 class InfrastructureError(RunError):

@@ -13,6 +13,7 @@ import numpy as np
 
 from evocompress.errors import RunError
 from evocompress.search.archive import Archive
+from evocompress.search.first_failures import FirstFailures
 from evocompress.search.objectives import Member, Scale
 from evocompress.search.parent_selection import choose_parent, size_bin
 from evocompress.search.population import Population
@@ -61,6 +62,7 @@ class Search:
         self._scale = Scale.of(settings)
         self._population = Population(settings)
         self._control = ProbeControl(settings)
+        self._first = FirstFailures(settings.give_up_after)
         self._tries = [0] * settings.size_bins
         self._children: Counter[str] = Counter()  # leaf_id to how many tasks it has been the first parent of
         self._lineages: set[int] = set()  # indices of tasks whose leaves are the ends of lineages
@@ -103,6 +105,16 @@ class Search:
     def done(self) -> bool:
         """Whether the budget of segments is used up, so that `ask` will give no more."""
         return self.settings.segments is not None and self._next >= self.settings.segments
+
+    @property
+    def hopeless(self) -> tuple[str, str] | None:
+        """Status and error with which all of the first segments failed, if so and none was begun since; None otherwise.
+
+        In free mode a file that came out of any segment is reason enough to go on. In deterministic mode only the first
+        `give_up_after` count, since which others have ended depends on the workers.
+        """
+        found = self._first.complete and (self.settings.deterministic or not len(self.archive))
+        return self._first.last if found else None
 
     # ---- ask ----------------------------------------------------------------------------------------------------
 
@@ -149,6 +161,7 @@ class Search:
         return True
 
     def _register(self, task: Task) -> None:
+        self._first.go_on()
         self._next = task.index + 1
         self._tasks[task.segment_id] = task
         self._held.update(parent.leaf_id for parent in task.parents)
@@ -240,6 +253,7 @@ class Search:
         members = tuple(self._scale.member(leaf, (task.index, n)) for n, leaf in enumerate(outcome.leaves))
         accepted, displaced = self._report(members)
         self._control.observe(outcome, 1 + len(task.probes))
+        self._first.observe(outcome)
         if self.settings.deterministic:
             self._waiting[task.index] = members
             self._held.update(member.leaf.leaf_id for member in members)
@@ -315,6 +329,7 @@ class Search:
             "lineages": sorted(self._lineages),
             "open": [{"key": list(end.key), "leaf": end.leaf.to_json()} for end in self._open.values()],
             "ratios": list(self._control.ratios),
+            "first": self._first.state_dict(),
             "in_flight": [task.to_json() for task in self._tasks.values()],
             "waiting": {str(index): [m.leaf.to_json() for m in members] for index, members in self._waiting.items()},
             "archive": self.archive.state_dict(),
@@ -329,6 +344,7 @@ class Search:
         self._open = {leaf.leaf_id: self._scale.member(leaf, key) for leaf, key in ends}
         self._control.ratios.clear()
         self._control.ratios.extend(state["ratios"])
+        self._first.load_state_dict(state["first"])
         self._tasks = {item["segment_id"]: Task.from_json(item) for item in state["in_flight"]}
         self._held = Counter(parent.leaf_id for task in self._tasks.values() for parent in task.parents)
         self._waiting = {

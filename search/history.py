@@ -14,7 +14,7 @@ from evocompress.errors import ConfigError, RunError
 from evocompress.search.archive import Archive
 from evocompress.search.journal import Record, damage, scan
 from evocompress.search.journal_index import LEAVES, JournalIndex, Leaves, Outcomes, Records, SegmentOf, Tasks, Told
-from evocompress.search.journal_records import Elapsed, about_line, checked_record, outcome_of, task_of
+from evocompress.search.journal_records import GAVE_UP, Elapsed, about_line, checked_record, outcome_of, task_of
 from evocompress.search.objectives import Scale
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
@@ -169,6 +169,10 @@ def read_history(folder: str | os.PathLike[str]) -> History:
     for line in scan(path):
         record = checked_record(line)
         position = index.add(line, record)
+        if line.kind == GAVE_UP:  # what was before counts no more
+            index.forget_segments()
+            told, times, archive = Told(index), array("d"), Archive(settings.reference)
+            done.clear()
         if line.kind == "submitted":
             task = task_of(line, record)
             if task.segment_id in index.tasks and not record.get("attempt_of_resume"):

@@ -57,6 +57,13 @@ class JournalIndex:
             self.others[position] = record
         return position
 
+    def forget_segments(self) -> None:
+        """Forget tasks and outcomes; the lines remain."""
+        for container in (self.tasks, self.parents, self.segment_ids, self.leaves):
+            container.clear()
+        for numbers in (self.finished, self.failed, self.completions):
+            del numbers[:]
+
     def read(self, position: int) -> tuple[Line, Record]:
         """The line at a position, read and parsed again."""
         if self._last is not None and self._last[0] == position:

@@ -11,16 +11,19 @@ from evocompress.errors import ConfigError, RunError
 from evocompress.search.journal import Line, Record, damage
 from evocompress.search.records import Outcome, Task
 
-__all__ = ["BULK", "Elapsed", "about_line", "checked_record", "outcome_of", "task_of"]
+__all__ = ["BULK", "GAVE_UP", "Elapsed", "about_line", "checked_record", "outcome_of", "task_of"]
 
 #: The types of lines that a long run has many of; the others are few and are kept in memory.
 BULK = frozenset({"submitted", "finished"})
+#: The type of the line that says that a run was given up: segments before it count no more, and begin anew after it.
+GAVE_UP = "gave_up"
 
 _EVENTS: dict[str, dict[str, type]] = {
     "submitted": {"task": dict},
     "finished": {"outcome": dict, "told": dict},
     "override": {"changes": dict},
     "audited": {"leaves": dict},
+    GAVE_UP: {"status": str, "error": str, "segments": list},
 }
 _OF_AUDIT = ("quality", "low", "high", "error", "loss", "total", "accuracy", "nbytes", "float32_bytes", "epochs")
 

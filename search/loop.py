@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from evocompress.errors import InfrastructureError
+from evocompress.errors import HopelessError, InfrastructureError
 from evocompress.search.ask_tell import Search, Told
 from evocompress.search.attempt import Lost, Running
 from evocompress.search.events import Delayed, Ended, Finished, Late, Reason, Submitted
@@ -23,6 +23,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 
 # How long a driver sits in one wait before it looks at the clock, the stop flag and its lease again.
 _POLL_SECONDS = 1.0
+_LONGEST_ERROR = 400  # letters of an error that a line has
 
 
 class Recorder(Protocol):
@@ -84,11 +85,12 @@ class Loop:
         Raises:
             InfrastructureError: A task was lost again and again. All that is recorded of it is that it was submitted,
                 so that a resume runs it.
+            HopelessError: The first segments all failed with the same error.
         """
         with self._interrupts.installed():
             try:
                 reason = self._run()
-            except InfrastructureError:
+            except (HopelessError, InfrastructureError):
                 self._executor.cancel()
                 raise
         if reason != "finished":
@@ -106,7 +108,19 @@ class Loop:
             if not self._in_flight:
                 return "finished"
             self._take(self._interrupts.during(self._wait, []))
+            self._check_hope()
             self._look_for_late()
+
+    def _check_hope(self) -> None:
+        """Raise where the first segments all failed alike, before anything more is begun."""
+        if (end := self._search.hopeless) is not None:
+            text = " ".join((end[1] or end[0]).split())
+            text = text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]} …"
+            raise HopelessError(
+                f"the first {self._search.settings.give_up_after} segments all failed with the same error ({text}), so "
+                "the run has ended. Mend that, and resume the run, which tries them again: its budget is not spent. "
+                "With search.give_up_after = 0 it goes on all the same."
+            )
 
     def _wait(self) -> Sequence[Outcome | Lost]:
         """Start again what is due; outcomes, or nothing after a while."""

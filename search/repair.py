@@ -19,7 +19,7 @@ from evocompress.errors import ConfigError, InfrastructureError, RunError
 from evocompress.search.ask_tell import Search
 from evocompress.search.history import read_run_json, settings_of
 from evocompress.search.journal import Journal, Line, Record, journal_names, scan, walk
-from evocompress.search.journal_records import checked_record, outcome_of, task_of
+from evocompress.search.journal_records import BULK, GAVE_UP, checked_record, outcome_of, task_of
 from evocompress.search.lease import Lease
 from evocompress.search.records import Genome, Outcome, Task
 from evocompress.search.run_state import RunState
@@ -104,6 +104,7 @@ class _Repairer:
         self._begins: dict[int, int] = {}
         self._overrides: list[Record] = []
         self._last = 0
+        self._given_up = -1  # the line's number, where the run was given up for the last time and began anew
 
     def run(self, dry_run: bool) -> Repair:
         self._look()
@@ -119,7 +120,8 @@ class _Repairer:
         expected = 0
         for line in self._whole_lines():
             record = checked_record(line)
-            builder.take(line, record)
+            if line.seq > self._given_up or line.kind not in BULK:  # segments of before count no more
+                builder.take(line, record)
             self.report.lost += line.seq - expected
             expected = line.seq + 1
         builder.finish()
@@ -161,6 +163,10 @@ class _Repairer:
                 self._ids[outcome["index"]] = outcome["segment_id"]
             elif line.kind == "override":
                 self._overrides.append(record)
+            elif line.kind == GAVE_UP:
+                self._given_up = line.seq
+                for known in (self._submitted, self._finished, self._ids, self._again):
+                    known.clear()
 
     def _look_at_commits(self) -> None:
         """Segments that were committed, and of whose outcome there is no whole line."""

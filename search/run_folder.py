@@ -17,13 +17,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from evocompress.errors import RunError, StorageError
+from evocompress.errors import HopelessError, RunError, StorageError
 from evocompress.search.ask_tell import Search, Told
 from evocompress.search.events import Reason
 from evocompress.search.executors import Executor
 from evocompress.search.history import History, read_history, read_run_json, settings_of
 from evocompress.search.journal import START, Journal, Place, Record, scan
-from evocompress.search.journal_records import BULK, Elapsed, checked_record
+from evocompress.search.journal_records import BULK, GAVE_UP, Elapsed, checked_record
 from evocompress.search.lease import Lease
 from evocompress.search.loop import PAUSES, Loop
 from evocompress.search.records import Outcome, Task
@@ -111,7 +111,7 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         reason = self._closed or "closed"
-        if kind is not None:
+        if kind is not None and not issubclass(kind, HopelessError):
             reason = "interrupted" if issubclass(kind, KeyboardInterrupt) else f"{kind.__name__}: {error}"
         try:
             elapsed = round(self._elapsed(), 3)
@@ -155,6 +155,8 @@ class Run:
 
         Raises:
             InfrastructureError: It was lost once more than there are pauses, or did not end in several attempts.
+            HopelessError: The first segments all failed with the same error. They are forgotten, and the budget is
+                unspent: a resume begins with them again.
         """
         loop = Loop(
             self.search,
@@ -171,6 +173,10 @@ class Run:
         self._elapsed = loop.elapsed
         try:
             reason = loop.run()
+        except HopelessError:
+            self._closed = "gave_up"
+            self._give_up()
+            raise
         finally:
             self._stop_counting()
         self._resubmit = list(self.search.in_flight.values())
@@ -234,6 +240,24 @@ class Run:
         used = self._elapsed()
         self._elapsed = lambda: used
 
+    def _give_up(self) -> None:
+        """Journal that the first segments all failed alike, and forget all, so that a resume begins with them again."""
+        status, error = self.search.hopeless or ("", "")
+        self.record(GAVE_UP, status=status, error=error, segments=list(self._state.winners), elapsed=0.0)
+        self._state.begin_again()
+        self._elapsed = lambda: 0.0
+        self._unneeded.clear()
+        self._forget_failures()
+
+    def _forget_failures(self) -> None:
+        """Delete the COMMIT files of failures, which would be taken for outcomes; a success need not be run again."""
+        self._check()
+        for path in self.storage.find("seg"):
+            if path.endswith("/COMMIT.json"):
+                outcome = read_commit(self.storage, path.split("/")[1])
+                if outcome is not None and outcome.status != "ok":
+                    self._delete(path)
+
     # ---- resume -----------------------------------------------------------------------------------------------------
 
     def adopt(self) -> int:
@@ -244,6 +268,10 @@ class Run:
             if outcome is not None:
                 adopted.append((outcome, self._state.completions + len(adopted), self.search.tell(outcome)))
         self.finished(adopted)
+        if self.search.hopeless is not None:  # and the driver was killed before it could say so
+            self._give_up()
+        elif not self.search.asked and self.events(GAVE_UP):  # perhaps it was killed before all were deleted
+            self._forget_failures()
         self._resubmit = list(self.search.in_flight.values())
         self._sweep()
         return len(adopted)

@@ -21,7 +21,8 @@ _FIXED = ("config", "network", "data")
 # What even an override must leave: results of before and after would not be comparable, or the journal not replay.
 _LOCKED = ("quality", "network", "data", "space", "storage")
 # How long a run goes on changes nothing in what was done; a resume may change it without an override.
-_BUDGET = frozenset(f"{prefix}search.{name}" for prefix in ("", "config.") for name in ("segments", "minutes"))
+_ENDS = ("segments", "minutes", "give_up_after")
+_BUDGET = frozenset(f"{prefix}search.{name}" for prefix in ("", "config.") for name in _ENDS)
 _LOCKED_SETTINGS = ("seed", "deterministic", "lag", "bytes_range", "error_range", "reference")
 
 
@@ -77,7 +78,7 @@ def locked(changes: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def only_budget(changes: Mapping[str, list[Any]]) -> bool:
-    """Whether nothing but the budget of segments and minutes has changed.
+    """Whether nothing but what ends a run has changed: the budget of segments and minutes, and when it is given up.
 
     >>> only_budget({"search.segments": [100, 200]}), only_budget({"search.probes": [1, 2]})
     (True, False)

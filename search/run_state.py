@@ -8,7 +8,7 @@ from typing import Any
 from evocompress.errors import RunError
 from evocompress.search.ask_tell import Search
 from evocompress.search.journal import Line, Record
-from evocompress.search.journal_records import BULK, Elapsed, about_line, checked_record, outcome_of, task_of
+from evocompress.search.journal_records import BULK, GAVE_UP, Elapsed, about_line, checked_record, outcome_of, task_of
 from evocompress.search.records import Outcome
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
@@ -53,6 +53,17 @@ class RunState:
             self.count(outcome)
         elif line.kind not in BULK:
             self.events.append(record)
+            if line.kind == GAVE_UP:
+                self.begin_again()
+
+    def begin_again(self) -> None:
+        """Forget all segments: their first ones failed alike, the run was given up, and a resume tries them again."""
+        search = self.search
+        self.search = Search(search.space, search.settings)
+        self.completions = 0
+        self.seconds.clear()
+        self.winners = {}
+        self.elapsed = Elapsed(0.0)
 
     def count(self, outcome: Outcome) -> None:
         """Take note of an outcome that was told."""

@@ -103,6 +103,11 @@ class SearchSettings:
     seed: int = _setting(0, "What every draw follows from.", low=0, users=False)
     segments: int | None = _count(None, "How many segments end the run; left out: no bound.", configured=200)
     minutes: float | None = _setting(None, "How many minutes end the run; left out: no bound.", low=0, low_open=True)
+    give_up_after: int = _setting(
+        8,
+        "How many segments, the first of a run, end it where all fail with the same error; 0: it goes on.",
+        low=0,
+    )
     initial: int = _count(16, "How many segments start afresh, from genomes spread over the whole space.")
     pool_size: int = _count(32, "How many leaves parents come from, at most.")
     probes: int = _setting(4, "The most further recipes tried beside a segment's own; 0: none.", low=0)

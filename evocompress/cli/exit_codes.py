@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from evocompress.errors import EvocompressError, InfrastructureError
+from evocompress.errors import EvocompressError, HopelessError, InfrastructureError
 
 __all__ = ["ExitCode", "exit_code_of"]
 
@@ -20,6 +20,8 @@ class ExitCode(enum.IntEnum):
     UNUSABLE = 2
     #: A target was missed: no file is so small, or so good.
     MISSED = 3
+    #: The first segments of a run all failed with the same error.
+    HOPELESS = 4
     #: Ctrl-C or SIGTERM, or a run that ended before its budget was spent: it can go on.
     STOPPED = 130
     #: Who read the output went away.
@@ -32,4 +34,6 @@ def exit_code_of(error: EvocompressError) -> ExitCode:
     >>> exit_code_of(InfrastructureError("the disk is full")).name
     'FAILED'
     """
+    if isinstance(error, HopelessError):
+        return ExitCode.HOPELESS
     return ExitCode.FAILED if isinstance(error, InfrastructureError) else ExitCode.UNUSABLE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.cli.exit_codes import ExitCode
-from evocompress.errors import ConfigError, InfrastructureError
+from evocompress.errors import ConfigError, HopelessError, InfrastructureError
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def run(
             f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}", soft_wrap=True, markup=False
         )
         raise typer.Exit(ExitCode.STOPPED) from None
-    except InfrastructureError as error:
+    except (HopelessError, InfrastructureError) as error:
         if not (folder / "run.json").exists():
             raise
-        raise InfrastructureError(f"{error} Go on with: {again}") from error
+        raise type(error)(f"{error} Go on with: {again}") from error
     if not summary.finished or summary.export is None:
         console.print(
             f"Stopped after {summary.segments} segments. Go on with:\n  {again}", soft_wrap=True, markup=False

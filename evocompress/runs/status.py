@@ -21,7 +21,12 @@ __all__ = ["Failure", "InFlight", "State", "Status", "read_status", "shown_statu
 State: TypeAlias = Literal["running", "held", "finished", "stopped", "dead"]
 
 #: What a driver's reasons to end mean.
-_ENDS = {"finished": "its budget is used up", "stopped": "by request", "interrupted": "by Ctrl-C or a signal"}
+_ENDS = {
+    "finished": "its budget is used up",
+    "stopped": "by request",
+    "interrupted": "by Ctrl-C or a signal",
+    "gave_up": "its first segments all failed alike; a resume tries them again",
+}
 _SHOWN = 5  # failures and segments in flight that have a line
 
 
@@ -95,6 +100,8 @@ def read_status(folder: Path, *, now: float | None = None) -> Status:
         for task in waiting
     ]
     failed = collections.Counter((outcome.status, outcome.error) for outcome in history.failed)
+    if not history.tasks and (given_up := history.events("gave_up")):  # and nothing was begun since
+        failed[given_up[-1]["status"], given_up[-1]["error"]] = len(given_up[-1]["segments"])
     ends = [
         *([elapsed / done * (settings.segments - done)] if settings.segments and done else []),
         *([60.0 * settings.minutes - elapsed] if settings.minutes else []),

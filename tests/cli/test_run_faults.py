@@ -10,11 +10,13 @@ import pytest
 from rich.console import Console
 
 from evocompress.cli import main
-from evocompress.errors import InfrastructureError, RunError, StorageError
+from evocompress.errors import HopelessError, InfrastructureError, RunError, StorageError
 from evocompress.evolve import driver
 from evocompress.evolve.config import parse_config
 from evocompress.runs.display import RunDisplay
+from evocompress.runs.status import read_status
 from evocompress.search.events import Late, Watching
+from evocompress.search.history import read_history
 from evocompress.search.records import Task
 
 LEAST: dict[str, Any] = {"model": "digits_cnn", "data": "digits"}
@@ -52,6 +54,24 @@ def test_a_fault_is_one_line_with_the_command_to_go_on(
     code, error = fail(capsys, monkeypatch, kind("the head of the Ray cluster is gone."), *words)
     again = f"evocompress run --resume --out {out} --address 10.0.0.1:6379"
     assert (code, error) == (1, f"error: the head of the Ray cluster is gone. Go on with: {again}\n")
+
+
+def test_a_run_that_cannot_succeed_has_an_exit_code_of_its_own_and_begins_anew(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = config.parent / "run"
+    words = ["run", config, "--out", out, "--set", "search.give_up_after=2", "--set", "genes.learning_rate=1e30"]
+    words += ["--set", "genes.epochs=1", "--set", "reference_epochs=0", "--set", "resources.executor=inline"]
+    monkeypatch.setattr("sys.argv", ["evocompress", *map(str, words)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 4 and line.startswith("error: the first 2 segments all failed with the same error (")
+    assert line.endswith(f"Go on with: evocompress run --resume --out {out}") and not read_history(out).outcomes
+    (failure,) = read_status(out).failures
+    assert (failure.status, failure.count) == ("diverged", 2)
+    code, error = fail(capsys, monkeypatch, HopelessError("as before."), "--resume", "--out", out)
+    assert (code, error) == (4, f"error: as before. Go on with: evocompress run --resume --out {out}\n")
 
 
 def test_other_errors_are_what_they_were(

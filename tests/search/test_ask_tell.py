@@ -146,6 +146,8 @@ class OnlyTheLag:
         self._asked += 1
         return Task(self._asked - 1, str(self._asked), "initial", "none", (), {}, (), 0, 0)
 
+    hopeless = None
+
     @property
     def share_asked(self) -> float:
         return self._asked / (self.settings.segments or 1)
