@@ -31,6 +31,7 @@ from evocompress.cli import (
     status,
     stop,
     unpack,
+    watch,
 )
 from evocompress.cli.command_group import CommandGroup
 from evocompress.cli.exit_codes import ExitCode, exit_code_of
@@ -63,7 +64,7 @@ def _root(
         raise typer.Exit
 
 
-_OF_RUNS = (init, run, status, stop, settings, front, report, export, repair)
+_OF_RUNS = (init, run, status, watch, stop, settings, front, report, export, repair)
 _OF_FILES = (pack, unpack, inspect, evaluate, codecs, certify, curve, data)
 for module in (*_OF_RUNS, *_OF_FILES):
     module.register(app)

@@ -15,7 +15,7 @@ from evocompress.search.quality import Quality
 from evocompress.support.quantities import format_bytes, format_duration
 from evocompress.support.wording import counted
 
-__all__ = ["Failure", "InFlight", "State", "Status", "read_status", "shown_status"]
+__all__ = ["Failure", "InFlight", "State", "Status", "read_status", "shown_status", "status_of"]
 
 #: "held": by a driver of another machine, whose process cannot be looked up from here.
 State: TypeAlias = Literal["running", "held", "finished", "stopped", "dead"]
@@ -90,7 +90,12 @@ def read_status(folder: Path, *, now: float | None = None) -> Status:
     Raises:
         RunError: There is no run, or its journal is damaged.
     """
-    history, now = read_history(folder), time.time() if now is None else now
+    return status_of(read_history(folder), now=now)
+
+
+def status_of(history: History, *, now: float | None = None) -> Status:
+    """The status of a run whose journal has been read just now; `now` is in unix seconds."""
+    now = time.time() if now is None else now
     state, driver = _driver(history)
     settings, done, elapsed = history.settings, len(history.outcomes), history.elapsed
     waiting = history.in_flight
@@ -107,8 +112,8 @@ def read_status(folder: Path, *, now: float | None = None) -> Status:
         *([60.0 * settings.minutes - elapsed] if settings.minutes else []),
     ]
     return Status(
-        name=str(history.run.get("config", {}).get("name") or folder.name),
-        folder=folder,
+        name=str(history.run.get("config", {}).get("name") or history.folder.name),
+        folder=history.folder,
         state=state,
         driver=driver,
         done=done,
