@@ -16,6 +16,7 @@ from rich.text import Text
 from evocompress.cli import (
     certify,
     codecs,
+    completion,
     curve,
     data,
     evaluate,
@@ -66,7 +67,7 @@ def _root(
 
 _OF_RUNS = (init, run, status, watch, stop, settings, front, report, export, repair)
 _OF_FILES = (pack, unpack, inspect, evaluate, codecs, certify, curve, data)
-for module in (*_OF_RUNS, *_OF_FILES):
+for module in (*_OF_RUNS, *_OF_FILES, completion):
     module.register(app)
 
 
@@ -115,4 +116,4 @@ def main() -> None:
     """Entry point of the command `evocompress`."""
     _print_warnings_safely()
     with _one_line_errors():
-        app()
+        app(**completion.asked())

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evocompress.cli.exit_codes import ExitCode
+from evocompress.cli.output import AsJson, Output, Quiet
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.support.command_line import about, check_output, echo
+from evocompress.support.command_line import about, check_output
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def front(
     different_data: Annotated[
         bool, typer.Option("--different-data", help="Compare runs although they were judged on different data.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     png: Annotated[Path | None, typer.Option(help="Draw the fronts, several in one picture, to this file.")] = None,
 ) -> None:
     """Print the front of a run, finished or going on; compare several.
@@ -66,8 +67,9 @@ def front(
     if png is not None:
         _draw(histories, png)
     missed = limits.given and not any(fronts.values())
-    if as_json:
-        echo(json.dumps({label: front_rows(points, quality) for label, points in fronts.items()}, indent=1))
+    output = Output(as_json, quiet)
+    if not output.says_results:
+        output.document({label: front_rows(points, quality) for label, points in fronts.items()}, indent=1)
         raise typer.Exit(ExitCode.MISSED if missed else ExitCode.OK)
     console = output_console()
     for label, points in fronts.items():

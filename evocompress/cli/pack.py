@@ -6,19 +6,20 @@ import contextlib
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evocompress.checkpoint.companions import write_folder
 from evocompress.checkpoint.float32_size import float32_bytes, own_bytes
 from evocompress.checkpoint.folders import EVC, shards
-from evocompress.checkpoint.presets import DEFAULT_PRESET
+from evocompress.checkpoint.presets import DEFAULT_PRESET, PRESETS
 from evocompress.checkpoint.presets import preset as preset_recipe
 from evocompress.checkpoint.relative_rate_weight import RELATIVE_RATE_WEIGHT
 from evocompress.cli.exit_codes import ExitCode
 from evocompress.cli.inspect import size_line
 from evocompress.cli.network_options import check_settings, network_of
+from evocompress.cli.output import AsJson, Output, Quiet
 from evocompress.cli.pack_options import (
     check_combinations,
     check_loss_increase,
@@ -36,7 +37,6 @@ from evocompress.support.command_line import (
     check_device,
     check_output,
     check_output_folder,
-    echo,
     folder_named,
     output_limit,
 )
@@ -45,6 +45,7 @@ from evocompress.support.quantities import OUTPUT_LIMIT
 if TYPE_CHECKING:
     import torch
 
+    from evocompress.checkpoint.weight_errors import WeightErrors
     from evocompress.packer.job import PackJob, PackResult
 
 __all__ = ["register"]
@@ -77,7 +78,9 @@ def pack(
             "and the small other files of a folder WEIGHTS along with it.",
         ),
     ],
-    preset: Annotated[str, typer.Option(help="fast, balanced or best.")] = DEFAULT_PRESET,
+    preset: Annotated[
+        str, typer.Option(help="fast, balanced or best.", autocompletion=lambda: [*PRESETS])
+    ] = DEFAULT_PRESET,
     rate_weight: Annotated[
         float | None,
         typer.Option(
@@ -164,6 +167,8 @@ def pack(
         ),
     ] = None,
     max_output_bytes: MaxOutputBytes = OUTPUT_LIMIT,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compress one checkpoint without training: from its weights alone, or calibrated on data.
 
@@ -171,6 +176,7 @@ def pack(
     130. Where none did, nothing is written. Where the search finds that the target cannot be met, the nearest file is
     written (the smallest, or the one that loses least), and the exit status is 3.
     """
+    say = Output(as_json, quiet)
     check_combinations(given_options(context))
     if bare and names and "names" in given_options(context):
         raise ConfigError("--names and --bare exclude each other; give one.")
@@ -200,8 +206,7 @@ def pack(
     network, examples = None if model is None else network_of(model, settings), None
     with about("--model", model or "", ModelError):
         naming = None if network is None else functools.partial(names_for, network)
-        say = functools.partial(echo, err=True)
-        state = read_weights(weights, naming, say=say, max_output_bytes=output_bytes)
+        state = read_weights(weights, naming, say=say.note, max_output_bytes=output_bytes)
     with about("--strip-prefix", strip_prefix, ModelError):
         state = without_prefix(state, strip_prefix)
     if model is not None and network is not None:
@@ -218,7 +223,7 @@ def pack(
                     examples = on_noise(weights, network, noise or "", samples, seed, strip_prefix=strip_prefix)
             note = examples.note or note_on_outputs(examples.model, examples.train)
             if note is not None:
-                echo(note, err=True)
+                say.note(note)
             naming = functools.partial(names_for, examples.model)  # with the network's names
             state = without_prefix(read_weights(weights, naming), strip_prefix)
     job = PackJob(
@@ -228,7 +233,7 @@ def pack(
         names=names and not bare,
         shapes=not bare,
         inference=inference,
-        observer=PackReport(),
+        observer=PackReport(say),
     )
     with _rules_as_options():
         if examples is not None:
@@ -237,15 +242,23 @@ def pack(
                     job.fit_confidence(examples, device=device)
             job.calibrate(examples, samples=samples, seed=seed, device=device, allocation_rounds=allocation_rounds)
         result = _result(job, rate_weight, relative_rate_weight, limit, max_loss_increase)
+        if limit is None and max_loss_increase is None and rate_weight is None:
+            share = f"{relative_rate_weight:g} of the weights' mean square"
+            say.result(f"λ = {result.rate_weight:.3g}, which is {share}")
     if as_folder:
         _, companions = write_folder(output, weights if weights.is_dir() else None, EVC, result.write)
-        say_companions(output, companions)
+        say_companions(output, companions, say)
         output /= EVC
     else:
         result.write(output)
-    _summary(output, state, result.nbytes)
-    _say_errors(state, result, judged=examples is not None)
-    job.measure(result)
+    say.result(_summary(output, state, result.nbytes))
+    errors = _errors(state, result)
+    if errors is not None and errors.tensors:
+        say.result(errors.sentence)
+    if errors is not None and errors.warning and examples is None:  # where no network has been measured
+        say.warning(f"warning: {errors.warning}.")
+    result = job.measure(result)
+    say.document(_document(output, state, result, errors))
     if result.stopped:
         raise typer.Exit(ExitCode.STOPPED)
     if not result.met:
@@ -259,10 +272,7 @@ def _result(
         return job.under(limit)
     if increase is not None:
         return job.within(increase)
-    result = job.at(rate_weight, relative=relative)
-    if rate_weight is None:
-        echo(f"λ = {result.rate_weight:.3g}, which is {relative:g} of the weights' mean square")
-    return result
+    return job.at(rate_weight, relative=relative)
 
 
 @contextlib.contextmanager
@@ -276,22 +286,39 @@ def _rules_as_options() -> Iterator[None]:
         raise CodecError(f"{error} As an option: --rule '{error.match}=lossless'.") from error
 
 
-def _say_errors(state: Mapping[str, torch.Tensor], result: PackResult, *, judged: bool) -> None:
-    """How far the weights have moved; a warning only where no network has been measured."""
+def _errors(state: Mapping[str, torch.Tensor], result: PackResult) -> WeightErrors | None:
+    """How far the weights have moved; None of a bare file of fewer tensors than the checkpoint, as some were folded."""
     from evocompress.checkpoint.weight_errors import weight_errors
     from evocompress.codecs.container import iterate
 
-    try:
-        errors = weight_errors(state, iterate(result.data, state))
-    except CodecError:  # a bare file of fewer tensors than the checkpoint, as some were folded
-        return
-    if errors.tensors:
-        echo(errors.sentence)
-    if errors.warning and not judged:
-        echo(f"warning: {errors.warning}.", err=True)
+    with contextlib.suppress(CodecError):
+        return weight_errors(state, iterate(result.data, state))
+    return None
 
 
-def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> None:
+def _document(
+    output: Path, state: Mapping[str, torch.Tensor], result: PackResult, errors: WeightErrors | None
+) -> dict[str, Any]:
+    """The result for programs."""
+    held_out = None if result.held_out is None else result.held_out._asdict()
+    if held_out is not None and result.held_out is not None and result.held_out.quality is not None:
+        held_out["quality"] = result.held_out.quality.to_json()
+    return {
+        "file": str(output),
+        "bytes": result.nbytes,
+        "weights": sum(tensor.numel() for tensor in state.values()),
+        "tensors": len(state),
+        "float32_bytes": float32_bytes(state),
+        "rate_weight": result.rate_weight,
+        "met": result.met,
+        "stopped": result.stopped,
+        "zeroed": list(result.zeroed),
+        "weights_changed": None if errors is None else errors.relative,
+        "held_out": held_out,
+    }
+
+
+def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> str:
     line = size_line(nbytes, sum(tensor.numel() for tensor in state.values()), len(state))
     plain, own = float32_bytes(state), own_bytes(state)
     if own == plain > 0 and any(tensor.is_floating_point() for tensor in state.values()):
@@ -299,7 +326,7 @@ def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> No
     elif own:
         line += f", {_times(own, nbytes)} than its tensors are ({own} bytes)"
         line += "" if own == plain else f", {_times(plain, nbytes)} than they would be in float32"
-    echo(f"{output}: {line}")
+    return f"{output}: {line}"
 
 
 def _times(before: int, after: int) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from evocompress.cli.output import Output
 from evocompress.cli.progress_bars import ProgressBars
 from evocompress.packer import events
 from evocompress.packer.calibrated import HeldOut
 from evocompress.packer.targets import LossLimit, Try
-from evocompress.support.command_line import echo
+from evocompress.protocols import Said
 from evocompress.support.wording import listed, shortened
 
 __all__ = ["PackReport", "held_out_line", "missed_warning", "table_of", "zeroed_warning"]
@@ -22,11 +23,30 @@ _FAR = 0.05  # of the outputs' variance
 class PackReport:
     """An observer of the pack job that shows what it hears: bars on a terminal only, all else anywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Output | None = None) -> None:
         self._bars = ProgressBars()
+        self._output = output or Output()
 
     def __call__(self, event: object) -> None:
         """Show an event."""
+        match event:
+            case events.TargetMissed():
+                self._output.warning(missed_warning(event))
+            case events.TensorsZeroed():
+                self._output.warning(zeroed_warning(event))
+            case events.HeldOutMeasured(held_out):
+                self._output.result(held_out_line(held_out))
+                if warning := moved_warning(held_out):
+                    self._output.warning(warning)
+            case Said(text, "warning"):
+                self._output.warning(text)
+            case _ if not self._output.quiet:
+                self._show(event)
+            case _:
+                pass
+
+    def _show(self, event: object) -> None:
+        """Show how the work goes on."""
         match event:
             case events.PhaseBegan(what, number, phases):
                 self._bars.say(what if phases == 1 else f"{number} of {phases}: {what}")
@@ -42,14 +62,6 @@ class PackReport:
                     f"Stopped early: of {tries} files that were tried, the best that meets the target "
                     f"has {len(best.data)} bytes (λ = {best.rate_weight:.3g})."
                 )
-            case events.TargetMissed():
-                self._bars.say(missed_warning(event))
-            case events.TensorsZeroed():
-                self._bars.say(zeroed_warning(event))
-            case events.HeldOutMeasured(held_out):
-                echo(held_out_line(held_out))
-                if warning := moved_warning(held_out):
-                    self._bars.say(warning)
             case _:
                 self._bars(event)
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evocompress.cli.exit_codes import ExitCode
+from evocompress.cli.output import AsJson, Output, Quiet
 from evocompress.errors import ConfigError, HopelessError, InfrastructureError
+from evocompress.support.printable import SafeConsole
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
+    from evocompress.evolve.driver import RunSummary
+    from evocompress.protocols import Observer
+    from evocompress.runs.export import Export
     from evocompress.search.history import History
 
 __all__ = ["register"]
@@ -48,15 +56,16 @@ def run(
     override: Annotated[
         bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")
     ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train, compress and evolve a population, and show the front of size against quality."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import config_of_run, run_experiment
     from evocompress.evolve.more_budget import with_more
-    from evocompress.runs.display import RunDisplay, against_packing_table, front_table
-    from evocompress.runs.front import against_packing, front, knee, reference
+    from evocompress.runs.front import front
     from evocompress.search.history import read_history
-    from evocompress.support.command_line import about, echo, output_console
+    from evocompress.support.command_line import about
     from evocompress.support.quantities import parse_duration
 
     if config is not None:
@@ -74,10 +83,10 @@ def run(
         with about("--until", until or "", ConfigError):
             seconds = None if until is None else parse_duration(until)
         loaded = with_more(loaded, folder, segments=more, seconds=seconds)
-    console = output_console()
+    output = Output(as_json, quiet)
     again = f"evocompress run --resume --out {folder}" + (f" --address {address}" if address else "")
     try:
-        with RunDisplay() as display:
+        with _observer(output) as observer:
             summary = run_experiment(
                 loaded,
                 folder,
@@ -85,28 +94,78 @@ def run(
                 resume=resume,
                 override=override,
                 address=address,
-                observer=display,
+                observer=observer,
             )
     except KeyboardInterrupt:
-        console.print(
-            f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}", soft_wrap=True, markup=False
-        )
+        _say_stop(output, f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}")
         raise typer.Exit(ExitCode.STOPPED) from None
     except (HopelessError, InfrastructureError) as error:
         if not (folder / "run.json").exists():
             raise
         raise type(error)(f"{error} Go on with: {again}") from error
-    if not summary.finished or summary.export is None:
-        console.print(
-            f"Stopped after {summary.segments} segments. Go on with:\n  {again}", soft_wrap=True, markup=False
-        )
-        raise typer.Exit(ExitCode.STOPPED)
     history = read_history(folder)
+    output.document(_document(summary, history))
+    if not summary.finished or summary.export is None:
+        _say_stop(output, f"Stopped after {summary.segments} segments. Go on with:\n  {again}")
+        raise typer.Exit(ExitCode.STOPPED)
     if not front(history):
-        console.print(_reasons_for_no_file(history), soft_wrap=True, markup=False)
+        _say_stop(output, _reasons_for_no_file(history))
         raise typer.Exit(ExitCode.FAILED)
-    points = front(history)
-    console.print(front_table(points, history.quality, title=f"Front of {loaded.name}, audited"))
+    if output.says_results:
+        _show(loaded.name, history, summary.export)
+    for problem in summary.export.problems:
+        output.warning(f"note: {problem}")
+
+
+@contextlib.contextmanager
+def _observer(output: Output) -> Iterator[Observer]:
+    """The live board or its lines, where there is room for them; warnings in any case."""
+    from evocompress.runs.display import RunDisplay
+
+    if output.quiet:
+        yield functools.partial(_say_warnings, output)
+        return
+    with RunDisplay(console=SafeConsole(stderr=True) if output.as_json else None) as display:
+        yield display
+
+
+def _say_warnings(output: Output, event: object) -> None:
+    from evocompress.protocols import Said
+
+    if isinstance(event, Said) and event.level == "warning":
+        output.warning(event.text)
+
+
+def _say_stop(output: Output, text: str) -> None:
+    """Why there is no front to show: beside a document on the standard error."""
+    (output.result if output.says_results else output.note)(text)
+
+
+def _document(summary: RunSummary, history: History) -> dict[str, Any]:
+    """The result for programs."""
+    from evocompress.runs.export import front_rows
+    from evocompress.runs.front import front
+
+    export = summary.export
+    return {
+        "folder": str(summary.folder),
+        "finished": summary.finished,
+        "segments": summary.segments,
+        "failed": len(history.failed),
+        "hypervolume": float(history.hypervolumes[-1]) if len(history.hypervolumes) else 0.0,
+        "front": front_rows(front(history), history.quality),
+        "export": [] if export is None else [str(path) for path in export.written],
+    }
+
+
+def _show(name: str, history: History, export: Export) -> None:
+    """The front, and beside it what training once and packing gives."""
+    from evocompress.runs.display import against_packing_table, front_table
+    from evocompress.runs.front import against_packing, front, knee, reference
+    from evocompress.support.command_line import output_console
+
+    console, points = output_console(), front(history)
+    console.print(front_table(points, history.quality, title=f"Front of {name}, audited"))
     shown, audited = len(points), len(history.archive)
     note = "* the knee; " if knee(points) else ""
     note += f"{history.quality.name} is on data that selection never saw"
@@ -117,11 +176,8 @@ def run(
     if beside:
         console.print()
         console.print(against_packing_table(beside, history.quality, reference(history)))
-    export = summary.export
     for path in export.written:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
-    for problem in export.problems:
-        echo(f"note: {problem}", err=True)
 
 
 def _reasons_for_no_file(history: History) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.cli.output import AsJson, Output, Quiet
 from evocompress.support.command_line import echo, output_console
 
 if TYPE_CHECKING:
@@ -29,14 +29,19 @@ def register(app: typer.Typer) -> None:
 def status(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or going on.")],
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it, until the run ends or Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Say what a run has done, what is in flight, what failed and why, who drives it, and how much time is left."""
+    """Say what a run has done, what is in flight, what failed and why, who drives it, and how much time is left.
+
+    With --watch and --json there is a line each time; --watch --quiet waits for the run's end.
+    """
     from evocompress.runs.status import shown_status
 
-    if as_json:
+    output = Output(as_json, quiet)
+    if not output.says_results:
         for seen in _seen(run, watch=watch):
-            echo(json.dumps(seen.to_json()))
+            output.document(seen.to_json())
     elif watch:
         from rich.live import Live
         from rich.text import Text

@@ -10,6 +10,7 @@ import typer
 from evocompress.checkpoint.companions import Companions, write_folder
 from evocompress.checkpoint.folders import SAFETENSORS
 from evocompress.cli.network_options import check_settings, names_by, network_of
+from evocompress.cli.output import Output
 from evocompress.errors import ConfigError
 from evocompress.support.command_line import (
     MaxOutputBytes,
@@ -95,9 +96,10 @@ def unpack(
     echo(f"{output}: {counted(tensors, 'tensor')}, {counted(weights, 'weight')}")
 
 
-def say_companions(output: Path, companions: Companions) -> None:
+def say_companions(output: Path, companions: Companions, say: Output | None = None) -> None:
     """Which files went along with the weights, and which did not."""
+    say = say or Output()
     if companions.files:
-        echo(f"{output}: with {listed([str(path) for path in companions.files])}")
+        say.result(f"{output}: with {listed([str(path) for path in companions.files])}")
     if companions.note:
-        echo(f"{output}: {companions.note}", err=True)
+        say.note(f"{output}: {companions.note}")
