@@ -36,6 +36,7 @@ __all__ = [
     "STAGES",
     "TASKS",
     "TERMS",
+    "TRACKERS",
     "Extensions",
 ]
 
@@ -322,6 +323,17 @@ SELECTION = Extensions(
         "dominance": "evocompress.search.selection:DOMINANCE",
         "random": "evocompress.search.selection:RANDOM",
         "scalar": "evocompress.search.selection:SCALAR",
+    },
+)
+
+#: Classes, or functions without arguments, that make a `runs.trackers.Tracker`.
+TRACKERS = Extensions(
+    "tracker",
+    "evocompress.trackers",
+    {
+        "tensorboard": "evocompress.runs.trackers.tensorboard:TensorBoard",
+        "mlflow": "evocompress.runs.trackers.mlflow:Mlflow",
+        "wandb": "evocompress.runs.trackers.wandb:WandB",
     },
 )
 

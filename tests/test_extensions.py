@@ -120,7 +120,7 @@ def run(environment: Path, log: Path) -> Path:
     """A finished run."""
     config, folder = environment.parent / "example.toml", environment.parent / "run"
     config.write_text(CONFIG)
-    done = in_a_process("run", config, "--out", folder, environment=environment, log=log)
+    done = in_a_process("run", config, "--out", folder, "--log", "sizes", environment=environment, log=log)
     assert done.returncode == 0, done.stderr + done.stdout
     return folder
 
@@ -149,6 +149,7 @@ def test_a_search_uses_every_part(run: Path, environment: Path, log: Path) -> No
     assert done.returncode == 0, done.stderr
     sizes = sorted(path.stat().st_size for path in (run / "export" / "front").glob("*.evc"))
     assert sizes and set(sizes) <= {int(line) for line in done.stdout.split()}
+    assert len((run / "tracked.txt").read_text().split()) == 5
     assert set(log.read_text().split()) == KINDS  # layer views, too: what is trained once is packed calibrated
 
 

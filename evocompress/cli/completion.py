@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,9 +29,7 @@ def completion(
     In ~/.bashrc: eval "$(evocompress completion bash)". In ~/.zshrc, after compinit: eval "$(evocompress completion
     zsh)". For fish, write it to ~/.config/fish/completions/evocompress.fish.
     """
-    from typer.completion import get_completion_script
-
-    echo(get_completion_script(prog_name=_PROGRAM, complete_var=_VARIABLE, shell=shell))
+    echo(_of_typer().get_completion_script(prog_name=_PROGRAM, complete_var=_VARIABLE, shell=shell))
 
 
 def asked() -> dict[str, str]:
@@ -40,7 +39,10 @@ def asked() -> dict[str, str]:
     """
     if _VARIABLE not in os.environ:
         return {}
-    from typer.completion import completion_init
-
-    completion_init()
+    _of_typer().completion_init()
     return {"prog_name": _PROGRAM, "complete_var": _VARIABLE}
+
+
+def _of_typer() -> Any:
+    """The module that makes and answers the scripts: typer's, for its own options; it exports none of its names."""
+    return importlib.import_module("typer.completion")

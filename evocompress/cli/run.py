@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,13 @@ def run(
     override: Annotated[
         bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Log segments, front and hypervolume with tensorboard, mlflow, wandb or a package's own. Repeatable.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -86,7 +94,7 @@ def run(
     output = Output(as_json, quiet)
     again = f"evocompress run --resume --out {folder}" + (f" --address {address}" if address else "")
     try:
-        with _observer(output) as observer:
+        with _observer(output) as shown, _tracked(log or (), folder, shown) as observer:
             summary = run_experiment(
                 loaded,
                 folder,
@@ -127,6 +135,15 @@ def _observer(output: Output) -> Iterator[Observer]:
         return
     with RunDisplay(console=SafeConsole(stderr=True) if output.as_json else None) as display:
         yield display
+
+
+def _tracked(names: Sequence[str], folder: Path, observer: Observer) -> AbstractContextManager[Observer]:
+    """The observer, and trackers beside it."""
+    if not names:
+        return contextlib.nullcontext(observer)
+    from evocompress.runs.trackers import Trackers
+
+    return Trackers(names, folder, observer)
 
 
 def _say_warnings(output: Output, event: object) -> None:

@@ -26,6 +26,7 @@ from evocompress.data import Examples, Splits
 from evocompress.errors import ConfigError, ModelError
 from evocompress.protocols import Add, Call, Genes, GeneSpec, Measured, TrainingStep
 from evocompress.runs.report import ReportSection
+from evocompress.runs.trackers import TrackedFront, TrackedRun, TrackedSegment
 from evocompress.search.executors import Executor, ExecutorResources, InlineExecutor
 from evocompress.search.objectives import Member
 from evocompress.search.quality import Quality
@@ -47,6 +48,7 @@ __all__ = [
     "Negated",
     "ScaledLinear",
     "ScaledLinearView",
+    "SizesTracker",
     "counting_executor",
     "export_sizes",
     "quadrants",
@@ -311,6 +313,25 @@ def smallest(history: History) -> ReportSection | None:
     _used("report_sections")
     sizes = [leaf.nbytes for leaf in history.archive]
     return ReportSection("Smallest file", words=f"It has {min(sizes)} bytes.") if sizes else None
+
+
+class SizesTracker:
+    """tracked.txt: the bytes of each segment's own file, one a line."""
+
+    _path: Path
+
+    def begin(self, run: TrackedRun) -> None:
+        """Remember where to."""
+        _used("trackers")
+        self._path = run.folder / "tracked.txt"
+
+    def log(self, segment: TrackedSegment) -> None:
+        """A line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            print(f"{segment.numbers.get('bytes', 0):.0f}", file=file)
+
+    def end(self, front: TrackedFront) -> None:
+        """Nothing is open."""
 
 
 def register(app: typer.Typer) -> None:
