@@ -191,7 +191,7 @@ class Search:
             if self._open:
                 parent = next(reversed(self._open.values()))
                 operator, rule, parents = "continue", "lineage", (parent,)
-                genome = self.space.advanced(parent.leaf.genome)
+                genome = self.space.advanced(self._genome_of(parent))
             else:
                 genome = self._new_lineage(rng)
         else:
@@ -217,21 +217,25 @@ class Search:
         members = [member for member in self._population.archive.members if member.y < self.settings.reference[1]]
         if not members or not self.settings.policy.ranks or draw < 0.5:
             return fresh
-        s, genome = self.settings, members[int(rng.integers(len(members)))].leaf.genome
+        s, genome = self.settings, self._genome_of(members[int(rng.integers(len(members)))])
         changed = mutate(self.space, genome, rng, self.space.names, s.mutation_rate, s.mutation_sigma)
         return self.space.restarted(changed, fresh)
 
     def _vary(self, parent: Member, rng: np.random.Generator) -> tuple[Operator, tuple[Member, ...], Genome]:
-        s, genome = self.settings, parent.leaf.genome
+        s, genome = self.settings, self._genome_of(parent)
         draw = float(rng.random()) * (s.continue_share + s.mutate_share + s.crossover_share)
         if draw < s.continue_share:
             return "continue", (parent,), self.space.advanced(genome)
         if draw >= s.continue_share + s.mutate_share:
             other = self._population.pool.neighbour(parent, rng)
             if other is not None:
-                return "crossover", (parent, other), crossover(self.space, genome, other.leaf.genome, rng)
+                return "crossover", (parent, other), crossover(self.space, genome, self._genome_of(other), rng)
         changed = mutate(self.space, genome, rng, self.space.variable_names, s.mutation_rate, s.mutation_sigma)
         return "mutate", (parent,), changed
+
+    def _genome_of(self, member: Member) -> Genome:
+        """A genome as one of this space, which may have changed since."""
+        return self.space.completed(member.leaf.genome)
 
     def _segment_id(self, task: Task) -> str:
         parents = [(parent.leaf_id, parent.sha256) for parent in task.parents]
@@ -283,7 +287,8 @@ class Search:
     def _open_end(self, end: Member) -> None:
         """Remember the end of a lineage, unless the network has collapsed, or there is no way further."""
         self._lineages.discard(end.key[0])
-        if end.y < self.settings.reference[1] and self.space.advanced(end.leaf.genome) != end.leaf.genome:
+        genome = self._genome_of(end)
+        if end.y < self.settings.reference[1] and self.space.advanced(genome) != genome:
             self._open[end.leaf.leaf_id] = end
             self._held[end.leaf.leaf_id] += 1
 

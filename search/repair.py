@@ -228,9 +228,10 @@ class _Repairer:
 
     @property
     def space(self) -> Space:
-        """That of run.json."""
+        """That of run.json, or of the last override that is whole."""
+        changed = [record["space"] for record in self._overrides if "space" in record]
         try:
-            return Space.from_json(self._run_json["space"])
+            return Space.from_json(changed[-1] if changed else self._run_json["space"])
         except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"{self._folder / 'run.json'} is damaged (space: {error}); restore it from a copy"

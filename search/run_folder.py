@@ -328,8 +328,9 @@ def open_run(
     network, data, quality). Leave `settings.lag` None: it is resolved for `workers` at creation, and the stored one
     counts at a resume. A resume whose config, network, data, quality, space or settings differ is a `RunError`, but the
     budget of segments and minutes may differ.
-    `override` journals changes of config and settings and goes on with the new ones, but not of what makes results
-    comparable (seed, mode, scale, network, data, quality, space). Dotted keys in `free` (such as "config.resources")
+    `override` journals changes of config, space and settings and goes on with the new ones, but not of what makes
+    results comparable (seed, mode, scale, network, data, quality). Genomes of before are read by `Space.completed`, so
+    genes that are added have defaults there. Dotted keys in `free` (such as "config.resources")
     may differ anyway. `observer` hears `Watching` where this has to wait to see whether another driver is alive, and
     `SnapshotIgnored`. Each `snapshot_every` segments the folded state is written down, so that a resume is quick.
     """
@@ -439,6 +440,8 @@ def _resume(
     changes = compare(before, current, free)
     if fixed := locked(changes):
         raise RunError(f"{path} cannot go on: {describe(fixed)}; undo that, or start a new run in another folder")
+    if problem := space.problem_after(Space.from_json(before["space"])):
+        raise RunError(f"{path} cannot go on: {problem}; undo that, or start a new run in another folder")
     if changes and not override and not only_budget(changes):
         raise RunError(
             f"{path} was made with another configuration: {describe(changes)}; undo that, or go on with an override"

@@ -19,7 +19,7 @@ __all__ = ["check_json", "compare", "describe", "identity", "locked", "make_run_
 _FIXED = ("config", "network", "data")
 
 # What even an override must leave: results of before and after would not be comparable, or the journal not replay.
-_LOCKED = ("quality", "network", "data", "space", "storage")
+_LOCKED = ("quality", "network", "data", "storage")
 # How long a run goes on changes nothing in what was done; a resume may change it without an override.
 _ENDS = ("segments", "minutes", "give_up_after")
 _BUDGET = frozenset(f"{prefix}search.{name}" for prefix in ("", "config.") for name in _ENDS)

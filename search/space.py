@@ -86,6 +86,10 @@ class Float:
         """Whether `value` is one of this gene's."""
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
+    def nearest(self, value: Scalar) -> float:
+        """The value of this gene that is nearest to another number; of what is none, `low`."""
+        return min(max(float(value), self.low), self.high) if isinstance(value, int | float) else self.low
+
 
 @dataclasses.dataclass(frozen=True)
 class Integer:
@@ -125,6 +129,10 @@ class Integer:
         """Whether `value` is one of this gene's."""
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
+    def nearest(self, value: Scalar) -> int:
+        """The value of this gene that is nearest to another number; of what is none, `low`."""
+        return min(max(round(value), self.low), self.high) if isinstance(value, int | float) else self.low
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -150,6 +158,10 @@ class Choice:
         """Whether `value` is one of this gene's."""
         return any(repr(option) == repr(value) for option in self.options)
 
+    def nearest(self, value: Scalar) -> Scalar:
+        """The value itself if it is an option, else the first."""
+        return value if self.accepts(value) else self.options[0]
+
 
 Gene: TypeAlias = Float | Integer | Choice
 
@@ -166,6 +178,7 @@ class Space:
     """The genes by name; `recipe` names those that a probe may change without training anew.
 
     `lasting` names those that a lineage keeps from its first genome to its last, such as the width of its network.
+    `defaults` has what genes were, in genomes of before they were added to the space.
 
     Draws go over the names in sorted order, so a space that came back from JSON draws the same.
 
@@ -178,9 +191,17 @@ class Space:
     recipe: frozenset[str]
     names: tuple[str, ...]
     lasting: frozenset[str]
+    defaults: Mapping[str, Scalar]
 
-    def __init__(self, genes: Mapping[str, Gene], recipe: Collection[str] = (), lasting: Collection[str] = ()) -> None:
-        for what, chosen in (("recipe", recipe), ("lasting", lasting)):
+    def __init__(
+        self,
+        genes: Mapping[str, Gene],
+        recipe: Collection[str] = (),
+        lasting: Collection[str] = (),
+        defaults: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        given = dict(sorted((defaults or {}).items()))
+        for what, chosen in (("recipe", recipe), ("lasting", lasting), ("defaults", given)):
             if unknown := sorted(set(chosen) - set(genes)):
                 raise ConfigError(f"{what} names {unknown}, which are no genes; the genes are {sorted(genes)}")
         if both := sorted(set(recipe) & set(lasting)):
@@ -191,6 +212,7 @@ class Space:
         object.__setattr__(self, "recipe", frozenset(recipe))
         object.__setattr__(self, "names", tuple(sorted(genes)))
         object.__setattr__(self, "lasting", frozenset(lasting))
+        object.__setattr__(self, "defaults", given)
 
     @property
     def recipe_names(self) -> tuple[str, ...]:
@@ -210,6 +232,33 @@ class Space:
         """As `from_unit`, but where genes have a `start` within that share of their range."""
         starts = (getattr(self.genes[name], "start", 1.0) for name in self.names)
         return self.from_unit(float(u) * start for u, start in zip(point, starts, strict=True))
+
+    def completed(self, genome: Genome) -> Genome:
+        """A genome of an earlier space as one of this: the nearest values, defaults for genes that were added since.
+
+        Genes that are none of this space's any more are left out. A genome of this space is returned as it is.
+
+        >>> space = Space({"lr": Float(1e-3, 1e-1), "epochs": Integer(1, 9)}, defaults={"epochs": 2})
+        >>> space.completed({"lr": 0.5, "momentum": 0.9})
+        {'epochs': 2, 'lr': 0.1}
+        """
+        if genome.keys() == self.genes.keys() and all(gene.accepts(genome[name]) for name, gene in self.genes.items()):
+            return genome
+        known = {**self.defaults, **genome}
+        return {
+            name: gene.nearest(known[name]) if name in known else gene.from_unit(0.0)
+            for name, gene in self.genes.items()
+        }
+
+    def problem_after(self, before: Space) -> str:
+        """Why a run of an earlier space cannot go on with this one, in words; nothing if it can."""
+        if lasting := sorted(
+            name for name in self.lasting | before.lasting if self.genes.get(name) != before.genes.get(name)
+        ):
+            return f"genes {lasting} are kept by a lineage from its first file to its last, and cannot change"
+        if added := sorted(self.genes.keys() - before.genes.keys() - self.defaults.keys()):
+            return f"genes {added} are new, and nothing says what they were in the genomes that there are"
+        return ""
 
     def advanced(self, genome: Genome) -> Genome:
         """The genome with which a lineage goes on: genes that advance have done so."""
@@ -249,7 +298,8 @@ class Space:
                     del plain[key]
             genes[name] = {"type": type(gene).__name__.lower(), **plain}
         lasting = {"lasting": sorted(self.lasting)} if self.lasting else {}  # absent in older runs
-        return {"genes": genes, "recipe": sorted(self.recipe), **lasting}
+        defaults = {"defaults": dict(self.defaults)} if self.defaults else {}
+        return {"genes": genes, "recipe": sorted(self.recipe), **lasting, **defaults}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:
@@ -260,4 +310,4 @@ class Space:
             if kind not in _TYPES:
                 raise ConfigError(f"gene {name!r} has type {kind!r}; known types are {sorted(_TYPES)}")
             genes[name] = _TYPES[kind](**{key: value for key, value in fields.items() if key != "type"})
-        return cls(genes, data["recipe"], data.get("lasting", ()))
+        return cls(genes, data["recipe"], data.get("lasting", ()), data.get("defaults"))

@@ -39,6 +39,7 @@ from evocompress.search.history import read_run_json
 from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, made_with, open_run, rare_events
 from evocompress.search.settings import SearchSettings
+from evocompress.search.space import Space
 from evocompress.search.stop_request import forget_request, is_asked_to_stop
 from evocompress.search.storage import Storage, open_storage
 from evocompress.support.modules import shapes_of, tensors_of
@@ -294,6 +295,7 @@ def run_experiment(
     prepared = prepare(config, config_text)
     if resume:
         prepared = counted_as_before(prepared, read_run_json(folder))
+        prepared = _following(prepared, folder)
     storage = open_storage(config.storage or folder)
     if config.teacher.given:
         segment = dataclasses.replace(prepared.segment, teacher=teacher_file(config, storage))
@@ -340,6 +342,18 @@ def run_experiment(
         history = run.history()
         export = export_run(history, run.folder, lambda leaf: run.storage.read(leaf.path))
         return RunSummary(run.folder, True, segments, export)
+
+
+def _following(prepared: Prepared, folder: str | os.PathLike[str]) -> Prepared:
+    """The same for a run whose genes evolve otherwise from now on: genomes of before are read as they were meant."""
+    made = made_with(read_run_json(folder), rare_events(folder))
+    with contextlib.suppress(ConfigError, KeyError):  # of another version; then it may go on as it is, or not
+        space, config = Space.from_json(made["space"]), parse_config(made["config"])
+        reader = prepared.segment.reader
+        before = dataclasses.replace(reader, genes=config.genes, defaults=space.defaults)
+        segment = dataclasses.replace(prepared.segment, reader=reader.following(before, space))
+        return dataclasses.replace(prepared, segment=segment)
+    return prepared
 
 
 def _ignore(event: object) -> None:

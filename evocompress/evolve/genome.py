@@ -76,6 +76,7 @@ class GenomeReader:
         further_groups: Groups that only networks of other options have.
         task: Whose genes count.
         rules: For single tensors, before what the genes say (`Rule.parse`).
+        defaults: What genes were in the genomes of before they began to evolve.
     """
 
     genes: Mapping[str, Any]
@@ -83,6 +84,7 @@ class GenomeReader:
     task: str = "classification"
     rules: tuple[str, ...] = ()
     further_groups: tuple[str, ...] = ()
+    defaults: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
 
     def _named(self, role: str) -> list[GeneSpec]:
         return [spec for spec in gene_specs(self.task).values() if spec.role == role]
@@ -116,12 +118,24 @@ class GenomeReader:
         # A probe's network is the one that was trained, so it changes neither training nor the form of layers.
         kept = {spec.name for role in ("training", "architecture") for spec in self._named(role)} | {"replicate"}
         options = [name for name in evolving if name.startswith(_OPTION)]
-        return Space(evolving, [name for name in evolving if name not in kept.union(options)], options)
+        known = {name: value for name, value in self.defaults.items() if name in evolving}
+        return Space(evolving, [name for name in evolving if name not in kept.union(options)], options, known)
+
+    def following(self, before: GenomeReader, space: Space) -> GenomeReader:
+        """This reader for a run that goes on with it, after another reader whose space this was.
+
+        Genes that begin to evolve were what they were fixed to. Nothing is known of the forms that networks had where
+        a gene of the architecture is new, so those have no default.
+        """
+        was, architecture = before.resolve({}), {spec.name for spec in self._named("architecture")}
+        added = self.space().genes.keys() - space.genes.keys() - architecture
+        new = {name: self.space().genes[name].nearest(was[name]) for name in sorted(added) if name in was}
+        return dataclasses.replace(self, defaults={**space.defaults, **new})
 
     def resolve(self, genome: Genome) -> dict[str, Scalar]:
         """Evolving and fixed genes together."""
         fixed = {name: gene for name, gene in self._configured().items() if isinstance(gene, bool | int | float | str)}
-        return {**fixed, **genome}
+        return {**self.defaults, **fixed, **genome}
 
     def architecture(self, genome: Genome) -> dict[str, Scalar]:
         """The form of the network's layers: genes that evolve are rounded to coarse steps, fixed ones are as given."""

@@ -1,0 +1,55 @@
+"""A run of real networks that goes on with a gene that evolves from then on, and one that is fixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evocompress.errors import RunError
+from evocompress.evolve.config import parse_config
+from evocompress.evolve.driver import config_of_run, run_experiment
+from evocompress.runs.front import front
+from evocompress.search.history import read_history
+
+pytestmark = pytest.mark.slow
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "model": "digits_cnn",
+    "model_options": {"width": 4},
+    "data": "digits",
+    "reference_epochs": 0,
+    "search": {"segments": 3, "initial": 2, "probes": 1},
+    "genes": {"epochs": 1, "rate_weight": [0.03, 3.0], "learning_rate": 0.004, "weight_decay": [1e-5, 1e-3]},
+    "resources": {"executor": "inline"},
+}
+
+
+def test_a_gene_evolves_and_another_is_fixed_from_now_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run_experiment(parse_config(SMALL), folder).finished
+    changes = ["genes.learning_rate=[0.001, 0.01]", "genes.weight_decay=1e-4", "search.segments=8"]
+    config = config_of_run(folder, changes)
+    with pytest.raises(RunError, match="go on with an override"):
+        run_experiment(config, folder, resume=True)
+    assert run_experiment(config, folder, resume=True, override=True).finished
+    history = read_history(folder)
+    (override,) = history.events("override")
+    assert override["space"]["defaults"] == {"learning_rate": 0.004}
+    assert all(outcome.status == "ok" for outcome in history.outcomes)
+    for task in history.tasks.values():
+        assert ("learning_rate" in task.genome, "weight_decay" in task.genome) == (task.index >= 3, task.index < 3)
+        assert 0.001 <= float(task.genome.get("learning_rate", 0.004)) <= 0.01
+    assert all(point.audited for point in front(history))  # also files of before
+    # What was accepted needs no override again, and keeps its defaults.
+    assert run_experiment(config_of_run(folder, ["search.segments=9"]), folder, resume=True).finished
+    assert read_history(folder).events("override")[-1]["space"]["defaults"] == {"learning_rate": 0.004}
+
+
+def test_a_gene_of_the_architecture_cannot_be_added(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run_experiment(parse_config({**SMALL, "search": {**SMALL["search"], "segments": 1, "initial": 1}}), folder)
+    with pytest.raises(RunError, match="genes .'alpha'. are new, and nothing says what they were"):
+        run_experiment(config_of_run(folder, ["genes.alpha=[0.2, 0.8]"]), folder, resume=True, override=True)
