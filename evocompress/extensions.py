@@ -331,9 +331,9 @@ TRACKERS = Extensions(
     "tracker",
     "evocompress.trackers",
     {
-        "tensorboard": "evocompress.runs.trackers.tensorboard:TensorBoard",
-        "mlflow": "evocompress.runs.trackers.mlflow:Mlflow",
-        "wandb": "evocompress.runs.trackers.wandb:WandB",
+        "tensorboard": "evocompress.runs.trackers.tensorboard_tracker:TensorBoard",
+        "mlflow": "evocompress.runs.trackers.mlflow_tracker:Mlflow",
+        "wandb": "evocompress.runs.trackers.wandb_tracker:WandB",
     },
 )
 

@@ -126,6 +126,15 @@ class Search:
         self._register(task)
         return task
 
+    def give(self, genome: Genome) -> Task:
+        """The next task, which is not decided but given: a file that there is, of this genome."""
+        if not self._catch_up():
+            raise RunError("a segment was given while an outcome is missing that it must see")
+        task = Task(self._next, "", "seed", "none", (), genome, (), 0, self._seen)
+        task = dataclasses.replace(task, segment_id=self._segment_id(task))
+        self._register(task)
+        return task
+
     def replay(self, task: Task) -> None:
         """Take in a task that this search had asked before it was interrupted, in place of asking it."""
         if task.index != self._next or not self._catch_up():
@@ -165,7 +174,7 @@ class Search:
         self._next = task.index + 1
         self._tasks[task.segment_id] = task
         self._held.update(parent.leaf_id for parent in task.parents)
-        if task.rule == "lineage" or task.operator == "initial":
+        if task.rule == "lineage" or task.operator in ("initial", "seed"):
             self._lineages.add(task.index)
         if task.rule == "lineage" and (end := self._open.pop(task.parents[0].leaf_id, None)) is not None:
             self._release([(end.leaf.leaf_id, end.leaf.path)])

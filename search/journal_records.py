@@ -23,6 +23,7 @@ _EVENTS: dict[str, dict[str, type]] = {
     "finished": {"outcome": dict, "told": dict},
     "override": {"changes": dict},
     "audited": {"leaves": dict},
+    "seeded": {"evaluated": int},
     GAVE_UP: {"status": str, "error": str, "segments": list},
 }
 _OF_AUDIT = ("quality", "low", "high", "error", "loss", "total", "accuracy", "nbytes", "float32_bytes", "epochs")

@@ -18,7 +18,7 @@ __all__ = ["Genome", "Leaf", "Operator", "Outcome", "Parent", "ParentRule", "Sca
 Scalar: TypeAlias = bool | int | float | str
 Genome: TypeAlias = dict[str, Scalar]
 Status: TypeAlias = Literal["ok", "diverged", "out_of_memory", "failed"]
-Operator: TypeAlias = Literal["initial", "continue", "mutate", "crossover"]
+Operator: TypeAlias = Literal["initial", "seed", "continue", "mutate", "crossover"]
 ParentRule: TypeAlias = Literal["none", "tournament", "size_bin", "budget", "random", "lineage"]
 
 

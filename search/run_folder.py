@@ -19,6 +19,7 @@ from typing import Any
 
 from evocompress.errors import HopelessError, RunError, StorageError
 from evocompress.search.ask_tell import Search, Told
+from evocompress.search.attempt import Segment, run_attempt
 from evocompress.search.events import Reason
 from evocompress.search.executors import Executor
 from evocompress.search.history import History, read_history, read_run_json, settings_of
@@ -26,7 +27,7 @@ from evocompress.search.journal import START, Journal, Place, Record, scan
 from evocompress.search.journal_records import BULK, GAVE_UP, Elapsed, checked_record
 from evocompress.search.lease import Lease
 from evocompress.search.loop import PAUSES, Loop
-from evocompress.search.records import Outcome, Task
+from evocompress.search.records import Genome, Outcome, Task
 from evocompress.search.run_header import (
     check_json,
     compare,
@@ -185,6 +186,14 @@ class Run:
             self._sweep()
         self._snapshot(max(1, self._every // 10))
         return reason
+
+    def give(self, genome: Genome, segment: Segment) -> Outcome:
+        """Take in a segment that is not asked for, run here and now: what a population begins with."""
+        task = self.search.give(genome)
+        self.submitted([(task, False)])
+        outcome = run_attempt(segment, task, self.storage)
+        self.finished([(outcome, self._state.completions, self.search.tell(outcome))])
+        return outcome
 
     # ---- what the loop has recorded ---------------------------------------------------------------------------------
 

@@ -57,6 +57,12 @@ def run(
     override: Annotated[
         bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")
     ] = False,
+    seeds: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Begin with files of another run's front, of the same network and data."
+        ),
+    ] = None,
     log: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,6 +91,8 @@ def run(
     else:
         raise ConfigError("Give a configuration file, or --resume with --out of a run that exists.")
     folder = out
+    if seeds is not None and resume:
+        raise ConfigError("--from is for a new run; leave it or --resume out.")
     if more is not None or until is not None:
         if not resume:
             raise ConfigError("--more and --until are for a run that goes on: give --resume, too.")
@@ -103,6 +111,7 @@ def run(
                 override=override,
                 address=address,
                 observer=observer,
+                seeds=seeds,
             )
     except KeyboardInterrupt:
         _say_stop(output, f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}")

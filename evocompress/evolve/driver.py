@@ -26,6 +26,7 @@ from evocompress.evolve.audit import AuditJob, ReferenceJob
 from evocompress.evolve.config import Config, override_values, parse_config
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
+from evocompress.evolve.seeding import read_seeds, sow
 from evocompress.evolve.segment import Experiment, Segment
 from evocompress.evolve.teacher_file import without_loss
 from evocompress.evolve.teaching import check_teacher, load_checkpoint, provide_teacher, teacher_file
@@ -272,6 +273,7 @@ def run_experiment(
     override: bool = False,
     address: str | None = None,
     observer: Observer | None = None,
+    seeds: Path | None = None,
 ) -> RunSummary:
     """Run (or go on with) an experiment in a folder, until its budget is used up or somebody stops it.
 
@@ -283,8 +285,10 @@ def run_experiment(
         override: Accept a configuration that differs from the run's; the change is journalled.
         address: An existing Ray cluster; None starts a local one.
         observer: Hears `search.events` and `Said`; see `runs.display.RunDisplay`.
+        seeds: The folder of another run, with files of whose front a new run begins.
 
     Raises:
+        ConfigError: That run's files are of no use in this one.
         RunError: The folder is in use, damaged, or of another configuration.
         EvocompressError: A library is missing that the export at the end needs.
     """
@@ -296,6 +300,9 @@ def run_experiment(
     if resume:
         prepared = counted_as_before(prepared, read_run_json(folder))
         prepared = _following(prepared, folder)
+    sown = None
+    if seeds is not None and not resume:
+        sown = read_seeds(seeds, config, prepared.segment.reader, prepared.settings, prepared.header)
     storage = open_storage(config.storage or folder)
     if config.teacher.given:
         segment = dataclasses.replace(prepared.segment, teacher=teacher_file(config, storage))
@@ -323,6 +330,9 @@ def run_experiment(
         stack.enter_context(_sigterm_interrupts())
         if prepared.note is not None:
             tell(Said(prepared.note))
+        if sown is not None:
+            tell(Said(f"beginning with {counted(len(sown.files), 'file')} of {sown.source}"))
+            sow(run, sown)
         if prepared.segment.teacher is not None:
             provide_teacher(run, config, prepared.segment, executor, tell)
         seconds = None if settings.minutes is None else max(0.0, 60.0 * settings.minutes - run.elapsed)

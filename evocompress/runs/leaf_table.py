@@ -26,7 +26,7 @@ COLUMNS: Mapping[str, str] = {
     "completion": "The segment's number in the order in which they ended, from 0.",
     "status": "How the segment ended: ok, diverged or failed.",
     "error": "Why, where it did not end ok.",
-    "operator": "How its genome came to be: initial, continue, mutate, crossover.",
+    "operator": "How its genome came to be: initial, seed (another run's file), continue, mutate, crossover.",
     "rule": "How its parent was chosen.",
     "parent_ids": "The file that it went on from.",
     "started": "When the segment began, UTC.",

@@ -37,6 +37,7 @@ def leaf_of(history: History, data: bytes, name: str) -> Leaf:
 def files_evaluated(history: History) -> int:
     """How many files the run's segments evaluated at most: each its genome and its probes, kept as leaves or not.
 
-    Segments that failed or are still going on count in full.
+    Segments that failed or are still going on count in full, and so do those of a run whose front was the beginning.
     """
-    return sum(1 + len(task.probes) for task in history.tasks.values())
+    before = sum(event["evaluated"] for event in history.events("seeded"))
+    return before + sum(1 + len(task.probes) for task in history.tasks.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -193,20 +194,20 @@ def needs(library: str) -> pytest.MarkDecorator:
 @needs("tensorboard")
 @pytest.mark.filterwarnings("ignore")  # of libraries that are not in the lock
 def test_event_files_of_tensorboard(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    files = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
 
     drive(tmp_path, ["tensorboard"], stop_after=4)
     heard = drive(tmp_path, ["tensorboard"], resume=True)
     assert not kinds(heard, Said)
     history = read_history(tmp_path)
-    search = EventAccumulator(str(tmp_path / "tensorboard" / "search")).Reload()
+    search = files.EventAccumulator(str(tmp_path / "tensorboard" / "search")).Reload()
     curve = {event.step: event.value for event in search.Scalars("hypervolume")}
     assert curve == pytest.approx(dict(enumerate(history.hypervolumes)), rel=1e-6)
     shown = search.Tensors("front/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert all(f"| {leaf.nbytes} |" in shown for leaf in history.archive)
     for outcome in history.outcomes:
         task = history.tasks[outcome.segment_id]
-        segment = EventAccumulator(str(tmp_path / "tensorboard" / "segments" / f"{task.index + 1:06d}")).Reload()
+        segment = files.EventAccumulator(str(tmp_path / "tensorboard" / "segments" / f"{task.index + 1:06d}")).Reload()
         tags = segment.Tags()
         if outcome.status == "ok":
             assert [event.value for event in segment.Scalars("train_loss")] == [2.0, 1.0]
@@ -222,14 +223,15 @@ def test_event_files_of_tensorboard(tmp_path: Path) -> None:
 def test_a_file_store_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    from mlflow import MlflowClient
-
     drive(tmp_path / "run", ["mlflow"], stop_after=4)
     (tmp_path / "run" / "export").mkdir()
     (tmp_path / "run" / "export" / "front.csv").write_text("file\n")
     heard = drive(tmp_path / "run", ["mlflow"], resume=True)
     assert not kinds(heard, Said)
-    history, client = read_history(tmp_path / "run"), MlflowClient((tmp_path / "mlruns").as_uri())
+    history, client = (
+        read_history(tmp_path / "run"),
+        importlib.import_module("mlflow").MlflowClient((tmp_path / "mlruns").as_uri()),
+    )
     experiment = client.get_experiment_by_name("run")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])

@@ -107,7 +107,6 @@ class WatchServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     """One request. Reading only: there is no method but GET and HEAD."""
 
-    server: WatchServer
     server_version, sys_version = "evocompress", ""
     timeout = 30.0  # for a request that does not come to its end
     _files: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -116,16 +115,21 @@ class _Handler(BaseHTTPRequestHandler):
         "/watch.css": ("text/css", ("report/style.html.j2", "watch/watch.css")),
     }
 
+    @property
+    def _watched(self) -> WatchServer:
+        assert isinstance(self.server, WatchServer)
+        return self.server
+
     def do_GET(self) -> None:
         """Answer."""
         path = self.path.partition("?")[0]
-        if not self.server.is_named(self.headers.get("Host", "")):
+        if not self._watched.is_named(self.headers.get("Host", "")):
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"This page is there for this machine's own names only.\n")
         elif path in self._files:
             kind, names = self._files[path]
             self._answer(HTTPStatus.OK, kind, b"\n".join(map(_resource, names)))
         elif path == "/status.json":
-            self._answer(HTTPStatus.OK, "application/json", self.server.status())
+            self._answer(HTTPStatus.OK, "application/json", self._watched.status())
         elif path == "/report.html":
             self._report()
         else:
@@ -138,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         from evocompress.runs.report.page import render_report
 
         try:
-            page = render_report(read_history(self.server.folder))
+            page = render_report(read_history(self._watched.folder))
         except (EvocompressError, OSError) as error:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n".encode())
         else:

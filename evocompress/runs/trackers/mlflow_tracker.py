@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evocompress.runs.trackers.tracker import TrackedFront, TrackedRun, TrackedSegment
 from evocompress.support.optional_libraries import needs_extra
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 __all__ = ["Mlflow"]
 
@@ -27,19 +25,18 @@ class Mlflow:
     The experiment has the run's name, or that in MLFLOW_EXPERIMENT_NAME.
     """
 
-    _client: MlflowClient
+    _client: Any
     _experiment: str
     _search: str
 
     def __init__(self) -> None:
         with needs_extra("mlflow"):
-            import mlflow  # noqa: F401
+            self._entities: Any = importlib.import_module("mlflow.entities")
+            self._make_client: Any = importlib.import_module("mlflow").MlflowClient
 
     def begin(self, run: TrackedRun) -> None:
         """Open the search's run, or the one of before."""
-        from mlflow import MlflowClient
-
-        self._client = MlflowClient()
+        self._client = self._make_client()
         name = os.environ.get(_EXPERIMENT, run.name)
         found = self._client.get_experiment_by_name(name)
         self._experiment = self._client.create_experiment(name) if found is None else found.experiment_id
@@ -78,11 +75,9 @@ class Mlflow:
         self._client.set_terminated(self._search, "FINISHED" if front.finished else "KILLED")
 
     def _write(self, run_id: str, params: Mapping[str, Any], metrics: list[tuple[str, float, int]]) -> None:
-        from mlflow.entities import Metric, Param
-
         now = math.floor(1000 * time.time())
-        values = [Param(name, str(value)[:_LONGEST]) for name, value in params.items()]
-        points = [Metric(name, value, now, step) for name, value, step in metrics]
+        values = [self._entities.Param(name, str(value)[:_LONGEST]) for name, value in params.items()]
+        points = [self._entities.Metric(name, value, now, step) for name, value, step in metrics]
         for start in range(0, max(len(values), len(points)), _MOST):
             some = slice(start, start + _MOST)
             self._client.log_batch(run_id, metrics=points[some], params=values[some])

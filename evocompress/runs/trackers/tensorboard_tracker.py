@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ class TensorBoard:
 
     def __init__(self) -> None:
         with needs_extra("tensorboard"):
-            import tensorboard  # noqa: F401  what torch's writer needs
+            importlib.import_module("tensorboard")  # which torch's writer needs
 
     def begin(self, run: TrackedRun) -> None:
         """Open the files of the search."""

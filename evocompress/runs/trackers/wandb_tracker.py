@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import uuid
 from typing import Any
@@ -22,27 +23,23 @@ class WandB:
 
     def __init__(self) -> None:
         with needs_extra("wandb"):
-            import wandb  # noqa: F401
+            self._wandb: Any = importlib.import_module("wandb")
 
     def begin(self, run: TrackedRun) -> None:
         """Open the search's run, or the one of before."""
-        import wandb
-
         self._options = {"project": os.environ.get(_PROJECT, "evocompress"), "group": run.name}
         self._options |= {"dir": str(run.folder), "reinit": "create_new"}
         run_id = run.kept.setdefault("run_id", uuid.uuid4().hex[:12])
-        self._search = wandb.init(
+        self._search = self._wandb.init(
             id=run_id, resume="allow", name=run.name, job_type="search", config=dict(run.config), **self._options
         )
 
     def log(self, segment: TrackedSegment) -> None:
         """Write the segment's run, and a step of the search's curve."""
-        import wandb
-
         tags = [segment.operator, segment.status, *([f"parent {segment.parent}"[:64]] if segment.parent else [])]
         config = {**segment.genome, "segment_id": segment.segment_id, "parent": segment.parent}
         name = f"segment {segment.number}"
-        with wandb.init(name=name, job_type="segment", tags=tags, config=config, **self._options) as run:
+        with self._wandb.init(name=name, job_type="segment", tags=tags, config=config, **self._options) as run:
             for epoch in range(max(map(len, segment.curves.values()), default=0)):
                 point = {name: curve[epoch] for name, curve in segment.curves.items() if epoch < len(curve)}
                 run.log(point, step=epoch + 1)
@@ -51,12 +48,10 @@ class WandB:
 
     def end(self, front: TrackedFront) -> None:
         """Store the front as an artifact."""
-        import wandb
-
         columns = [*front.rows[0]] if front.rows else []
-        self._search.log({"front": wandb.Table(columns=columns, data=[list(row.values()) for row in front.rows])})
+        self._search.log({"front": self._wandb.Table(columns=columns, data=[list(row.values()) for row in front.rows])})
         if front.files:
-            artifact = wandb.Artifact(f"front-{self._search.id}", type="front")
+            artifact = self._wandb.Artifact(f"front-{self._search.id}", type="front")
             for path in front.files:
                 artifact.add_file(str(path))
             self._search.log_artifact(artifact)
