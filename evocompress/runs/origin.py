@@ -39,5 +39,5 @@ def files_evaluated(history: History) -> int:
 
     Segments that failed or are still going on count in full, and so do those of a run whose front was the beginning.
     """
-    before = sum(event["evaluated"] for event in history.events("seeded"))
+    before = sum(int(event["evaluated"]) for event in history.events("seeded"))
     return before + sum(1 + len(task.probes) for task in history.tasks.values())

@@ -115,7 +115,7 @@ def _front(points: Sequence[FrontPoint], quality: Quality) -> dict[str, Any]:
 
 
 def _hypervolume(history: History) -> dict[str, Any]:
-    """The curve as pairs of segments and hypervolume: only where it rose, and its ends."""
+    """The curve as pairs of segments and hypervolume, from nothing on: only where it rose, and its end."""
     volumes = history.hypervolumes
     steps = [
         [number, float(volume)]
@@ -123,7 +123,7 @@ def _hypervolume(history: History) -> dict[str, Any]:
         if number in (1, len(volumes)) or volume != volumes[number - 2]
     ]
     every = -(-len(steps) // _MOST_STEPS) or 1
-    kept = [*steps[:-1:every], *steps[-1:]]
+    kept = [[0, 0.0], *steps[:-1:every], *steps[-1:]] if steps else []
     most = max((volume for _, volume in kept), default=0.0)
     return {
         "points": kept,
@@ -138,14 +138,17 @@ def _table(rows: list[list[str]], columns: Sequence[str]) -> dict[str, Any]:
 
 
 def round_sizes(low: float, high: float) -> list[tuple[float, str]]:
-    """Round sizes between two, with how they are written: 1, 2 and 5 times powers of ten.
+    """Round sizes between two, with how they are written: 1, 2 and 5 times powers of ten. The two where there are none.
 
     >>> round_sizes(900, 6000)
     [(1000, '1.00 kB'), (2000, '2.00 kB'), (5000, '5.00 kB')]
+    >>> round_sizes(1430, 1430)
+    [(1430, '1.43 kB')]
     """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     sizes = [first * 10**power for power in decades for first in (1, 2, 5)]
-    return [(size, format_bytes(size)) for size in sizes if low <= size <= high]
+    between = [size for size in sizes if low <= size <= high] or sorted({low, high})
+    return [(size, format_bytes(size)) for size in between]
 
 
 def round_numbers(low: float, high: float, *, whole: bool = False) -> list[tuple[float, str]]:
