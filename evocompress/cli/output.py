@@ -52,7 +52,7 @@ class Output:
     def document(self, data: Any, *, indent: int | None = None) -> None:
         """The result, for programs; nothing without `as_json`. Numbers that JSON does not know are null."""
         if self.as_json:
-            echo(json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False))
+            echo(json.dumps(_finite(data), indent=indent, allow_nan=False))
 
 
 def _finite(data: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import started_browser
+from browsers import HOSTILE, started_browser
 from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
@@ -22,11 +22,6 @@ from evocompress.search.history import History
 from evocompress.search.quality import Quality
 
 pytestmark = pytest.mark.slow
-
-HOSTILE = (
-    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}<b>&amp;\u2028$x$"
-    '<a href="javascript:window.hacked=1">'
-)
 
 
 @pytest.fixture(scope="module")

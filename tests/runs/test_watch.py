@@ -6,13 +6,12 @@ import dataclasses
 import http.client
 import json
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import served
 from synthetic_run import synthetic_run, write_synthetic_run
 from toy_task import DigitError
 from typer.testing import CliRunner
@@ -25,18 +24,6 @@ from evocompress.runs.watch.server import WatchServer
 from evocompress.search.history import read_history
 
 ESCAPES = "\x1b]0;owned\x07\u202e"
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[WatchServer]:
-    with WatchServer(folder) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import started_browser
+from browsers import HOSTILE, served, started_browser
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 from synthetic_run import synthetic_run, write_synthetic_run
-from test_report_browser import HOSTILE
-from test_watch import served
 
 from evocompress.runs.watch.server import WatchServer
 from evocompress.search.history import read_history

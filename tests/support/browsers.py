@@ -1,9 +1,10 @@
-"""A real browser for tests of pages; they are skipped where there is none."""
+"""A real browser for tests of pages, which are skipped where there is none, a page's server, and texts that attack."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-__all__ = ["started_browser"]
+from evocompress.runs.watch.server import WatchServer
+
+__all__ = ["HOSTILE", "served", "started_browser"]
+
+#: What would run if it were taken for markup, a script, a template or mathematics.
+HOSTILE = (
+    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}<b>&amp;\u2028$x$"
+    '<a href="javascript:window.hacked=1">'
+)
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -36,3 +45,16 @@ def started_browser(profile: Path) -> Iterator[webdriver.Chrome]:
         yield chrome
     finally:
         chrome.quit()
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[WatchServer]:
+    """The live page of a run, answered by a thread."""
+    with WatchServer(folder) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
