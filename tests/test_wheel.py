@@ -23,6 +23,8 @@ assert evocompress.__file__.startswith(sys.argv[1]), evocompress.__file__
 data = evocompress.pack({"w": np.eye(9, dtype=np.float32)}, 1e-4)
 assert np.abs(evocompress.unpack(data, "numpy")["w"] - np.eye(9)).max() < 0.1
 assert resources.files("evocompress.runs.report").joinpath("page.html.j2").is_file()
+for name in ("page.html", "watch.js", "watch.css"):
+    assert resources.files("evocompress.runs.watch").joinpath(name).is_file()
 assert resources.files("evocompress.codecs").joinpath("FORMAT.md").is_file()
 """
 
