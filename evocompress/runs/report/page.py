@@ -1,12 +1,15 @@
 """The report page: a run's payload, the style, the script and plotly in one HTML file that asks nothing of any network.
 
-Nobody's text can become markup or code: data travels as JSON in which `<`, `>` and `&` are written as escapes, the
-script sets text only as text, and the page's own policy allows just the two scripts whose hashes it names.
+Data and plotly lie in it compressed, in script elements that a browser does not run; the page's script inflates them.
+Nobody's text can become markup or code: what is compressed is written in base64, the script sets text only as text, and
+the page's own policy allows just the two scripts whose hashes it names, of which plotly is one.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
+import gzip
 import hashlib
 import json
 from importlib import resources
@@ -21,9 +24,7 @@ from evocompress.support.optional_libraries import needs_extra
 if TYPE_CHECKING:
     from evocompress.search.history import History
 
-__all__ = ["render_report", "script_json", "write_report"]
-
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+__all__ = ["compressed", "render_report", "write_report"]
 
 
 def write_report(history: History, path: str | Path) -> None:
@@ -40,36 +41,41 @@ def render_report(history: History) -> str:
     with needs_extra("report"):
         import jinja2
         from markupsafe import Markup
-        from plotly.offline import get_plotlyjs
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evocompress.runs.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    plotly, script = get_plotlyjs(), _template("script.html.j2")
+    (plotly, plotly_hash), script = _plotly(), _template("script.html.j2")
     run = history.run
     return environment.get_template("page.html.j2").render(
         title=f"{run.get('network', {}).get('name', 'network')} on {run.get('data', {}).get('name', 'data')}",
         run=run,
         quality=history.quality,
         config=json.dumps(run.get("config", {}), indent=2, ensure_ascii=False),
-        data=Markup(script_json(payload(history))),
+        data=compressed(json.dumps(payload(history), separators=(",", ":"), ensure_ascii=False, allow_nan=False)),
         style=Markup(_template("style.html.j2")),
         sections=further_sections(history),
         script=Markup(script),
-        plotly=Markup(plotly),
-        hashes=[_hash(plotly), _hash(script)],
+        plotly=plotly,
+        hashes=[plotly_hash, _hash(script)],
     )
 
 
-def script_json(value: Any) -> str:
-    r"""JSON that may stand in a script element, whatever texts it holds.
+def compressed(text: str) -> str:
+    """A text as gzip in base64: what the page's `inflate` makes a text of again. Equal texts give equal ones.
 
-    >>> script_json({"note": "</script>"})
-    '{"note":"\\u003c/script\\u003e"}'
+    >>> gzip.decompress(base64.b64decode(compressed("</script>")))
+    b'</script>'
     """
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    for character, escape in _ESCAPES.items():
-        text = text.replace(character, escape)
-    return text
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+@functools.cache
+def _plotly() -> tuple[str, str]:
+    """plotly's script, compressed, and its hash; the same for all pages."""
+    from plotly.offline import get_plotlyjs
+
+    script = get_plotlyjs()
+    return compressed(script), _hash(script)
 
 
 def _template(name: str) -> str:
