@@ -2,9 +2,9 @@
 
     python -m benchmarks.search.report_page RUN… [--opens 5]
 
-Needs chromium and chromedriver, and runs such as `benchmarks.search.large_run --folder` writes. Prints one JSON line for
-each run; the seconds count from the start of the navigation to the frame in which every plot that is not folded away has
-been drawn, the median of so many openings in one browser.
+Needs chromium and chromedriver, and runs such as `benchmarks.search.large_run --folder` writes. Prints one JSON line
+for each run; the seconds count from the start of the navigation to the frame in which every plot that is not folded
+away has been drawn, the median of so many openings in one browser.
 """
 
 from __future__ import annotations

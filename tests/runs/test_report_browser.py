@@ -44,7 +44,9 @@ class Page:
         browser.get_log("browser")
         browser.get_log("performance")
         browser.get(path.as_uri())
-        WebDriverWait(browser, 60, poll_frequency=0.05).until(lambda _: self.run("return 'drawn' in document.body.dataset"))
+        WebDriverWait(browser, 60, poll_frequency=0.05).until(
+            lambda _: self.run("return 'drawn' in document.body.dataset")
+        )
 
     def errors(self) -> list[str]:
         return [line["message"] for line in self.browser.get_log("browser")]

@@ -14,7 +14,7 @@ import hashlib
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evocompress.runs.report.payload import payload
 from evocompress.runs.report.section import further_sections
