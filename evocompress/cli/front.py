@@ -52,6 +52,7 @@ def front(
     """
     from evocompress.runs.display import front_table
     from evocompress.runs.export import front_rows
+    from evocompress.runs.front import KNEE, knee
     from evocompress.runs.front import front as front_of
     from evocompress.search.history import read_history
     from evocompress.support.command_line import output_console
@@ -63,7 +64,8 @@ def front(
     if not different_data:
         _check_same_data(histories)
     limits = _Limits(quality, under, above, below)
-    fronts = {label: limits.apply(front_of(history)) for label, history in histories.items()}
+    whole = {label: front_of(history) for label, history in histories.items()}
+    fronts = {label: limits.apply(points) for label, points in whole.items()}
     if png is not None:
         _draw(histories, png)
     missed = limits.given and not any(fronts.values())
@@ -73,7 +75,9 @@ def front(
         raise typer.Exit(ExitCode.MISSED if missed else ExitCode.OK)
     console = output_console()
     for label, points in fronts.items():
-        console.print(front_table(points, quality, title=label))
+        console.print(front_table(points, quality, title=label, whole=whole[label]))
+        if knee(whole[label]) in points:
+            console.print(f"*: {KNEE}", markup=False, highlight=False, soft_wrap=True)
         if failed := _failed(histories[label]):
             console.print(failed, markup=False, highlight=False, soft_wrap=True)
         console.print()

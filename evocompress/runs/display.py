@@ -194,8 +194,13 @@ def board(progress: Progress, now: float) -> RenderableType:
     return Panel(Group(*rows), title=Text(progress.title, style="bold"), title_align="left", border_style="dim")
 
 
-def front_table(points: Sequence[FrontPoint], quality: Quality, *, title: str = "") -> Table:
-    """The front as a table, smallest first; `*` marks the knee, `±` is half the 95 % interval in the quality's unit."""
+def front_table(
+    points: Sequence[FrontPoint], quality: Quality, *, title: str = "", whole: Sequence[FrontPoint] | None = None
+) -> Table:
+    """The front as a table, smallest first; `*` marks the knee, `±` is half the 95 % interval in the quality's unit.
+
+    `whole` is the front that these points are a part of, whose knee it is; by default, they are all of it.
+    """
     audited = bool(points) and points[0].audited
     table = Table(
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
@@ -208,7 +213,7 @@ def front_table(points: Sequence[FrontPoint], quality: Quality, *, title: str = 
         table.add_column(Text(name), justify="right", no_wrap=True, style="dim" if name == "validation" else "")
     # Where the terminal is narrow, it is the id that is cut.
     table.add_column("leaf", style="dim", min_width=6)
-    bend = knee(points)
+    bend = knee(points if whole is None else whole)
     for point in points:
         validation = [Text(quality.show(point.validation_quality))] if audited else []
         table.add_row(

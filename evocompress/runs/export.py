@@ -185,7 +185,7 @@ def export_report(history: History, folder: Path, read_leaf: ReadLeaf) -> list[P
     """report.html."""
     from evocompress.runs.report import write_report
 
-    write_report(history, folder / "report.html")
+    write_report(history, folder / "report.html", files="front/")
     return [folder / "report.html"]
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evocompress.search.history import History
 
 __all__ = [
+    "KNEE",
     "AgainstPacking",
     "FrontPoint",
     "HypervolumePoint",
@@ -43,6 +44,10 @@ __all__ = [
     "reference",
     "smallest_meeting",
 ]
+
+
+#: What the knee is, in words that every view of a front has.
+KNEE = "the knee is the file farthest below the straight line between the front's ends, over log size and error"
 
 
 @dataclasses.dataclass(frozen=True)

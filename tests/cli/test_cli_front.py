@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from evocompress.cli import app
 from evocompress.errors import ConfigError
+from evocompress.runs.front import KNEE, front, knee
 
 
 def invoke(*words: object) -> Result:
@@ -49,3 +50,16 @@ def test_runs_on_different_data_are_compared_only_when_told(run: Path, tmp_path:
     refused = invoke(run, tmp_path / "other")
     assert isinstance(refused.exception, ConfigError) and "--different-data" in str(refused.exception)
     assert "Compared" in invoke(run, tmp_path / "other", "--different-data").output
+
+
+def test_the_knee_is_that_of_the_whole_front_whatever_is_asked_for(run: Path) -> None:
+    points = front(synthetic_run(30))
+    bend = knee(points)
+    assert bend is not None
+
+    def marked(*limits: object) -> list[str]:
+        return [line.split()[1] for line in invoke(run, *limits).output.splitlines() if line.startswith("* ")]
+
+    assert marked() == marked("--under", bend.nbytes) == [str(bend.nbytes)]
+    assert marked("--under", bend.nbytes - 1) == []
+    assert KNEE in invoke(run).output and KNEE not in invoke(run, "--under", bend.nbytes - 1).output

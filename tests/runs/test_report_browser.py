@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from synthetic_run import synthetic_run
 from toy_task import DigitError
 
-from evocompress.runs.front import front, in_view, reference
+from evocompress.runs.front import KNEE, audits, front, in_view, reference
 from evocompress.runs.report import render_report, write_report
 from evocompress.runs.report.page import compressed
 from evocompress.runs.report.payload import payload
@@ -44,9 +44,11 @@ class Page:
         browser.get_log("browser")
         browser.get_log("performance")
         browser.get(path.as_uri())
-        WebDriverWait(browser, 60, poll_frequency=0.05).until(
-            lambda _: self.run("return 'drawn' in document.body.dataset")
-        )
+        self.wait()
+
+    def wait(self) -> None:
+        drawn = "return 'drawn' in document.body.dataset"
+        WebDriverWait(self.browser, 60, poll_frequency=0.05).until(lambda _: self.run(drawn))
 
     def errors(self) -> list[str]:
         return [line["message"] for line in self.browser.get_log("browser")]
@@ -276,6 +278,62 @@ def test_hostile_texts_are_shown_and_not_run(browser: webdriver.Chrome, tmp_path
 def test_page_asks_nothing_of_any_network(browser: webdriver.Chrome, tmp_path: Path) -> None:
     page = Page(browser, tmp_path, synthetic_run(30))
     assert [url for url in page.requests() if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert page.errors() == []
+
+
+def test_a_narrow_screen_scrolls_down_only(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        page = Page(browser, tmp_path, synthetic_run(40, hostile=HOSTILE))
+        browser.find_element(By.CSS_SELECTOR, "#table-front tbody tr").click()
+        width = "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]"
+        scrolled, shown = page.run(width)
+        assert scrolled <= shown <= 390
+        assert page.run("return document.getElementById('plot-front').layout.legend.orientation") == "h"
+        assert page.errors() == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_files_of_chance_level_are_left_out_until_asked_for(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, tmp_path, synthetic_run(120, quality=DigitError.quality))
+    points = front(page.history)
+    useful, rows = in_view(points, page.history.quality), "#table-front tbody tr"
+    assert 0 < len(useful) < len(points)
+    assert len(browser.find_elements(By.CSS_SELECTOR, rows)) == len(useful)
+    assert f"{len(points) - len(useful)} smaller" in page.text("files-note")
+    left = page.run("return document.getElementById('plot-front').layout.xaxis.range[0]")
+    browser.find_element(By.CSS_SELECTOR, "#which-files button[data-value=all]").click()
+    assert len(browser.find_elements(By.CSS_SELECTOR, rows)) == len(points)
+    assert page.run("return document.getElementById('plot-front').layout.xaxis.range[0]") < left
+    assert page.errors() == []
+
+
+def test_other_files_can_be_shown_as_audited(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, tmp_path, synthetic_run(80))
+    on_front = {point.leaf_id for point in front(page.history)}
+    others = {key: audit.quality for key, audit in audits(page.history).items() if key not in on_front}
+    assert others
+    browser.find_element(By.CSS_SELECTOR, "#other-quality button[data-value=audited]").click()
+    shown = page.traces()["other files, audited"]["y"]
+    assert sorted(shown) == pytest.approx(sorted(100 * value for value in others.values() if value is not None))
+    assert KNEE in page.text("front-note")
+    assert page.errors() == []
+    page = Page(browser, tmp_path, synthetic_run(40, audited=False))
+    assert not browser.find_element(By.ID, "other-quality").is_displayed()
+
+
+def test_files_are_links_where_they_lie_beside_the_page(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    history = synthetic_run(30)
+    page = Page(browser, tmp_path, history)
+    assert browser.find_elements(By.CSS_SELECTOR, "#table-front a") == []
+    write_report(history, tmp_path / "report.html", files="front/")
+    browser.get((tmp_path / "report.html").as_uri())
+    page.wait()
+    links = browser.find_elements(By.CSS_SELECTOR, "#table-front a")
+    expected = [(tmp_path / "front" / point.file).as_uri() for point in in_view(front(history), history.quality)]
+    assert [link.get_attribute("href") for link in links] == expected
     assert page.errors() == []
 
 

@@ -12,6 +12,7 @@ import functools
 import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,31 +28,34 @@ if TYPE_CHECKING:
 __all__ = ["compressed", "render_report", "write_report"]
 
 
-def write_report(history: History, path: str | Path) -> None:
-    """Write the report of a run, going on or finished, to `path`, whole or not at all.
+def write_report(history: History, path: str | Path, *, files: str | None = None) -> None:
+    """Write the report of a run, going on or finished, to `path`, whole or not at all; `files` as of `render_report`.
 
     Raises:
         EvocompressError: The libraries of `evocompress[report]` are missing.
     """
-    write_bytes(path, render_report(history).encode())
+    write_bytes(path, render_report(history, files=files).encode())
 
 
-def render_report(history: History) -> str:
-    """The report as one HTML text."""
+def render_report(history: History, *, files: str | None = None) -> str:
+    """The report as one HTML text. `files` is the folder of the front's files beside the page, for links to them."""
     with needs_extra("report"):
         import jinja2
         from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evocompress.runs.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    (plotly, plotly_hash), script = _plotly(), _template("script.html.j2")
+    (plotly, plotly_hash), script = _once(get_plotlyjs), _template("script.html.j2")
     run = history.run
     return environment.get_template("page.html.j2").render(
         title=f"{run.get('network', {}).get('name', 'network')} on {run.get('data', {}).get('name', 'data')}",
         run=run,
         quality=history.quality,
         config=json.dumps(run.get("config", {}), indent=2, ensure_ascii=False),
-        data=compressed(json.dumps(payload(history), separators=(",", ":"), ensure_ascii=False, allow_nan=False)),
+        data=compressed(
+            json.dumps(payload(history, files=files), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        ),
         style=Markup(_template("style.html.j2")),
         sections=further_sections(history),
         script=Markup(script),
@@ -70,11 +74,9 @@ def compressed(text: str) -> str:
 
 
 @functools.cache
-def _plotly() -> tuple[str, str]:
-    """plotly's script, compressed, and its hash; the same for all pages."""
-    from plotly.offline import get_plotlyjs
-
-    script = get_plotlyjs()
+def _once(get_script: Callable[[], str]) -> tuple[str, str]:
+    """A script that is the same in all pages, compressed, and its hash."""
+    script = get_script()
     return compressed(script), _hash(script)
 
 

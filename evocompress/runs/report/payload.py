@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import (
+    KNEE,
     FrontPoint,
     Reference,
     against_packing,
+    audits,
     detail_names,
     float32_bytes,
     front,
@@ -35,8 +37,17 @@ MAX_LAYER_ROWS = 30_000
 _MAX_FAILURES = 40
 
 
-def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: int = MAX_LAYER_ROWS) -> dict[str, Any]:
-    """Everything that the page shows, made of JSON scalars, lists and dicts; qualities as measured, sizes in bytes."""
+def payload(
+    history: History,
+    *,
+    files: str | None = None,
+    max_leaves: int = MAX_LEAVES,
+    max_layer_rows: int = MAX_LAYER_ROWS,
+) -> dict[str, Any]:
+    """Everything that the page shows, made of JSON scalars, lists and dicts; qualities as measured, sizes in bytes.
+
+    `files` stands before the names of the front's files where they are links.
+    """
     points, quality = front(history), history.quality
     shown = {point.leaf_id for point in in_view(points, quality)}
     leaves = _chosen(history, points, max_leaves)
@@ -54,7 +65,14 @@ def payload(history: History, *, max_leaves: int = MAX_LEAVES, max_layer_rows: i
         "leafCount": len(history.leaves),
         "leaves": _leaf_columns(history, leaves, number),
         "genes": _gene_columns(leaves),
+        "auditedQuality": {
+            str(number[leaf_id]): _rounded(audit.quality)
+            for leaf_id, audit in audits(history).items()
+            if leaf_id in number and audit.quality is not None
+        },
         "details": detail_names(points),
+        "knee": KNEE,
+        "files": files,
         "front": [
             _front_entry(point, number[point.leaf_id], knee(points)) | {"inView": point.leaf_id in shown}
             for point in points
