@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from evocompress.search.history import History
 
-__all__ = ["to_optuna"]
+__all__ = ["distributions", "to_optuna"]
 
 
 def to_optuna(history: History, *, study_name: str | None = None, storage: str | None = None) -> optuna.study.Study:
@@ -33,7 +33,7 @@ def to_optuna(history: History, *, study_name: str | None = None, storage: str |
         for outcome in history.outcomes
         for leaf in (outcome.leaves or (None,))
     ]
-    spans = _distributions(genome for _, _, genome in trials)
+    spans = distributions(genome for _, _, genome in trials)
     direction = "maximize" if history.quality.is_maximised else "minimize"
     study = optuna.create_study(directions=["minimize", direction], study_name=study_name, storage=storage)
     study.set_user_attr("quality", history.quality.to_json())
@@ -59,7 +59,7 @@ def _attributes(outcome: Outcome, leaf: Leaf | None, audited: dict[str, Recorded
     return attributes
 
 
-def _distributions(genomes: Iterable[Genome]) -> dict[str, Any]:
+def distributions(genomes: Iterable[Genome]) -> dict[str, Any]:
     """A distribution per gene; Optuna wants the same one in every trial, and that the trial's value lies within it."""
     seen: dict[str, list[Scalar]] = {}
     for genome in genomes:

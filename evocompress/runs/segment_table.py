@@ -17,7 +17,7 @@ from evocompress.support.optional_libraries import needs_extra
 if TYPE_CHECKING:
     from evocompress.search.history import History
 
-__all__ = ["canonical_json", "segment_rows", "write_segments_parquet"]
+__all__ = ["canonical_json", "renamed_value", "segment_rows", "write_segments_parquet"]
 
 _FIELDS = {
     "int": "index completion seen segment_seed probes peak_memory_bytes seed bytes total audited_total depth "
@@ -123,9 +123,9 @@ def _segment_columns(task: Task, outcome: Outcome) -> dict[str, Any]:
         "segment_genome_hash": genome_hash(task.genome),
         "probes": len(task.probes),
         "train_loss": curves.get("train_loss"),
-        "train_quality": _renamed_value(curves, "train_quality", "train_accuracy"),
-        "validation_quality_curve": _renamed_value(curves, "validation_quality", "validation_accuracy"),
-        "float_quality": _renamed_value(metrics, "float_quality", "float_accuracy"),
+        "train_quality": renamed_value(curves, "train_quality", "train_accuracy"),
+        "validation_quality_curve": renamed_value(curves, "validation_quality", "validation_accuracy"),
+        "float_quality": renamed_value(metrics, "float_quality", "float_accuracy"),
         "segment_seconds": outcome.seconds,
         "compress_seconds": metrics.get("encode_seconds"),
         "encode_fraction": outcome.encode_fraction,
@@ -134,7 +134,7 @@ def _segment_columns(task: Task, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _renamed_value(record: Mapping[str, Any], name: str, old_name: str) -> Any:
+def renamed_value(record: Mapping[str, Any], name: str, old_name: str) -> Any:
     """A value by its name, or by the one that it had in runs of before there were tasks."""
     return record.get(name, record.get(old_name))
 

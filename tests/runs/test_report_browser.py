@@ -50,6 +50,17 @@ class Page:
         drawn = "return 'drawn' in document.body.dataset"
         WebDriverWait(self.browser, 60, poll_frequency=0.05).until(lambda _: self.run(drawn))
 
+    def open_views(self) -> list[str]:
+        """Open all that is drawn when it is opened; the ids of its plots, none of which is bare then."""
+        drawn = """
+        const done = arguments[0], plots = [...document.querySelectorAll("details.view .plot")];
+        for (const view of document.querySelectorAll("details.view")) view.open = true;
+        const ready = () => plots.every(plot => plot.data || plot.textContent);
+        const look = () => ready() ? done(plots.map(plot => plot.id)) : setTimeout(look, 20);
+        look();
+        """
+        return list(self.browser.execute_async_script(drawn))
+
     def errors(self) -> list[str]:
         return [line["message"] for line in self.browser.get_log("browser")]
 
@@ -268,6 +279,7 @@ def test_hostile_texts_are_shown_and_not_run(browser: webdriver.Chrome, tmp_path
     page.move_to(lonely_point(history)).click().perform()
     assert "<img src=x onerror=" in page.text("lineage")
     assert "window.hacked = 1" in browser.find_element(By.TAG_NAME, "h1").text
+    page.open_views()
     assert "onerror=" in page.text("segments") and "{{ 7 * 7 }}" in page.text("segments")
     # plotly escapes and keeps names as text; nothing of ours became an element.
     assert page.run("return document.querySelectorAll('img, a[href^=javascript]').length") == 0
@@ -281,12 +293,35 @@ def test_page_asks_nothing_of_any_network(browser: webdriver.Chrome, tmp_path: P
     assert page.errors() == []
 
 
+def test_views_are_drawn_when_they_are_opened(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    history = synthetic_run(80)
+    page, points = Page(browser, tmp_path, history), in_view(front(history), history.quality)
+    assert page.run("return document.querySelectorAll('.view .plot svg').length") == 0
+    assert len(page.open_views()) == 8
+    traces = "return document.getElementById(arguments[0]).data.map(t => t.x.filter(x => x !== null).length)"
+    assert page.run(traces, "plot-slice-bytes") == [len(history.leaves) - len(points), len(points)]
+    assert sum(page.run(traces, "plot-timeline")) == len(history.outcomes)
+    ancestry = {leaf.leaf_id for point in points for leaf in history.lineage(point.leaf_id)}
+    assert sum(page.run(traces, "plot-tree")[2:]) == len(ancestry)
+    cells = page.run("return document.getElementById('plot-heat').data[0].z.map(row => [...row])")
+    assert [len(row) for row in cells] == 7 * [len(points)]
+    genes = page.run("return [...document.getElementById('plot-importances').data[0].y]")
+    assert sorted(genes) == sorted(history.outcomes[0].leaves[0].genome)
+    assert page.run("return document.getElementById('slice-gene').value") == genes[-1]
+    chosen = "return document.getElementById('plot-curves').data.map(t => t.name).includes('chosen lineage')"
+    assert page.run(chosen) is False
+    browser.find_element(By.CSS_SELECTOR, "#table-front tbody tr").click()
+    assert page.run(chosen) is True
+    assert page.errors() == []
+
+
 def test_a_narrow_screen_scrolls_down_only(browser: webdriver.Chrome, tmp_path: Path) -> None:
     screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     try:
         page = Page(browser, tmp_path, synthetic_run(40, hostile=HOSTILE))
         browser.find_element(By.CSS_SELECTOR, "#table-front tbody tr").click()
+        page.open_views()
         width = "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]"
         scrolled, shown = page.run(width)
         assert scrolled <= shown <= 390
@@ -361,6 +396,7 @@ def test_any_number_of_leaves(browser: webdriver.Chrome, tmp_path: Path, segment
         assert sum(shown) == len(history.leaves)
     else:
         assert page.text("plot-front") == "No file yet."
+    page.open_views()
     assert page.errors() == []
 
 
@@ -410,7 +446,7 @@ def test_the_page_of_a_thousand_segments_is_below_three_megabytes() -> None:
 
 def test_page_text_is_closed() -> None:
     text = render_report(synthetic_run(20, hostile=HOSTILE, quality=Quality("q" + HOSTILE, unit=HOSTILE)))
-    assert len(re.findall(r"</script>", text)) == 3 == len(re.findall(r"<script[ >]", text))
+    assert len(re.findall(r"</script>", text)) == 4 == len(re.findall(r"<script[ >]", text))
     assert "<img src=x" not in text
     assert gzip.decompress(base64.b64decode(compressed(HOSTILE))).decode() == HOSTILE
     assert render_report(synthetic_run(20)) == render_report(synthetic_run(20))

@@ -15,10 +15,11 @@ import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.report.payload import payload
 from evocompress.runs.report.section import further_sections
+from evocompress.runs.report.views import views
 from evocompress.support.atomic_files import write_bytes
 from evocompress.support.optional_libraries import needs_extra
 
@@ -46,16 +47,15 @@ def render_report(history: History, *, files: str | None = None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evocompress.runs.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    (plotly, plotly_hash), script = _once(get_plotlyjs), _template("script.html.j2")
+    (plotly, plotly_hash), script = _once(get_plotlyjs), f"{_template('views.html.j2')}\n{_template('script.html.j2')}"
     run = history.run
     return environment.get_template("page.html.j2").render(
         title=f"{run.get('network', {}).get('name', 'network')} on {run.get('data', {}).get('name', 'data')}",
         run=run,
         quality=history.quality,
         config=json.dumps(run.get("config", {}), indent=2, ensure_ascii=False),
-        data=compressed(
-            json.dumps(payload(history, files=files), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        ),
+        data=_compressed_json(payload(history, files=files)),
+        views=_compressed_json(views(history)),
         style=Markup(_template("style.html.j2")),
         sections=further_sections(history),
         script=Markup(script),
@@ -71,6 +71,10 @@ def compressed(text: str) -> str:
     b'</script>'
     """
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _compressed_json(value: Any) -> str:
+    return compressed(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
 
 
 @functools.cache
