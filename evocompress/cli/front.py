@@ -201,11 +201,12 @@ def _draw(histories: dict[str, History], png: Path) -> None:
 def _compare(
     console: Console, histories: dict[str, History], fronts: dict[str, list[FrontPoint]], quality: Quality
 ) -> None:
-    """Hypervolume of each run, and the size of each front against the first one's at equal quality."""
+    """Hypervolume of each run, what the seeds of an experiment attain, and the fronts' sizes at equal quality."""
     from rich.table import Table
     from rich.text import Text
 
-    from evocompress.runs.comparison import bd_rate, steps
+    from evocompress.runs.comparison import attainment, bd_rate, seed_groups, steps
+    from evocompress.runs.comparison_tables import attained_table, bd_rate_table
     from evocompress.runs.front import hypervolume_curve
 
     table = Table(box=None, pad_edge=False, header_style="bold", title="Compared", title_justify="left")
@@ -228,3 +229,12 @@ def _compare(
             rate,
         )
     console.print(table)
+    groups = seed_groups({label: history for label, history in histories.items() if fronts[label]})
+    for name, labels in groups.items():
+        if labels[1:]:
+            echo(f"\nAttained by {name}, which differ in their seeds")
+            console.print(attained_table([fronts[label] for label in labels], quality))
+    if len(groups) > 1:
+        surfaces = {name: [steps(fronts[label], quality) for label in labels] for name, labels in groups.items()}
+        echo("\nBD-rate of the column against the row")
+        console.print(bd_rate_table({name: attainment(reached) for name, reached in surfaces.items()}))

@@ -1,10 +1,14 @@
-"""Comparison of fronts: BD-rate of one against another, and what several runs attain together."""
+"""Comparison of fronts: BD-rate of one against another, and what several runs attain together.
+
+Runs of one experiment that differ in their seeds alone are a group: what they attain together stands for it.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import scipy  # its parts are imported when they are first used, which takes half a second
@@ -13,7 +17,15 @@ from evocompress.errors import ConfigError, EvocompressError
 from evocompress.runs.front import FrontPoint
 from evocompress.search.quality import Quality
 
-__all__ = ["Step", "attainment", "bd_rate", "steps"]
+if TYPE_CHECKING:
+    from evocompress.search.history import History
+
+__all__ = ["LEAST_SEEDS", "Step", "attained", "attainment", "bd_rate", "bd_rates", "seed_groups", "steps"]
+
+#: So many runs of one experiment have a median worth drawing.
+LEAST_SEEDS = 3
+#: What may differ among the configurations of one experiment's runs.
+_OF_THE_RUN = ("seed", "name", "resources")
 
 Step: TypeAlias = tuple[int, float]
 """A size in bytes and the merit that it reaches: the quality, negated where it is minimised, so that more is better."""
@@ -67,6 +79,44 @@ def attainment(fronts: Sequence[Sequence[Step]], level: float = 0.5) -> list[Ste
         if merit > (surface[-1][1] if surface else -math.inf):
             surface.append((size, merit))
     return surface
+
+
+def attained(surface: Sequence[Step], nbytes: float) -> float | None:
+    """The merit that an attainment surface has at a size; None below its first step."""
+    return max((merit for size, merit in surface if size <= nbytes), default=None)
+
+
+def bd_rates(fronts: Mapping[str, Sequence[Step]]) -> dict[str, dict[str, float | None]]:
+    """BD-rate of each front against each other one: `[baseline][test]`; None where they have no range in common."""
+
+    def rate(baseline: Sequence[Step], test: Sequence[Step]) -> float | None:
+        try:
+            return bd_rate(baseline, test)
+        except EvocompressError:
+            return None
+
+    return {
+        baseline: {test: rate(fronts[baseline], fronts[test]) for test in fronts if test != baseline}
+        for baseline in fronts
+    }
+
+
+def seed_groups(runs: Mapping[str, History]) -> dict[str, list[str]]:
+    """Runs by experiment: the labels of those that differ in seed, name and resources alone, if they are enough.
+
+    Each group has a name of its own; every other run is alone, under its label.
+    """
+    alike: dict[str, list[str]] = {}
+    for label, history in runs.items():
+        config = {key: value for key, value in history.run.get("config", {}).items() if key not in _OF_THE_RUN}
+        alike.setdefault(json.dumps(config, sort_keys=True) if config else label, []).append(label)
+    groups: dict[str, list[str]] = {}
+    for labels in alike.values():
+        if len(labels) < LEAST_SEEDS:
+            groups |= {label: [label] for label in labels}
+        else:
+            groups[f"{labels[0]} and {len(labels) - 1} more"] = labels
+    return groups
 
 
 def _reached(front: Sequence[Step], sizes: Sequence[int]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,14 @@ import matplotlib.ticker as ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evocompress.runs.comparison import (
+    Step,
+    attained,
+    attainment,
+    bd_rates,
+    seed_groups,
+    steps,
+)
 from evocompress.runs.front import FrontPoint, Reference, front, in_view, knee, reference
 from evocompress.search.quality import Quality
 from evocompress.support.figure_style import COLOURS, FAINT, INK, new_figure, style_axes
@@ -43,26 +52,33 @@ def front_figure(history: History) -> Figure:
 def compare_figure(runs: Mapping[str, History]) -> Figure:
     """Several runs by label, each front in its colour with error bars, reference lines where they differ.
 
-    The runs must measure the same quality, or the axis has no meaning; the first one's is shown.
+    The runs must measure the same quality, or the axis has no meaning; the first one's is shown. Of runs that differ in
+    their seeds alone, where they are enough (`comparison.LEAST_SEEDS`), the median attainment surface is drawn, with a
+    band from the worst to the best and a darker one of the middle half (Fonseca and Fleming, 1996). Below the axes is
+    the BD-rate of each run, or group of runs, against the first.
     """
     quality = next((history.quality for history in runs.values()), Quality("quality"))
     figure, axes = new_figure("Fronts compared", f"{len(runs)} runs")
     fronts = {label: front(history) for label, history in runs.items()}
     drawn: set[tuple[float, int]] = set()
-    for number, (label, points) in enumerate(fronts.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        _front(
-            axes,
-            points,
-            quality,
-            colour,
-            label if not points or points[0].audited else f"{label} (validation, not audited)",
-        )
-        line = reference(runs[label])
-        if line is not None and (line.quality, line.nbytes) not in drawn:
-            drawn.add((line.quality, line.nbytes))
-            _reference(axes, line, quality, FAINT, "uncompressed")
+    surfaces: dict[str, list[Step]] = {}
+    colours = itertools.cycle(COLOURS)
+    for name, labels in seed_groups({label: runs[label] for label in runs if fronts[label]}).items():
+        members = [fronts[label] for label in labels]
+        judged = "" if all(points[0].audited for points in members) else " (validation, not audited)"
+        reached = [steps(points, quality) for points in members]
+        surfaces[name] = attainment(reached)
+        if labels[1:]:
+            _attainment(axes, reached, quality, next(colours), f"{name}: median, middle half, all{judged}")
+        else:
+            _front(axes, members[0], quality, next(colours), f"{name}{judged}")
+        for line in map(reference, (runs[label] for label in labels)):
+            if line is not None and (line.quality, line.nbytes) not in drawn:
+                drawn.add((line.quality, line.nbytes))
+                _reference(axes, line, quality, FAINT, "uncompressed")
     _dress(axes, [point for points in fronts.values() for point in points], quality)
+    if len(surfaces) > 1:
+        _bd_rates(figure, surfaces)
     return figure
 
 
@@ -127,6 +143,33 @@ def _front(axes: Axes, points: Sequence[FrontPoint], quality: Quality, colour: s
         sizes, values, "o", color=colour, markersize=5.2, markeredgecolor="white", markeredgewidth=0.7, zorder=4,
         label=label,
     )  # fmt: skip
+
+
+def _attainment(axes: Axes, fronts: Sequence[Sequence[Step]], quality: Quality, colour: str, label: str) -> None:
+    """What several runs attain: the median as a staircase, bands of the middle half and of all."""
+    sizes = sorted({size for front in fronts for size, _ in front})
+    sizes.append(2 * sizes[-1])  # beyond the last file everything stays as it is
+
+    def values(level: float) -> list[float]:
+        surface = attainment(fronts, level)
+        reached = (attained(surface, size) for size in sizes)
+        return [math.nan if merit is None else quality.scale * quality.merit(merit) for merit in reached]
+
+    for levels, alpha in (((1.0, 1e-9), 0.13), ((0.75, 0.25), 0.22)):
+        worst, best = map(values, levels)
+        axes.fill_between(sizes, worst, best, step="post", color=colour, alpha=alpha, linewidth=0, zorder=2)
+    axes.step(sizes, values(0.5), where="post", color=colour, linewidth=1.8, zorder=4, label=label)
+
+
+def _bd_rates(figure: Figure, surfaces: Mapping[str, Sequence[Step]]) -> None:
+    """Below the axes: how much larger or smaller files are than the first's at equal quality."""
+    first, *others = surfaces
+    rates = bd_rates(surfaces)[first]
+    shown = (f"{other}: {'no common range' if rates[other] is None else f'{rates[other]:+.1f} %'}" for other in others)
+    text = figure.supxlabel(
+        f"BD-rate against {first}:  " + "   ".join(shown), x=0.01, ha="left", fontsize=9, color=FAINT, wrap=True
+    )
+    text.set_parse_math(False)
 
 
 def _knee(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:

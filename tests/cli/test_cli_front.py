@@ -63,3 +63,15 @@ def test_the_knee_is_that_of_the_whole_front_whatever_is_asked_for(run: Path) ->
     assert marked() == marked("--under", bend.nbytes) == [str(bend.nbytes)]
     assert marked("--under", bend.nbytes - 1) == []
     assert KNEE in invoke(run).output and KNEE not in invoke(run, "--under", bend.nbytes - 1).output
+
+
+def test_seeds_of_an_experiment_are_compared_as_one(run: Path, tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        history = synthetic_run(30, seed=seed)
+        history.run["config"] = {**history.run["config"], "seed": seed, **({"model": "mlp"} if seed == 3 else {})}
+        write_synthetic_run(tmp_path / f"seed{seed}", history)
+    same = invoke(run, tmp_path / "seed1", tmp_path / "seed2").output
+    assert "and 2 more, which differ in their seeds" in same and "BD-rate of the column" not in same
+    others = invoke(run, tmp_path / "seed1", tmp_path / "seed2", tmp_path / "seed3").output
+    assert "median accuracy" in others and "BD-rate of the column against the row" in others
+    assert "Attained by" not in invoke(run, tmp_path / "seed1").output

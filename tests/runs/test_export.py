@@ -10,10 +10,12 @@ import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
-from synthetic_run import content, synthetic_run, write_synthetic_run
+from synthetic_run import MadeRun, content, synthetic_run, write_synthetic_run
 
 from evocompress.errors import EvocompressError, RunError
+from evocompress.runs.comparison import attainment, bd_rate, steps
 from evocompress.runs.export import (
     FRONT_COLUMNS,
     check_libraries,
@@ -221,11 +223,34 @@ def test_pictures_of_a_minimised_quality() -> None:
     assert {leaf.leaf_id for leaf in history.archive} <= {trial.user_attrs["leaf_id"] for trial in study.best_trials}
 
 
-def test_compare_figure_has_a_front_per_run() -> None:
-    runs = {f"seed {seed}": synthetic_run(30, seed=seed) for seed in range(3)} | {"none": synthetic_run(0)}
-    legend = compare_figure(runs).axes[0].get_legend()
+def of_experiment(name: str, seed: int) -> MadeRun:
+    history = synthetic_run(30, seed=seed)
+    history.run["config"] = {**history.run["config"], "model": name, "seed": seed}
+    return history
+
+
+def legend_of(figure: Figure) -> list[str]:
+    figure.savefig(io.BytesIO())
+    legend = figure.axes[0].get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["seed 0", "seed 1", "seed 2"]
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_compare_figure_has_a_front_per_run() -> None:
+    runs = {f"run {seed}": of_experiment("cnn", seed) for seed in range(2)} | {"none": synthetic_run(0)}
+    assert legend_of(compare_figure(runs)) == ["run 0", "run 1"]
+
+
+def test_compare_figure_has_a_band_for_the_seeds_of_an_experiment_and_bd_rates() -> None:
+    runs = {f"a {seed}": of_experiment("cnn", seed) for seed in range(3)}
+    figure = compare_figure(runs)
+    assert legend_of(figure) == ["a 0 and 2 more: median, middle half, all"]
+    assert figure.get_supxlabel() == ""
+    figure = compare_figure(runs | {"b": of_experiment("mlp", 7)})
+    assert legend_of(figure) == ["a 0 and 2 more: median, middle half, all", "b"]
+    groups = list(runs.values()), [of_experiment("mlp", 7)]
+    surfaces = [attainment([steps(front(run), run.quality) for run in group]) for group in groups]
+    assert f"b: {bd_rate(*surfaces):+.1f} %" in figure.get_supxlabel()
 
 
 @pytest.mark.parametrize("segments", [0, 1, 30])
