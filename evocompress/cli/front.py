@@ -76,7 +76,7 @@ def front(
     console = output_console()
     for label, points in fronts.items():
         console.print(front_table(points, quality, title=label, whole=whole[label]))
-        if knee(whole[label]) in points:
+        if knee(whole[label], quality) in points:
             console.print(f"*: {KNEE}", markup=False, highlight=False, soft_wrap=True)
         if failed := _failed(histories[label]):
             console.print(failed, markup=False, highlight=False, soft_wrap=True)

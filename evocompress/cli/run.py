@@ -193,7 +193,7 @@ def _show(name: str, history: History, export: Export) -> None:
     console, points = output_console(), front(history)
     console.print(front_table(points, history.quality, title=f"Front of {name}, audited"))
     shown, audited = len(points), len(history.archive)
-    note = "* the knee; " if knee(points) else ""
+    note = "* the knee; " if knee(points, history.quality) else ""
     note += f"{history.quality.name} is on data that selection never saw"
     if audited > shown:
         note += f"; {audited - shown} of {audited} audited files are dominated there and left out"

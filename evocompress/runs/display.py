@@ -213,7 +213,7 @@ def front_table(
         table.add_column(Text(name), justify="right", no_wrap=True, style="dim" if name == "validation" else "")
     # Where the terminal is narrow, it is the id that is cut.
     table.add_column("leaf", style="dim", min_width=6)
-    bend = knee(points if whole is None else whole)
+    bend = knee(points if whole is None else whole, quality)
     for point in points:
         validation = [Text(quality.show(point.validation_quality))] if audited else []
         table.add_row(

@@ -47,7 +47,10 @@ __all__ = [
 
 
 #: What the knee is, in words that every view of a front has.
-KNEE = "the knee is the file farthest below the straight line between the front's ends, over log size and error"
+KNEE = (
+    "the knee is the file farthest below the straight line between the front's ends, over log size and error; "
+    "files of chance level are no end"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,13 +267,14 @@ def in_view(points: Sequence[FrontPoint], quality: Quality) -> list[FrontPoint]:
     return [point for point, merit in zip(points, merits, strict=True) if merit >= least]
 
 
-def knee(points: Sequence[FrontPoint]) -> FrontPoint | None:
+def knee(points: Sequence[FrontPoint], quality: Quality) -> FrontPoint | None:
     """The point farthest below the chord that joins the front's ends, over (log2 bytes, error) scaled to [0, 1].
 
+    The ends are those of the points `in_view`: a file that guesses would make a knee of one that is hardly better.
     This is the bend of Das (1999, "On characterizing the knee of the Pareto curve"), on the axes of the search. None if
     no point lies below the chord: fewer than three points, or a front that bends the other way.
     """
-    ordered = sorted(points, key=_size_order)
+    ordered = sorted(in_view(points, quality), key=_size_order)
     if len(ordered) < 3:
         return None
     size = _unit_scale([math.log2(point.nbytes) for point in ordered])

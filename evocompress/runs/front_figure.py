@@ -173,7 +173,7 @@ def _bd_rates(figure: Figure, surfaces: Mapping[str, Sequence[Step]]) -> None:
 
 
 def _knee(axes: Axes, points: Sequence[FrontPoint], quality: Quality) -> None:
-    bend = knee(points)
+    bend = knee(points, quality)
     if bend is None:
         return
     position = (bend.nbytes, quality.scale * bend.quality)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from evocompress.cli import app
 from evocompress.errors import ConfigError
 from evocompress.runs.front import KNEE, front, knee
+from evocompress.tasks.classification import ACCURACY
 
 
 def invoke(*words: object) -> Result:
@@ -54,7 +55,7 @@ def test_runs_on_different_data_are_compared_only_when_told(run: Path, tmp_path:
 
 def test_the_knee_is_that_of_the_whole_front_whatever_is_asked_for(run: Path) -> None:
     points = front(synthetic_run(30))
-    bend = knee(points)
+    bend = knee(points, ACCURACY)
     assert bend is not None
 
     def marked(*limits: object) -> list[str]:

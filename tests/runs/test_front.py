@@ -94,7 +94,7 @@ def test_front_points_carry_the_record() -> None:
 def test_empty_run_has_empty_answers() -> None:
     history = synthetic_run(0, reference=False)
     assert front(history) == [] and hypervolume_curve(history) == [] and reference(history) is None
-    assert best_under([], 100) is None and smallest_meeting([], 0.5, ACCURACY) is None and knee([]) is None
+    assert best_under([], 100) is None and smallest_meeting([], 0.5, ACCURACY) is None and knee([], ACCURACY) is None
 
 
 def test_best_under_and_smallest_meeting() -> None:
@@ -119,7 +119,7 @@ def test_a_minimised_quality_is_better_where_it_is_smaller() -> None:
     # The same files in the same order as where the share that is right is maximised, and so the same knee.
     same = front(synthetic_run(120))
     assert [item.leaf_id for item in points] == [item.leaf_id for item in same]
-    bends = knee(points), knee(same)
+    bends = knee(points, RMSE), knee(same, ACCURACY)
     assert bends[0] is not None and bends[1] is not None and bends[0].leaf_id == bends[1].leaf_id
     merits = steps(points, RMSE), steps(same, ACCURACY)
     assert [nbytes for nbytes, _ in merits[0]] == [nbytes for nbytes, _ in merits[1]]
@@ -167,12 +167,19 @@ def test_levels_are_read_as_they_are_shown() -> None:
 
 def test_knee_is_the_farthest_above_the_chord() -> None:
     points = [point(1000, 0.5), point(2000, 0.9), point(4000, 0.95), point(8000, 1.0)]
-    assert knee(points) == points[1]
-    assert knee(points[::-1]) == points[1]
-    assert knee(points[:2]) is None
+    assert knee(points, ACCURACY) == points[1]
+    assert knee(points[::-1], ACCURACY) == points[1]
+    assert knee(points[:2], ACCURACY) is None
     # Straight in log2 bytes, and bent the wrong way: no knee.
-    assert knee([point(1000, 0.5), point(2000, 0.6), point(4000, 0.7)]) is None
-    assert knee([point(1000, 0.5), point(2000, 0.51), point(4000, 0.7)]) is None
+    assert knee([point(1000, 0.5), point(2000, 0.6), point(4000, 0.7)], ACCURACY) is None
+    assert knee([point(1000, 0.5), point(2000, 0.51), point(4000, 0.7)], ACCURACY) is None
+
+
+def test_a_file_that_guesses_is_no_end_of_the_chord() -> None:
+    guess, points = point(20, 0.1), [point(1000, 0.55), point(1500, 0.6), point(2000, 0.9), point(8000, 1.0)]
+    assert knee([guess, *points], ACCURACY) == knee(points, ACCURACY) == points[2]
+    # With the guess as an end, hardly anything would do: from there to the first useful file is most of the error.
+    assert knee([guess, *points[:2]], ACCURACY) is None
 
 
 def test_hypervolume_curve_leaves_pauses_out() -> None:

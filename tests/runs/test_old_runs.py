@@ -14,6 +14,7 @@ from evocompress.evolve.driver import config_of_run, counted_as_before, prepare
 from evocompress.runs.export import export_run, segment_rows
 from evocompress.runs.front import audits, front, reference
 from evocompress.runs.recorded_measurements import of_leaf
+from evocompress.runs.report.payload import payload
 from evocompress.search.history import read_history
 from evocompress.search.records import Leaf
 from evocompress.support.intervals import wilson_interval
@@ -44,7 +45,7 @@ def test_an_old_run_is_exported(folder: Path) -> None:
     history = read_history(folder)
     export = export_run(history, folder, lambda leaf: history.storage.read(leaf.path))
     assert [path.name for path in export.front_files] == ["004654B_0.9304.evc", "004661B_0.9471.evc"]
-    assert "accuracy" in export.report_html.read_text()
+    assert export.report_html.is_file() and payload(history)["quality"]["name"] == "accuracy"
     row = next(row for row in segment_rows(history) if row["leaf_id"] == front(history)[-1].leaf_id)
     assert row["audited_quality"] == 340 / 359 and row["quality_name"] == "accuracy"
     assert row["float_quality"] > 0.5 and len(row["train_quality"]) == 6

@@ -52,7 +52,7 @@ def payload(
     shown = {point.leaf_id for point in in_view(points, quality)}
     leaves = chosen_leaves(history, points, max_leaves)
     number = {leaf.leaf_id: place for place, leaf in enumerate(leaves)}
-    line = reference(history)
+    line, bend = reference(history), knee(points, quality)
     return {
         "run": {
             key: history.run.get(key) for key in ("network", "data", "seed", "created", "git_revision", "versions")
@@ -74,8 +74,7 @@ def payload(
         "knee": KNEE,
         "files": files,
         "front": [
-            _front_entry(point, number[point.leaf_id], knee(points)) | {"inView": point.leaf_id in shown}
-            for point in points
+            _front_entry(point, number[point.leaf_id], bend) | {"inView": point.leaf_id in shown} for point in points
         ],
         "layers": _layer_tables(history, _by_interest(history, points, leaves), number, max_layer_rows),
         "hypervolume": _hypervolume(history),
