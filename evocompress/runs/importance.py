@@ -42,26 +42,26 @@ def importances(leaves: Sequence[Leaf]) -> dict[str, dict[str, float]]:
     names = sorted(name for name in leaves[0].genome if all(name in leaf.genome for leaf in leaves))
     spans = distributions({name: leaf.genome[name] for name in names} for leaf in leaves)
     spans = {name: span for name, span in spans.items() if not span.single()}
-    objectives = {
-        "error": [[leaf.error] for leaf in leaves],
-        "bytes": [[float(leaf.nbytes)] for leaf in leaves],
-        "front": [[math.log2(leaf.nbytes), leaf.error] for leaf in leaves],
-    }
+    targets = {"error": lambda trial: trial.values[1], "bytes": lambda trial: trial.values[0], "front": None}
+    found: dict[str, dict[str, float]] = {what: {} for what in targets}
     if not spans:
-        return {what: {} for what in objectives}
-    found = {}
+        return found
     with _quiet(optuna):
-        for what, values in objectives.items():
-            study = optuna.create_study(directions=["minimize"] * len(values[0]))
-            study.add_trials(
-                optuna.trial.create_trial(
-                    values=value, params={name: leaf.genome[name] for name in spans}, distributions=spans
-                )
-                for value, leaf in zip(values, leaves, strict=True)
+        study = optuna.create_study(directions=[optuna.study.StudyDirection.MINIMIZE] * 2)
+        study.add_trials(
+            optuna.trial.create_trial(
+                values=[math.log2(leaf.nbytes), leaf.error],
+                params={name: leaf.genome[name] for name in spans},
+                distributions=spans,
             )
+            for leaf in leaves
+        )
+        for what, target in targets.items():
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-            found[what] = {name: float(share) for name, share in shares.items() if math.isfinite(share)}
+            # Before version 5, Optuna judges single objectives only.
+            with contextlib.suppress(ValueError if target is None else ()):
+                shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
+                found[what] = {name: float(share) for name, share in shares.items() if math.isfinite(share)}
     return found
 
 

@@ -30,7 +30,7 @@ from evocompress.search.records import Leaf
 if TYPE_CHECKING:
     from evocompress.search.history import History
 
-__all__ = ["MAX_LAYER_ROWS", "MAX_LEAVES", "chosen_leaves", "payload"]
+__all__ = ["MAX_LAYER_ROWS", "MAX_LEAVES", "payload"]
 
 MAX_LEAVES = 10_000
 MAX_LAYER_ROWS = 30_000
@@ -50,7 +50,7 @@ def payload(
     """
     points, quality = front(history), history.quality
     shown = {point.leaf_id for point in in_view(points, quality)}
-    leaves = chosen_leaves(history, points, max_leaves)
+    leaves = _chosen(history, points, max_leaves)
     number = {leaf.leaf_id: place for place, leaf in enumerate(leaves)}
     line, bend = reference(history), knee(points, quality)
     return {
@@ -82,7 +82,7 @@ def payload(
     }
 
 
-def chosen_leaves(history: History, points: Sequence[FrontPoint], limit: int = MAX_LEAVES) -> list[Leaf]:
+def _chosen(history: History, points: Sequence[FrontPoint], limit: int) -> list[Leaf]:
     """The leaves that the page holds, in the order in which they were made, with all ancestors of each.
 
     Their measurements, which take most of the memory, are left out.

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from evocompress.errors import EvocompressError
 from evocompress.runs.front import FrontPoint, front, in_view
 from evocompress.runs.importance import importances
-from evocompress.runs.report.payload import chosen_leaves
 from evocompress.runs.segment_table import renamed_value
-from evocompress.search.records import Leaf, Outcome
+from evocompress.search.records import Outcome
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
@@ -24,7 +23,7 @@ __all__ = ["MAX_BARS", "MAX_CURVE_POINTS", "views"]
 
 MAX_BARS = 3000
 MAX_CURVE_POINTS = 20_000
-_MAX_JUDGED = 5000
+_MAX_JUDGED = 3000
 _CURVES = {
     "validationQuality": ("validation_quality", "validation_accuracy"),
     "trainQuality": ("train_quality", "train_accuracy"),
@@ -52,8 +51,9 @@ def _importances(history: History, points: Sequence[FrontPoint]) -> dict[str, An
     """Over the files that are not of chance level; where there is none, a note says why."""
     merit = history.quality.merit
     least = min((merit(point.quality) for point in in_view(points, history.quality)), default=-math.inf)
-    leaves: list[Leaf] = [leaf for leaf in chosen_leaves(history, points) if merit(leaf.quality) >= least]
-    leaves = leaves[:: max(1, -(-len(leaves) // _MAX_JUDGED))]
+    leaf_ids = list(history.leaves)
+    some = (history.leaves[leaf_id] for leaf_id in leaf_ids[:: max(1, -(-len(leaf_ids) // _MAX_JUDGED))])
+    leaves = [leaf for leaf in some if merit(leaf.quality) >= least]
     try:
         return {"judged": len(leaves), **importances(leaves)}
     except EvocompressError as problem:
