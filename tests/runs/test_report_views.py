@@ -80,3 +80,11 @@ def test_genes_of_one_value_or_of_some_files_alone_have_no_importance() -> None:
 def test_without_optuna_the_page_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert "evocompress[optuna]" in views(synthetic_run(40))["importances"]["note"]
+
+
+def test_what_optuna_cannot_judge_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(leaves: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("evocompress.runs.report.views.importances", refuses)
+    assert views(synthetic_run(3))["importances"]["note"].endswith("RuntimeError: no")

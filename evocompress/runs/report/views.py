@@ -14,6 +14,7 @@ from evocompress.errors import EvocompressError
 from evocompress.runs.front import FrontPoint, front, in_view
 from evocompress.runs.importance import importances
 from evocompress.runs.segment_table import renamed_value
+from evocompress.search.interrupts import asked_to_end
 from evocompress.search.records import Outcome
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ def _importances(history: History, points: Sequence[FrontPoint]) -> dict[str, An
         return {"judged": len(leaves), **importances(leaves)}
     except EvocompressError as problem:
         return {"note": str(problem)}
+    except Exception as failure:  # a report is of use without it
+        if asked_to_end(failure):
+            raise
+        return {"note": f"Optuna cannot say which genes matter here: {type(failure).__name__}: {failure}"}
 
 
 def _lineages(history: History, points: Sequence[FrontPoint]) -> dict[str, tuple[str | None, int]]:
@@ -107,8 +112,8 @@ class _Timeline:
         self._bars: list[tuple[float, float, str, int, str, str]] = []
 
     def add(self, history: History, outcome: Outcome, told_at: float) -> None:
-        started, finished = (outcome.metrics.get(name) for name in ("started", "finished"))
-        if not isinstance(started, int | float) or not isinstance(finished, int | float):
+        started, finished = _numbers([outcome.metrics.get(name) for name in ("started", "finished")], digits=17)
+        if started is None or finished is None:
             started, finished = told_at - outcome.seconds, told_at
         node = str(outcome.metrics.get("node") or "unknown node")
         operator = history.tasks[outcome.segment_id].operator
@@ -154,9 +159,9 @@ class _Timeline:
         return lanes
 
 
-def _numbers(values: Any) -> list[float | None]:
-    """A recorded curve; None where something is no finite number."""
+def _numbers(values: Any, digits: int = 5) -> list[float | None]:
+    """Recorded numbers; None where something is no finite number."""
     return [
-        float(f"{value:.5g}") if isinstance(value, int | float) and math.isfinite(value) else None
+        float(f"{value:.{digits}g}") if isinstance(value, int | float) and math.isfinite(value) else None
         for value in values or ()
     ]
