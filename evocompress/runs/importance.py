@@ -59,7 +59,7 @@ def importances(leaves: Sequence[Leaf]) -> dict[str, dict[str, float]]:
         for what, target in targets.items():
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             # Before version 5, Optuna judges single objectives only.
-            with contextlib.suppress(ValueError if target is None else ()):
+            with contextlib.suppress(*([ValueError] if target is None else [])):
                 shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
                 found[what] = {name: float(share) for name, share in shares.items() if math.isfinite(share)}
     return found
