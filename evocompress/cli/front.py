@@ -232,9 +232,10 @@ def _compare(
     groups = seed_groups({label: history for label, history in histories.items() if fronts[label]})
     for name, labels in groups.items():
         if labels[1:]:
-            echo(f"\nAttained by {name}, which differ in their seeds")
+            title = f"\nAttained by {name}, which differ in their seeds"
+            console.print(title, markup=False, highlight=False, soft_wrap=True)
             console.print(attained_table([fronts[label] for label in labels], quality))
     if len(groups) > 1:
         surfaces = {name: [steps(fronts[label], quality) for label in labels] for name, labels in groups.items()}
-        echo("\nBD-rate of the column against the row")
+        console.print("\nBD-rate of the column against the row")
         console.print(bd_rate_table({name: attainment(reached) for name, reached in surfaces.items()}))

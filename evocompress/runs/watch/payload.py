@@ -82,7 +82,7 @@ def _tiles(status: Status, points: Sequence[FrontPoint]) -> list[list[str]]:
 
 def _front(points: Sequence[FrontPoint], quality: Quality) -> dict[str, Any]:
     audited = bool(points) and points[0].audited
-    shown, bend = in_view(points, quality), knee(points)
+    shown, bend = in_view(points, quality), knee(points, quality)
     rows = [
         [
             str(point.nbytes),
