@@ -84,7 +84,7 @@ SUBJECTS = (
         "minilm", minilm.checkpoint, minilm.judge,
         "benchmarks.pack.minilm:network", "benchmarks.pack.minilm:sentences_to_pack",
         {"cosine": (0.005, 0.01, 0.02, 0.05), "cosine_p1": (0.01, 0.02, 0.05)},
-        data_free=(2e-6, 5e-6, 1e-5, 2e-5, 5e-5), calibrated=(3e-6, 1e-5, 3e-5), qps=(-32, -29, -26, -23),
+        data_free=(2e-6, 5e-6, 1e-5, 2e-5, 5e-5), calibrated=(3e-6, 1e-5, 3e-5, 1e-4), qps=(-32, -29, -26, -23),
         grid=("--dq", "1", "--rd-lambda", "1", "--opt-qp", "0", "1"), seeds=1,
     ),
 )  # fmt: skip
