@@ -1,0 +1,39 @@
+"""Some of the faults of `make chaos`, one run for all of them: a worker, a node and a driver are killed, and the run
+comes to what an undisturbed one comes to."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+from chaos_cluster import Cluster
+from chaos_run import DisturbedRun, Settings, closing
+from chaos_scenarios import Killer
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="nodes have loopback addresses of their own, as Linux has them"),
+]
+
+
+def test_whatever_is_killed_the_run_comes_to_the_same(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    with Cluster(nodes=1) as cluster:
+        run = DisturbedRun(
+            tmp_path, Settings(segments=24), address=lambda: cluster.address, variables=lambda: cluster.variables
+        )
+        killer = Killer(run, cluster, rng)
+        faults = iter([killer.worker, killer.node, killer.driver])
+        with closing(run):
+            run.drive(lambda: next(faults)(), rng=rng, times=3, every=(0.2, 0.6))
+            report = run.report("all")
+    assert report.faults == {"worker killed": 1, "node killed": 1, "driver killed": 1}
+    assert report.equal, report
+    assert len(run.drivers) == 2 and report.notes == []
