@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import re
+import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -46,7 +47,7 @@ from evocompress.search.space import Space
 from evocompress.search.storage import LocalStorage, Storage, open_storage
 from evocompress.search.time_limit import TimeLimit
 
-__all__ = ["SNAPSHOT_EVERY", "Run", "made_with", "open_run", "rare_events"]
+__all__ = ["SNAPSHOT_EVERY", "Run", "made_with", "open_run", "rare_events", "storage_of_run"]
 
 #: Segments between two snapshots: reading so many again takes a second or two, writing one a few tenths.
 SNAPSHOT_EVERY = 5_000
@@ -55,7 +56,7 @@ SNAPSHOT_EVERY = 5_000
 _OWN = re.compile(r"journal|lease\.lock|seg|lease\.json|(lease|run)\.json\.[0-9a-f]{8}\.tmp")
 _SEGMENT_FILE = 3  # parts of its path at least: seg, the segment, its attempt or a file
 _MARK = "RUN.json"  # where a storage of its own says whose it is
-_FINGERPRINT = ("created", "seed", "space", "config")
+_FINGERPRINT = ("id", "created", "seed", "space", "config")  # earlier versions have no id
 
 
 class Run:
@@ -81,7 +82,7 @@ class Run:
         self.folder = folder
         self.run_json = run_json
         self.settings = settings
-        self.storage: Storage = open_storage(run_json["storage"] or folder)
+        self.storage: Storage = storage_of_run(folder, run_json["storage"])
         self._state = RunState(space, settings) if state is None else state
         self._lease = lease
         self._journal = Journal(folder / "journal", after=read)
@@ -389,18 +390,41 @@ def _create(
     return Run(path, run_json, space, settings, lease, snapshot_every=snapshot_every)
 
 
+def storage_of_run(folder: str | os.PathLike[str], storage_uri: str = "") -> Storage:
+    """Where the files of a run lie, which may not be begun yet; nothing is written there while it is not mounted."""
+    return open_storage(storage_uri, mark=_MARK) if storage_uri else open_storage(folder, mark="run.json")
+
+
 def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) -> None:
     """Two runs in one storage would adopt each other's segments, whose ids know the search but not the network."""
     if not storage_uri:
         if (path / "seg").exists():
             raise RunError(f"{path} has no run.json but a folder seg of some run; choose another folder")
         return
-    if not open_storage(storage_uri).create(_MARK, _fingerprint(run_json)):
+    storage, place = open_storage(storage_uri), {"host": socket.gethostname(), "folder": str(path)}
+    mark = json.dumps(_fingerprint(run_json) | place, sort_keys=True).encode()
+    if storage.create(_MARK, mark):
+        return
+    held = _mark_of(storage)
+    if held == json.loads(mark):  # it was this call: a store may repeat a creation that had succeeded
+        return
+    # A driver that was killed before it had made run.json has claimed the storage for this folder and left it empty.
+    if {key: held.get(key) for key in place} != place or storage.find("seg"):
         raise RunError(f"storage {storage_uri!r} already holds a run's files; give each run a place of its own")
+    storage.write(_MARK, mark)
 
 
-def _fingerprint(run_json: Mapping[str, Any]) -> bytes:
-    return json.dumps({key: run_json.get(key) for key in _FINGERPRINT}, sort_keys=True).encode()
+def _mark_of(storage: Storage) -> dict[str, Any]:
+    """What the mark of a storage says; nothing where it is no mark of ours."""
+    with contextlib.suppress(ValueError):
+        mark = json.loads(storage.read(_MARK))
+        return mark if isinstance(mark, dict) else {}
+    return {}
+
+
+def _fingerprint(run_json: Mapping[str, Any]) -> dict[str, Any]:
+    parts: dict[str, Any] = json.loads(json.dumps({key: run_json.get(key) for key in _FINGERPRINT}))
+    return parts
 
 
 def _check_storage(run_json: Mapping[str, Any]) -> None:
@@ -409,14 +433,14 @@ def _check_storage(run_json: Mapping[str, Any]) -> None:
     if not uri:
         return
     try:
-        mark = open_storage(uri).read(_MARK)
+        mark = _mark_of(open_storage(uri))
     except FileNotFoundError:
         raise RunError(f"storage {uri!r} has no {_MARK}, the mark of this run: mount or restore it") from None
     except StorageError:
         raise
     except OSError as error:
         raise RunError(f"storage {uri!r} cannot be read: {error}") from error
-    if mark != _fingerprint(run_json):
+    if _fingerprint(mark) != _fingerprint(run_json):
         raise RunError(f"storage {uri!r} holds the files of another run, by its {_MARK}; restore this run's")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import uuid
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ def make_run_json(
     return {
         **header,
         "format": FORMAT,
+        "id": uuid.uuid4().hex,
         "seed": settings.seed,
         "reference_point": list(settings.reference),
         "ranges": {"bytes": list(settings.bytes_range), "error": list(settings.error_range)},

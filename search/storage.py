@@ -58,13 +58,16 @@ class Storage(Protocol):
         ...
 
 
-def open_storage(uri: str | os.PathLike[str]) -> Storage:
-    """The storage at a local path (made absolute, for workers with another working folder) or at a URI."""
+def open_storage(uri: str | os.PathLike[str], *, mark: str = "") -> Storage:
+    """The storage at a local path (made absolute, for workers with another working folder) or at a URI.
+
+    `mark` is for local ones, see `LocalStorage`: a store at a URI answers with an error where it is away.
+    """
     text = os.fspath(uri)
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if "://" not in text:
-        return LocalStorage(os.path.abspath(text))
+        return LocalStorage(os.path.abspath(text), mark)
     with _one_error(text, absent=False):
         _filesystem(text.rstrip("/"))  # so that a scheme that nobody here knows is an error now
     return RemoteStorage(text.rstrip("/"))
@@ -95,9 +98,15 @@ def write_whole(path: str, data: bytes) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class LocalStorage:
-    """A folder on a local or network file system."""
+    """A folder on a local or network file system.
+
+    `mark` names a file in it that is there from the beginning, if there is one. Where it is missing the file system is
+    not mounted, and the folder is what lies below: files written there would be hidden as soon as it is back. So
+    whatever finds no mark, before a file is written or after, raises `StorageError`.
+    """
 
     root: str
+    mark: str = ""
 
     def url(self, path: str) -> str:
         """The absolute path."""
@@ -105,12 +114,17 @@ class LocalStorage:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file."""
-        return Path(self.url(path)).read_bytes()
+        try:
+            return Path(self.url(path)).read_bytes()
+        except FileNotFoundError:
+            self._look_for_mark()
+            raise
 
     def write(self, path: str, data: bytes) -> None:
         """By a temporary file and a rename."""
         target = self._prepared(path)
         os.replace(write_whole(target, data), target)
+        self._look_for_mark()
 
     def take(self, local: str, path: str) -> None:
         """By a rename, which saves writing a checkpoint twice; by a copy where scratch is on another disk."""
@@ -126,6 +140,7 @@ class LocalStorage:
             if error.errno != errno.EXDEV:
                 raise
             self.write(path, Path(local).read_bytes())
+        self._look_for_mark()
 
     def create(self, path: str, data: bytes) -> bool:
         """By a hard link of a complete temporary file: the name appears with all its bytes, for one caller only.
@@ -144,6 +159,7 @@ class LocalStorage:
             return self._create_without_links(target, data)
         finally:
             os.unlink(temporary)
+        self._look_for_mark()
         return True
 
     @staticmethod
@@ -163,6 +179,7 @@ class LocalStorage:
         Raises:
             RunError: They do.
         """
+        self._look_for_mark()
         target = self.url(path)
         root, home = os.path.realpath(self.root), os.path.realpath(os.path.dirname(target))
         if os.path.commonpath([root, home]) != root:
@@ -175,11 +192,17 @@ class LocalStorage:
 
     def find(self, prefix: str) -> list[str]:
         """Paths of all files below `prefix`, sorted."""
+        self._look_for_mark()
         root = Path(self.root)
         paths = [Path(folder, name) for folder, _, names in os.walk(self.url(prefix)) for name in names]
         return sorted(path.relative_to(root).as_posix() for path in paths)
 
+    def _look_for_mark(self) -> None:
+        if self.mark and not os.path.exists(os.path.join(self.root, self.mark)):
+            raise StorageError(f"storage {self.root!r} has no {self.mark}: it is not mounted, or was emptied")
+
     def _prepared(self, path: str) -> str:
+        self._look_for_mark()
         target = self.url(path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         return target

@@ -38,11 +38,11 @@ from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
 from evocompress.search.history import read_run_json
 from evocompress.search.records import Leaf
-from evocompress.search.run_folder import Run, made_with, open_run, rare_events
+from evocompress.search.run_folder import Run, made_with, open_run, rare_events, storage_of_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.stop_request import forget_request, is_asked_to_stop
-from evocompress.search.storage import Storage, open_storage
+from evocompress.search.storage import Storage
 from evocompress.support.modules import shapes_of, tensors_of
 from evocompress.support.wording import counted
 from evocompress.tasks.trial_run import note_on_outputs
@@ -303,7 +303,7 @@ def run_experiment(
     sown = None
     if seeds is not None and not resume:
         sown = read_seeds(seeds, config, prepared.segment.reader, prepared.settings, prepared.header)
-    storage = open_storage(config.storage or folder)
+    storage = storage_of_run(folder, config.storage)
     if config.teacher.given:
         segment = dataclasses.replace(prepared.segment, teacher=teacher_file(config, storage))
         prepared = dataclasses.replace(prepared, segment=segment)

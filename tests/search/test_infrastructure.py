@@ -13,6 +13,7 @@ import pytest
 from toy_runs import leaves, open_toy, undisturbed_leaves
 
 from evocompress.errors import InfrastructureError, RunError
+from evocompress.search import run_folder
 from evocompress.search.events import Delayed
 from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
@@ -172,3 +173,74 @@ def test_a_resume_asks_storage_whose_it_is(tmp_path: Path, undisturbed: list[tup
     with open_elsewhere(tmp_path / "b", tmp_path / "files-b", resume=True) as run:
         assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
     assert leaves(tmp_path / "b") == leaves(tmp_path / "a") == undisturbed
+
+
+@pytest.mark.parametrize("where", ["storage", "run"])
+def test_what_is_stored_while_storage_is_not_mounted_is_no_result(
+    tmp_path: Path, undisturbed: list[tuple[str, str]], where: str
+) -> None:
+    """Segments without parents found nothing missing: they were stored in the folder below the mount point, and lost."""
+    files = tmp_path / ("files" if where == "storage" else "run")
+    settings = toy_settings(segments=12, deterministic=True, lag=3)
+
+    def segment(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+        if task.index == 2 and not (tmp_path / "away").exists() and executor.slept == 0:
+            files.rename(tmp_path / "away")
+            files.mkdir()
+        return ToySegment()(task, folder, parent_files)
+
+    class Mounting(Quick):
+        def sleep(self, seconds: float) -> None:
+            if (tmp_path / "away").exists():
+                assert not list(files.glob("seg/*/COMMIT.json"))
+                shutil.rmtree(files)
+                (tmp_path / "away").rename(files)
+            super().sleep(seconds)
+
+    with open_run(
+        tmp_path / "run",
+        header={"config": {}},
+        space=toy_space(),
+        settings=settings,
+        storage_uri=str(files) if where == "storage" else "",
+    ) as run:
+        executor = Mounting(segment, run.storage)
+        heard: list[Any] = []
+        assert run.drive(executor, observer=heard.append) == "finished"
+    assert any("not mounted" in event.reason for event in heard if isinstance(event, Delayed))
+    assert leaves(tmp_path / "run") == undisturbed
+    assert all((files / leaf.path).exists() for leaf in read_history(tmp_path / "run").archive)
+
+
+class Repeating(LocalStorage):
+    """A store whose first creation succeeds, and is repeated by its library, since the answer was lost."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        return super().create(path, data) and super().create(path, data)
+
+
+def test_a_claim_whose_answer_was_lost_is_this_run_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "open_storage", lambda uri, mark="": Repeating(str(uri), mark))
+    with open_elsewhere(tmp_path / "a", tmp_path / "files") as run:
+        assert run.drive(InlineExecutor(ToySegment(), LocalStorage(str(tmp_path / "files")))) == "finished"
+    with pytest.raises(RunError, match="already holds a run's files"):
+        open_elsewhere(tmp_path / "b", tmp_path / "files")
+
+
+def test_a_driver_that_is_killed_as_soon_as_it_has_claimed_storage_may_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "__init__", killed)
+        open_elsewhere(tmp_path / "a", tmp_path / "files")
+    (tmp_path / "a" / "run.json").unlink()
+    with pytest.raises(RunError, match="already holds a run's files"):
+        open_elsewhere(tmp_path / "b", tmp_path / "files")
+    with open_elsewhere(tmp_path / "a", tmp_path / "files") as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    (tmp_path / "a").rename(tmp_path / "moved")
+    with pytest.raises(RunError, match="already holds a run's files"):
+        open_elsewhere(tmp_path / "a", tmp_path / "files")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evocompress.errors import RunError
+from evocompress.errors import RunError, StorageError
 from evocompress.search.storage import LocalStorage, RemoteStorage, Storage, open_storage
 
 
@@ -103,3 +103,47 @@ def test_kinds_and_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert open_storage("memory://bucket/run").url("x/y") == "memory://bucket/run/x/y"
     with pytest.raises(RunError, match="nosuchscheme"):
         open_storage("nosuchscheme://bucket")
+
+
+@pytest.mark.parametrize("operation", ["read", "write", "take", "create", "delete", "find"])
+def test_a_mount_point_without_its_file_system_is_an_error_and_nothing_is_left_there(
+    operation: str, tmp_path: Path
+) -> None:
+    """A bare folder stands for the mount point, and a renamed one for the file system that is away."""
+    storage = open_storage(tmp_path / "mounted", mark="RUN.json")
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "mounted" / "RUN.json").touch()
+    storage.write("seg/x", b"1")
+    (tmp_path / "mounted").rename(tmp_path / "away")
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "local").write_bytes(b"2")
+    arguments = {"write": ("seg/y", b"2"), "take": (str(tmp_path / "local"), "seg/y"), "create": ("seg/y", b"2")}
+    arguments |= {"read": ("seg/x",), "delete": ("seg/x",), "find": ("seg",)}
+    with pytest.raises(StorageError, match="mounted' has no RUN.json: it is not mounted, or was emptied"):
+        getattr(storage, operation)(*arguments[operation])
+    assert not list((tmp_path / "mounted").iterdir())
+    (tmp_path / "mounted").rmdir()
+    (tmp_path / "away").rename(tmp_path / "mounted")
+    assert storage.find("seg") == ["seg/x"]
+    with pytest.raises(FileNotFoundError):
+        storage.read("seg/y")
+
+
+@pytest.mark.parametrize("operation", ["write", "take", "create"])
+def test_a_file_system_that_goes_away_in_mid_write_is_an_error(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(tmp_path, mark="RUN.json")
+    (tmp_path / "RUN.json").touch()
+    (tmp_path / "local").write_bytes(b"2")
+    synced = os.fsync
+
+    def pull(descriptor: int) -> None:
+        synced(descriptor)
+        (tmp_path / "RUN.json").unlink(missing_ok=True)
+
+    monkeypatch.setattr(os, "fsync", pull)
+    first = str(tmp_path / "local") if operation == "take" else "seg/y"
+    second = "seg/y" if operation == "take" else b"2"
+    with pytest.raises(StorageError, match="has no RUN.json"):
+        getattr(storage, operation)(first, second)
