@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,6 @@ class DisturbedRun:
         address: Tells the address of the Ray cluster, which may be another one after a fault.
         variables: Environment of drivers.
         storage: Where files lie; the run folder unless given.
-        prefix: Words before the command, such as faketime's.
     """
 
     def __init__(
@@ -153,16 +152,15 @@ class DisturbedRun:
         variables: Callable[[], Mapping[str, str]] = lambda: os.environ,
         storage: str = "",
         run_folder: Path | None = None,
-        prefix: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.folder, self.settings = folder, settings
         self.run_folder = folder / "run" if run_folder is None else run_folder
         self.log = folder / "attempts"
         self.log.mkdir(parents=True, exist_ok=True)
-        self.address, self.variables, self.storage, self.prefix = address, variables, storage, prefix
+        self.address, self.variables, self.storage = address, variables, storage
         self.drivers: list[subprocess.Popen[bytes]] = []
         self.faults: list[_Fault] = []
-        self.ended: dict[int, float] = {}  # by index: when it was first seen to have ended
+        self.ended: dict[Hashable, float] = {}  # by index: when it was first seen to have ended
         self.endings: list[str] = []  # what drivers said last
 
     # ---- the driver -------------------------------------------------------------------------------------------------
@@ -177,16 +175,18 @@ class DisturbedRun:
         """The newest one."""
         return self.drivers[-1]
 
-    def begin(self, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Start a driver, which begins the run or goes on with it."""
+    def command(self) -> list[str]:
+        """The words that begin the run, or go on with it."""
         s = self.settings
         options = [f"--segments={s.segments}", f"--seconds={s.seconds}", f"--seed={s.seed}", f"--log={self.log}"]
         options += [f"--time-limit={s.time_limit}"] if s.time_limit is not None else []
-        options += [f"--address={self.address()}", f"--storage={self.storage}"]
-        command = [*prefix, *self.prefix(), *_command("drive", self.run_folder, *options)]
+        return _command("drive", self.run_folder, *options, f"--address={self.address()}", f"--storage={self.storage}")
+
+    def begin(self, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Start a driver."""
         with open(self.folder / f"driver-{len(self.drivers) + 1}.txt", "wb") as output:
             driver = subprocess.Popen(
-                command,
+                [*prefix, *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -204,6 +204,15 @@ class DisturbedRun:
     def opened(self) -> bool:
         """Whether the newest driver has the run."""
         return "open" in self.lines()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the newest driver has ended the run."""
+        return self.lines()[-1:] == ["ended finished"]
+
+    def segments_that_ended(self) -> set[Hashable]:
+        """Those that the newest driver knows of, at least."""
+        return {int(m[1]) for line in self.lines() if (m := re.fullmatch(r"finished (\d+)", line))}
 
     def kill_driver(self) -> None:
         """SIGKILL, wherever it is."""
@@ -228,9 +237,9 @@ class DisturbedRun:
     def look(self) -> None:
         """See which segments have ended since, and which faults are over by that."""
         now = time.monotonic()
-        new = {int(m[1]) for line in self.lines() if (m := re.fullmatch(r"finished (\d+)", line))} - self.ended.keys()
+        new = self.segments_that_ended() - self.ended.keys()
         self.ended.update(dict.fromkeys(new, now))
-        over = bool(self.lines()) and self.lines()[-1] == "ended finished"
+        over = self.finished
         for fault in self.faults:
             done = fault.victims <= self.ended.keys() if fault.victims else bool(new)
             if fault.recovered is None and fault.at < now and (done or over):
@@ -271,7 +280,7 @@ class DisturbedRun:
             self.look()
             status = self.driver.poll()
             if status is not None:
-                if status == 0 and self.lines()[-1:] == ["ended finished"]:
+                if status == 0 and self.finished:
                     return
                 said = self.lines()[-1:] or [""]
                 assert status == -signal.SIGKILL or said[0].startswith("error: "), "\n".join(self.lines()[-30:])
@@ -287,9 +296,17 @@ class DisturbedRun:
 
     # ---- what became of it ------------------------------------------------------------------------------------------
 
+    def expected(self) -> dict[str, Any]:
+        """What the undisturbed run came to."""
+        return undisturbed(self.settings)
+
+    def found(self) -> dict[str, Any]:
+        """What this one came to."""
+        return _read(self.run_folder, self.storage, self.variables())
+
     def report(self, name: str, **more: int) -> Report:
         """Compare with the undisturbed run."""
-        expected, found = undisturbed(self.settings), _read(self.run_folder, self.storage, self.variables())
+        expected, found = self.expected(), self.found()
         missing = [leaf for leaf, about in expected["leaves"].items() if found["leaves"].get(leaf) != about]
         missing += [file for file, digest in expected["files"].items() if found["files"].get(file) != digest]
         differences = [key for key in expected if key != "leaves" and found[key] != expected[key]]

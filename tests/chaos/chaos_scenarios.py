@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 from chaos_cluster import Cluster
+from chaos_digits import DigitsRun
 from chaos_mounts import can_mount, fill, mount_folder, tmpfs, unmount
 from chaos_run import DisturbedRun, Report, Settings, closing
 from chaos_store import FaultyProxy, packages, s3_server
@@ -187,7 +188,7 @@ def _full_disk(name: str, folder: Path, rng: random.Random, place: str) -> Repor
                 Settings(segments=40),
                 address=lambda: cluster.address,
                 variables=lambda: cluster.variables,
-                **options,  # type: ignore[arg-type]
+                **options,
             )
 
             def full() -> None:
@@ -216,7 +217,7 @@ def _unmounted(name: str, folder: Path, rng: random.Random, place: str) -> Repor
                 Settings(segments=60),
                 address=lambda: cluster.address,
                 variables=lambda: cluster.variables,
-                **({"run_folder": point} if place == "run" else {"storage": str(point)}),  # type: ignore[arg-type]
+                **({"run_folder": point} if place == "run" else {"storage": str(point)}),
             )
 
             def pull() -> None:
@@ -291,6 +292,18 @@ def _wrong_clocks(name: str, folder: Path, rng: random.Random) -> Report:
             return run.report(name)
 
 
+def _digits(name: str, folder: Path, rng: random.Random) -> Report:
+    """A real run, whose driver and workers are killed, in the audit and the export too."""
+    with Cluster(1) as cluster:
+        variables = lambda: cluster.variables | {"COLUMNS": "1000"}  # noqa: E731 # an error is one line
+        run = DigitsRun(folder, Settings(), address=lambda: cluster.address, variables=variables)
+        killer = Killer(run, cluster, rng)
+        with closing(run):
+            inject = lambda: rng.choice([killer.driver, killer.worker])()  # noqa: E731
+            run.drive(inject, rng=rng, times=5, every=(3.0, 12.0))
+            return run.report(name)
+
+
 _SHORT = Settings(segments=60, seconds=0.3)
 _LIMITED = Settings(segments=40, seconds=0.3, time_limit=3.0)
 
@@ -312,4 +325,5 @@ SCENARIOS: dict[str, Callable[[str, Path, random.Random], Report]] = {
     "faulty store": _faulty_store,
     "faulty store, kills": functools.partial(_faulty_store, kill=True),
     "wrong clocks": _wrong_clocks,
+    "digits, kills": _digits,
 }

@@ -179,7 +179,7 @@ def test_a_resume_asks_storage_whose_it_is(tmp_path: Path, undisturbed: list[tup
 def test_what_is_stored_while_storage_is_not_mounted_is_no_result(
     tmp_path: Path, undisturbed: list[tuple[str, str]], where: str
 ) -> None:
-    """Segments without parents found nothing missing: they were stored in the folder below the mount point, and lost."""
+    """Segments without parents missed nothing: they were stored in the folder below the mount point, and were lost."""
     files = tmp_path / ("files" if where == "storage" else "run")
     settings = toy_settings(segments=12, deterministic=True, lag=3)
 

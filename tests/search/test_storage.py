@@ -117,8 +117,14 @@ def test_a_mount_point_without_its_file_system_is_an_error_and_nothing_is_left_t
     (tmp_path / "mounted").rename(tmp_path / "away")
     (tmp_path / "mounted").mkdir()
     (tmp_path / "local").write_bytes(b"2")
-    arguments = {"write": ("seg/y", b"2"), "take": (str(tmp_path / "local"), "seg/y"), "create": ("seg/y", b"2")}
-    arguments |= {"read": ("seg/x",), "delete": ("seg/x",), "find": ("seg",)}
+    arguments: dict[str, tuple[object, ...]] = {
+        "read": ("seg/x",),
+        "write": ("seg/y", b"2"),
+        "take": (str(tmp_path / "local"), "seg/y"),
+        "create": ("seg/y", b"2"),
+        "delete": ("seg/x",),
+        "find": ("seg",),
+    }
     with pytest.raises(StorageError, match="mounted' has no RUN.json: it is not mounted, or was emptied"):
         getattr(storage, operation)(*arguments[operation])
     assert not list((tmp_path / "mounted").iterdir())
