@@ -8,7 +8,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs bench fuzz mutants lock format clean
+.PHONY: help install demo test check docs bench fuzz mutants chaos lock format clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ fuzz: install ## Fuzz the decoder with atheris (FUZZ_SECONDS=60)
 
 mutants: install ## Read mutated files whose checksums are good, at a bounded cost (MUTANTS=1000000, SEED=0)
 	$(BIN)/python tests/fuzz/fuzz_mutants.py $(or $(MUTANTS),1000000) --seed $(or $(SEED),0)
+
+chaos: install ## Kill, stop, fill and unmount what runs stand on, and compare with undisturbed ones (ROUNDS=1, SEED=0, ONLY=)
+	@test -d build/chaos/server/moto || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/chaos/server 'moto[server]==5.2.5'
+	@test -d build/chaos/client/s3fs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/chaos/client \
+	  "s3fs==$$($(BIN)/python -c 'import fsspec; print(fsspec.__version__)')"
+	$(BIN)/python tests/chaos/chaos.py --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),0) --only "$(ONLY)"
 
 format: install ## Format the code
 	$(BIN)/ruff format .

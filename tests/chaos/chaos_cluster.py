@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from chaos_network import Cable
 
 __all__ = ["Cluster", "Node", "kill_session", "processes_of"]
 
@@ -93,10 +94,12 @@ class Cluster:
     Args:
         nodes: How many nodes beside the head.
         variables: Environment of all nodes, beside what this sets.
+        cable: Nodes beside the head are at its far end.
     """
 
-    def __init__(self, nodes: int = 1, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(self, nodes: int = 1, variables: Mapping[str, str] | None = None, cable: Cable | None = None) -> None:
         rng = random.SystemRandom()
+        self._cable = cable
         self._network = f"127.{rng.randrange(64, 250)}.{rng.randrange(1, 250)}"
         self._count, self._hosts = nodes, 0
         self._folder = Path(tempfile.mkdtemp(prefix="evc-"))
@@ -132,21 +135,23 @@ class Cluster:
     def begin(self) -> None:
         """Start a head, and the nodes; those of before are gone."""
         self.stop()
+        host = self._cable.near if self._cable else f"{self._network}.1"
         with socket.socket() as free:
-            free.bind((f"{self._network}.1", 0))
+            free.bind((host, 0))
             port = free.getsockname()[1]
-        self._hosts = 0
-        self.address = f"{self._network}.1:{port}"
+        self._hosts = 1
+        self.address = f"{host}:{port}"
         options = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self._folder}")
-        self.head = self._start(*options)
+        self.head = self._start(host, *options)
         for _ in range(self._count):
             self.add()
 
-    def add(self, variables: Mapping[str, str] | None = None) -> Node:
+    def add(self) -> None:
         """One node more."""
-        node = self._start(f"--address={self.address}", **(variables or {}))
-        self.nodes.append(node)
-        return node
+        self._hosts += 1
+        host = self._cable.far if self._cable else f"{self._network}.{self._hosts}"
+        words = self._cable.words if self._cable else ()
+        self.nodes.append(self._start(host, f"--address={self.address}", words=words))
 
     def remove(self, node: Node) -> None:
         """What is left of a node ends."""
@@ -175,10 +180,8 @@ class Cluster:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, *options: str, **variables: str) -> Node:
-        self._hosts += 1
-        host = f"{self._network}.{self._hosts}"
-        command = [str(Path(sys.executable).with_name("ray")), "start", *options, f"--node-ip-address={host}"]
+    def _start(self, host: str, *options: str, words: Sequence[str] = ()) -> Node:
+        command = [*words, str(Path(sys.executable).with_name("ray")), "start", *options, f"--node-ip-address={host}"]
         command += ["--num-cpus=1", "--object-store-memory=100000000", "--include-log-monitor=false"]
         with open(self._folder / "start.log", "ab") as log:
             process = subprocess.Popen(
@@ -186,7 +189,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.variables | variables,
+                env=self.variables,
                 start_new_session=True,
             )
         node = Node(host, process.pid)

@@ -304,7 +304,7 @@ class DisturbedRun:
         """What this one came to."""
         return _read(self.run_folder, self.storage, self.variables())
 
-    def report(self, name: str, **more: int) -> Report:
+    def report(self, name: str) -> Report:
         """Compare with the undisturbed run."""
         expected, found = self.expected(), self.found()
         missing = [leaf for leaf, about in expected["leaves"].items() if found["leaves"].get(leaf) != about]
@@ -315,7 +315,7 @@ class DisturbedRun:
         if found["audited"].keys() != set(found["front"]):
             differences.append("audited")
         seconds = [fault.recovered - fault.at for fault in self.faults if fault.recovered is not None]
-        faults = collections.Counter(fault.kind for fault in self.faults) + collections.Counter(more)
+        faults = collections.Counter(fault.kind for fault in self.faults)
         notes = sorted(set(self.endings))
         return Report(name, faults, seconds, len(missing), differences, len(self.drivers), notes)
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-from chaos_cluster import Cluster
+from chaos_cluster import Cluster, Node
 from chaos_digits import DigitsRun
 from chaos_mounts import can_mount, fill, mount_folder, tmpfs, unmount
+from chaos_network import Cable, cable
 from chaos_run import DisturbedRun, Report, Settings, closing
 from chaos_store import FaultyProxy, packages, s3_server
 
@@ -72,12 +73,22 @@ class Killer:
             self.cluster.add()
 
     def freeze_node(self) -> None:
-        """SIGSTOP of a raylet and its workers, for less or longer than it takes to be given up; then SIGCONT."""
+        """SIGSTOP of a raylet and its workers, then SIGCONT."""
         node = self.rng.choice(self.cluster.nodes)
-        self.run.note("node stopped", [worker.pid for worker in node.busy_workers()])
-        node.signal(signal.SIGSTOP)
+        self._for_a_while(
+            "node stopped", node, lambda: node.signal(signal.SIGSTOP), lambda: node.signal(signal.SIGCONT)
+        )
+
+    def cut_off_node(self, cable: Cable) -> None:
+        """Nothing goes to or from a node, then it does again."""
+        self._for_a_while("node cut off", self.cluster.nodes[0], cable.cut, cable.mend)
+
+    def _for_a_while(self, kind: str, node: Node, begin: Callable[[], object], end: Callable[[], object]) -> None:
+        """For less or longer than it takes a node to be given up."""
+        self.run.note(kind, [worker.pid for worker in node.busy_workers()])
+        begin()
         self.run.sleep(self.rng.choice([1.0, 6.0]))
-        node.signal(signal.SIGCONT)
+        end()
         self.run.sleep(3.0)
         if node.raylet is None:  # it was given up, heard so, and ended
             self.cluster.remove(node)
@@ -114,6 +125,19 @@ def _by(action: str, times: int, settings: Settings, every: tuple[float, float])
             return killer.run.report(name)
 
     return scenario
+
+
+def _cut_off_node(name: str, folder: Path, rng: random.Random) -> Report:
+    """A node in a network namespace of its own; what it stored while nobody heard of it may be there already."""
+    with cable() as laid:
+        if laid is None:
+            raise Skipped("a network namespace needs root, and the command ip")
+        with Cluster(1, cable=laid) as cluster:
+            run = DisturbedRun(folder, _LIMITED, address=lambda: cluster.address, variables=lambda: cluster.variables)
+            killer = Killer(run, cluster, rng)
+            with closing(run):
+                run.drive(lambda: killer.cut_off_node(laid), rng=rng, times=3, every=(0.5, 1.5))
+                return run.report(name)
 
 
 def _new_cluster(name: str, folder: Path, rng: random.Random, action: str) -> Report:
@@ -251,12 +275,12 @@ def _faulty_store(name: str, folder: Path, rng: random.Random, kill: bool = Fals
                 storage="s3://chaos/run",
             )
             killer = Killer(run, cluster, rng)
-            proxy.rate = 0.3
+            proxy.hear, proxy.rate = run.note, 0.3
             with closing(run):
                 inject = lambda: rng.choice([killer.driver, killer.worker])()  # noqa: E731
                 run.drive(inject, rng=rng, times=4 if kill else 0, every=(2.0, 6.0))
                 proxy.rate = 0.0
-                return run.report(name, **proxy.faults)
+                return run.report(name)
 
 
 def _wrong_clocks(name: str, folder: Path, rng: random.Random) -> Report:
@@ -314,6 +338,7 @@ SCENARIOS: dict[str, Callable[[str, Path, random.Random], Report]] = {
     "worker stopped": _by("freeze_worker", 3, _LIMITED, (0.5, 2.0)),
     "node killed": _by("replaced_node", 3, _SHORT, (0.5, 1.5)),
     "node stopped": _by("freeze_node", 3, _LIMITED, (0.5, 1.5)),
+    "node cut off": _cut_off_node,
     "head killed": functools.partial(_new_cluster, action="head"),
     "driver's raylet killed": functools.partial(_new_cluster, action="raylet_of_driver"),
     "drivers racing": _racing_drivers,

@@ -6,7 +6,6 @@ needed for anything else.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import http.client
 import os
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -68,14 +67,13 @@ def s3_server(folder: Path) -> Iterator[int]:
 
 
 class FaultyProxy:
-    """Passes requests on to a port; while `rate` is above 0, so many of them meet a fault. `faults` counts these."""
+    """Passes requests on to a port; while `rate` is above 0, so many of them meet a fault, of which `hear` is told."""
 
     def __init__(self, port: int, seed: int, rate: float = 0.0) -> None:
         self._port = port
         self._rng, self._lock = random.Random(seed), threading.Lock()
         self.rate = rate
-        self.faults: collections.Counter[str] = collections.Counter()
-        self.requests = 0
+        self.hear: Callable[[str], object] = str
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -109,12 +107,11 @@ class FaultyProxy:
 
     def _fault(self) -> str:
         with self._lock:
-            self.requests += 1
             if self._rng.random() >= self.rate:
                 return ""
             fault = self._rng.choice(_FAULTS)
-            self.faults[fault] += 1
-            return fault
+        self.hear(fault)
+        return fault
 
     def pass_on(self, request: BaseHTTPRequestHandler) -> None:
         """One request, and its answer unless a fault is due."""
