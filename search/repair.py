@@ -22,11 +22,12 @@ from evocompress.search.journal import Journal, Line, Record, journal_names, sca
 from evocompress.search.journal_records import BULK, GAVE_UP, checked_record, outcome_of, task_of
 from evocompress.search.lease import Lease
 from evocompress.search.records import Genome, Outcome, Task
+from evocompress.search.run_header import storage_of_run
 from evocompress.search.run_state import RunState
 from evocompress.search.segment_commit import read_commit, read_task
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
-from evocompress.search.storage import Storage, open_storage
+from evocompress.search.storage import Storage
 
 __all__ = ["Repair", "repair_run"]
 
@@ -94,7 +95,7 @@ class _Repairer:
     def __init__(self, folder: Path, run_json: dict[str, Any]) -> None:
         self._folder, self._run_json = folder, run_json
         self._journal = folder / "journal"
-        self._storage: Storage = open_storage(run_json.get("storage") or folder)
+        self._storage: Storage = storage_of_run(folder, run_json.get("storage") or "")
         self.report = Repair()
         self._submitted: set[str] = set()
         self._finished: set[str] = set()

@@ -30,6 +30,7 @@ from evocompress.search.lease import Lease
 from evocompress.search.loop import PAUSES, Loop
 from evocompress.search.records import Genome, Outcome, Task
 from evocompress.search.run_header import (
+    MARK,
     check_json,
     compare,
     describe,
@@ -38,6 +39,7 @@ from evocompress.search.run_header import (
     make_run_json,
     measured_as,
     only_budget,
+    storage_of_run,
 )
 from evocompress.search.run_state import RunState
 from evocompress.search.segment_commit import attempt_folder, read_commit
@@ -47,7 +49,7 @@ from evocompress.search.space import Space
 from evocompress.search.storage import LocalStorage, Storage, open_storage
 from evocompress.search.time_limit import TimeLimit
 
-__all__ = ["SNAPSHOT_EVERY", "Run", "made_with", "open_run", "rare_events", "storage_of_run"]
+__all__ = ["SNAPSHOT_EVERY", "Run", "made_with", "open_run", "rare_events"]
 
 #: Segments between two snapshots: reading so many again takes a second or two, writing one a few tenths.
 SNAPSHOT_EVERY = 5_000
@@ -55,7 +57,6 @@ SNAPSHOT_EVERY = 5_000
 # What a driver that was killed at once may have left, files in the course of being written among it.
 _OWN = re.compile(r"journal|lease\.lock|seg|lease\.json|(lease|run)\.json\.[0-9a-f]{8}\.tmp")
 _SEGMENT_FILE = 3  # parts of its path at least: seg, the segment, its attempt or a file
-_MARK = "RUN.json"  # where a storage of its own says whose it is
 _FINGERPRINT = ("id", "created", "seed", "space", "config")  # earlier versions have no id
 
 
@@ -390,11 +391,6 @@ def _create(
     return Run(path, run_json, space, settings, lease, snapshot_every=snapshot_every)
 
 
-def storage_of_run(folder: str | os.PathLike[str], storage_uri: str = "") -> Storage:
-    """Where the files of a run lie, which may not be begun yet; nothing is written there while it is not mounted."""
-    return open_storage(storage_uri, mark=_MARK) if storage_uri else open_storage(folder, mark="run.json")
-
-
 def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) -> None:
     """Two runs in one storage would adopt each other's segments, whose ids know the search but not the network."""
     if not storage_uri:
@@ -403,7 +399,7 @@ def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) ->
         return
     storage, place = open_storage(storage_uri), {"host": socket.gethostname(), "folder": str(path)}
     mark = json.dumps(_fingerprint(run_json) | place, sort_keys=True).encode()
-    if storage.create(_MARK, mark):
+    if storage.create(MARK, mark):
         return
     held = _mark_of(storage)
     if held == json.loads(mark):  # it was this call: a store may repeat a creation that had succeeded
@@ -411,13 +407,13 @@ def _claim_storage(path: Path, run_json: Mapping[str, Any], storage_uri: str) ->
     # A driver that was killed before it had made run.json has claimed the storage for this folder and left it empty.
     if {key: held.get(key) for key in place} != place or storage.find("seg"):
         raise RunError(f"storage {storage_uri!r} already holds a run's files; give each run a place of its own")
-    storage.write(_MARK, mark)
+    storage.write(MARK, mark)
 
 
 def _mark_of(storage: Storage) -> dict[str, Any]:
     """What the mark of a storage says; nothing where it is no mark of ours."""
     with contextlib.suppress(ValueError):
-        mark = json.loads(storage.read(_MARK))
+        mark = json.loads(storage.read(MARK))
         return mark if isinstance(mark, dict) else {}
     return {}
 
@@ -435,13 +431,13 @@ def _check_storage(run_json: Mapping[str, Any]) -> None:
     try:
         mark = _mark_of(open_storage(uri))
     except FileNotFoundError:
-        raise RunError(f"storage {uri!r} has no {_MARK}, the mark of this run: mount or restore it") from None
+        raise RunError(f"storage {uri!r} has no {MARK}, the mark of this run: mount or restore it") from None
     except StorageError:
         raise
     except OSError as error:
         raise RunError(f"storage {uri!r} cannot be read: {error}") from error
     if _fingerprint(mark) != _fingerprint(run_json):
-        raise RunError(f"storage {uri!r} holds the files of another run, by its {_MARK}; restore this run's")
+        raise RunError(f"storage {uri!r} holds the files of another run, by its {MARK}; restore this run's")
 
 
 def _resume(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import uuid
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,8 +14,23 @@ from evocompress.search.history import FORMAT
 from evocompress.search.quality import Quality
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
+from evocompress.search.storage import Storage, open_storage
 
-__all__ = ["check_json", "compare", "describe", "identity", "locked", "make_run_json", "measured_as", "only_budget"]
+__all__ = [
+    "MARK",
+    "check_json",
+    "compare",
+    "describe",
+    "identity",
+    "locked",
+    "make_run_json",
+    "measured_as",
+    "only_budget",
+    "storage_of_run",
+]
+
+#: Where a storage of its own says whose it is.
+MARK = "RUN.json"
 
 # Parts of a header that decide what a segment computes; the rest (versions, revision, text) is only recorded.
 _FIXED = ("config", "network", "data")
@@ -106,3 +122,8 @@ def check_json(header: Mapping[str, Any]) -> None:
         raise RunError(
             f"header cannot be written to run.json ({error}); give JSON data, finite numbers only"
         ) from error
+
+
+def storage_of_run(folder: str | os.PathLike[str], storage_uri: str = "") -> Storage:
+    """Where the files of a run lie, which may not be begun yet; nothing is written there while it is not mounted."""
+    return open_storage(storage_uri, mark=MARK) if storage_uri else open_storage(folder, mark="run.json")

@@ -38,7 +38,8 @@ from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
 from evocompress.search.history import read_run_json
 from evocompress.search.records import Leaf
-from evocompress.search.run_folder import Run, made_with, open_run, rare_events, storage_of_run
+from evocompress.search.run_folder import Run, made_with, open_run, rare_events
+from evocompress.search.run_header import storage_of_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.stop_request import forget_request, is_asked_to_stop

@@ -208,7 +208,7 @@ class DisturbedRun:
     @property
     def finished(self) -> bool:
         """Whether the newest driver has ended the run."""
-        return self.lines()[-1:] == ["ended finished"]
+        return "ended finished" in self.lines()
 
     def segments_that_ended(self) -> set[Hashable]:
         """Those that the newest driver knows of, at least."""
@@ -282,9 +282,9 @@ class DisturbedRun:
             if status is not None:
                 if status == 0 and self.finished:
                     return
-                said = self.lines()[-1:] or [""]
-                assert status == -signal.SIGKILL or said[0].startswith("error: "), "\n".join(self.lines()[-30:])
-                self.endings += said if status != -signal.SIGKILL else []
+                said = [line for line in self.lines() if line.startswith("error: ")]
+                assert status == -signal.SIGKILL or len(said) == 1, "\n".join(self.lines()[-30:])
+                self.endings += said
                 before_resume()
                 self.begin()
                 due = time.monotonic() + rng.uniform(*every)

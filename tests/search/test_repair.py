@@ -270,3 +270,23 @@ def test_the_same_segment_twice_is_damage(whole: tuple[Path, dict[str, Any]], tm
             look(folder)
     assert repair_run(folder).damage
     assert archive(folder) == archive(source)
+
+
+def test_storage_that_is_not_mounted_is_not_taken_for_lost_segments(tmp_path: Path) -> None:
+    run_folder, files = tmp_path / "run", tmp_path / "files"
+    settings = toy_settings(segments=6, deterministic=True, lag=4, initial=4)
+    arguments: dict[str, Any] = {"header": {"config": {}}, "space": toy_space(), "settings": settings}
+    with open_run(run_folder, **arguments, storage_uri=str(files)) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    expected = archive(run_folder)
+    journal = run_folder / "journal" / "000001.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in lines if b'"finished"' not in line))
+    files.rename(tmp_path / "away")
+    files.mkdir()
+    with pytest.raises(RunError, match="files' has no RUN.json: it is not mounted"):
+        repair_run(run_folder)
+    files.rmdir()
+    (tmp_path / "away").rename(files)
+    repair_run(run_folder)
+    assert archive(run_folder) == expected
