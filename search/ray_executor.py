@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ _GPU_MAX_CALLS = 100
 _PROBE_SECONDS = 2.0
 _HEAD_SECONDS, _NODE_SECONDS = 30.0, 5.0
 _REPORT_SECONDS = 5.0
+_PORT_ADDRESS = re.compile(r"(?:ray://)?(?P<host>[^/:]+|\[[^]]+\]):(?P<port>\d+)")
 
 
 def task_options(cpus: float, gpus: float, max_calls: int | None = None, max_retries: int = 3) -> dict[str, Any]:
@@ -165,7 +167,8 @@ class RayExecutor:
         task_options(cpus, gpus or 0.0, max_calls)  # refuse what cannot be before Ray is started
         self._ray = _import_ray()
         self._storage = storage
-        with self._using():
+        cluster = None if self._ray.is_initialized() else address or os.environ.get("RAY_ADDRESS")
+        with self._using(), _guarded(cluster):
             self._owner = _connect(self._ray, address)
             gpus = default_gpus(self._ray.cluster_resources()) if gpus is None else gpus
             options = task_options(cpus, gpus, max_calls, max_retries)
@@ -446,6 +449,36 @@ def _connect(ray: Any, address: str | None) -> bool:
 
 
 @contextlib.contextmanager
+def _guarded(cluster: str | None) -> Iterator[None]:
+    """While a cluster is joined, have it said if Ray ends this process or never comes back; see `join_guard`."""
+    match = None if cluster is None or os.name != "posix" else _PORT_ADDRESS.fullmatch(cluster)
+    if match is None:
+        yield
+        return
+    died = (
+        f"error: this process was ended while it joined the Ray cluster at {cluster}, as Ray does where a node is gone. "
+        "Start the cluster again, and then this."
+    )
+    silent = (
+        f"error: the head of the Ray cluster at {cluster} has not answered for {_HEAD_SECONDS:g} s. "
+        "Start the cluster again, and then this."
+    )
+    numbers = (os.getpid(), match["host"].strip("[]"), match["port"], _PROBE_SECONDS, _HEAD_SECONDS)
+    script = os.path.join(os.path.dirname(__file__), "join_guard.py")
+    command = [sys.executable, "-I", "-S", script, *(str(number) for number in numbers), died, silent]
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # where no process can be started, nobody says it
+            guard = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+            stack.callback(_dismiss, guard)
+        yield
+
+
+def _dismiss(guard: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        guard.communicate(b"1")
+
+
+@contextlib.contextmanager
 def _told_by_us() -> Iterator[None]:
     """Hold back what is written to descriptor 2, and drop it where an exception says it.
 
@@ -478,7 +511,7 @@ def _is_about_tokens(error: BaseException | None) -> bool:
 
 def _probe(address: str) -> None:
     """Knock at an address that names a port: Ray itself would try for minutes where nobody is."""
-    match = re.fullmatch(r"(?:ray://)?(?P<host>[^/:]+|\[[^]]+\]):(?P<port>\d+)", address)
+    match = _PORT_ADDRESS.fullmatch(address)
     if match is None:
         return
     try:

@@ -283,7 +283,7 @@ class DisturbedRun:
                 if status == 0 and self.finished:
                     return
                 said = [line for line in self.lines() if line.startswith("error: ")]
-                assert status == -signal.SIGKILL or len(said) == 1, "\n".join(self.lines()[-30:])
+                assert status == -signal.SIGKILL or len(said) == 1, "\n".join([f"status {status}", *self.lines()[-30:]])
                 self.endings += said
                 before_resume()
                 self.begin()
