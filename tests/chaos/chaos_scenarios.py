@@ -45,6 +45,10 @@ class Killer:
         """SIGSTOP of a worker that runs a segment."""
         self._signal_worker("worker stopped", signal.SIGSTOP)
 
+    def driver_or_worker(self) -> None:
+        """One of the two."""
+        self.rng.choice([self.driver, self.worker])()
+
     def _signal_worker(self, kind: str, number: signal.Signals) -> None:
         deadline = time.monotonic() + 30
         while not (busy := [w for node in self.cluster.all_nodes() for w in node.busy_workers()]):
@@ -277,8 +281,7 @@ def _faulty_store(name: str, folder: Path, rng: random.Random, kill: bool = Fals
             killer = Killer(run, cluster, rng)
             proxy.hear, proxy.rate = run.note, 0.3
             with closing(run):
-                inject = lambda: rng.choice([killer.driver, killer.worker])()  # noqa: E731
-                run.drive(inject, rng=rng, times=4 if kill else 0, every=(2.0, 6.0))
+                run.drive(killer.driver_or_worker, rng=rng, times=4 if kill else 0, every=(2.0, 6.0))
                 proxy.rate = 0.0
                 return run.report(name)
 
@@ -319,12 +322,15 @@ def _wrong_clocks(name: str, folder: Path, rng: random.Random) -> Report:
 def _digits(name: str, folder: Path, rng: random.Random) -> Report:
     """A real run, whose driver and workers are killed, in the audit and the export too."""
     with Cluster(1) as cluster:
-        variables = lambda: cluster.variables | {"COLUMNS": "1000"}  # noqa: E731 # an error is one line
-        run = DigitsRun(folder, Settings(), address=lambda: cluster.address, variables=variables)
+        run = DigitsRun(
+            folder,
+            Settings(),
+            address=lambda: cluster.address,
+            variables=lambda: cluster.variables | {"COLUMNS": "1000"},  # so that an error is one line
+        )
         killer = Killer(run, cluster, rng)
         with closing(run):
-            inject = lambda: rng.choice([killer.driver, killer.worker])()  # noqa: E731
-            run.drive(inject, rng=rng, times=5, every=(3.0, 12.0))
+            run.drive(killer.driver_or_worker, rng=rng, times=5, every=(3.0, 12.0))
             return run.report(name)
 
 

@@ -37,3 +37,15 @@ def test_whatever_is_killed_the_run_comes_to_the_same(tmp_path: Path) -> None:
     assert report.faults == {"worker killed": 1, "node killed": 1, "driver killed": 1}
     assert report.equal, report
     assert len(run.drivers) == 2 and report.notes == []
+
+
+def test_what_is_lost_or_changed_is_seen(tmp_path: Path) -> None:
+    run = DisturbedRun(tmp_path, Settings(segments=8, seconds=0.0))
+    assert drive(["drive", str(run.run_folder), "--segments=8"]) == 0
+    assert run.report("whole").equal
+    lost, changed = sorted(run.run_folder.glob("seg/*/*/*.evc"))[:2]
+    lost.unlink()
+    changed.write_bytes(b"")
+    report = run.report("damaged")
+    assert not report.equal
+    assert (report.lost, report.differences) == (2, ["files", "file_count"])
