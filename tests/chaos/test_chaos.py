@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("ray")
 
 from chaos_cluster import Cluster
+from chaos_driver import main as drive
 from chaos_run import DisturbedRun, Settings, closing
 from chaos_scenarios import Killer
 
