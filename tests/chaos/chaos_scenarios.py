@@ -144,10 +144,19 @@ def _cut_off_node(name: str, folder: Path, rng: random.Random) -> Report:
                 return run.report(name)
 
 
-def _new_cluster(name: str, folder: Path, rng: random.Random, action: str) -> Report:
-    """What all hangs on is killed: the driver stops, the cluster is begun anew, and the run goes on."""
+def _new_cluster(name: str, folder: Path, rng: random.Random, action: str, segments: int) -> Report:
+    """What all hangs on is killed: the driver stops, the cluster is begun anew, and the run goes on.
+
+    It is killed when so many segments have ended; with 0 that is mostly while the driver joins the cluster.
+    """
     with _on_ray(folder, rng, Settings(segments=60), nodes=1) as killer:
-        inject = getattr(killer, action)
+
+        def inject() -> None:
+            deadline = time.monotonic() + 120
+            while len(killer.run.ended) < segments and time.monotonic() < deadline:
+                killer.run.sleep(0.1)
+            getattr(killer, action)()
+
         killer.run.drive(inject, rng=rng, times=1, before_resume=killer.cluster.begin)
         return killer.run.report(name)
 
@@ -209,14 +218,14 @@ def _full_disk(name: str, folder: Path, rng: random.Random, place: str) -> Repor
         raise Skipped("to mount a tmpfs needs root")
     disk = folder / "disk"
     with tmpfs(disk, 8):
-        options = {"run_folder": disk / "run"} if place == "run" else {"storage": str(disk / "files")}
         with Cluster(1) as cluster:
             run = DisturbedRun(
                 folder,
                 Settings(segments=40),
                 address=lambda: cluster.address,
                 variables=lambda: cluster.variables,
-                **options,
+                run_folder=disk / "run" if place == "run" else None,
+                storage="" if place == "run" else str(disk / "files"),
             )
 
             def full() -> None:
@@ -245,7 +254,8 @@ def _unmounted(name: str, folder: Path, rng: random.Random, place: str) -> Repor
                 Settings(segments=60),
                 address=lambda: cluster.address,
                 variables=lambda: cluster.variables,
-                **({"run_folder": point} if place == "run" else {"storage": str(point)}),
+                run_folder=point if place == "run" else None,
+                storage="" if place == "run" else str(point),
             )
 
             def pull() -> None:
@@ -345,8 +355,10 @@ SCENARIOS: dict[str, Callable[[str, Path, random.Random], Report]] = {
     "node killed": _by("replaced_node", 3, _SHORT, (0.5, 1.5)),
     "node stopped": _by("freeze_node", 3, _LIMITED, (0.5, 1.5)),
     "node cut off": _cut_off_node,
-    "head killed": functools.partial(_new_cluster, action="head"),
-    "driver's raylet killed": functools.partial(_new_cluster, action="raylet_of_driver"),
+    "head killed while a driver joins": functools.partial(_new_cluster, action="head", segments=0),
+    "head killed": functools.partial(_new_cluster, action="head", segments=10),
+    "driver's raylet killed while it joins": functools.partial(_new_cluster, action="raylet_of_driver", segments=0),
+    "driver's raylet killed": functools.partial(_new_cluster, action="raylet_of_driver", segments=10),
     "drivers racing": _racing_drivers,
     "driver frozen and overtaken": _frozen_driver,
     "run folder's disk full": functools.partial(_full_disk, place="run"),
