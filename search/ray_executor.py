@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -37,6 +38,8 @@ _GPU_MAX_CALLS = 100
 _PROBE_SECONDS = 2.0
 _HEAD_SECONDS, _NODE_SECONDS = 30.0, 5.0
 _REPORT_SECONDS = 5.0
+# Later than this driver itself would stop, and sooner than Ray.
+_GUARD_SECONDS = 45.0
 _PORT_ADDRESS = re.compile(r"(?:ray://)?(?P<host>[^/:]+|\[[^]]+\]):(?P<port>\d+)")
 
 
@@ -168,7 +171,9 @@ class RayExecutor:
         self._ray = _import_ray()
         self._storage = storage
         cluster = None if self._ray.is_initialized() else address or os.environ.get("RAY_ADDRESS")
-        with self._using(), _guarded(cluster):
+        self._guard = _Guard(cluster)
+        with self._using(), contextlib.ExitStack() as stack:
+            stack.callback(self._guard.dismiss)
             self._owner = _connect(self._ray, address)
             gpus = default_gpus(self._ray.cluster_resources()) if gpus is None else gpus
             options = task_options(cpus, gpus, max_calls, max_retries)
@@ -191,6 +196,7 @@ class RayExecutor:
             self._parts = _parts(self._ray, here)
             capacity = _capacity(self._ray, cpus, gpus)  # asked in any case: what fits nowhere would wait for ever
             self.workers = capacity if workers is None else workers
+            stack.pop_all()
         self._probed = -math.inf
         self._tasks: dict[Any, tuple[Task, int]] = {}  # with the number of the attempt
         self._attempts = itertools.count()
@@ -312,12 +318,12 @@ class RayExecutor:
 
     def close(self) -> None:
         """Cancel, and end Ray if this executor started it."""
-        if not self._ray.is_initialized():
-            return
-        self.cancel()
-        if self._owner:
-            with _quiet():
-                self._ray.shutdown()
+        if self._ray.is_initialized():
+            self.cancel()
+            if self._owner:
+                with _quiet():
+                    self._ray.shutdown()
+        self._guard.dismiss()
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[None]:
@@ -448,34 +454,39 @@ def _connect(ray: Any, address: str | None) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _guarded(cluster: str | None) -> Iterator[None]:
-    """While a cluster is joined, have it said if Ray ends this process or never comes back; see `join_guard`."""
-    match = None if cluster is None or os.name != "posix" else _PORT_ADDRESS.fullmatch(cluster)
-    if match is None:
-        yield
-        return
-    died = (
-        f"error: this process was ended while it joined the Ray cluster at {cluster}, as Ray does where a node is gone. "
-        "Start the cluster again, and then this."
-    )
-    silent = (
-        f"error: the head of the Ray cluster at {cluster} has not answered for {_HEAD_SECONDS:g} s. "
-        "Start the cluster again, and then this."
-    )
-    numbers = (os.getpid(), match["host"].strip("[]"), match["port"], _PROBE_SECONDS, _HEAD_SECONDS)
-    script = os.path.join(os.path.dirname(__file__), "join_guard.py")
-    command = [sys.executable, "-I", "-S", script, *(str(number) for number in numbers), died, silent]
-    with contextlib.ExitStack() as stack:
+class _Guard:
+    """A process beside this one that says it where Ray ends this one, or never comes back; see `process_guard`.
+
+    For a cluster at an address with a port; of another it knows no head to look at, and does nothing.
+    """
+
+    def __init__(self, cluster: str | None) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        match = None if cluster is None or os.name != "posix" else _PORT_ADDRESS.fullmatch(cluster)
+        if match is None:
+            return
+        died = (
+            f"error: this process was ended while it was in the Ray cluster at {cluster}, as Ray does where a part of it "
+            "is gone. Start the cluster again, and go on: what was finished is kept."
+        )
+        silent = (
+            f"error: the head of the Ray cluster at {cluster} has not answered for {_GUARD_SECONDS:g} s, and Ray waits for "
+            "it. Start the cluster again, and go on: what was finished is kept."
+        )
+        numbers = (os.getpid(), match["host"].strip("[]"), match["port"], _PROBE_SECONDS, _GUARD_SECONDS)
+        script = os.path.join(os.path.dirname(__file__), "process_guard.py")
+        command = [sys.executable, "-I", "-S", script, *(str(number) for number in numbers), died, silent]
         with contextlib.suppress(OSError):  # where no process can be started, nobody says it
-            guard = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
-            stack.callback(_dismiss, guard)
-        yield
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+            atexit.register(self.dismiss)  # which Ray's own ends do not come to
 
-
-def _dismiss(guard: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):
-        guard.communicate(b"1")
+    def dismiss(self) -> None:
+        """This process ends by itself, or has left the cluster."""
+        process, self._process = self._process, None
+        if process is not None:
+            atexit.unregister(self.dismiss)
+            with contextlib.suppress(OSError):
+                process.communicate(b"1")
 
 
 @contextlib.contextmanager

@@ -92,8 +92,9 @@ def test_what_is_written_while_a_cluster_is_joined_is_shown(capfd: pytest.Captur
 _JOINING = """
 import os, sys, time
 from evocompress.search import ray_executor
-ray_executor._PROBE_SECONDS, ray_executor._HEAD_SECONDS = 0.05, 0.2
-with ray_executor._guarded(sys.argv[1]), ray_executor._told_by_us():
+ray_executor._PROBE_SECONDS, ray_executor._GUARD_SECONDS = 0.05, 0.2
+guard = ray_executor._Guard(sys.argv[1])
+with ray_executor._told_by_us():
     os.write(2, b"hundreds of lines")
     {what}
 """
@@ -105,20 +106,20 @@ def joining(what: str, address: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_that_ray_ends_the_process_while_a_cluster_is_joined_is_said() -> None:
+def test_that_ray_ends_the_process_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         code, error = joining("os._exit(1)", address)
     assert (code, error.count("\n")) == (1, 1)
-    assert error.startswith(f"error: this process was ended while it joined the Ray cluster at {address}, as Ray")
+    assert error.startswith(f"error: this process was ended while it was in the Ray cluster at {address}, as Ray")
 
 
-def test_a_head_that_goes_while_a_cluster_is_joined_is_not_waited_for_without_end() -> None:
+def test_a_head_that_is_gone_is_not_waited_for_without_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     code, error = joining("time.sleep(100)", address)
     assert (code, error.count("\n")) == (-signal.SIGKILL, 1)
-    assert error.startswith(f"error: the head of the Ray cluster at {address} has not answered for 0.2 s. ")
+    assert error.startswith(f"error: the head of the Ray cluster at {address} has not answered for 0.2 s, and ")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         assert joining("time.sleep(0.5)", address) == (0, "hundreds of lines")

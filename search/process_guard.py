@@ -1,9 +1,9 @@
-"""A process beside one that joins a Ray cluster, which says why that one ended, or ends it: no exception can.
+"""A process beside one that is in a Ray cluster, which says why that one ended, or ends it: no exception can.
 
 Ray's core ends the process as soon as the node that it speaks to is gone, and says so where nobody reads it. Where the
 head is gone it waits without end, and holds Python's lock meanwhile, so that no thread of that process could look.
 
-This is run as a script, without the installed packages: a fraction of the seconds that joining takes.
+This is run as a script, without the installed packages: a fraction of the time that joining a cluster takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Wait for a byte on the standard input: it has joined. At the input's end it has died.
+    """Wait for a byte on the standard input: it has left the cluster. At the input's end it has died.
 
     Args:
         arguments: Its pid, host and port of the head, seconds between two looks at that, seconds for which it may not
