@@ -129,6 +129,7 @@ class _Fault:
     kind: str
     at: float
     victims: frozenset[int]
+    drivers: int  # how many there are to be before it can be over
     recovered: float | None = None
 
 
@@ -228,11 +229,11 @@ class DisturbedRun:
 
     # ---- faults -----------------------------------------------------------------------------------------------------
 
-    def note(self, kind: str, pids: Sequence[int] = ()) -> None:
-        """Count a fault; `pids` are workers whose segments it hits."""
+    def note(self, kind: str, pids: Sequence[int] = (), *, ends_driver: bool = False) -> None:
+        """Count a fault; `pids` are workers whose segments it hits, or it `ends_driver`, so that another is needed."""
         begun = [re.match(r"(\d+)-(\d+)-", path.name) for path in self.log.iterdir()]
         hit = {int(m[1]) for m in begun if m and int(m[2]) in pids and int(m[1]) not in self.ended}
-        self.faults.append(_Fault(kind, time.monotonic(), frozenset(hit)))
+        self.faults.append(_Fault(kind, time.monotonic(), frozenset(hit), len(self.drivers) + ends_driver))
 
     def look(self) -> None:
         """See which segments have ended since, and which faults are over by that."""
@@ -242,7 +243,8 @@ class DisturbedRun:
         over = self.finished
         for fault in self.faults:
             done = fault.victims <= self.ended.keys() if fault.victims else bool(new)
-            if fault.recovered is None and fault.at < now and (done or over):
+            enough = len(self.drivers) >= fault.drivers
+            if fault.recovered is None and fault.at < now and (done or over) and enough:
                 fault.recovered = now
 
     def sleep(self, seconds: float) -> None:

@@ -34,7 +34,7 @@ class Killer:
 
     def driver(self) -> None:
         """SIGKILL of the driver."""
-        self.run.note("driver killed")
+        self.run.note("driver killed", ends_driver=True)
         self.run.kill_driver()
 
     def worker(self) -> None:
@@ -100,14 +100,14 @@ class Killer:
 
     def head(self) -> None:
         """SIGKILL of the head."""
-        self.run.note("head killed")
+        self.run.note("head killed", ends_driver=True)
         self.cluster.kill_head()
 
     def raylet_of_driver(self) -> None:
         """SIGKILL of the raylet that the driver speaks to."""
         assert self.cluster.head is not None
         if (raylet := self.cluster.head.raylet) is not None:
-            self.run.note("the driver's raylet killed")
+            self.run.note("its raylet killed", ends_driver=True)
             raylet.kill()
 
 
