@@ -162,7 +162,8 @@ class DisturbedRun:
         self.drivers: list[subprocess.Popen[bytes]] = []
         self.faults: list[_Fault] = []
         self.ended: dict[Hashable, float] = {}  # by index: when it was first seen to have ended
-        self.endings: list[str] = []  # what drivers said last
+        self.endings: list[str] = []  # what drivers said last, but for those that were killed by intent
+        self._killed: set[int] = set()
 
     # ---- the driver -------------------------------------------------------------------------------------------------
 
@@ -217,6 +218,7 @@ class DisturbedRun:
 
     def kill_driver(self) -> None:
         """SIGKILL, wherever it is."""
+        self._killed.add(self.driver.pid)
         self.driver.kill()
         self.driver.wait()
 
@@ -286,7 +288,7 @@ class DisturbedRun:
                     return
                 said = [line for line in self.lines() if line.startswith("error: ")]
                 assert status == -signal.SIGKILL or len(said) == 1, "\n".join([f"status {status}", *self.lines()[-30:]])
-                self.endings += said
+                self.endings += said if self.driver.pid not in self._killed else []
                 before_resume()
                 self.begin()
                 due = time.monotonic() + rng.uniform(*every)

@@ -28,7 +28,7 @@ def test_whatever_is_killed_the_run_comes_to_the_same(tmp_path: Path) -> None:
     rng = random.Random(0)
     with Cluster(nodes=1) as cluster:
         run = DisturbedRun(
-            tmp_path, Settings(segments=24), address=lambda: cluster.address, variables=lambda: cluster.variables
+            tmp_path, Settings(segments=16), address=lambda: cluster.address, variables=lambda: cluster.variables
         )
         killer = Killer(run, cluster, rng)
         faults = iter([killer.worker, killer.node, killer.driver])
