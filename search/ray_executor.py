@@ -466,12 +466,12 @@ class _Guard:
         if match is None:
             return
         died = (
-            f"error: this process was ended while it was in the Ray cluster at {cluster}, as Ray does where a part of it "
-            "is gone. Start the cluster again, and go on: what was finished is kept."
+            f"error: this process was ended while it was in the Ray cluster at {cluster}, as Ray does where a part of "
+            "it is gone. Start the cluster again, and go on: what was finished is kept."
         )
         silent = (
-            f"error: the head of the Ray cluster at {cluster} has not answered for {_GUARD_SECONDS:g} s, and Ray waits for "
-            "it. Start the cluster again, and go on: what was finished is kept."
+            f"error: the head of the Ray cluster at {cluster} has not answered for {_GUARD_SECONDS:g} s, and Ray waits "
+            "for it. Start the cluster again, and go on: what was finished is kept."
         )
         numbers = (os.getpid(), match["host"].strip("[]"), match["port"], _PROBE_SECONDS, _GUARD_SECONDS)
         script = os.path.join(os.path.dirname(__file__), "process_guard.py")

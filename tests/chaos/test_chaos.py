@@ -1,5 +1,4 @@
-"""Some of the faults of `make chaos`, one run for all of them: a worker, a node and a driver are killed, and the run
-comes to what an undisturbed one comes to."""
+"""Two of the faults of `make chaos` in one run, as many as the suite has time for; and the comparison itself."""
 
 from __future__ import annotations
 
@@ -24,18 +23,18 @@ pytestmark = [
 ]
 
 
-def test_whatever_is_killed_the_run_comes_to_the_same(tmp_path: Path) -> None:
+def test_a_worker_and_a_driver_are_killed_and_the_run_comes_to_the_same(tmp_path: Path) -> None:
     rng = random.Random(0)
-    with Cluster(nodes=1) as cluster:
+    with Cluster(nodes=0) as cluster:
         run = DisturbedRun(
             tmp_path, Settings(segments=16), address=lambda: cluster.address, variables=lambda: cluster.variables
         )
         killer = Killer(run, cluster, rng)
-        faults = iter([killer.worker, killer.node, killer.driver])
+        faults = iter([killer.worker, killer.driver])
         with closing(run):
-            run.drive(lambda: next(faults)(), rng=rng, times=3, every=(0.2, 0.6))
+            run.drive(lambda: next(faults)(), rng=rng, times=2, every=(0.2, 0.6))
             report = run.report("all")
-    assert report.faults == {"worker killed": 1, "node killed": 1, "driver killed": 1}
+    assert report.faults == {"worker killed": 1, "driver killed": 1}
     assert report.equal, report
     assert len(run.drivers) == 2 and report.notes == []
 
