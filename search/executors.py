@@ -11,8 +11,10 @@ from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from evocompress.search.attempt import Lost, Running, Segment
 from evocompress.search.inline_executor import InlineExecutor
+from evocompress.search.node_probe import NodeProbe
 from evocompress.search.ray_executor import RayExecutor
 from evocompress.search.records import Outcome, Task
+from evocompress.search.shipment import Shipment
 from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.storage import Storage
 
@@ -20,6 +22,7 @@ __all__ = [
     "Executor",
     "ExecutorResources",
     "InlineExecutor",
+    "LooksAtNodes",
     "Lost",
     "MakeExecutor",
     "RayExecutor",
@@ -95,6 +98,15 @@ class SeveralAttempts(Protocol):
         ...
 
 
+@runtime_checkable
+class LooksAtNodes(Protocol):
+    """What an executor on several machines may have besides: it is called before a run's first segment."""
+
+    def look_at_nodes(self, probe: NodeProbe) -> None:
+        """Call the probe on each machine, and raise `RunError` where one lacks something."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class ExecutorResources:
     """What an executor may use; it passes over what it has no use for.
@@ -105,6 +117,7 @@ class ExecutorResources:
         gpus: GPUs that a segment takes, also parts of one; None for a share of one where there is any.
         address: A cluster to join; None for one of its own.
         env_vars: Environment variables of the workers, set before anything is imported there.
+        shipment: What workers on other machines get besides.
     """
 
     workers: int | None = None
@@ -112,6 +125,7 @@ class ExecutorResources:
     gpus: float | None = None
     address: str | None = None
     env_vars: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shipment: Shipment = Shipment()
 
 
 MakeExecutor: TypeAlias = Callable[[Segment, Storage, ExecutorResources], Executor]
@@ -138,4 +152,5 @@ def ray_executor(segment: Segment, storage: Storage, resources: ExecutorResource
         gpus=resources.gpus,
         address=resources.address,
         env_vars=resources.env_vars,
+        shipment=resources.shipment,
     )

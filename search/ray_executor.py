@@ -23,8 +23,11 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from evocompress.errors import ConfigError, EvocompressError, InfrastructureError, RunError
 from evocompress.search.attempt import Lost, Running, Segment, SharesData, run_attempt
+from evocompress.search.node_probe import NodeProbe, Seen, refusal
 from evocompress.search.processes import born
 from evocompress.search.records import Outcome, Task
+from evocompress.search.shipment import Shipment
+from evocompress.search.shipped_modules import ShippedModules
 from evocompress.search.storage import Storage
 
 __all__ = ["GPU_SHARE", "RayExecutor", "default_gpus", "task_options"]
@@ -38,8 +41,12 @@ _GPU_MAX_CALLS = 100
 _PROBE_SECONDS = 2.0
 _HEAD_SECONDS, _NODE_SECONDS = 30.0, 5.0
 _REPORT_SECONDS = 5.0
+# For how long nodes may take to answer a probe; and where they install or fetch something before.
+_LOOK_SECONDS, _INSTALL_SECONDS = 120.0, 900.0
 # Later than this driver itself would stop, and sooner than Ray.
 _GUARD_SECONDS = 45.0
+# Characters of Ray's own words that a message of ours quotes.
+_LONGEST = 400
 _PORT_ADDRESS = re.compile(r"(?:ray://)?(?P<host>[^/:]+|\[[^]]+\]):(?P<port>\d+)")
 
 
@@ -72,9 +79,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _remote_call(segment: object, data: Any, function: Callable[[Any], Any], item: Any) -> Any:
+def _remote_call(modules: ShippedModules, segment: object, data: Any, function: Callable[[Any], Any], item: Any) -> Any:
+    modules.install()
     _receive(segment, data)
     return function(item)
+
+
+def _remote_look(probe: NodeProbe, node_id: str) -> Seen:
+    return probe(node_id)
 
 
 def _receive(segment: object, data: Any) -> None:
@@ -92,11 +104,14 @@ def default_gpus(cluster: Mapping[str, float]) -> float:
     return GPU_SHARE if cluster.get("GPU", 0.0) > 0 else 0.0
 
 
-def _remote_attempt(segment: Segment, data: Any, storage: Storage, begun: Any, attempt: int, task: Task) -> Outcome:
+def _remote_attempt(
+    modules: ShippedModules, segment: Segment, data: Any, storage: Storage, begun: Any, attempt: int, task: Task
+) -> Outcome:
     import ray
 
     place = _Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid(), born(os.getpid()))
     begun.note.remote(attempt, place)
+    modules.install()
     _receive(segment, data)
     return run_attempt(segment, task, storage)
 
@@ -151,7 +166,8 @@ class RayExecutor:
 
     Joins the cluster at `address` or `RAY_ADDRESS`, or one that this process is already in; else starts a local one and
     ends it on `close`. `workers` defaults to what the cluster holds: GPUs / gpus, or CPUs / cpus. `gpus` None means
-    `default_gpus`. `env_vars` are set in the workers before anything is imported there.
+    `default_gpus`. `env_vars` are set in the workers before anything is imported there; `shipment` is what they get
+    beside the segment. A Ray that this process is in already was told its folders when it was joined.
     """
 
     def __init__(
@@ -164,24 +180,29 @@ class RayExecutor:
         gpus: float | None = None,
         address: str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        shipment: Shipment | None = None,
         max_calls: int | None = None,
         max_retries: int = 3,
     ) -> None:
         task_options(cpus, gpus or 0.0, max_calls)  # refuse what cannot be before Ray is started
+        shipment = shipment or Shipment()
+        shipment.check()
         self._ray = _import_ray()
         self._storage = storage
         cluster = None if self._ray.is_initialized() else address or os.environ.get("RAY_ADDRESS")
         self._guard = _Guard(cluster)
         with self._using(), contextlib.ExitStack() as stack:
             stack.callback(self._guard.dismiss)
-            self._owner = _connect(self._ray, address)
+            self._owner = _connect(self._ray, address, shipment.of_the_job())
+            self._is_elsewhere = not self._owner or cluster is not None
+            self._look_seconds = _INSTALL_SECONDS if shipment.of_a_task() else _LOOK_SECONDS
             gpus = default_gpus(self._ray.cluster_resources()) if gpus is None else gpus
             options = task_options(cpus, gpus, max_calls, max_retries)
-            options["runtime_env"] = {"env_vars": {"PYTHONPATH": _python_path(), **(env_vars or {})}}
+            options["runtime_env"] = {"env_vars": _worker_variables(env_vars or {}), **shipment.of_a_task()}
             self._options = options
             self._remote = self._ray.remote(**options)(_remote_attempt)
             data = segment.shared() if isinstance(segment, SharesData) else None
-            self._segment = (self._ray.put(segment), self._ray.put(data))
+            self._segment = (self._ray.put(shipment.modules), self._ray.put(segment), self._ray.put(data))
             affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
             self._affinity = functools.partial(affinity, soft=True)
             here = self._ray.get_runtime_context().get_node_id()
@@ -253,6 +274,49 @@ class RayExecutor:
         overtaken = [number for number in numbers if number < self._newest and number not in reports]
         self._overtaken = {number: self._overtaken.get(number, now) for number in overtaken}
         return reports | {number: (None, now - since) for number, since in self._overtaken.items()}
+
+    def look_at_nodes(self, probe: NodeProbe) -> None:
+        """Call the probe on each node that a segment fits on, all at once; not in a Ray of this executor's own.
+
+        A node that is lost meanwhile is none of those that a run needs.
+
+        Raises:
+            RunError: Nodes lack something, or do not answer; one line says which, what, and what to do.
+        """
+        if not self._is_elsewhere:
+            return
+        with probe.begun(), self._using():
+            # With the environment of segments, so that a worker which has imported what they need runs them next.
+            options = {"num_cpus": 0, "max_retries": 0, "runtime_env": self._options["runtime_env"]}
+            look, shared = self._ray.remote(**options)(_remote_look), self._ray.put(probe)
+            asked = {
+                look.options(scheduling_strategy=self._affinity(node, soft=False)).remote(shared, node): node
+                for node in self._nodes()
+            }
+            ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=self._look_seconds)
+            for reference in late:
+                self._ray.cancel(reference, force=True)
+            seen = {asked[reference]: self._seen(probe, reference, asked[reference]) for reference in ready}
+            alive = self._nodes()
+            silence = f"has not answered for {self._look_seconds:g} s; stop it, or try again"
+            line = refusal(
+                [seen.get(node) or Seen(self._name(node), (silence,)) for node in asked.values() if node in alive]
+            )
+        if line:
+            raise RunError(f"the cluster is not ready for this run: {line}")
+
+    def _seen(self, probe: NodeProbe, reference: Any, node: str) -> Seen:
+        try:
+            seen: Seen = self._ray.get(reference)
+        except Exception as error:  # the environment could not be made, or evocompress is not there
+            cause = getattr(error, "cause", None) or error
+            words = " ".join(f"{type(cause).__name__}: {cause}".split())[:_LONGEST]
+            return Seen(self._name(node), (f"cannot run this version of evocompress ({words})",))
+        return probe.check_answer(node, seen)
+
+    def _name(self, node_id: str) -> str:
+        hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in self._ray.nodes()}
+        return f"{hosts.get(node_id, 'a machine')} (node {node_id[:8]})"
 
     def _nodes(self) -> list[str]:
         """Nodes that a segment fits on."""
@@ -429,9 +493,14 @@ def _import_ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None) -> bool:
-    """Make sure that Ray is there; whether this call started or joined it."""
+def _connect(ray: Any, address: str | None, folders: Mapping[str, Any] | None = None) -> bool:
+    """Make sure that Ray is there; whether this call started or joined it; `folders` is its `runtime_env`."""
     if ray.is_initialized():
+        if folders:
+            raise ConfigError(
+                "resources.working_dir and py_modules must be given to Ray where it is joined, and this process is in "
+                "a Ray already; give them to ray.init(runtime_env=…), or leave that to evocompress"
+            )
         return False
     cluster = address or os.environ.get("RAY_ADDRESS")
     _probe(cluster or "")
@@ -443,6 +512,7 @@ def _connect(ray: Any, address: str | None) -> bool:
                 include_dashboard=None if cluster else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                **({"runtime_env": folders} if folders else {}),
             )
     except Exception as error:
         if _is_about_tokens(error):
@@ -450,6 +520,8 @@ def _connect(ray: Any, address: str | None) -> bool:
                 f"the Ray cluster at {cluster!r} refuses this driver's token; set RAY_AUTH_MODE and "
                 "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) as the cluster has them"
             ) from error
+        if folders and (words := _about_folders(error)):
+            raise ConfigError(f"resources.working_dir or py_modules cannot be sent: {words}") from error
         raise RunError(f"no Ray cluster at {cluster!r} ({error}); start one, or leave address out") from error
     return True
 
@@ -520,6 +592,16 @@ def _is_about_tokens(error: BaseException | None) -> bool:
     return False
 
 
+def _about_folders(error: BaseException | None) -> str:
+    """What Ray says of a folder that it cannot send; nothing where an error is of something else."""
+    while error is not None:
+        words = " ".join(str(error).split())
+        if "exceeds the maximum size" in words or "runtime_env" in words or "package" in words:
+            return words[:_LONGEST]
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def _probe(address: str) -> None:
     """Knock at an address that names a port: Ray itself would try for minutes where nobody is."""
     match = _PORT_ADDRESS.fullmatch(address)
@@ -537,6 +619,12 @@ def _python_path() -> str:
     paths = [os.path.realpath(path or os.getcwd()) for path in sys.path]
     outside = [path for path in paths if not any(path.startswith(prefix + os.sep) for prefix in installed)]
     return os.pathsep.join(dict.fromkeys(path for path in outside if os.path.isdir(path)))
+
+
+def _worker_variables(given: Mapping[str, str]) -> dict[str, str]:
+    """The environment of workers: what is given, and the import path, after one that is given."""
+    path = os.pathsep.join(filter(None, (given.get("PYTHONPATH", ""), _python_path())))
+    return {**given, "PYTHONPATH": path}
 
 
 def _capacity(ray: Any, cpus: float, gpus: float) -> int:

@@ -265,12 +265,57 @@ class Resources(_Section):
         default="float32", description="What networks are trained in; evaluation is in float32."
     )
 
+    working_dir: str = pydantic.Field(
+        default="",
+        description="A folder that is copied to all workers of a cluster and is their working folder; or a URI.",
+    )
+    py_modules: tuple[str, ...] = pydantic.Field(
+        default=(), description="Folders of packages and files of modules that are copied to all workers; or URIs."
+    )
+    pip: tuple[str, ...] = pydantic.Field(
+        default=(), description="Requirements that pip installs for the workers, such as einops==0.8.1."
+    )
+    env_vars: dict[str, str] = pydantic.Field(
+        default={}, description="Environment variables of the workers. They are kept in run.json, so no secrets."
+    )
+    image_uri: str = pydantic.Field(
+        default="",
+        description="A container image that workers run in; not together with working_dir, py_modules and pip.",
+    )
+
     @property
     def time_limit(self) -> float | None:
         """Seconds after which another attempt at a segment begins; None where they follow from the median."""
         if self.segment_timeout == "auto":
             return None
         return 60.0 * self.segment_timeout or math.inf
+
+    @property
+    def for_workers(self) -> list[str]:
+        """Keys that were given of what workers on other machines get."""
+        keys = ("working_dir", "py_modules", "pip", "env_vars", "image_uri")
+        return [key for key in keys if getattr(self, key)]
+
+    @pydantic.model_validator(mode="after")
+    def _image_alone(self) -> Self:
+        others = [key for key in self.for_workers if key not in ("image_uri", "env_vars")]
+        if self.image_uri and others:
+            raise ValueError(f"image_uri cannot be given together with {', '.join(others)}: put those into the image")
+        return self
+
+    @pydantic.field_validator("py_modules", "pip")
+    @classmethod
+    def _none_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(part.strip() for part in value):
+            raise ValueError("has an empty entry; leave it out")
+        return value
+
+    @pydantic.field_validator("env_vars")
+    @classmethod
+    def _check_variables(cls, value: dict[str, str]) -> dict[str, str]:
+        if wrong := [name for name in value if not name or "=" in name or "\0" in name + value[name]]:
+            raise ValueError(f"{wrong[0]!r} cannot be the name of a variable")
+        return value
 
     @pydantic.field_validator("executor")
     @classmethod

@@ -30,22 +30,25 @@ from evocompress.evolve.seeding import read_seeds, sow
 from evocompress.evolve.segment import Experiment, Segment
 from evocompress.evolve.teacher_file import without_loss
 from evocompress.evolve.teaching import check_teacher, load_checkpoint, provide_teacher, teacher_file
-from evocompress.evolve.trust import check_trust, made_by
+from evocompress.evolve.trust import check_trust, imports_of, made_by
+from evocompress.evolve.user_modules import modules_of, user_modules
 from evocompress.extensions import EXECUTORS
 from evocompress.protocols import Observer, Said
 from evocompress.runs.export import Export, check_libraries, export_run
 from evocompress.search.events import Opened
-from evocompress.search.executors import Executor, ExecutorResources, MakeExecutor
+from evocompress.search.executors import Executor, ExecutorResources, LooksAtNodes, MakeExecutor
 from evocompress.search.history import read_run_json
+from evocompress.search.node_probe import NodeProbe
 from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, made_with, open_run, rare_events
 from evocompress.search.run_header import storage_of_run
 from evocompress.search.settings import SearchSettings
+from evocompress.search.shipment import Shipment
 from evocompress.search.space import Space
 from evocompress.search.stop_request import forget_request, is_asked_to_stop
-from evocompress.search.storage import Storage
+from evocompress.search.storage import Storage, open_storage
 from evocompress.support.modules import shapes_of, tensors_of
-from evocompress.support.wording import counted
+from evocompress.support.wording import counted, listed
 from evocompress.tasks.trial_run import note_on_outputs
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ _FREE = (
     "config.resources.cpus",
     "config.resources.executor",
     "config.resources.segment_timeout",
+    *(f"config.resources.{key}" for key in ("working_dir", "py_modules", "pip", "env_vars", "image_uri")),
 )
 _VERSIONED = ("evocompress", "torch", "numpy", "scipy", "constriction", "PyWavelets", "ray")
 
@@ -208,6 +212,7 @@ def _about_split(data: str, split: str) -> Iterator[None]:
 def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Executor:
     resources = prepared.config.resources
     threads = str(resources.threads)
+    threads_variables = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     make: MakeExecutor = EXECUTORS.find(resources.executor)
     return make(
         prepared.segment,
@@ -218,9 +223,48 @@ def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Exec
             gpus=None if resources.gpus == "auto" else resources.gpus,
             address=address,
             # Read by the libraries when a worker starts; without them two workers on two cores fight over both.
-            env_vars={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+            env_vars=threads_variables | resources.env_vars,
+            shipment=_shipment(prepared.config),
         ),
     )
+
+
+def _shipment(config: Config) -> Shipment:
+    resources = config.resources
+    return Shipment(
+        user_modules(modules_of(imports_of(config.model_dump()))),
+        resources.working_dir,
+        resources.py_modules,
+        resources.pip,
+        resources.image_uri,
+    )
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """The same with folders that a resume from another folder finds, too."""
+    resources = config.resources
+    changes = {
+        "working_dir": resources.working_dir and _absolute(resources.working_dir),
+        "py_modules": tuple(map(_absolute, resources.py_modules)),
+    }
+    storage = config.storage and _absolute(config.storage)
+    return config.model_copy(update={"storage": storage, "resources": resources.model_copy(update=changes)})
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else os.path.abspath(place)
+
+
+def _look_at_nodes(prepared: Prepared, storage: Storage, executor: Executor, tell: Observer) -> None:
+    """Refuse a cluster of which a node lacks what the run needs, before anything is written."""
+    resources = prepared.config.resources
+    if isinstance(executor, LooksAtNodes):
+        experiment = prepared.segment.experiment
+        imports = modules_of(imports_of(prepared.config.model_dump()))
+        executor.look_at_nodes(NodeProbe(storage, imports, user_modules(imports), experiment.path))
+    elif resources.executor == "inline" and resources.for_workers:
+        keys = listed([f"resources.{key}" for key in resources.for_workers])
+        tell(Said(f"{keys} has no effect here: the executor inline runs segments in this process"))
 
 
 @contextlib.contextmanager
@@ -295,8 +339,7 @@ def run_experiment(
     """
     tell: Observer = observer or _ignore
     check_libraries()
-    if config.storage and "://" not in config.storage:  # so that a resume from another folder finds it
-        config = config.model_copy(update={"storage": os.path.abspath(config.storage)})
+    config = _with_absolute_paths(config)
     prepared = prepare(config, config_text)
     if resume:
         prepared = counted_as_before(prepared, read_run_json(folder))
@@ -311,6 +354,9 @@ def run_experiment(
     with contextlib.ExitStack() as stack:
         executor = _executor(prepared, storage, address)
         stack.callback(executor.close)
+        # A new run has no mark yet.
+        place = storage if resume else open_storage(config.storage or folder)
+        _look_at_nodes(prepared, place, executor, tell)
         settings = prepared.settings
         run = stack.enter_context(
             open_run(

@@ -160,6 +160,8 @@ def _takes(kind: Any, metadata: Sequence[Any] = ()) -> str:
         return " or ".join(dict.fromkeys(_takes(part) for part in parts if part is not types.NoneType))
     if origin is typing.Literal:
         return "one of " * (len(parts) > 1) + ", ".join(map(str, parts))
+    if origin is tuple and parts[-1] is ...:
+        return f"list of {_takes(parts[0])}"
     if origin is tuple:
         return f"[{', '.join(_takes(part) for part in parts)}]"
     if origin is list:

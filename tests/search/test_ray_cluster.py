@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,10 +16,15 @@ from typing import Any
 
 import pytest
 
+from evocompress.errors import RunError
 from evocompress.search.executors import RayExecutor
 from evocompress.search.history import read_history
+from evocompress.search.node_probe import NodeProbe
 from evocompress.search.records import Outcome, Task
 from evocompress.search.run_folder import open_run
+from evocompress.search.shipment import Shipment
+from evocompress.search.shipped_modules import ShippedModule, ShippedModules
+from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 ray = pytest.importorskip("ray")
@@ -47,7 +57,7 @@ class Noted:
         return ToySegment(seconds=600.0 if node == self.lost else 0.1)(task, folder, parent_files)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
@@ -89,3 +99,65 @@ def test_a_node_lost_in_mid_segment_costs_only_what_ran_on_it(cluster: Any, tmp_
     assert [outcome.status for outcome in read_history(tmp_path / "run").outcomes] == ["ok"] * 12
     attempts = [int(path.name.split("-")[0]) for path in notes.iterdir()]
     assert set(attempts) == set(range(12)) and len(attempts) == 13
+
+
+def can_hide_folders() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return (
+        subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.fixture
+def node_without(cluster: Any, tmp_path: Path) -> Iterator[Path]:
+    """A folder that a second node does not see: there another one, which is empty, is mounted over it."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    ray_command = str(Path(sys.executable).with_name("ray"))
+    start = 'mount -t tmpfs none "$1" && exec "$2" start --address="$3" --num-cpus=1 --disable-usage-stats'
+    process = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", start, "sh", str(hidden), ray_command, cluster.address],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        assert process.wait(60) == 0
+        yield hidden
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def named(numbers: Sequence[int]) -> list[tuple[int, str]]:
+    import shipped_by_name  # type: ignore[import-not-found]
+
+    return [(shipped_by_name.twice(number), ray.get_runtime_context().get_node_id()) for number in numbers]
+
+
+@pytest.mark.skipif(not can_hide_folders(), reason="mount namespaces are for root")
+def test_a_node_that_does_not_see_the_storage(cluster: Any, node_without: Path, tmp_path: Path) -> None:
+    sources = ShippedModules({"shipped_by_name": ShippedModule("/nowhere.py", b"def twice(x):\n    return 2 * x\n")})
+    (node_without / "package").mkdir()
+    (node_without / "package" / "__init__.py").write_text("")
+    shipment = Shipment(modules=sources, py_modules=(str(node_without / "package"),))
+    seen, hidden = open_storage(tmp_path / "seen"), open_storage(node_without / "run")
+    executor = RayExecutor(ToySegment(), seen, address=cluster.address, shipment=shipment)
+    try:
+        executor.look_at_nodes(NodeProbe(seen, ("shipped_by_name", "package"), sources))
+        assert not (tmp_path / "seen").exists()
+        with pytest.raises(
+            RunError,
+            match=r"^the cluster is not ready for this run: \S+ \(node \w{8}\): does not see the run's storage "
+            rf"{node_without}/run \(.*\): set storage to a folder that all machines share",
+        ):
+            executor.look_at_nodes(NodeProbe(hidden))
+        assert list(node_without.iterdir()) == [node_without / "package"]
+        with pytest.raises(RunError, match=r"\) and \S+ \(node \w{8}\): cannot import absent \(ModuleNotFoundError"):
+            executor.look_at_nodes(NodeProbe(seen, ("absent",)))
+        pairs = [pair for part in executor.map(named, [[1, 2]] * 4) for pair in part]
+        assert [number for number, _ in pairs] == [2, 4] * 4
+    finally:
+        executor.close()
