@@ -129,7 +129,7 @@ class NodeProbe:
     def _storage(self, node_id: str) -> Iterator[str]:
         try:
             if not self._is_there("driver"):
-                yield self._unseen("it is another folder there")
+                yield self._unseen("what the driver writes there is not seen")
                 return
             self.storage.write(self._file(node_id), self.folder.encode())
         except Exception as error:

@@ -308,7 +308,10 @@ class RayExecutor:
     def _seen(self, probe: NodeProbe, reference: Any, node: str) -> Seen:
         try:
             seen: Seen = self._ray.get(reference)
-        except Exception as error:  # the environment could not be made, or evocompress is not there
+        except self._ray.exceptions.RuntimeEnvSetupError as error:
+            words = _last_error(str(error))
+            return Seen(self._name(node), (f"cannot be given what resources.pip or image_uri asks for ({words})",))
+        except Exception as error:  # evocompress is not there
             cause = getattr(error, "cause", None) or error
             words = " ".join(f"{type(cause).__name__}: {cause}".split())[:_LONGEST]
             return Seen(self._name(node), (f"cannot run this version of evocompress ({words})",))
@@ -590,6 +593,12 @@ def _is_about_tokens(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _last_error(text: str) -> str:
+    """The last line of a text with tracebacks that names an error, or all of it in one line."""
+    lines = [line.strip() for line in text.splitlines() if re.match(r"\s*[\w.]*(?:Error|Exception)\b", line)]
+    return " ".join((lines[-1] if lines else text).split())[:_LONGEST]
 
 
 def _about_folders(error: BaseException | None) -> str:

@@ -520,13 +520,20 @@ def _message(problem: Any, path: Sequence[str | int]) -> str:
         options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         near = difflib.get_close_matches(str(problem["input"]), options, n=1)
         return f"must be {context['expected']}" + (f"; did you mean {near[0]!r}?" if near else "")
-    if kind == "list_type":
+    if kind == "list_type" or (kind == "tuple_type" and _is_of_any_length(path)):
         return f"must be a list{_of_options(path)}"
     if kind in ("missing", "too_short", "too_long"):  # a tuple's
         return "must be two numbers [low, high]"
     if kind in _RULES:
         return f"must be {_RULES[kind].format(**context)}"
     return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _is_of_any_length(path: Sequence[str | int]) -> bool:
+    """Whether the key at a path takes a tuple that may be as long as one likes."""
+    model = _model_at(path[:-1])
+    field = model.model_fields.get(str(path[-1])) if model else None
+    return field is not None and get_args(field.annotation)[-1:] == (...,)
 
 
 def _of_options(path: Sequence[str | int]) -> str:
