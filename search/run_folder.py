@@ -55,7 +55,7 @@ __all__ = ["SNAPSHOT_EVERY", "Run", "made_with", "open_run", "rare_events"]
 SNAPSHOT_EVERY = 5_000
 
 # What a driver that was killed at once may have left, files in the course of being written among it.
-_OWN = re.compile(r"journal|lease\.lock|seg|lease\.json|(lease|run)\.json\.[0-9a-f]{8}\.tmp")
+_OWN = re.compile(r"journal|probe-[0-9a-f]{12}|lease\.lock|seg|lease\.json|(lease|run)\.json\.[0-9a-f]{8}\.tmp")
 _SEGMENT_FILE = 3  # parts of its path at least: seg, the segment, its attempt or a file
 _FINGERPRINT = ("id", "created", "seed", "space", "config")  # earlier versions have no id
 

@@ -44,6 +44,7 @@ from evocompress.search.run_folder import Run, made_with, open_run, rare_events
 from evocompress.search.run_header import storage_of_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.shipment import Shipment
+from evocompress.search.shipped_modules import ShippedModules
 from evocompress.search.space import Space
 from evocompress.search.stop_request import forget_request, is_asked_to_stop
 from evocompress.search.storage import Storage, open_storage
@@ -209,7 +210,7 @@ def _about_split(data: str, split: str) -> Iterator[None]:
         raise DataError(f"{data}, {split}: {error}") from error
 
 
-def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Executor:
+def _executor(prepared: Prepared, storage: Storage, address: str | None, shipment: Shipment) -> Executor:
     resources = prepared.config.resources
     threads = str(resources.threads)
     threads_variables = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -224,15 +225,17 @@ def _executor(prepared: Prepared, storage: Storage, address: str | None) -> Exec
             address=address,
             # Read by the libraries when a worker starts; without them two workers on two cores fight over both.
             env_vars=threads_variables | resources.env_vars,
-            shipment=_shipment(prepared.config),
+            shipment=shipment,
         ),
     )
 
 
-def _shipment(config: Config) -> Shipment:
+def _shipment(config: Config, address: str | None) -> Shipment:
+    """What workers get beside the segment; the user's modules only where there may be workers on other machines."""
     resources = config.resources
+    is_elsewhere = bool(address or os.environ.get("RAY_ADDRESS"))
     return Shipment(
-        user_modules(modules_of(imports_of(config.model_dump()))),
+        user_modules(modules_of(imports_of(config.model_dump()))) if is_elsewhere else ShippedModules(),
         resources.working_dir,
         resources.py_modules,
         resources.pip,
@@ -255,13 +258,15 @@ def _absolute(place: str) -> str:
     return place if "://" in place else os.path.abspath(place)
 
 
-def _look_at_nodes(prepared: Prepared, storage: Storage, executor: Executor, tell: Observer) -> None:
+def _look_at_nodes(
+    prepared: Prepared, storage: Storage, executor: Executor, modules: ShippedModules, tell: Observer
+) -> None:
     """Refuse a cluster of which a node lacks what the run needs, before anything is written."""
     resources = prepared.config.resources
     if isinstance(executor, LooksAtNodes):
         experiment = prepared.segment.experiment
         imports = modules_of(imports_of(prepared.config.model_dump()))
-        executor.look_at_nodes(NodeProbe(storage, imports, user_modules(imports), experiment.path))
+        executor.look_at_nodes(NodeProbe(storage, imports, modules, experiment.path))
     elif resources.executor == "inline" and resources.for_workers:
         keys = listed([f"resources.{key}" for key in resources.for_workers])
         tell(Said(f"{keys} has no effect here: the executor inline runs segments in this process"))
@@ -352,11 +357,12 @@ def run_experiment(
         segment = dataclasses.replace(prepared.segment, teacher=teacher_file(config, storage))
         prepared = dataclasses.replace(prepared, segment=segment)
     with contextlib.ExitStack() as stack:
-        executor = _executor(prepared, storage, address)
+        shipment = _shipment(prepared.config, address)
+        executor = _executor(prepared, storage, address, shipment)
         stack.callback(executor.close)
         # A new run has no mark yet.
         place = storage if resume else open_storage(config.storage or folder)
-        _look_at_nodes(prepared, place, executor, tell)
+        _look_at_nodes(prepared, place, executor, shipment.modules, tell)
         settings = prepared.settings
         run = stack.enter_context(
             open_run(

@@ -5,12 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from evocompress.errors import ConfigError
 from evocompress.evolve.config import parse_config
+from evocompress.evolve.driver import _look_at_nodes, _shipment, _with_absolute_paths
 from evocompress.evolve.user_modules import modules_of, user_modules
+from evocompress.protocols import Said
+from evocompress.search.executors import InlineExecutor
+from evocompress.search.node_probe import NodeProbe
+from evocompress.search.shipped_modules import ShippedModules
+from evocompress.search.storage import open_storage
+from evocompress.search.toy_segment import ToySegment
 
 LEAST = {"model": "digits_cnn", "data": "digits"}
 
@@ -81,3 +90,40 @@ def test_wrong_keys(resources: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config({**LEAST, "resources": resources})
     assert expected in str(caught.value)
+
+
+class _Nodes:
+    """An executor that has nodes to look at."""
+
+    def __init__(self) -> None:
+        self.probes: list[NodeProbe] = []
+
+    def look_at_nodes(self, probe: NodeProbe) -> None:
+        self.probes.append(probe)
+
+
+def test_before_a_run_nodes_are_looked_at_and_inline_says_what_has_no_effect(tmp_path: Path) -> None:
+    config = parse_config(
+        {"model": "mine_model:network", "data": "digits", "resources": {"executor": "inline", "pip": ["einops"]}}
+    )
+    prepared: Any = SimpleNamespace(config=config, segment=SimpleNamespace(experiment=SimpleNamespace(path=("a",))))
+    storage, nodes, said = open_storage(tmp_path), _Nodes(), list[object]()
+    executors: list[Any] = [nodes, InlineExecutor(ToySegment(), storage)]
+    for executor in executors:
+        _look_at_nodes(prepared, storage, executor, ShippedModules(), said.append)
+    (probe,) = nodes.probes
+    assert (probe.storage, probe.imports, probe.path) == (storage, ("mine_model",), ("a",))
+    (event,) = said
+    assert isinstance(event, Said) and event.text.startswith("resources.pip has no effect here: the executor inline")
+
+
+def test_modules_are_sent_to_a_cluster_only(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(project)
+    given = {"working_dir": ".", "py_modules": ["mine_package", "s3://bucket/code.zip"]}
+    config = _with_absolute_paths(parse_config({"model": "mine_model:net", "data": "digits", "resources": given}))
+    assert not _shipment(config, None).modules.modules
+    shipment = _shipment(config, "192.0.2.2:6379")
+    assert "mine_helper" in shipment.modules.modules
+    assert shipment.working_dir == str(project)
+    assert shipment.py_modules == (str(project / "mine_package"), "s3://bucket/code.zip")
