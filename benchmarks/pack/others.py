@@ -149,7 +149,7 @@ class Bench:
                 methods[f"{preset}, data-free"] = self.ours("data-free", preset, self.subject.data_free, None)
         if "calibrated" in parts and self._takes_data():
             seeds = range(self.subject.seeds)
-            preset = self.subject.calibrated_preset  # `best` takes four times as long, for a few per cent
+            preset = self.subject.calibrated_preset
             curves = [self.ours("calibrated", preset, self.subject.calibrated, seed) for seed in seeds]
             methods[f"{preset}, calibrated"] = [row for curve in curves for row in curve]
         return methods

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from small_digits_run import small_digits_run
 
 from evocompress.errors import RunError
 from evocompress.evolve.config import parse_config
@@ -15,16 +15,7 @@ from evocompress.search.history import read_history
 
 pytestmark = pytest.mark.slow
 
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "model": "digits_cnn",
-    "model_options": {"width": 4},
-    "data": "digits",
-    "reference_epochs": 0,
-    "search": {"segments": 3, "initial": 2, "probes": 1},
-    "genes": {"epochs": 1, "rate_weight": [0.03, 3.0], "learning_rate": 0.004, "weight_decay": [1e-5, 1e-3]},
-    "resources": {"executor": "inline"},
-}
+SMALL = small_digits_run(search={"probes": 1}, genes={"learning_rate": 0.004, "weight_decay": [1e-5, 1e-3]})
 
 
 def test_a_gene_evolves_and_another_is_fixed_from_now_on(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_digits_run import small_digits_run
 from typer.testing import CliRunner
 
 from evocompress.cli import app
@@ -17,16 +18,7 @@ from evocompress.search.history import read_history
 
 pytestmark = pytest.mark.slow
 
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "model": "digits_cnn",
-    "model_options": {"width": 4},
-    "data": "digits",
-    "reference_epochs": 0,
-    "search": {"segments": 4, "initial": 2, "probes": 2},
-    "genes": {"epochs": 1, "rate_weight": [0.03, 3.0], "learning_rate": 0.004},
-    "resources": {"executor": "inline"},
-}
+SMALL = small_digits_run(search={"segments": 4, "probes": 2}, genes={"learning_rate": 0.004})
 
 
 @pytest.fixture(scope="module")

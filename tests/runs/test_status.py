@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_digits_run import small_digits_run
 from synthetic_run import synthetic_run, write_synthetic_run
 from typer.testing import CliRunner, Result
 
@@ -23,16 +24,7 @@ from evocompress.search.history import read_history
 from evocompress.search.lease import Holder, Lease
 from evocompress.search.stop_request import ask_to_stop, is_asked_to_stop
 
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "model": "digits_cnn",
-    "model_options": {"width": 4},
-    "data": "digits",
-    "reference_epochs": 0,
-    "search": {"segments": 3, "initial": 2, "probes": 0},
-    "genes": {"epochs": 1, "rate_weight": [0.03, 3.0]},
-    "resources": {"executor": "inline"},
-}
+SMALL = small_digits_run()
 
 
 def invoke(*words: object) -> Result:
