@@ -1,7 +1,8 @@
 """One lineage under a rising λ, each segment from its parent's file alone: what a search does, without a population.
 
     python -m benchmarks.search.lineage configs/fashion_mnist.toml [--rates 0.1 0.3 …] [--epochs 5] [--seed 0]
-        [--gene learning_rate=2e-3] [--batch 128] [--set model=…] [--from FILE] [--teacher FILE] [--out DIR]
+        [--gene learning_rate=2e-3] [--batch 128] [--set model=…] [--from FILE]
+        [--teacher FILE] [--teacher-model resnet20 in_channels=1] [--out DIR]
 
 Prints one JSON line: the bytes and validation error of each file; of those that no other is better than, the accuracy
 on the audit split, and their hypervolume on the axes of the configuration. With `--out` each file lies there once there
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,18 +40,13 @@ class Trainer:
     Dead parts are cut out as in a segment, so that the same epochs take the same time, and files are cropped.
     """
 
-    def __init__(self, experiment: Experiment, batch_size: int = 32, teacher: bytes | None = None) -> None:
-        from evocompress.checkpoint.packing import unpack
+    def __init__(self, experiment: Experiment, batch_size: int = 32, teacher: nn.Module | None = None) -> None:
         from evocompress.checkpoint.recipe import Recipe
-        from evocompress.networks import build
 
         self.experiment, self.splits, self.batch_size = experiment, experiment.splits(), batch_size
         self.recipe = Recipe(coder="mixing", names=False, shapes=False)
         self.files: list[Judged] = []
-        self.teacher: nn.Module | None = None
-        if teacher is not None:
-            self.teacher = build(experiment.model, experiment.model_options)
-            self.teacher.load_state_dict(unpack(teacher, names=self.teacher.state_dict()))
+        self.teacher = teacher
 
     def __call__(
         self,
@@ -90,6 +87,7 @@ class Trainer:
             rate_weight=rate_weight,
             grid=grid,
             teacher=self.teacher,
+            precision=experiment.precision,
         )
         network.load_state_dict(live.scatter(live.network.state_dict()))
         put_live_first(network, few)
@@ -121,8 +119,10 @@ def main() -> None:
     """Train the lineage."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import prepare
+    from evocompress.evolve.teacher_file import TeacherFile
     from evocompress.search.objectives import Scale
     from evocompress.search.pareto import hypervolume
+    from evocompress.search.storage import open_storage
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
@@ -138,12 +138,24 @@ def main() -> None:
     parser.add_argument(
         "--teacher", default="", help="a file of the network to learn from, as --gene distillation=0.9 says"
     )
+    parser.add_argument(
+        "--teacher-model", nargs="+", default=[], help="its network and options, such as width=32, where it is another"
+    )
     parser.add_argument("--out", default="")
     options = parser.parse_args()
     genes = {name: json.loads(number) for name, number in (gene.split("=") for gene in options.gene)}
     setup = prepare(load_config(options.config, [f"seed={options.seed}", *options.extra]))
     setup.segment.experiment.prepare()
-    teacher = Path(options.teacher).read_bytes() if options.teacher else None
+    teacher = None
+    if options.teacher:
+        experiment = setup.segment.experiment
+        named, *further = options.teacher_model or [experiment.model]
+        of_its_own = {name: json.loads(value) for name, value in (option.split("=") for option in further)}
+        folder, file = os.path.split(os.path.abspath(options.teacher))
+        storage = open_storage(folder)
+        teacher = TeacherFile(
+            storage, named, of_its_own if options.teacher_model else experiment.model_options, file
+        ).network()
     trainer, clock = Trainer(setup.segment.experiment, options.batch, teacher), time.process_time()
     parent = Path(options.start).read_bytes() if options.start else None
     if options.out:

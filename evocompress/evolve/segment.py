@@ -295,7 +295,7 @@ class Segment:
         if key not in _TEACHERS:
             _TEACHERS.clear()
             network, task = self.teacher.network(), self.experiment.task()
-            _TEACHERS[key] = Teacher(network, splits.train.to(device), task)
+            _TEACHERS[key] = Teacher(network, splits.train.to(device), task, self.experiment.precision)
         return _TEACHERS[key]
 
     def _epochs(self, task: Task) -> int:

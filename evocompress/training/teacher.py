@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,14 @@ class Teacher:
         model: The network; moved to the device of the examples.
         examples: What is trained on, on its device.
         task: Says what imitating means.
+        precision: "bfloat16" runs it in torch's mixed precision, as the network that learns from it.
     """
 
-    def __init__(self, model: nn.Module, examples: Examples, task: Task) -> None:
+    def __init__(
+        self, model: nn.Module, examples: Examples, task: Task, precision: Literal["float32", "bfloat16"] = "float32"
+    ) -> None:
         self._model, self._task = model.to(examples.device).eval(), task
+        self._device, self._is_mixed = examples.device.type, precision == "bfloat16"
         self._generator = torch.Generator().manual_seed(0)
         is_fixed = examples.augmentation == "none" and not isinstance(examples.inputs, DatasetInputs)
         self._known = self._outputs_on(examples) if is_fixed else None
@@ -43,7 +47,7 @@ class Teacher:
         if self._known is not None and step.index is not None:
             said: Any = self._known.index_select(0, step.index)
         else:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(self._device, torch.bfloat16, enabled=self._is_mixed):
                 said = call(self._model, step.inputs)
         assert step.targets is not None
         shapes = [None if found is None else tuple(found.shape) for found in map(find_tensor, (said, step.outputs))]

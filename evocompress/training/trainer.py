@@ -119,7 +119,7 @@ def train(
     examples = examples.to(device)
     losses = _Losses(model, examples, genes, task, disturbing)
     if isinstance(teacher, nn.Module):
-        teacher = Teacher(teacher, examples, task)
+        teacher = Teacher(teacher, examples, task, precision)
     context = TermContext(
         rate_weight,
         max(examples.counted, 1),

@@ -185,3 +185,18 @@ def test_a_teacher_of_other_outputs_is_refused() -> None:
     step = TrainingStep(0.0, 0.1, outputs=torch.zeros(4, 2), targets=y[:4], index=torch.arange(4))
     with pytest.raises(ModelError, match=r"teacher returned shape \(4, 5\).*\(4, 2\)"):
         teacher.imitation(step, 1.0)
+
+
+def test_a_teacher_runs_in_the_precision_of_training() -> None:
+    x, seen = points(), []
+
+    class Noting(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            outputs = super().forward(x)
+            seen.append(outputs.dtype)
+            return outputs
+
+    same = lambda inputs, generator: inputs  # noqa: E731
+    examples = Examples(x, torch.zeros(160, dtype=torch.int64), augmentation=same)
+    train(student(), examples, GENES, epochs=1, seed=0, teacher=Noting(3, 2), precision="bfloat16")
+    assert set(seen) == {torch.bfloat16}
