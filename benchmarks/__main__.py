@@ -39,10 +39,10 @@ BENCHMARKS: dict[str, list[str]] = {
     "memory": ["benchmarks.pack.memory"],
     "ideas": [
         "benchmarks.ideas.in_search", "--ideas", "linearconv", "symmetry", "snapping", "entropy and distinct values",
-        "coordinates", "--segments", "200", "--train", "10000", "--seeds", "4",
+        "coordinates",
     ],
-    "ideas_connections": ["benchmarks.ideas.in_search", "--ideas", "connections", "--segments", "100"],
-    "ideas_saccades": ["benchmarks.ideas.in_search", "--ideas", "saccades", "--segments", "60"],
+    "ideas_connections": ["benchmarks.ideas.in_search", "--ideas", "connections"],
+    "ideas_saccades": ["benchmarks.ideas.in_search", "--ideas", "saccades"],
     "symmetry_freeze": ["benchmarks.ideas.symmetry", "freeze", "--fractions", "0.75", "0.9", "1.0"],
     "kernels": ["benchmarks.ideas.kernels", "right", "--draws", "60"],
     "linearconv_networks": [

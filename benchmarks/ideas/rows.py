@@ -17,7 +17,10 @@ _VARIANTS = {"plain": "plain", "full": "alpha 0.5", "low": "alpha 0.5, rank 0.05
 
 def ideas_rows(line: dict[str, Any]) -> Iterator[Row]:
     """The search with each idea beside the search without it."""
-    shape = f"Fashion-MNIST, {line['segments']} segments of {line['train']} images"
+    if "train" in line:  # recorded before the rate was in the loss
+        shape = f"Fashion-MNIST, {line['segments']} segments of {line['train']} images"
+    else:
+        shape = f"digits, the rate in the loss, {line['epochs']} epochs"
     for idea in line["ideas"]:
         mine, theirs, gain = (idea[key] for key in ("hypervolume", "hypervolume_without", "difference"))
         what = f"{shape}, {idea['seeds']} seeds: {idea['idea']} against {idea['without']}: "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 __all__ = ["IDEAS", "WITHOUT"]
 
-_SMALL = ['model="benchmarks.ideas.in_search:SmallCNN"', "genes.rate_weight=[1e-5,3e-2]"]
-_SACCADES = ['model="saccade_cnn"', "genes.rate_weight=[1e-5,3e-2]"]
-_CONNECTED = ['model="connected_cnn"', "genes.rate_weight=[1e-5,3e-2]"]
-_CONV = ["deadzone", "dct", "dct-matrix", "codebook", "lowrank", "deadzone | dct | lowrank"]
+_SACCADES = ['model="saccade_cnn"', "genes.start_width=1.0"]
+_CONNECTED = ['model="connected_cnn"', "genes.start_width=1.0"]
+_PLAIN_PLAN = "model_options={image_size=8, plan={near=0, far=0}}"
+_CONV = [
+    "deadzone", "dct", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv", "dct-linearconv",
+    "deadzone | dct | lowrank",
+]  # fmt: skip
 
 
 def _codecs(*more: str) -> str:
@@ -17,20 +20,20 @@ def _codecs(*more: str) -> str:
 
 #: Settings by name, as `--set` takes them.
 IDEAS: dict[str, list[str]] = {
-    "plain": [*_SMALL, _codecs()],
+    "plain": [_codecs()],
     "linearconv": [
-        *_SMALL, _codecs(), "genes.alpha=[0.25,1.0]", "genes.rank=[0.1,1.0]", "genes.correlation=[1e-4,1e-1]",
+        _codecs(), "genes.alpha=[0.25,1.0]", "genes.rank=[0.1,1.0]", "genes.correlation=[1e-4,1e-1]",
     ],
-    "symmetry": [*_SMALL, _codecs("symmetry", "symmetry-trellis"), "genes.symmetry=[1e-4,1e-1]"],
-    "snapping": [*_SMALL, _codecs("symmetry", "symmetry-trellis"), "genes.snap=[0.0,1.0]"],
-    "entropy and distinct values": [*_SMALL, _codecs(), "genes.entropy=[1e-4,1e-1]", "genes.distinct=[1e-4,1e-1]"],
-    "coordinates": [*_SMALL, _codecs("coordinates", "coordinates-lowrank")],
-    "saccades": [*_SACCADES, "model_options={width=8, cost_weight=0.1}"],
+    "symmetry": [_codecs("symmetry", "symmetry-trellis"), "genes.symmetry=[1e-4,1e-1]"],
+    "snapping": [_codecs("symmetry", "symmetry-trellis"), "genes.snap=[0.0,1.0]"],
+    "entropy and distinct values": [_codecs(), "genes.entropy=[1e-4,1e-1]", "genes.distinct=[1e-4,1e-1]"],
+    "coordinates": [_codecs("coordinates", "coordinates-lowrank")],
+    "saccades": [*_SACCADES, "model_options={width=8, block=2, cost_weight=0.1}"],
     "connections": [
-        *_CONNECTED, "genes.near=[0.0,0.5]", "genes.decay=[0.25,0.75]", "genes.far=[1e-7,0.01]",
-        "genes.thin=[0.02,0.3]",
+        *_CONNECTED, "model_options={image_size=8}", "genes.near=[0.0,0.5]", "genes.decay=[0.25,0.75]",
+        "genes.far=[1e-7,0.01]", "genes.thin=[0.02,0.3]",
     ],
-    "kernels only": [*_CONNECTED, "model_options={plan={near=0, far=0}}", "genes.thin=[0.02,0.3]"],
+    "kernels only": [*_CONNECTED, _PLAIN_PLAN, "genes.thin=[0.02,0.3]"],
     "dense": [*_SACCADES, "model_options={width=8, dense=3}"],
 }  # fmt: skip
 

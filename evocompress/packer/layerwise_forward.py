@@ -14,13 +14,17 @@ import torch
 from torch import nn
 
 from evocompress.errors import ModelError
+from evocompress.support.freed_memory import give_back
 from evocompress.support.inputs import Inputs, call
 
 __all__ = ["Stop", "forward_in_steps"]
 
 
 class Stop(NamedTuple):
-    """A module that is about to run, by its path, and its first argument for each batch (None if it has none)."""
+    """A module that is about to run, by its path, and its first argument for each batch (None if it has none).
+
+    The list is emptied when the passes go on.
+    """
 
     path: str
     inputs: list[Any]
@@ -64,7 +68,10 @@ def forward_in_steps(model: nn.Module, batches: Sequence[Inputs], paths: Collect
                 )
             if path is None:
                 return
-            yield Stop(path, [stop[1] for stop in stops])
+            at = Stop(path, [stop[1] for stop in stops])
+            del stops
+            yield at
+            at.inputs.clear()  # whoever still has it would hold them while the passes go on
     finally:
         for handle in handles:
             handle.remove()
@@ -116,6 +123,7 @@ class _Pass:
             self.thread.start()
         self._go.release()
         self._stopped.acquire()
+        give_back()
         if self._failure is not None:
             raise ModelError(f"the network fails on calibration examples: {self._failure}") from self._failure
         at, self._at = self._at, (None, None)

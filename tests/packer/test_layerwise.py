@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from evocompress.errors import DataError, ModelError
 from evocompress.packer import layerwise
 from evocompress.packer.calibrated import calibrate, pack_calibrated
 from evocompress.packer.layerwise import layerwise_records
-from evocompress.packer.layerwise_forward import forward_in_steps
+from evocompress.packer.layerwise_forward import Stop, forward_in_steps
 
 
 def network() -> nn.Module:
@@ -66,7 +67,9 @@ class Twice(nn.Module):
 
 def test_the_pass_stops_at_each_layer_once_and_gives_its_inputs() -> None:
     model, batches = Twice(), [torch.ones(2, 4), torch.zeros(3, 4)]
-    stops = list(forward_in_steps(model, batches, ["", "shared", "idle", "last"]))
+    stops = [
+        Stop(stop.path, [*stop.inputs]) for stop in forward_in_steps(model, batches, ["", "shared", "idle", "last"])
+    ]
     assert [stop.path for stop in stops] == ["", "shared", "last"]
     assert torch.equal(stops[1].inputs[0], torch.ones(2, 4) * model.scale)
     assert [len(x) for x in stops[2].inputs] == [2, 3]
@@ -256,3 +259,21 @@ def test_a_scale_without_a_bias_is_fitted(monkeypatch: pytest.MonkeyPatch) -> No
         layerwise, "view_of", lambda module: RMSNormView() if isinstance(module, nn.RMSNorm) else view_of(module)
     )
     assert np.abs(weight() - 1).max() > 0.02  # what quantised weights lose in size, the scale makes good
+
+
+def test_what_a_stop_showed_is_not_held_while_the_passes_go_on() -> None:
+    shown: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+
+    class Looking(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            outputs = super().forward(x)
+            del x
+            alive.extend(reference() is not None for reference in shown)
+            return outputs
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), Looking(4, 4), nn.Linear(4, 2))
+    for stop in forward_in_steps(model, [torch.randn(3, 4)], ["2", "4"]):
+        if stop.path == "2":
+            shown += [weakref.ref(x) for x in stop.inputs]
+    assert alive == [False]
