@@ -34,8 +34,13 @@ __all__ = ["compare_figure", "front_figure", "write_front_png"]
 _DOT_LIMIT = 20_000
 
 
-def front_figure(history: History) -> Figure:
-    """One run: its front with 95 % error bars and knee, the rest faint, the uncompressed network as a line."""
+def front_figure(history: History, beside: Mapping[str, Sequence[tuple[int, float]]] | None = None) -> Figure:
+    """One run: its front with 95 % error bars and knee, the rest faint, the uncompressed network as a line.
+
+    Args:
+        history: The run.
+        beside: What else to show: by label files that were made in another way, as bytes and quality, smallest first.
+    """
     figure, axes = new_figure(_heading(history))
     points, quality = front(history), history.quality
     _dominated(axes, history, {point.leaf_id for point in points})
@@ -44,6 +49,8 @@ def front_figure(history: History) -> Figure:
     line = reference(history)
     _reference(axes, line, quality, FAINT, "uncompressed")
     _packed(axes, line, quality)
+    for colour, (other, files) in zip(itertools.cycle(COLOURS[2:]), (beside or {}).items(), strict=False):
+        _others(axes, files, quality, colour, other)
     _dress(axes, points, quality)
     _knee(axes, points, quality)
     return figure
@@ -219,11 +226,16 @@ def _packed(axes: Axes, line: Reference | None, quality: Quality) -> None:
     """What training once and packing gave."""
     if line is None or not line.packed:
         return
-    sizes, values = zip(*((file.nbytes, quality.scale * file.quality) for file in line.packed), strict=True)
     label = f"train once ({line.epochs} epochs), then pack" if line.epochs else "the initial weights, packed"
-    axes.step(sizes, values, where="post", color=COLOURS[1], linewidth=1.0, alpha=0.55, zorder=2)
+    _others(axes, [(file.nbytes, file.quality) for file in line.packed], quality, COLOURS[1], label)
+
+
+def _others(axes: Axes, files: Sequence[tuple[int, float]], quality: Quality, colour: str, label: str) -> None:
+    """Files that were made in another way, as a staircase."""
+    sizes, values = [nbytes for nbytes, _ in files], [quality.scale * value for _, value in files]
+    axes.step(sizes, values, where="post", color=colour, linewidth=1.0, alpha=0.55, zorder=2)
     axes.plot(
-        sizes, values, "s", color=COLOURS[1], markersize=4.6, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+        sizes, values, "s", color=colour, markersize=4.6, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
         label=label,
     )  # fmt: skip
 

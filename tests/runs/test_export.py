@@ -194,6 +194,15 @@ def test_front_figure_shows_what_is_there() -> None:
     assert all(left <= point.nbytes and low <= 100 * point.low for point in useful)
 
 
+def test_other_files_stand_beside_the_front() -> None:
+    beside = {"by hand": [(3000, 0.8), (9000, 0.9)], "of $ others": [(4000, 0.85)]}
+    axes = front_figure(synthetic_run(120), beside).axes[0]
+    shown = {line.get_label(): line for line in axes.lines}
+    assert np.asarray(shown["by hand"].get_xydata()).tolist() == [[3000, pytest.approx(80)], [9000, pytest.approx(90)]]
+    assert shown["by hand"].get_color() != shown["of $ others"].get_color()
+    assert axes.get_legend() is not None and axes.get_xlim()[1] > 9000
+
+
 def test_files_that_guess_are_out_of_view_and_counted() -> None:
     history = synthetic_run(120, audited=False)
     guessing = dataclasses.replace(history.archive[0], nbytes=20, quality=0.1, error=0.9)
