@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,13 @@ _HOOKS = (
     "_state_dict_hooks",
     "_load_state_dict_pre_hooks",
 )
+#: Graphs of networks by how these are built: tracing takes longer than an epoch on little data, and a search cuts many
+#: networks of few kinds.
+_KNOWN_GRAPHS: dict[Hashable, Sequence[Graph]] = {}
+_MOST_GRAPHS = 16
+#: What modules keep beside attributes of their own: tensors and submodules, which are looked at by themselves.
+_NOT_ATTRIBUTES = ("training", "_parameters", "_buffers", "_modules")
+_SIMPLE = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -290,8 +297,8 @@ def _cut(model: nn.Module, inputs: Inputs, *, fold: bool) -> LiveNetwork:
 
 def _followed(probe: nn.Module, inputs: Inputs) -> Iterator[ChannelGraph]:
     """The network's channels, followed through reshapings and then, in a second graph, not through these."""
-    names = [name for name, _ in (*probe.named_parameters(), *probe.named_buffers())]
-    graphs = [_traced(probe, names, inputs, training=training) for training in (False, True)]
+    names = [name for name, _ in _members(probe)]
+    graphs = _graphs(probe, names, inputs)
     for reshaping in (True, False):
         channels = ChannelGraph(dict(_members(probe)), _cuttable(probe), reshaping=reshaping)
         for graph in graphs:
@@ -361,6 +368,48 @@ def _members(model: nn.Module, *, tied: bool = False) -> Iterator[tuple[str, Ten
     """Parameters and buffers by name; with `tied`, the same tensor under each of its names."""
     yield from model.named_parameters(remove_duplicate=not tied)
     yield from model.named_buffers(remove_duplicate=not tied)
+
+
+def _graphs(probe: nn.Module, names: Sequence[str], inputs: Inputs) -> Sequence[Graph]:
+    """The network's operations in evaluation and in training mode; kept for the next network that is built alike."""
+    built = _structure(probe, inputs)
+    if built is not None and built in _KNOWN_GRAPHS:
+        return _KNOWN_GRAPHS[built]
+    graphs = tuple(_traced(probe, names, inputs, training=training) for training in (False, True))
+    if built is not None:
+        if len(_KNOWN_GRAPHS) >= _MOST_GRAPHS:
+            _KNOWN_GRAPHS.clear()
+        _KNOWN_GRAPHS[built] = graphs
+    return graphs
+
+
+def _structure(model: nn.Module, inputs: Inputs) -> Hashable:
+    """All that a network's operations depend on, as tensors' values cannot be asked for: classes, attributes, shapes.
+
+    None where a module has an attribute of which nobody knows whether two are the same, such as an object or a tensor.
+    """
+    first: dict[int, str] = {}
+    tensors = [
+        (name, first.setdefault(id(tensor), name), tensor.shape, tensor.stride(), tensor.dtype)
+        for name, tensor in _members(model, tied=True)
+    ]
+    modules = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        attributes = {key: value for key, value in vars(module).items() if key not in _NOT_ATTRIBUTES}
+        if not all(map(_is_simple, attributes.values())):
+            return None
+        modules.append((name, first.setdefault(id(module), name), type(module), repr(attributes)))
+    given = repr(mapped(inputs, lambda tensor: (tensor.shape, tensor.stride(), tensor.dtype)))
+    return tuple(tensors), tuple(modules), given
+
+
+def _is_simple(value: object) -> bool:
+    """Whether a value is all that its `repr` says."""
+    if isinstance(value, tuple | list | set | frozenset):
+        return all(map(_is_simple, value))
+    if isinstance(value, dict):
+        return all(_is_simple(key) and _is_simple(part) for key, part in value.items())
+    return type(value) in _SIMPLE
 
 
 def _traced(model: nn.Module, names: Sequence[str], inputs: Inputs, *, training: bool) -> Graph:

@@ -14,6 +14,7 @@ from evocompress import Recipe, pack, unpack
 from evocompress.errors import ConfigError, ModelError
 from evocompress.networks import NETWORKS, build
 from evocompress.networks.conv_stack import POOL, ConvStack
+from evocompress.training import dead_parts
 from evocompress.training.dead_parts import cut, narrow
 
 pytestmark = pytest.mark.slow
@@ -297,3 +298,54 @@ def test_the_model_and_the_random_state_are_left_alone() -> None:
     assert all(modes) and network.training and live.network.training
     assert not live.network.get_submodule("bn1").training and not network.get_submodule("bn1").training
     assert all(p.requires_grad for p in live.network.parameters())
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each trace of a network from now on, whether it was in training mode."""
+    seen: list[bool] = []
+    traced = dead_parts._traced
+
+    def counted(*arguments: Any, training: bool) -> Any:
+        seen.append(training)
+        return traced(*arguments, training=training)
+
+    monkeypatch.setattr(dead_parts, "_traced", counted)
+    monkeypatch.setattr(dead_parts, "_KNOWN_GRAPHS", {})
+    return seen
+
+
+def test_networks_that_are_built_alike_are_traced_once(traces: list[bool]) -> None:
+    x = images("digits_cnn")
+    for seed in range(3):
+        network = damage(build("digits_cnn", seed=seed), share=0.5, seed=seed)
+        live = cut(network, x)
+        assert live.reason is None and close(network.eval()(x), live.network.eval()(x))
+        assert traces == [False, True]
+    for other, given in ((build("digits_cnn", {"width": 8}), x), (build("digits_cnn"), x[:2]), (network.double(), x)):
+        before = len(traces)
+        cut(other, given.to(next(other.parameters()).dtype))
+        assert len(traces) == before + 2
+
+
+class TwoEnds(nn.Module):
+    """Reads one of two last layers: by an attribute of its own."""
+
+    def __init__(self, end: object) -> None:
+        super().__init__()
+        self.end = end
+        self.first, self.one, self.other = nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+        with torch.no_grad():
+            self.one.weight[:, 2:] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).relu()
+        read: Tensor = self.one(hidden) if self.end in ("one", len) else self.other(hidden)
+        return read
+
+
+def test_an_attribute_tells_networks_apart_and_an_object_says_nothing(traces: list[bool]) -> None:
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    lived = [cut(TwoEnds(end), x).kept["first.weight"][0] for end in ("one", "other", len, max, len)]
+    assert [len(rows) for rows in lived] == [2, 8, 2, 8, 2]
+    assert len(traces) == 10
