@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -15,7 +16,8 @@ from evocompress.codecs.planes import kernel_places
 from evocompress.codecs.tensor_table import read_table
 
 __all__ = [
-    "costly_files",
+    "COSTLY",
+    "costly_file",
     "forged",
     "many_alike",
     "many_kernel_sizes",
@@ -109,21 +111,33 @@ def zeros(rows: int, columns: int, dtype: int = 0) -> bytes:
     return many_alike(1, (rows, columns), dtype=dtype)
 
 
-def costly_files() -> dict[str, bytes]:
-    """Files that would cost far more than their size, and which no reader may take; by what is dear in them."""
-    return {
-        "planes": forged(nested_planes(1200)),
-        "products": forged(nested_products(1500), padding=4000),
-        "symmetries": forged(many_kernel_sizes(500)),
-        "wavelets": forged(nested_arrays(6000, (WAVELET,) * 7, numbers(*[0, 8] * 7, 0)), padding=4000),
-        "cosines of one long vector": forged(
-            many_alike(1, (4_194_301,), (DCT,) * 7 + (DEADZONE,), numbers(*[1] * 7, 0))
-        ),
-        "coordinates": forged(
-            many_alike(1, (1000, 1000), (COORDINATES,) * 7 + (DEADZONE,), _models(7, 1000)), padding=4000
-        ),
-        "weights": forged(zeros(4096, 4096), padding=100),
-    }
+#: What is dear in each of the files that `costly_file` makes.
+COSTLY = ("coordinates", "cosines of one long vector", "planes", "products", "symmetries", "wavelets", "weights")
+
+
+@functools.cache
+def costly_file(kind: str) -> bytes:
+    """A file that would cost far more than its size, and which no reader may take; `kind` is one of COSTLY.
+
+    Made once, where it is first needed: it takes up to seconds.
+    """
+    match kind:
+        case "planes":
+            return forged(nested_planes(100))
+        case "products":
+            return forged(nested_products(1500), padding=4000)
+        case "symmetries":
+            return forged(many_kernel_sizes(500))
+        case "wavelets":
+            return forged(nested_arrays(3000, (WAVELET,) * 7, numbers(*[0, 8] * 7, 0)), padding=4000)
+        case "cosines of one long vector":
+            return forged(many_alike(1, (4_194_301,), (DCT,) * 7 + (DEADZONE,), numbers(*[1] * 7, 0)))
+        case "coordinates":
+            chain = (COORDINATES,) * 7 + (DEADZONE,)
+            return forged(many_alike(1, (500, 500), chain, _models(7, 500)), padding=4000)
+        case "weights":
+            return forged(zeros(4096, 4096), padding=100)
+    raise ValueError(f"{kind!r} is none of {COSTLY}")
 
 
 def _models(depth: int, size: int) -> bytes:
