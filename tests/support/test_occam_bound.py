@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from evocompress.errors import ConfigError
 from evocompress.support.occam_bound import largest_nbytes, occam_bound
@@ -65,6 +64,8 @@ def test_it_fails_no_more_often_than_it_says(nbytes: int, examples: int, risk: f
 
     The file's share of δ is 2^-L', since the bound is for all files at once.
     """
+    from scipy import stats  # takes longer to import than most files of tests to run
+
     delta = 0.5
     bounds = [occam_bound(nbytes, wrong, examples, delta=delta) for wrong in range(examples + 1)]
     failing = sum(float(stats.binom.pmf(bound.wrong, examples, risk)) for bound in bounds if bound.value < risk)
