@@ -250,7 +250,7 @@ def test_an_import_brings_neither_torch_nor_ray() -> None:
 
 
 def test_the_command_imports_what_is_slow_to_import_only_when_it_needs_it() -> None:
-    heavy = "{'torch', 'ray', 'matplotlib', 'scipy.linalg', 'scipy.special', 'scipy.fft'} & set(sys.modules)"
+    heavy = "{'torch', 'ray', 'matplotlib', 'numba', 'scipy.linalg', 'scipy.special', 'scipy.fft'} & set(sys.modules)"
     assert child(f"import sys, evocompress.cli, evocompress.search; print({heavy})").strip() == "set()"
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 
+from evocompress.checkpoint.defaults import DEFAULT_PRESET
 from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
 from evocompress.errors import CodecError
 
-__all__ = ["DEFAULT_PRESET", "LAYERWISE", "PRESETS", "preset"]
+__all__ = ["LAYERWISE", "PRESETS", "preset"]
 
 _VECTORS = Rule(codecs=("deadzone",), rate_factor=0.01, dims="vector")
-
-#: What packs where nothing else is asked for: of `pack` in Python, and of the command `pack`.
-DEFAULT_PRESET = "balanced"
 
 #: Rules and coder of each, at the default λ.
 PRESETS: dict[str, Recipe] = {

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from evocompress.checkpoint.defaults import RELATIVE_RATE_WEIGHT
 from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT
 from evocompress.codecs.dtypes import is_float
 
-__all__ = ["RELATIVE_RATE_WEIGHT", "rate_weight_for", "with_small_raised"]
+__all__ = ["rate_weight_for", "with_small_raised"]
 
-RELATIVE_RATE_WEIGHT = 1e-3
 _SMALL = 0.01  # of the typical mean square: tensors below that are not left to λ alone
 _PORTION = 1 << 20
 

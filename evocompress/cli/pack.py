@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evocompress.checkpoint.companions import write_folder
-from evocompress.checkpoint.float32_size import float32_bytes, own_bytes
+from evocompress.checkpoint.defaults import DEFAULT_PRESET, RELATIVE_RATE_WEIGHT
 from evocompress.checkpoint.folders import EVC, shards
-from evocompress.checkpoint.presets import DEFAULT_PRESET, PRESETS
-from evocompress.checkpoint.presets import preset as preset_recipe
-from evocompress.checkpoint.relative_rate_weight import RELATIVE_RATE_WEIGHT
 from evocompress.cli.exit_codes import ExitCode
 from evocompress.cli.inspect import size_line
 from evocompress.cli.network_options import check_settings, network_of
@@ -58,6 +55,12 @@ def register(app: typer.Typer) -> None:
     app.command("pack")(pack)
 
 
+def _presets() -> list[str]:
+    from evocompress.checkpoint.presets import PRESETS
+
+    return [*PRESETS]
+
+
 def pack(
     context: typer.Context,
     weights: Annotated[
@@ -78,9 +81,7 @@ def pack(
             "and the small other files of a folder WEIGHTS along with it.",
         ),
     ],
-    preset: Annotated[
-        str, typer.Option(help="fast, balanced or best.", autocompletion=lambda: [*PRESETS])
-    ] = DEFAULT_PRESET,
+    preset: Annotated[str, typer.Option(help="fast, balanced or best.", autocompletion=_presets)] = DEFAULT_PRESET,
     rate_weight: Annotated[
         float | None,
         typer.Option(
@@ -184,6 +185,9 @@ def pack(
     check_rate_weight(rate_weight)
     check_rate_weight(relative_rate_weight, "--relative-rate-weight")
     check_loss_increase(max_loss_increase)
+    # Codecs import numba, which takes longer than a command that needs none of them.
+    from evocompress.checkpoint.presets import preset as preset_recipe
+
     output, as_folder = Path(output_name), folder_named(output_name)
     output_bytes = output_limit(max_output_bytes)
     if as_folder:
@@ -300,6 +304,8 @@ def _document(
     output: Path, state: Mapping[str, torch.Tensor], result: PackResult, errors: WeightErrors | None
 ) -> dict[str, Any]:
     """The result for programs."""
+    from evocompress.checkpoint.float32_size import float32_bytes
+
     held_out = None if result.held_out is None else result.held_out._asdict()
     if held_out is not None and result.held_out is not None and result.held_out.quality is not None:
         held_out["quality"] = result.held_out.quality.to_json()
@@ -319,6 +325,8 @@ def _document(
 
 
 def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> str:
+    from evocompress.checkpoint.float32_size import float32_bytes, own_bytes
+
     line = size_line(nbytes, sum(tensor.numel() for tensor in state.values()), len(state))
     plain, own = float32_bytes(state), own_bytes(state)
     if own == plain > 0 and any(tensor.is_floating_point() for tensor in state.values()):

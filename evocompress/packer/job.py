@@ -23,11 +23,12 @@ import numpy.typing as npt
 import torch
 
 from evocompress.checkpoint import presets
+from evocompress.checkpoint.defaults import DEFAULT_PRESET, RELATIVE_RATE_WEIGHT
 from evocompress.checkpoint.fold_statistics import fold_statistics
 from evocompress.checkpoint.packing import pack, to_numpy
-from evocompress.checkpoint.presets import DEFAULT_PRESET, LAYERWISE
+from evocompress.checkpoint.presets import LAYERWISE
 from evocompress.checkpoint.recipe import Recipe, Rule
-from evocompress.checkpoint.relative_rate_weight import RELATIVE_RATE_WEIGHT, rate_weight_for, with_small_raised
+from evocompress.checkpoint.relative_rate_weight import rate_weight_for, with_small_raised
 from evocompress.checkpoint.size_prior import size_prior
 from evocompress.errors import ConfigError, ModelError
 from evocompress.packer.allocation import allocate
