@@ -35,6 +35,10 @@ SMALL: dict[str, Any] = {
 }
 
 
+#: For runs of which nobody looks at what the uncompressed network comes to when it is packed: that takes seconds.
+UNPACKED = {"reference_packs": False}
+
+
 def small(**changes: Any) -> Config:
     return parse_config({**SMALL, **changes})
 
@@ -73,7 +77,8 @@ def test_precision_is_what_segments_and_reference_train_in(tmp_path: Path) -> No
     for precision in ("float32", "bfloat16"):
         search = {**SMALL["search"], "segments": 1, "initial": 1}
         resources = {"executor": "inline", "precision": precision}
-        run_experiment(small(search=search, resources=resources, reference_epochs=1), tmp_path / precision)
+        changes = {"search": search, "resources": resources, "reference_epochs": 1}
+        run_experiment(small(**changes, **UNPACKED), tmp_path / precision)
         history = read_history(tmp_path / precision)
         curves = history.outcomes[0].metrics["curves"]
         losses[precision] = [*curves["train_loss"], history.events("reference")[0]["validation_quality"]]
