@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from small_package import installed
+from typer.testing import CliRunner
 
+from evocompress.cli import app
 from evocompress.codecs.conformance import CHECKS
 from evocompress.evolve.config import parse_config
 
@@ -59,19 +61,25 @@ def test_a_configuration_may_name_it(site: Path, monkeypatch: pytest.MonkeyPatch
         assert "pairs+trellis" in str(config.genes)
 
 
-def test_commands_in_processes_of_their_own_have_it(site: Path, tmp_path: Path) -> None:
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+def shown(*words: str | Path) -> str:
+    """What a command prints, in this process."""
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
 
-    def run(*words: str) -> str:
-        command = [sys.executable, "-m", "evocompress", *words]
-        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=250)
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
 
-    assert re.search(r"pairs +transform +level=0", run("codecs"))
+def test_a_run_in_a_process_of_its_own_and_other_commands_have_it(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = ["search.segments=2", "search.initial=2", "reference_epochs=0", "genes.epochs=1", "named_files=true"]
     settings += ["resources.executor=inline", "search.probes=0", 'genes.codecs.dense=["pairs(level=1)+deadzone"]']
     (tmp_path / "c.toml").write_text('model = "digits_cnn"\ndata = "digits"\n[genes]\ngrid = ["codecs"]\n', "utf-8")
-    run("run", "c.toml", "--out", "run", *(word for text in settings for word in ("--set", text)))
-    files = list((tmp_path / "run" / "export" / "front").glob("*.evc"))
-    assert any("pairs" in run("inspect", str(file)) for file in files)
+    options = [word for text in settings for word in ("--set", text)]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    command = [sys.executable, "-m", "evocompress", "run", "c.toml", "--out", "run", *options]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr + done.stdout
+    with installed(site, monkeypatch):
+        assert re.search(r"pairs +transform +level=0", shown("codecs"))
+        files = list((tmp_path / "run" / "export" / "front").glob("*.evc"))
+        assert any("pairs" in shown("inspect", file) for file in files)

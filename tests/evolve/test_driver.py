@@ -93,7 +93,11 @@ def test_everything_is_exported_and_recorded(finished: Path) -> None:
     assert history.run["config_text"] == "# as written"
     assert history.run["network"]["parameters"] == 9802
     assert history.run["data"]["sha256"] and history.run["data"]["audit"] == 359
-    assert len(history.events("reference")) == 1 and len(history.events("audited")) == 1
+    assert len(history.events("audited")) == 1
+    (event,) = history.events("reference")
+    finest, *_, coarsest = event["packed"]
+    assert finest["quality"] == pytest.approx(event["quality"], abs=0.05)
+    assert coarsest["nbytes"] < finest["nbytes"] < event["float32_bytes"]
     for leaf in history.archive:
         assert hashlib.sha256(history.storage.read(leaf.path)).hexdigest() == leaf.sha256
 
@@ -145,7 +149,9 @@ def test_trained_initial_weights_are_the_reference_as_they_are(finished: Path, t
     with open(finished / "export" / "front.csv", newline="") as table:
         best = list(csv.DictReader(table))[-1]
     config = small(
-        initial_weights=str(finished / best["file"]), search={**SMALL["search"], "segments": 1, "initial": 1}
+        initial_weights=str(finished / best["file"]),
+        search={**SMALL["search"], "segments": 1, "initial": 1},
+        **UNPACKED,
     )
     run_experiment(config, tmp_path / "run")
     event = read_history(tmp_path / "run").events("reference")[0]
@@ -167,7 +173,8 @@ def test_a_killed_driver_on_ray_goes_on_to_the_archive_of_an_inline_run(finished
 
 def driver(folder: Path, *words: str) -> CommandProcess:
     config = folder.parent / "small.json.toml"
-    lines = [f'name = "small"\nmodel = "digits_cnn"\ndata = "digits"\nreference_epochs = {SMALL["reference_epochs"]}']
+    plain = {key: value for key, value in (SMALL | UNPACKED).items() if not isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
     for section in ("model_options", "search", "genes", "resources"):
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in SMALL[section].items())]
     config.write_text("\n".join(lines))

@@ -29,6 +29,7 @@ def config(**changes: Any) -> Any:
         "model": "option_networks:tower",
         "data": "digits",
         "reference_epochs": 1,
+        "reference_packs": False,
         "search": {"segments": 8, "initial": 4, "probes": 1, "deterministic": True, "lag": 1, "lineage_share": 0.3},
         "genes": {"epochs": 1, "rate_weight": [0.01, 1.0], "model_options": OPTIONS},
         "resources": {"executor": "inline"},

@@ -139,7 +139,7 @@ def test_runs_of_one_task_are_compared_and_of_two_are_not(finished: Path, tmp_pa
 
 def test_stopped_and_resumed_it_ends_as_if_nothing_had_been(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
-    assert not run_experiment(toy(), folder, observer=StopsAfter()).finished
+    assert not run_experiment(toy(reference_packs=False), folder, observer=StopsAfter()).finished
     assert len(read_history(folder).outcomes) < 6
     assert run_experiment(config_of_run(folder), folder, resume=True).finished
     archives = [

@@ -78,6 +78,7 @@ model = "tiny_models:{model}"
 data = "tiny_models:{data}"
 task = "{task}"
 reference_epochs = 1
+reference_packs = false
 [search]
 segments = 3
 initial = 2

@@ -306,6 +306,7 @@ def test_a_run_with_architecture_genes(tmp_path: Path) -> None:
     """Generations of several forms, audited and exported."""
     config = CONFIG | {
         "reference_epochs": 1,
+        "reference_packs": False,
         "resources": {"executor": "inline"},
         "search": {"segments": 6, "initial": 2, "probes": 1, "deterministic": True, "lag": 1},
         "genes": {"epochs": 1, "alpha": [0.25, 1.0], "rank": [0.1, 1.0], "rate_weight": [0.03, 3.0]},
