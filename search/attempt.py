@@ -23,7 +23,7 @@ from evocompress.search.records import Leaf, Outcome, Status, Task
 from evocompress.search.segment_commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.storage import Storage
 
-__all__ = ["Lost", "Running", "Segment", "SharesData", "failure", "plain", "run_attempt"]
+__all__ = ["ChecksMachine", "Lost", "Running", "Segment", "SharesData", "failure", "plain", "run_attempt"]
 
 #: What the operating system says where a machine or its network is at fault, and not what ran on it.
 _OF_MACHINES = frozenset(
@@ -68,6 +68,15 @@ class SharesData(Protocol):
 
     def receive(self, data: Any) -> None:
         """Take them. Called in a worker before anything runs there, perhaps again and again."""
+        ...
+
+
+@runtime_checkable
+class ChecksMachine(Protocol):
+    """What a segment may have besides: it can tell whether a machine has all that it needs, such as the data."""
+
+    def check_machine(self) -> None:
+        """Raise where it has not; called on each node of a cluster, after `receive`, before segments run there."""
         ...
 
 

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 from evocompress.search.attempt import Lost, Running, Segment
 from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.node_probe import NodeProbe
+from evocompress.search.node_roll import NodeNews
 from evocompress.search.ray_executor import RayExecutor
 from evocompress.search.records import Outcome, Task
 from evocompress.search.shipment import Shipment
@@ -21,6 +22,7 @@ from evocompress.search.storage import Storage
 __all__ = [
     "Executor",
     "ExecutorResources",
+    "HasNodeNews",
     "InlineExecutor",
     "LooksAtNodes",
     "Lost",
@@ -103,7 +105,16 @@ class LooksAtNodes(Protocol):
     """What an executor on several machines may have besides: it is called before a run's first segment."""
 
     def look_at_nodes(self, probe: NodeProbe) -> None:
-        """Call the probe on each machine, and raise `RunError` where one lacks something."""
+        """Call the probe on each machine, and raise `RunError` where none has all that a run needs."""
+        ...
+
+
+@runtime_checkable
+class HasNodeNews(Protocol):
+    """What such an executor may have besides: it tells which machines it leaves out, and which join a run later."""
+
+    def node_news(self) -> list[NodeNews]:
+        """What is new since the last call."""
         ...
 
 

@@ -11,8 +11,9 @@ from evocompress.errors import HopelessError, InfrastructureError
 from evocompress.search.ask_tell import Search, Told
 from evocompress.search.attempt import Lost, Running
 from evocompress.search.events import Delayed, Ended, Finished, Late, Reason, Submitted
-from evocompress.search.executors import Executor, SeveralAttempts
+from evocompress.search.executors import Executor, HasNodeNews, SeveralAttempts
 from evocompress.search.interrupts import Interrupts
+from evocompress.search.node_roll import NodeNews
 from evocompress.search.records import Outcome, Task
 from evocompress.search.time_limit import ATTEMPTS, FLOOR_SECONDS, TimeLimit, Watched
 
@@ -108,6 +109,9 @@ class Loop:
             if not self._in_flight:
                 return "finished"
             self._take(self._interrupts.during(self._wait, []))
+            if isinstance(self._executor, HasNodeNews):
+                for news in self._executor.node_news():
+                    self._notify(news)
             self._check_hope()
             self._look_for_late()
 
@@ -245,6 +249,6 @@ class Loop:
             after = told.hypervolume_after
             self._notify(Finished(outcome.index, number, outcome, told, after, front, in_flight, elapsed))
 
-    def _notify(self, event: Submitted | Finished | Delayed | Late | Ended) -> None:
+    def _notify(self, event: Submitted | Finished | Delayed | Late | NodeNews | Ended) -> None:
         if self._observer is not None:
             self._observer(event)

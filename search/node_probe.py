@@ -1,4 +1,4 @@
-"""Probe of a cluster's nodes: versions, the user's modules, and whether the run's storage is the same place there."""
+"""Probe of a cluster's nodes: versions, the user's modules, the data, and whether the run's storage is the same."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evocompress.errors import RunError
+from evocompress.search.attempt import ChecksMachine
 from evocompress.search.shipped_modules import ShippedModules
 from evocompress.search.storage import LocalStorage, Storage
 
-__all__ = ["NodeProbe", "Seen", "refusal", "versions_here"]
+__all__ = ["NodeProbe", "Seen", "by_problem", "refusal", "versions_here"]
 
 _PACKAGES = ("evocompress", "torch", "ray")
 # Network file systems show a new file after a moment.
@@ -67,9 +68,11 @@ class NodeProbe:
     versions: Mapping[str, str] = dataclasses.field(default_factory=versions_here)
     folder: str = dataclasses.field(default_factory=lambda: f"probe-{uuid.uuid4().hex[:12]}")
 
-    def __call__(self, node_id: str) -> Seen:
-        """What is wrong on this node."""
+    def __call__(self, node_id: str, segment: object = None) -> Seen:
+        """What is wrong on this node, also with what the segment needs there, if it can say so."""
         problems = [*self._versions(), *self._modules(), *self._storage(node_id)]
+        if not problems and isinstance(segment, ChecksMachine):
+            problems += self._machine(segment)
         return Seen(f"{socket.gethostname()} (node {node_id[:8]})", tuple(problems))
 
     @contextlib.contextmanager
@@ -126,6 +129,12 @@ class NodeProbe:
             if source is not None and source != module.source:
                 yield f"has another {name} than the driver ({place}): make them the same, or remove it there"
 
+    def _machine(self, segment: ChecksMachine) -> Iterator[str]:
+        try:
+            segment.check_machine()
+        except (Exception, SystemExit) as error:
+            yield f"lacks what segments need ({_words(error)}): put it there"
+
     def _storage(self, node_id: str) -> Iterator[str]:
         try:
             if not self._is_there("driver"):
@@ -171,19 +180,24 @@ def _words(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
+def by_problem(seen: Sequence[Seen]) -> list[tuple[str, str]]:
+    """The names of nodes and what is wrong with them, equal problems once."""
+    nodes: dict[str, list[str]] = {}
+    for node, problems in seen:
+        for problem in problems:
+            nodes.setdefault(problem, []).append(node)
+    told = []
+    for problem, names in nodes.items():
+        more = len(names) - _NAMED
+        named = names[:_NAMED] + ([f"{more} more"] if more > 0 else [])
+        told.append((" and ".join(filter(None, (", ".join(named[:-1]), named[-1]))), problem))
+    return told
+
+
 def refusal(seen: Sequence[Seen]) -> str:
     """One line of what is wrong, equal problems told once; empty where all is well.
 
     >>> refusal([Seen("a"), Seen("b", ("is slow",)), Seen("c", ("is slow",))])
     'b and c: is slow'
     """
-    nodes: dict[str, list[str]] = {}
-    for node, problems in seen:
-        for problem in problems:
-            nodes.setdefault(problem, []).append(node)
-    lines = []
-    for problem, names in nodes.items():
-        more = len(names) - _NAMED
-        named = names[:_NAMED] + ([f"{more} more"] if more > 0 else [])
-        lines.append(f"{' and '.join(filter(None, (', '.join(named[:-1]), named[-1])))}: {problem}")
-    return "; ".join(lines)
+    return "; ".join(f"{names}: {problem}" for names, problem in by_problem(seen))

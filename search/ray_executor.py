@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from evocompress.errors import ConfigError, EvocompressError, InfrastructureError, RunError
 from evocompress.search.attempt import Lost, Running, Segment, SharesData, run_attempt
-from evocompress.search.node_probe import NodeProbe, Seen, refusal
+from evocompress.search.node_probe import NodeProbe, Seen
+from evocompress.search.node_roll import Node, NodeNews, NodeRoll
 from evocompress.search.processes import born
 from evocompress.search.records import Outcome, Task
 from evocompress.search.shipment import Shipment
@@ -41,8 +42,9 @@ _GPU_MAX_CALLS = 100
 _PROBE_SECONDS = 2.0
 _HEAD_SECONDS, _NODE_SECONDS = 30.0, 5.0
 _REPORT_SECONDS = 5.0
-# For how long nodes may take to answer a probe; and where they install or fetch something before.
-_LOOK_SECONDS, _INSTALL_SECONDS = 120.0, 900.0
+# For how long nodes may take to answer a probe, which loads the data; and where they install or fetch something before.
+# A run begins without those that take longer than the first.
+_FIRST_SECONDS, _LOOK_SECONDS, _INSTALL_SECONDS = 30.0, 300.0, 900.0
 # Later than this driver itself would stop, and sooner than Ray.
 _GUARD_SECONDS = 45.0
 # Characters of Ray's own words that a message of ours quotes.
@@ -79,14 +81,35 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _remote_call(modules: ShippedModules, segment: object, data: Any, function: Callable[[Any], Any], item: Any) -> Any:
+class _NotAsked(Exception):
+    """Ray has given a node something before it was asked whether it is fit: it joined a moment ago."""
+
+
+def _check_node(fit: frozenset[str] | None) -> None:
+    import ray
+
+    if fit is not None and (node := ray.get_runtime_context().get_node_id()) not in fit:
+        raise _NotAsked(node)
+
+
+def _remote_call(
+    fit: frozenset[str] | None,
+    modules: ShippedModules,
+    segment: object,
+    data: Any,
+    function: Callable[[Any], Any],
+    item: Any,
+) -> Any:
+    _check_node(fit)
     modules.install()
     _receive(segment, data)
     return function(item)
 
 
-def _remote_look(probe: NodeProbe, node_id: str) -> Seen:
-    return probe(node_id)
+def _remote_look(modules: ShippedModules, segment: object, data: Any, probe: NodeProbe, node_id: str) -> Seen:
+    modules.install()
+    _receive(segment, data)
+    return probe(node_id, segment)
 
 
 def _receive(segment: object, data: Any) -> None:
@@ -105,10 +128,18 @@ def default_gpus(cluster: Mapping[str, float]) -> float:
 
 
 def _remote_attempt(
-    modules: ShippedModules, segment: Segment, data: Any, storage: Storage, begun: Any, attempt: int, task: Task
+    fit: frozenset[str] | None,
+    modules: ShippedModules,
+    segment: Segment,
+    data: Any,
+    storage: Storage,
+    begun: Any,
+    attempt: int,
+    task: Task,
 ) -> Outcome:
     import ray
 
+    _check_node(fit)
     place = _Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid(), born(os.getpid()))
     begun.note.remote(attempt, place)
     modules.install()
@@ -165,9 +196,10 @@ class RayExecutor:
     Data that a segment shares (`search.attempt.SharesData`) lie in Ray's object store, once for each node.
 
     Joins the cluster at `address` or `RAY_ADDRESS`, or one that this process is already in; else starts a local one and
-    ends it on `close`. `workers` defaults to what the cluster holds: GPUs / gpus, or CPUs / cpus. `gpus` None means
-    `default_gpus`. `env_vars` are set in the workers before anything is imported there; `shipment` is what they get
-    beside the segment. A Ray that this process is in already was told its folders when it was joined.
+    ends it on `close`. `workers` defaults to what the cluster holds: GPUs / gpus, or CPUs / cpus; after `look_at_nodes`
+    that follows the nodes that are fit, as they come and go. `gpus` None means `default_gpus`. `env_vars` are set in
+    the workers before anything is imported there; `shipment` is what they get beside the segment. A Ray that this
+    process is in already was told its folders when it was joined.
     """
 
     def __init__(
@@ -215,16 +247,29 @@ class RayExecutor:
             self._begun = begun(_Begun).remote()  # beside the driver: what freezes elsewhere leaves it alone
             self._shared = (*self._segment, self._ray.put(storage), self._begun)
             self._parts = _parts(self._ray, here)
-            capacity = _capacity(self._ray, cpus, gpus)  # asked in any case: what fits nowhere would wait for ever
-            self.workers = capacity if workers is None else workers
+            self._capacity = _capacity(self._ray, cpus, gpus)  # in any case: what fits nowhere would wait for ever
+            self._workers = workers
             stack.pop_all()
         self._probed = -math.inf
+        self._roll: NodeRoll | None = None  # of a cluster whose nodes are asked
+        self._probe: NodeProbe | None = None
+        self._asked: dict[Any, str] = {}  # nodes, by what they will answer
+        self._probe_files = contextlib.ExitStack()  # what lies in the storage while there are such
+        self._id_label = "ray.io/node-id"  # by which Ray knows a node's id; versions of it call it differently
+        self._fit: tuple[frozenset[str], Any] | None = None  # the nodes that are fit, and the same in the object store
         self._tasks: dict[Any, tuple[Task, int]] = {}  # with the number of the attempt
         self._attempts = itertools.count()
         self._submitted: dict[int, float] = {}
         self._newest = -1  # of the attempts that are known to have begun
         self._overtaken: dict[int, float] = {}  # since when younger attempts are known to have begun
         self._lost: set[str] = set()
+
+    @property
+    def workers(self) -> int:
+        """How many segments run at once: what was given, or as many as nodes hold that are fit; at least 1."""
+        if self._workers is not None:
+            return self._workers
+        return self._capacity if self._roll is None else max(1, self._roll.places)
 
     @property
     def slots(self) -> int:
@@ -245,7 +290,7 @@ class RayExecutor:
             reports = self._reports()
             numbers = [number for other, number in self._tasks.values() if other.segment_id == task.segment_id]
             late = {place.node_id for number in numbers if (place := reports.get(number, (None, 0.0))[0]) is not None}
-            others = [node for node in self._nodes() if node not in late]
+            others = [node for node in self._fit_nodes() if node not in late]
         self._start(task, self._affinity(others[len(numbers) % len(others)]) if late and others else "SPREAD")
 
     def running(self) -> Mapping[str, Running]:
@@ -278,32 +323,71 @@ class RayExecutor:
     def look_at_nodes(self, probe: NodeProbe) -> None:
         """Call the probe on each node that a segment fits on, all at once; not in a Ray of this executor's own.
 
-        A node that is lost meanwhile is none of those that a run needs.
+        From then on only nodes that answered, and are fit, get segments. Those that join later are asked, too; those
+        that are slow may answer later.
 
         Raises:
-            RunError: Nodes lack something, or do not answer; one line says which, what, and what to do.
+            RunError: No node is fit; one line says which lack what, and what to do.
         """
         if not self._is_elsewhere:
             return
-        with probe.begun(), self._using():
-            # With the environment of segments, so that a worker which has imported what they need runs them next.
-            options = {"num_cpus": 0, "max_retries": 0, "runtime_env": self._options["runtime_env"]}
-            look, shared = self._ray.remote(**options)(_remote_look), self._ray.put(probe)
-            asked = {
-                look.options(scheduling_strategy=self._affinity(node, soft=False)).remote(shared, node): node
-                for node in self._nodes()
-            }
-            ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=self._look_seconds)
-            for reference in late:
+        self._probe, self._roll, began = probe, NodeRoll(self._look_seconds), self.now()
+        while True:
+            self._look()
+            first = self._roll.fit and self.now() - began >= _FIRST_SECONDS
+            if not self._roll.waits or first:
+                break
+            with self._using():
+                self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=1.0)
+        try:
+            self._roll.open()
+        except RunError:
+            self._stop_asking()
+            raise
+
+    def node_news(self) -> list[NodeNews]:
+        """What has become of nodes since the last call: which joined, are unfit, or are gone."""
+        news = [] if self._roll is None else self._roll.news()
+        return [dataclasses.replace(item, workers=self.workers) for item in news]
+
+    def _look(self) -> None:
+        """Ask nodes that are new whether they are fit, and take in answers."""
+        if self._roll is None or self._probe is None:
+            return
+        with self._using():
+            self._ask(self._probe, self._roll.enter(self._nodes(), self.now()))
+            ready, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+            for reference in ready:
+                node = self._asked.pop(reference)
+                self._roll.hear(node, self._seen(self._probe, reference, node))
+            self._roll.check_time(self.now())
+            there = {*self._roll.fit, *self._roll.others}
+            self._asked = {reference: node for reference, node in self._asked.items() if node in there}
+        if not self._asked:
+            self._probe_files.close()
+
+    def _ask(self, probe: NodeProbe, nodes: Sequence[str]) -> None:
+        if nodes and not self._asked:
+            try:
+                self._probe_files.enter_context(probe.begun())
+            except RunError:
+                if not self._roll or not self._roll.fit:  # it is not that the store is away for a while
+                    raise
+                self._roll.forget(nodes)
+                return
+        # With the environment of segments, so that a worker which has imported what they need runs them next.
+        options = {"num_cpus": 0, "max_retries": 0, "runtime_env": self._options["runtime_env"]}
+        look = self._ray.remote(**options)(_remote_look)
+        for node in nodes:
+            there = look.options(scheduling_strategy=self._affinity(node, soft=False))
+            self._asked[there.remote(*self._segment, probe, node)] = node
+
+    def _stop_asking(self) -> None:
+        for reference in self._asked:
+            with contextlib.suppress(Exception):
                 self._ray.cancel(reference, force=True)
-            seen = {asked[reference]: self._seen(probe, reference, asked[reference]) for reference in ready}
-            alive = self._nodes()
-            silence = f"has not answered for {self._look_seconds:g} s; stop it, or try again"
-            line = refusal(
-                [seen.get(node) or Seen(self._name(node), (silence,)) for node in asked.values() if node in alive]
-            )
-        if line:
-            raise RunError(f"the cluster is not ready for this run: {line}")
+        self._asked.clear()
+        self._probe_files.close()
 
     def _seen(self, probe: NodeProbe, reference: Any, node: str) -> Seen:
         try:
@@ -321,21 +405,44 @@ class RayExecutor:
         hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in self._ray.nodes()}
         return f"{hosts.get(node_id, 'a machine')} (node {node_id[:8]})"
 
-    def _nodes(self) -> list[str]:
-        """Nodes that a segment fits on."""
+    def _nodes(self) -> dict[str, Node]:
+        """Nodes that a segment fits on, by id."""
         needs = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
-        return [
-            node["NodeID"]
-            for node in self._ray.nodes()
-            if node["Alive"] and all(node["Resources"].get(name, 0.0) >= need for name, need in needs.items())
-        ]
+        found = {}
+        for node in self._ray.nodes():
+            names = [name for name, value in node["Labels"].items() if value == node["NodeID"]]
+            self._id_label = names[0] if names else self._id_label
+            fits = [node["Resources"].get(name, 0.0) / need for name, need in needs.items() if need > 0]
+            if node["Alive"] and (places := int(min(fits) + 1e-9)) > 0:
+                found[node["NodeID"]] = Node(f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})", places)
+        return found
+
+    def _fit_nodes(self) -> list[str]:
+        return list(self._nodes()) if self._roll is None else self._roll.fit
+
+    def _placed(self, strategy: Any = None) -> tuple[Any, Any]:
+        """Where Ray is to put something, so that no node gets it which is unfit or was not asked yet.
+
+        A strategy, and what the worker compares its node with: one may join while Ray looks for a place.
+        """
+        if self._roll is None:
+            return strategy, None
+        fit = frozenset(self._roll.fit)
+        if self._fit is None or self._fit[0] != fit:
+            self._fit = fit, self._ray.put(fit)
+        if (others := self._roll.others) and (strategy is None or strategy == "SPREAD"):
+            strategies = self._ray.util.scheduling_strategies
+            labels = {self._id_label: strategies.NotIn(*others)}
+            strategy = strategies.NodeLabelSchedulingStrategy(hard=labels)
+        return strategy, self._fit[1]
 
     def _start(self, task: Task, strategy: Any) -> None:
         number = next(self._attempts)
         self._submitted[number] = self.now()
         with self._using():
+            strategy, fit = self._placed(strategy)
             remote = self._remote if strategy is None else self._remote.options(scheduling_strategy=strategy)
-            self._tasks[remote.remote(*self._shared, number, task)] = (task, number)
+            self._tasks[remote.remote(fit, *self._shared, number, task)] = (task, number)
 
     def sleep(self, seconds: float) -> None:
         """Let time go by."""
@@ -355,24 +462,34 @@ class RayExecutor:
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """As Ray tasks with a segment's resources; an exception inside comes out as it was raised."""
+        results: dict[int, Result] = {}
         with _quiet():
             remote = self._ray.remote(**self._options)(_remote_call)
             shared = self._ray.put(function)
-            references = [remote.remote(*self._segment, shared, item) for item in items]
-            waiting = list(references)
-            while waiting:
-                self._probe_parts()
-                waiting = self._ray.wait(waiting, num_returns=len(waiting), timeout=_PROBE_SECONDS)[1]
-            try:
-                results: list[Result] = self._ray.get(references)
-            except self._ray.exceptions.RayTaskError as error:
-                raise getattr(error, "cause", None) or error from None
-            except self._ray.exceptions.RayError as error:
-                words = " ".join(str(error).split())
-                raise InfrastructureError(
-                    f"a worker was lost for good: {words}; resume the run to try again"
-                ) from error
-            return results
+            while missing := [place for place in range(len(items)) if place not in results]:
+                strategy, fit = self._placed()
+                there = remote if strategy is None else remote.options(scheduling_strategy=strategy)
+                references = {place: there.remote(fit, *self._segment, shared, items[place]) for place in missing}
+                waiting = list(references.values())
+                while waiting:
+                    self._probe_parts()
+                    waiting = self._ray.wait(waiting, num_returns=len(waiting), timeout=_PROBE_SECONDS)[1]
+                for place, reference in references.items():
+                    with contextlib.suppress(_NotAsked):
+                        results[place] = self._result(reference)
+                if len(results) < len(items):
+                    self._look()
+        return [results[place] for place in range(len(items))]
+
+    def _result(self, reference: Any) -> Any:
+        """What a job has returned; what it raised is raised as it was."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise getattr(error, "cause", None) or error from None
+        except self._ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())
+            raise InfrastructureError(f"a worker was lost for good: {words}; resume the run to try again") from error
 
     def cancel(self) -> None:
         """Kill everything in flight."""
@@ -387,6 +504,7 @@ class RayExecutor:
         """Cancel, and end Ray if this executor started it."""
         if self._ray.is_initialized():
             self.cancel()
+            self._stop_asking()
             if self._owner:
                 with _quiet():
                     self._ray.shutdown()
@@ -412,6 +530,8 @@ class RayExecutor:
         self._probed = now
         for part in self._parts:
             part.look(now)
+        if all(part.silent_since is None for part in self._parts):  # else Ray would wait for it, without a word
+            self._look()
 
     def _outcome(self, reference: Any) -> Outcome | Lost | None:
         """What a finished reference holds; nothing where it was given up, or another attempt may still end."""
@@ -427,8 +547,12 @@ class RayExecutor:
             # Not from inside the segment, which records its own: the worker, its node or its storage is at fault.
             if others:
                 return None
-            self._lost.add(task.segment_id)
             cause = getattr(error, "cause", None) or error
+            if isinstance(cause, _NotAsked):
+                self._look()
+                self._start(task, None)
+                return None
+            self._lost.add(task.segment_id)
             said = str(cause) if isinstance(cause, EvocompressError) else f"{type(cause).__name__}: {cause}"
             return Lost(task, " ".join(said.split()))
         self._lost.discard(task.segment_id)

@@ -36,7 +36,7 @@ from evocompress.extensions import EXECUTORS
 from evocompress.protocols import Observer, Said
 from evocompress.runs.export import Export, check_libraries, export_run
 from evocompress.search.events import Opened
-from evocompress.search.executors import Executor, ExecutorResources, LooksAtNodes, MakeExecutor
+from evocompress.search.executors import Executor, ExecutorResources, HasNodeNews, LooksAtNodes, MakeExecutor
 from evocompress.search.history import read_run_json
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.records import Leaf
@@ -261,12 +261,14 @@ def _absolute(place: str) -> str:
 def _look_at_nodes(
     prepared: Prepared, storage: Storage, executor: Executor, modules: ShippedModules, tell: Observer
 ) -> None:
-    """Refuse a cluster of which a node lacks what the run needs, before anything is written."""
+    """Refuse a cluster of which no node has what the run needs, before anything is written."""
     resources = prepared.config.resources
     if isinstance(executor, LooksAtNodes):
         experiment = prepared.segment.experiment
         imports = modules_of(imports_of(prepared.config.model_dump()))
         executor.look_at_nodes(NodeProbe(storage, imports, modules, experiment.path))
+        for news in executor.node_news() if isinstance(executor, HasNodeNews) else ():
+            tell(news)
     elif resources.executor == "inline" and resources.for_workers:
         keys = listed([f"resources.{key}" for key in resources.for_workers])
         tell(Said(f"{keys} has no effect here: the executor inline runs segments in this process"))

@@ -257,6 +257,11 @@ class Segment:
         """Take them."""
         self.experiment.share(data)
 
+    def check_machine(self) -> None:
+        """Load the data, which the process keeps for its segments."""
+        self.experiment.prepare()
+        self.experiment.splits()
+
     def _plain(self, genome: Genome) -> nn.Module:
         """The network as its factory makes it, with the options that the genome says."""
         return self.experiment.network(options=self.reader.model_options(genome))

@@ -25,6 +25,7 @@ from evocompress.protocols import Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import Delayed, Ended, Finished, Late, Opened, SnapshotIgnored, Submitted, Watching
+from evocompress.search.node_roll import NodeNews
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome
 from evocompress.support.printable import SafeConsole
@@ -121,6 +122,9 @@ class RunDisplay:
                 self._say(f"segment {number} is tried again in {event.pause:g} s: {event.reason}")
             case Late():
                 self._say(_late(event))
+            case NodeNews():
+                self.progress.workers = event.workers
+                self._say(_node_news(event))
             case Watching():
                 holder = f"pid {event.pid} on {event.host}"
                 self._say(f"waiting {event.seconds:g} s to see whether another driver ({holder}) is alive")
@@ -336,6 +340,16 @@ def _scatter(front: Sequence[Leaf], quality: Quality) -> Text:
 
 def _ratio(ratio: float) -> str:
     return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:.1f}×"
+
+
+def _node_news(event: NodeNews) -> str:
+    match event.change:
+        case "unfit":
+            return f"left out of this run: {event.nodes}: {event.reason}"
+        case "joined":
+            return f"{event.nodes} takes part now; at once run {counted(event.workers, 'segment')}"
+        case "gone":
+            return f"{event.nodes} is gone; at once run {counted(event.workers, 'segment')}"
 
 
 def _late(event: Late) -> str:

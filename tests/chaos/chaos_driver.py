@@ -24,6 +24,7 @@ from evocompress.errors import EvocompressError
 from evocompress.search.events import Delayed, Finished, Late
 from evocompress.search.executors import Executor, InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
+from evocompress.search.node_probe import NodeProbe
 from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.storage import Storage, open_storage
@@ -73,6 +74,8 @@ def _drive(words: argparse.Namespace) -> int:
             else InlineExecutor(segment, run.storage)
         )
         try:
+            if isinstance(executor, RayExecutor):
+                executor.look_at_nodes(NodeProbe(run.storage))
             reason = run.drive(executor, observer=_tell, time_limit=words.time_limit)
             if reason == "finished":
                 _audit(run, executor)

@@ -37,6 +37,13 @@ def genome(prepared: Prepared) -> Genome:
     return {**drawn, "learning_rate": 2e-3, "l1": 1e-4, "noise": 0.05, "weight_decay": 1e-4, "rate_weight": 0.1}
 
 
+def test_a_machine_without_the_data_is_found_out(prepared: Prepared) -> None:
+    prepared.segment.check_machine()
+    elsewhere = dataclasses.replace(prepared.segment.experiment, data_options={"limit": "x"})
+    with pytest.raises(EvocompressError):
+        dataclasses.replace(prepared.segment, experiment=elsewhere).check_machine()
+
+
 def task_of(genome: Genome, *probes: Genome, parents: tuple[Parent, ...] = (), seed: int = 1) -> Task:
     return Task(0, "s", "initial", "none", parents, genome, probes, seed, 0)
 

@@ -15,6 +15,7 @@ from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.ask_tell import Told
 from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.history import History
+from evocompress.search.node_roll import NodeNews
 from evocompress.search.quality import Quality
 from evocompress.tasks.classification import ACCURACY
 
@@ -56,6 +57,22 @@ def test_front_follows_the_events() -> None:
     assert [leaf.leaf_id for leaf in display.progress.front] == [leaf.leaf_id for leaf in history.archive]
     assert display.progress.done == 40 and not display.progress.in_flight
     assert display.progress.failed == sum(outcome.status != "ok" for outcome in history.outcomes) > 0
+
+
+def test_nodes_of_a_cluster_are_told_and_counted() -> None:
+    made, written = console(terminal=False)
+    with RunDisplay(console=made) as display:
+        display(Opened("digits", 40, 3))
+        display(NodeNews("n7 (node ab)", "unfit", "does not see the storage", 3))
+        display(NodeNews("n8 (node cd)", "joined", "", 5))
+        assert display.progress.workers == 5
+        display(NodeNews("n8 (node cd)", "gone", "", 1))
+    assert written().splitlines() == [
+        "left out of this run: n7 (node ab): does not see the storage",
+        "n8 (node cd) takes part now; at once run 5 segments",
+        "n8 (node cd) is gone; at once run 1 segment",
+    ]
+    assert display.progress.workers == 1
 
 
 def test_plain_lines_where_there_is_no_terminal() -> None:

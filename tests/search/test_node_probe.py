@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evocompress.errors import ConfigError, RunError
+from evocompress.errors import ConfigError, DataError, RunError
 from evocompress.search.node_probe import NodeProbe, Seen, refusal, versions_here
 from evocompress.search.shipment import Shipment, left_out
 from evocompress.search.shipped_modules import ShippedModule, ShippedModules
@@ -64,6 +64,24 @@ def test_a_node_with_another_view_of_the_storage(tmp_path: Path) -> None:
         assert "StorageError" in unmounted("n1").problems[0]
         (problem,) = probe.check_answer("n2", Seen("n2")).problems
         assert "is not seen by this driver" in problem
+
+
+def test_a_node_without_the_data(tmp_path: Path) -> None:
+    probe, looked = NodeProbe(open_storage(tmp_path)), list[str]()
+
+    class NeedsData:
+        def check_machine(self) -> None:
+            looked.append("n1")
+            raise DataError("no file points.npy")
+
+    with probe.begun():
+        assert probe("n1", NeedsData()).problems == (
+            "lacks what segments need (DataError: no file points.npy): put it there",
+        )
+        assert probe("n1", object()).problems == ()
+        absent = dataclasses.replace(probe, imports=("sent_absent",))
+        assert len(absent("n1", NeedsData()).problems) == 1, "data are looked for where all else is well"
+    assert looked == ["n1"]
 
 
 def test_a_node_with_other_versions_or_modules(tmp_path: Path) -> None:

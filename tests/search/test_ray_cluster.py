@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
-from evocompress.errors import RunError
-from evocompress.search.executors import RayExecutor
+from evocompress.errors import DataError, RunError
+from evocompress.search.events import Finished
+from evocompress.search.executors import InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.node_probe import NodeProbe
+from evocompress.search.node_roll import NodeNews
 from evocompress.search.records import Outcome, Task
 from evocompress.search.run_folder import open_run
 from evocompress.search.shipment import Shipment
@@ -101,6 +103,65 @@ def test_a_node_lost_in_mid_segment_costs_only_what_ran_on_it(cluster: Any, tmp_
     assert set(attempts) == set(range(12)) and len(attempts) == 13
 
 
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """The toy that notes the nodes it runs on. From its fifth segment on it waits until a second node runs one.
+
+    A node of which a file `unfit-…` lies in the folder lacks what segments need.
+    """
+
+    folder: str
+
+    def check_machine(self) -> None:
+        if Path(self.folder, f"unfit-{ray.get_runtime_context().get_node_id()}").exists():
+            raise DataError("its disk is empty")
+
+    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+        Path(self.folder, f"ran-{ray.get_runtime_context().get_node_id()}").touch()
+        deadline = time.monotonic() + 120
+        while task.index > 3 and len(list(Path(self.folder).glob("ran-*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return ToySegment()(task, folder, parent_files)
+
+
+def test_nodes_that_join_are_asked_before_they_get_segments(cluster: Any, tmp_path: Path) -> None:
+    notes, heard, added = tmp_path / "notes", list[NodeNews](), list[Any]()
+    notes.mkdir()
+
+    def observer(event: object) -> None:
+        if isinstance(event, NodeNews):
+            heard.append(event)
+        if len(added) == len(heard) < 2 and isinstance(event, Finished | NodeNews):
+            added.append(cluster.add_node(num_cpus=1))
+            if len(added) == 1:
+                (notes / f"unfit-{added[0].node_id}").touch()
+
+    settings = toy_settings(segments=12, deterministic=True, lag=4)
+    with open_run(tmp_path / "run", header={"config": {}}, space=toy_space(), settings=settings) as run:
+        executor = RayExecutor(Joined(str(notes)), run.storage, address=cluster.address)
+        executor.look_at_nodes(NodeProbe(run.storage))
+        assert (executor.workers, executor.node_news()) == (1, [])
+        assert run.drive(executor, observer=observer) == "finished"
+        assert executor.workers == 2
+        assert next(executor._attempts) < 20, "Ray has put hardly anything on a node that was left out"
+        cluster.remove_node(added[1])
+        while not (gone := executor.node_news()):
+            executor.sleep(0.1)
+        assert (executor.workers, gone[0].change) == (1, "gone") and added[1].node_id[:8] in gone[0].nodes
+        cluster.remove_node(added[0])
+        executor.close()
+    assert [(news.change, news.workers) for news in heard] == [("unfit", 1), ("joined", 2)]
+    assert added[0].node_id[:8] in heard[0].nodes
+    assert heard[0].reason == "lacks what segments need (DataError: its disk is empty): put it there"
+    nodes = {path.name.removeprefix("ran-") for path in notes.glob("ran-*")}
+    assert added[1].node_id in nodes and added[0].node_id not in nodes and len(nodes) == 2
+    assert not list((tmp_path / "run").glob("probe-*"))
+    with open_run(tmp_path / "inline", header={"config": {}}, space=toy_space(), settings=settings) as run:
+        assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
+    fronts = [read_history(tmp_path / name).archive for name in ("run", "inline")]
+    assert [leaf.sha256 for leaf in fronts[0]] == [leaf.sha256 for leaf in fronts[1]]
+
+
 def can_hide_folders() -> bool:
     if shutil.which("unshare") is None:
         return False
@@ -148,16 +209,22 @@ def test_a_node_that_does_not_see_the_storage(cluster: Any, node_without: Path, 
     try:
         executor.look_at_nodes(NodeProbe(seen, ("shipped_by_name", "package"), sources))
         assert not (tmp_path / "seen").exists()
-        with pytest.raises(
-            RunError,
-            match=r"^the cluster is not ready for this run: \S+ \(node \w{8}\): does not see the run's storage "
-            rf"{node_without}/run \(.*\): set storage to a folder that all machines share",
-        ):
-            executor.look_at_nodes(NodeProbe(hidden))
-        assert list(node_without.iterdir()) == [node_without / "package"]
-        with pytest.raises(RunError, match=r"\) and \S+ \(node \w{8}\): cannot import absent \(ModuleNotFoundError"):
-            executor.look_at_nodes(NodeProbe(seen, ("absent",)))
+        assert (executor.workers, executor.node_news()) == (2, [])
         pairs = [pair for part in executor.map(named, [[1, 2]] * 4) for pair in part]
         assert [number for number, _ in pairs] == [2, 4] * 4
+        with pytest.raises(
+            RunError,
+            match=r"^no node of the cluster is fit for this run: \S+ \(node \w{8}\) and \S+ \(node \w{8}\): "
+            r"cannot import absent \(ModuleNotFoundError",
+        ):
+            executor.look_at_nodes(NodeProbe(seen, ("absent",)))
+        executor.look_at_nodes(NodeProbe(hidden))
+        (news,) = executor.node_news()
+        assert (news.change, news.workers, executor.workers) == ("unfit", 1, 1)
+        assert news.reason.startswith(f"does not see the run's storage {node_without}/run (")
+        assert "set storage to a folder that all machines share" in news.reason
+        assert list(node_without.iterdir()) == [node_without / "package"]
+        head = ray.get_runtime_context().get_node_id()
+        assert {node for part in executor.map(named, [[1]] * 4) for _, node in part} == {head}
     finally:
         executor.close()
