@@ -23,7 +23,20 @@ from evocompress.search.records import Leaf, Outcome, Status, Task
 from evocompress.search.segment_commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.storage import Storage
 
-__all__ = ["ChecksMachine", "Lost", "Running", "Segment", "SharesData", "failure", "plain", "run_attempt"]
+__all__ = [
+    "ChecksMachine",
+    "FreesMemory",
+    "Lost",
+    "OutOfMemory",
+    "Running",
+    "Segment",
+    "SharesData",
+    "TooLittleMemory",
+    "failure",
+    "larger_share",
+    "plain",
+    "run_attempt",
+]
 
 #: What the operating system says where a machine or its network is at fault, and not what ran on it.
 _OF_MACHINES = frozenset(
@@ -45,6 +58,28 @@ class Lost:
 
     task: Task
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OutOfMemory:
+    """A task that ran out of memory beside others on a GPU: it is to be tried again with a larger `share` of one."""
+
+    task: Task
+    share: float
+    error: str
+
+
+class TooLittleMemory(InfrastructureError):
+    """A segment ran out of memory, and may have more of it; the text is what it said."""
+
+
+def larger_share(share: float) -> float | None:
+    """The share of a GPU after this one, where a segment ran out of memory; None where there is none.
+
+    >>> larger_share(0.25), larger_share(0.6), larger_share(1.0), larger_share(0.0)
+    (0.5, 1.0, None, None)
+    """
+    return min(1.0, 2.0 * share) if 0.0 < share < 1.0 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +115,28 @@ class ChecksMachine(Protocol):
         ...
 
 
+@runtime_checkable
+class FreesMemory(Protocol):
+    """What a segment may have besides: it gives back memory that the next one would use, and others may need."""
+
+    def free(self) -> None:
+        """Give it back. Called in a worker after each attempt."""
+        ...
+
+
 class _Refused(Exception):
     """What a segment was given or gave back breaks the contract; the text goes into the failed outcome."""
 
 
-def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
+def run_attempt(segment: Segment, task: Task, storage: Storage, *, more_memory: bool = False) -> Outcome:
     """The committed outcome of `task`: that of an earlier attempt if there is one, else of this.
 
     An outcome says something about the genome, and only that: an exception that the segment's own code raises, or a
     broken contract, is one, with a status and an error text. What says nothing of it is none, and leaves nothing.
+    To run out of memory is one unless there is `more_memory` to be had.
 
     Raises:
+        TooLittleMemory: The segment ran out of memory, and is to be run again with more.
         InfrastructureError: Storage that cannot be reached or written, a full disk, a parent's file that is missing or
             another one, data or modules that this machine lacks. The task is to be run again, perhaps elsewhere.
         RunError: A COMMIT file is damaged.
@@ -102,6 +148,10 @@ def run_attempt(segment: Segment, task: Task, storage: Storage) -> Outcome:
             return committed
         with tempfile.TemporaryDirectory(prefix="evocompress-", ignore_cleanup_errors=True) as scratch:
             outcome = _run(segment, task, storage, scratch)
+            if isinstance(segment, FreesMemory):
+                segment.free()
+            if more_memory and outcome.status == "out_of_memory":
+                raise TooLittleMemory(outcome.error)
             try:
                 outcome = _upload(outcome, task, attempt, scratch, storage)
             except _Refused as error:

@@ -9,7 +9,18 @@ from evocompress.search.ask_tell import Told
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 
-__all__ = ["Delayed", "Ended", "Finished", "Late", "Opened", "Reason", "SnapshotIgnored", "Submitted", "Watching"]
+__all__ = [
+    "Delayed",
+    "Ended",
+    "Finished",
+    "LargerShare",
+    "Late",
+    "Opened",
+    "Reason",
+    "SnapshotIgnored",
+    "Submitted",
+    "Watching",
+]
 
 Reason: TypeAlias = Literal["finished", "stopped", "interrupted"]
 
@@ -78,6 +89,15 @@ class Delayed:
     reason: str
     tries: int
     pause: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LargerShare:
+    """A task ran out of memory, with these words; it is tried again with a larger `share` of a GPU."""
+
+    task: Task
+    share: float
+    error: str
 
 
 @dataclasses.dataclass(frozen=True)

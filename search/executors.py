@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from evocompress.search.attempt import Lost, Running, Segment
+from evocompress.search.attempt import Lost, OutOfMemory, Running, Segment
 from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.node_roll import NodeNews
@@ -27,9 +27,11 @@ __all__ = [
     "LooksAtNodes",
     "Lost",
     "MakeExecutor",
+    "OutOfMemory",
     "RayExecutor",
     "Running",
     "SeveralAttempts",
+    "SharesGpus",
     "SimulatedExecutor",
     "inline_executor",
     "ray_executor",
@@ -60,10 +62,11 @@ class Executor(Protocol):
         """Start a task, or queue it."""
         ...
 
-    def wait(self, timeout: float | None) -> list[Outcome | Lost]:
+    def wait(self, timeout: float | None) -> Sequence[Outcome | Lost | OutOfMemory]:
         """Block until at least one outcome is there, or `timeout` seconds went by; outcomes may come twice.
 
-        A task whose attempt was lost, or failed for a reason that says nothing of it, comes back as `Lost`.
+        A task whose attempt was lost, or failed for a reason that says nothing of it, comes back as `Lost`; one that
+        ran out of memory and may have more of it as `OutOfMemory`, but only from an executor that `SharesGpus`.
         """
         ...
 
@@ -97,6 +100,15 @@ class SeveralAttempts(Protocol):
 
     def attempt(self, task: Task) -> None:
         """Start another attempt beside what there is, on a node that has none if there is such a node."""
+        ...
+
+
+@runtime_checkable
+class SharesGpus(Protocol):
+    """What an executor may have besides, several of whose tasks share a GPU."""
+
+    def submit_larger(self, task: Task, share: float) -> None:
+        """Start a task with so much of a GPU, in this and all further attempts."""
         ...
 
 

@@ -11,12 +11,14 @@ from evocompress.errors import ConfigError, RunError
 from evocompress.search.journal import Line, Record, damage
 from evocompress.search.records import Outcome, Task
 
-__all__ = ["BULK", "GAVE_UP", "Elapsed", "about_line", "checked_record", "outcome_of", "task_of"]
+__all__ = ["BULK", "GAVE_UP", "LARGER_SHARE", "Elapsed", "about_line", "checked_record", "outcome_of", "task_of"]
 
 #: The types of lines that a long run has many of; the others are few and are kept in memory.
 BULK = frozenset({"submitted", "finished"})
 #: The type of the line that says that a run was given up: segments before it count no more, and begin anew after it.
 GAVE_UP = "gave_up"
+#: The type of the line that says that a segment ran out of memory, and gets a larger share of a GPU from then on.
+LARGER_SHARE = "larger_share"
 
 _EVENTS: dict[str, dict[str, type]] = {
     "submitted": {"task": dict},
@@ -24,6 +26,7 @@ _EVENTS: dict[str, dict[str, type]] = {
     "override": {"changes": dict},
     "audited": {"leaves": dict},
     "seeded": {"evaluated": int},
+    LARGER_SHARE: {"segment_id": str, "error": str},
     GAVE_UP: {"status": str, "error": str, "segments": list},
 }
 _OF_AUDIT = ("quality", "low", "high", "error", "loss", "total", "accuracy", "nbytes", "float32_bytes", "epochs")
@@ -61,6 +64,8 @@ def checked_record(line: Line) -> Record:
             _check_told(record["told"])
             if type(record.get("completion", 0)) is not int:
                 raise TypeError(f"completion is {record['completion']!r:.40}; it must be a whole number")
+        if line.kind == LARGER_SHARE:
+            _number("share", record["share"])
         if line.kind == "override":
             for name in ("search", "config"):
                 _typed(name, record.get(name, {}), dict)

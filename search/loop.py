@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from evocompress.errors import HopelessError, InfrastructureError
 from evocompress.search.ask_tell import Search, Told
-from evocompress.search.attempt import Lost, Running
-from evocompress.search.events import Delayed, Ended, Finished, Late, Reason, Submitted
-from evocompress.search.executors import Executor, HasNodeNews, SeveralAttempts
+from evocompress.search.attempt import Lost, OutOfMemory, Running
+from evocompress.search.events import Delayed, Ended, Finished, LargerShare, Late, Reason, Submitted
+from evocompress.search.executors import Executor, HasNodeNews, SeveralAttempts, SharesGpus
 from evocompress.search.interrupts import Interrupts
 from evocompress.search.node_roll import NodeNews
 from evocompress.search.records import Outcome, Task
@@ -38,6 +38,10 @@ class Recorder(Protocol):
         """After outcomes (with their completion numbers) were told, before anything else is asked."""
         ...
 
+    def larger_share(self, found: OutOfMemory) -> None:
+        """Before a task that ran out of memory goes to the executor again, with a larger share of a GPU."""
+        ...
+
 
 class NullRecorder:
     """Remembers nothing; for simulations."""
@@ -46,6 +50,9 @@ class NullRecorder:
         """Nothing."""
 
     def finished(self, results: Sequence[tuple[Outcome, int, Told]]) -> None:
+        """Nothing."""
+
+    def larger_share(self, found: OutOfMemory) -> None:
         """Nothing."""
 
 
@@ -65,6 +72,7 @@ class Loop:
         elapsed: float = 0.0,
         pauses: Sequence[float] = PAUSES,
         limit: TimeLimit | None = None,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         self._search, self._executor = search, executor
         self._recorder: Recorder = recorder or NullRecorder()
@@ -78,6 +86,7 @@ class Loop:
         self._tries: dict[str, int] = {}
         self._later: list[tuple[float, int, Task]] = []  # by when they are due
         self._limit = limit or TimeLimit()
+        self._shares = dict(shares or {})  # of a GPU, by segment_id, of tasks that ran out of memory
         self._watched: dict[str, Watched] = {}  # what the executor has, by segment_id
 
     def run(self) -> Reason:
@@ -126,7 +135,7 @@ class Loop:
                 "With search.give_up_after = 0 it goes on all the same."
             )
 
-    def _wait(self) -> Sequence[Outcome | Lost]:
+    def _wait(self) -> Sequence[Outcome | Lost | OutOfMemory]:
         """Start again what is due; outcomes, or nothing after a while."""
         now = self._executor.now()
         while self._later and self._later[0][0] <= now:
@@ -160,7 +169,20 @@ class Loop:
 
     def _submit(self, task: Task) -> None:
         self._watched[task.segment_id] = Watched(task, self._executor.now())
-        self._executor.submit(task)
+        share = self._shares.get(task.segment_id)
+        if share is not None and isinstance(self._executor, SharesGpus):
+            self._executor.submit_larger(task, share)
+        else:
+            self._executor.submit(task)
+
+    def _give_more(self, found: OutOfMemory) -> None:
+        """Have a task that ran out of memory run again with a larger share of a GPU."""
+        if found.task.segment_id not in self._in_flight:
+            return
+        self._recorder.larger_share(found)
+        self._shares[found.task.segment_id] = found.share
+        self._submit(found.task)
+        self._notify(LargerShare(found.task, found.share, found.error))
 
     def _took(self, outcome: Outcome) -> None:
         """Let the limit follow what segments take, waiting for a worker included."""
@@ -227,14 +249,13 @@ class Loop:
             self._submit(task)
             self._notify(Submitted(task.index, task, len(self._in_flight), resumed))
 
-    def _take(self, outcomes: Sequence[Outcome | Lost]) -> None:
+    def _take(self, outcomes: Sequence[Outcome | Lost | OutOfMemory]) -> None:
         """Tell what is new among `outcomes`, record it, then tell the observer; what was lost is tried again."""
         results: list[tuple[Outcome, int, Told]] = []
         for outcome in outcomes:
-            if isinstance(outcome, Lost):
-                continue
-            if outcome.segment_id in self._in_flight:
+            if isinstance(outcome, Outcome) and outcome.segment_id in self._in_flight:
                 self._in_flight.discard(outcome.segment_id)
+                self._shares.pop(outcome.segment_id, None)
                 self._took(outcome)
                 results.append((outcome, self._completions, self._search.tell(outcome)))
                 self._completions += 1
@@ -242,6 +263,8 @@ class Loop:
         for outcome in outcomes:
             if isinstance(outcome, Lost):
                 self._delay(outcome)
+            elif isinstance(outcome, OutOfMemory):
+                self._give_more(outcome)
         if self._observer is None:
             return
         front, in_flight, elapsed = len(self._search.archive), len(self._in_flight), self.elapsed()
@@ -249,6 +272,6 @@ class Loop:
             after = told.hypervolume_after
             self._notify(Finished(outcome.index, number, outcome, told, after, front, in_flight, elapsed))
 
-    def _notify(self, event: Submitted | Finished | Delayed | Late | NodeNews | Ended) -> None:
+    def _notify(self, event: Submitted | Finished | Delayed | LargerShare | Late | NodeNews | Ended) -> None:
         if self._observer is not None:
             self._observer(event)

@@ -22,7 +22,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from evocompress.errors import ConfigError, EvocompressError, InfrastructureError, RunError
-from evocompress.search.attempt import Lost, Running, Segment, SharesData, run_attempt
+from evocompress.search.attempt import (
+    Lost,
+    OutOfMemory,
+    Running,
+    Segment,
+    SharesData,
+    TooLittleMemory,
+    larger_share,
+    run_attempt,
+)
 from evocompress.search.node_probe import NodeProbe, Seen
 from evocompress.search.node_roll import Node, NodeNews, NodeRoll
 from evocompress.search.processes import born
@@ -136,6 +145,7 @@ def _remote_attempt(
     begun: Any,
     attempt: int,
     task: Task,
+    more_memory: bool,
 ) -> Outcome:
     import ray
 
@@ -144,7 +154,7 @@ def _remote_attempt(
     begun.note.remote(attempt, place)
     modules.install()
     _receive(segment, data)
-    return run_attempt(segment, task, storage)
+    return run_attempt(segment, task, storage, more_memory=more_memory)
 
 
 class _Place(NamedTuple):
@@ -231,7 +241,7 @@ class RayExecutor:
             gpus = default_gpus(self._ray.cluster_resources()) if gpus is None else gpus
             options = task_options(cpus, gpus, max_calls, max_retries)
             options["runtime_env"] = {"env_vars": _worker_variables(env_vars or {}), **shipment.of_a_task()}
-            self._options = options
+            self._options, self._gpus = options, gpus
             self._remote = self._ray.remote(**options)(_remote_attempt)
             data = segment.shared() if isinstance(segment, SharesData) else None
             self._segment = (self._ray.put(shipment.modules), self._ray.put(segment), self._ray.put(data))
@@ -263,6 +273,7 @@ class RayExecutor:
         self._newest = -1  # of the attempts that are known to have begun
         self._overtaken: dict[int, float] = {}  # since when younger attempts are known to have begun
         self._lost: set[str] = set()
+        self._shares: dict[str, float] = {}  # of a GPU, of segments that have more than the others
 
     @property
     def workers(self) -> int:
@@ -273,8 +284,12 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """An eighth more than `workers`, at least one: a worker that gets free finds its next task waiting."""
-        return self.workers + max(1, self.workers // 8)
+        """An eighth more than `workers`, at least one: a worker that gets free finds its next task waiting.
+
+        A task with a larger share of a GPU takes the places of several; lest it waits for ever, none is kept ready.
+        """
+        taken = sum(math.ceil(share / self._gpus) - 1 for share in self._shares.values())
+        return max(1, self.workers - taken) if taken else self.workers + max(1, self.workers // 8)
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""
@@ -283,6 +298,12 @@ class RayExecutor:
     def submit(self, task: Task) -> None:
         """Hand a task to Ray; one that was lost before had better run on another node."""
         self._start(task, "SPREAD" if task.segment_id in self._lost else None)
+
+    def submit_larger(self, task: Task, share: float) -> None:
+        """Hand a task to Ray that has run out of memory, with so much of a GPU."""
+        if share > self._gpus > 0:
+            self._shares[task.segment_id] = share
+        self.submit(task)
 
     def attempt(self, task: Task) -> None:
         """Hand it to Ray once more, for another node than those where attempts at it have begun, if there is one."""
@@ -441,15 +462,19 @@ class RayExecutor:
         self._submitted[number] = self.now()
         with self._using():
             strategy, fit = self._placed(strategy)
-            remote = self._remote if strategy is None else self._remote.options(scheduling_strategy=strategy)
-            self._tasks[remote.remote(fit, *self._shared, number, task)] = (task, number)
+            share = self._shares.get(task.segment_id, self._gpus)
+            options = {} if strategy is None else {"scheduling_strategy": strategy}
+            options |= {} if share == self._gpus else {"num_gpus": share}
+            remote = self._remote.options(**options) if options else self._remote
+            more_memory = larger_share(share) is not None
+            self._tasks[remote.remote(fit, *self._shared, number, task, more_memory)] = (task, number)
 
     def sleep(self, seconds: float) -> None:
         """Let time go by."""
         self._probe_parts()
         time.sleep(seconds)
 
-    def wait(self, timeout: float | None = None) -> list[Outcome | Lost]:
+    def wait(self, timeout: float | None = None) -> list[Outcome | Lost | OutOfMemory]:
         """Outcomes of every task that has ended, at least one unless `timeout` seconds go by."""
         self._probe_parts()
         if not self._tasks:
@@ -499,6 +524,7 @@ class RayExecutor:
                     self._ray.cancel(reference, force=True)
         self._tasks.clear()
         self._submitted.clear()
+        self._shares.clear()
 
     def close(self) -> None:
         """Cancel, and end Ray if this executor started it."""
@@ -533,7 +559,7 @@ class RayExecutor:
         if all(part.silent_since is None for part in self._parts):  # else Ray would wait for it, without a word
             self._look()
 
-    def _outcome(self, reference: Any) -> Outcome | Lost | None:
+    def _outcome(self, reference: Any) -> Outcome | Lost | OutOfMemory | None:
         """What a finished reference holds; nothing where it was given up, or another attempt may still end."""
         if reference not in self._tasks:
             return None
@@ -552,10 +578,14 @@ class RayExecutor:
                 self._look()
                 self._start(task, None)
                 return None
+            share = larger_share(self._shares.get(task.segment_id, self._gpus))
+            if isinstance(cause, TooLittleMemory) and share is not None:
+                return OutOfMemory(task, share, str(cause))
             self._lost.add(task.segment_id)
             said = str(cause) if isinstance(cause, EvocompressError) else f"{type(cause).__name__}: {cause}"
             return Lost(task, " ".join(said.split()))
         self._lost.discard(task.segment_id)
+        self._shares.pop(task.segment_id, None)
         if others:
             self._give_up(others)
         return outcome

@@ -20,12 +20,12 @@ from typing import Any
 
 from evocompress.errors import HopelessError, RunError, StorageError
 from evocompress.search.ask_tell import Search, Told
-from evocompress.search.attempt import Segment, run_attempt
+from evocompress.search.attempt import OutOfMemory, Segment, run_attempt
 from evocompress.search.events import Reason
 from evocompress.search.executors import Executor
 from evocompress.search.history import History, read_history, read_run_json, settings_of
 from evocompress.search.journal import START, Journal, Place, Record, scan
-from evocompress.search.journal_records import BULK, GAVE_UP, Elapsed, checked_record
+from evocompress.search.journal_records import BULK, GAVE_UP, LARGER_SHARE, Elapsed, checked_record
 from evocompress.search.lease import Lease
 from evocompress.search.loop import PAUSES, Loop
 from evocompress.search.records import Genome, Outcome, Task
@@ -172,6 +172,7 @@ class Run:
             elapsed=self._elapsed(),
             pauses=pauses,
             limit=TimeLimit(time_limit, self._state.seconds),
+            shares={event["segment_id"]: float(event["share"]) for event in self.events(LARGER_SHARE)},
         )
         self._elapsed = loop.elapsed
         try:
@@ -223,6 +224,10 @@ class Run:
                 self._delete(self._unneeded[0])
                 self._unneeded.popleft()
         self._snapshot(self._every)
+
+    def larger_share(self, found: OutOfMemory) -> None:
+        """Journal that a segment ran out of memory, and which share of a GPU it gets now."""
+        self.record(LARGER_SHARE, segment_id=found.task.segment_id, share=found.share, error=found.error)
 
     def _snapshot(self, least: int) -> None:
         """Write a snapshot if so many segments were finished since the last; one that fails costs a resume some time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import hashlib
 import math
 import platform
@@ -256,6 +257,12 @@ class Segment:
     def receive(self, data: Any) -> None:
         """Take them."""
         self.experiment.share(data)
+
+    def free(self) -> None:
+        """Give the GPU's memory back that torch keeps: who shares the GPU needs it, also while this process is idle."""
+        if self.experiment.device().type == "cuda":
+            gc.collect()  # what an error held is freed by then, but for cycles
+            torch.cuda.empty_cache()
 
     def check_machine(self) -> None:
         """Load the data, which the process keeps for its segments."""

@@ -24,7 +24,17 @@ from rich.text import Text
 from evocompress.protocols import Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
-from evocompress.search.events import Delayed, Ended, Finished, Late, Opened, SnapshotIgnored, Submitted, Watching
+from evocompress.search.events import (
+    Delayed,
+    Ended,
+    Finished,
+    LargerShare,
+    Late,
+    Opened,
+    SnapshotIgnored,
+    Submitted,
+    Watching,
+)
 from evocompress.search.node_roll import NodeNews
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome
@@ -120,6 +130,9 @@ class RunDisplay:
             case Delayed():
                 number = event.task.index + 1
                 self._say(f"segment {number} is tried again in {event.pause:g} s: {event.reason}")
+            case LargerShare():
+                more = f"it is tried again with {event.share:g} of a GPU"
+                self._say(f"segment {event.task.index + 1} ran out of memory ({_first_line(event.error)}); {more}")
             case Late():
                 self._say(_late(event))
             case NodeNews():

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from evocompress.errors import DataError, RunError
-from evocompress.search.events import Finished
+from evocompress.search.events import Finished, LargerShare
 from evocompress.search.executors import InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
 from evocompress.search.node_probe import NodeProbe
@@ -160,6 +160,27 @@ def test_nodes_that_join_are_asked_before_they_get_segments(cluster: Any, tmp_pa
         assert run.drive(InlineExecutor(ToySegment(), run.storage)) == "finished"
     fronts = [read_history(tmp_path / name).archive for name in ("run", "inline")]
     assert [leaf.sha256 for leaf in fronts[0]] == [leaf.sha256 for leaf in fronts[1]]
+
+
+def needs_half_a_gpu(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+    if task.index % 2 and share < 0.5:
+        raise MemoryError
+    return dataclasses.replace(ToySegment()(task, folder, parent_files), metrics={"share": share})
+
+
+def test_what_ran_out_of_memory_gets_a_larger_share_of_a_gpu(cluster: Any, tmp_path: Path) -> None:
+    node, heard = cluster.add_node(num_cpus=1, num_gpus=1), list[object]()
+    with open_run(tmp_path, header={"config": {}}, space=toy_space(), settings=toy_settings(segments=4)) as run:
+        executor = RayExecutor(needs_half_a_gpu, run.storage, cpus=0.25, gpus=0.25, address=cluster.address)
+        assert (executor.workers, executor.slots) == (4, 5)
+        assert run.drive(executor, observer=heard.append) == "finished"
+        assert executor.slots == 5
+        executor.close()
+    cluster.remove_node(node)
+    assert sorted(event.task.index for event in heard if isinstance(event, LargerShare)) == [1, 3]
+    outcomes = sorted(read_history(tmp_path).outcomes, key=lambda outcome: outcome.index)
+    assert [outcome.metrics["share"] for outcome in outcomes] == [0.25, 0.5, 0.25, 0.5]
 
 
 def can_hide_folders() -> bool:
