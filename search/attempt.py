@@ -148,8 +148,7 @@ def run_attempt(segment: Segment, task: Task, storage: Storage, *, more_memory: 
             return committed
         with tempfile.TemporaryDirectory(prefix="evocompress-", ignore_cleanup_errors=True) as scratch:
             outcome = _run(segment, task, storage, scratch)
-            if isinstance(segment, FreesMemory):
-                segment.free()
+            _free(segment)
             if more_memory and outcome.status == "out_of_memory":
                 raise TooLittleMemory(outcome.error)
             try:
@@ -180,6 +179,12 @@ def _discard(storage: Storage, task: Task, attempt: str) -> None:
         winner = read_commit(storage, task.segment_id)
         if winner is None or winner.attempt != attempt:
             storage.delete(attempt_folder(task.segment_id, attempt))
+
+
+def _free(segment: object) -> None:
+    """Here, what an error of the segment's held is free already."""
+    if isinstance(segment, FreesMemory):
+        segment.free()
 
 
 def _run(segment: Segment, task: Task, storage: Storage, scratch: str) -> Outcome:

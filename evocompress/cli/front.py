@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evocompress.search.history import History
     from evocompress.search.quality import Quality
 
-__all__ = ["register"]
+__all__ = ["left_out", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,17 +42,21 @@ def front(
     different_data: Annotated[
         bool, typer.Option("--different-data", help="Compare runs although they were judged on different data.")
     ] = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Show files of chance level too, which pictures and the table leave out.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     png: Annotated[Path | None, typer.Option(help="Draw the fronts, several in one picture, to this file.")] = None,
 ) -> None:
     """Print the front of a run, finished or going on; compare several.
 
+    Files of chance level, which are on every front, are left out of the table unless --all or a limit asks for them.
     Where --under, --above or --below is met by no file of any run, the exit status is 3.
     """
     from evocompress.runs.display import front_table
     from evocompress.runs.export import front_rows
-    from evocompress.runs.front import KNEE, knee
+    from evocompress.runs.front import KNEE, in_view, knee
     from evocompress.runs.front import front as front_of
     from evocompress.search.history import read_history
     from evocompress.support.command_line import output_console
@@ -75,7 +79,10 @@ def front(
         raise typer.Exit(ExitCode.MISSED if missed else ExitCode.OK)
     console = output_console()
     for label, points in fronts.items():
-        console.print(front_table(points, quality, title=label, whole=whole[label]))
+        shown = points if show_all or limits.given else in_view(points, quality)
+        console.print(front_table(shown, quality, title=label, whole=whole[label]))
+        if len(shown) < len(points):
+            console.print(f"{left_out(len(points) - len(shown))}; --all shows them", markup=False, highlight=False)
         if knee(whole[label], quality) in points:
             console.print(f"*: {KNEE}", markup=False, highlight=False, soft_wrap=True)
         if failed := _failed(histories[label]):
@@ -88,6 +95,15 @@ def front(
         _compare(console, histories, fronts, quality)
     if missed:
         raise typer.Exit(ExitCode.MISSED)
+
+
+def left_out(count: int) -> str:
+    """That so many files of a front are of chance level (`in_view`), and not in its table.
+
+    >>> left_out(1), left_out(3)
+    ('1 file of chance level is left out', '3 files of chance level are left out')
+    """
+    return f"{counted(count, 'file')} of chance level {'is' if count == 1 else 'are'} left out"
 
 
 def _failed(history: History) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evocompress.cli.exit_codes import ExitCode
+from evocompress.cli.front import left_out
 from evocompress.cli.output import AsJson, Output, Quiet
 from evocompress.errors import ConfigError, HopelessError, InfrastructureError
 from evocompress.support.printable import SafeConsole
@@ -187,16 +188,19 @@ def _document(summary: RunSummary, history: History) -> dict[str, Any]:
 def _show(name: str, history: History, export: Export) -> None:
     """The front, and beside it what training once and packing gives."""
     from evocompress.runs.display import against_packing_table, front_table
-    from evocompress.runs.front import against_packing, front, knee, reference
+    from evocompress.runs.front import against_packing, front, in_view, knee, reference
     from evocompress.support.command_line import output_console
 
     console, points = output_console(), front(history)
-    console.print(front_table(points, history.quality, title=f"Front of {name}, audited"))
+    useful = in_view(points, history.quality)
+    console.print(front_table(useful, history.quality, title=f"Front of {name}, audited", whole=points))
     shown, audited = len(points), len(history.archive)
     note = "* the knee; " if knee(points, history.quality) else ""
     note += f"{history.quality.name} is on data that selection never saw"
     if audited > shown:
         note += f"; {audited - shown} of {audited} audited files are dominated there and left out"
+    if len(useful) < shown:
+        note += f"; {left_out(shown - len(useful))} (evocompress front --all shows them)"
     console.print(note, markup=False, highlight=False)
     beside = against_packing(history, points)
     if beside:

@@ -76,6 +76,20 @@ class Killer:
             self.cluster.remove(node)
             self.cluster.add()
 
+    def drained_node(self) -> None:
+        """A notice that a node will be taken away, after which it gets no segments; then its SIGKILL, and another."""
+        node = self.rng.choice(self.cluster.nodes)
+        self.cluster.drain(node)
+        deadline = time.monotonic() + 30
+        while node.busy_workers() and time.monotonic() < deadline:
+            self.run.sleep(0.1)
+        for _ in range(20):
+            assert not node.busy_workers(), "a node that is to be taken away got a segment"
+            self.run.sleep(0.1)
+        self.run.note("node drained")
+        self.cluster.remove(node)
+        self.cluster.add()
+
     def freeze_node(self) -> None:
         """SIGSTOP of a raylet and its workers, then SIGCONT."""
         node = self.rng.choice(self.cluster.nodes)
@@ -353,6 +367,7 @@ SCENARIOS: dict[str, Callable[[str, Path, random.Random], Report]] = {
     "worker killed": _by("worker", 8, _SHORT, (0.3, 1.5)),
     "worker stopped": _by("freeze_worker", 3, _LIMITED, (0.5, 2.0)),
     "node killed": _by("replaced_node", 3, _SHORT, (0.5, 1.5)),
+    "node drained": _by("drained_node", 2, _SHORT, (0.5, 1.5)),
     "node stopped": _by("freeze_node", 3, _LIMITED, (0.5, 1.5)),
     "node cut off": _cut_off_node,
     "head killed while a driver joins": functools.partial(_new_cluster, action="head", segments=0),

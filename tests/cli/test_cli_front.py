@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from evocompress.cli import app
 from evocompress.errors import ConfigError
-from evocompress.runs.front import KNEE, front, knee
+from evocompress.runs.front import KNEE, front, in_view, knee
 from evocompress.tasks.classification import ACCURACY
 
 
@@ -64,6 +64,25 @@ def test_the_knee_is_that_of_the_whole_front_whatever_is_asked_for(run: Path) ->
     assert marked() == marked("--under", bend.nbytes) == [str(bend.nbytes)]
     assert marked("--under", bend.nbytes - 1) == []
     assert KNEE in invoke(run).output and KNEE not in invoke(run, "--under", bend.nbytes - 1).output
+
+
+def test_files_of_chance_level_are_left_out_of_the_table_and_counted(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_synthetic_run(run, synthetic_run(30, seed=5))
+    points = front(synthetic_run(30, seed=5))
+    useful = in_view(points, ACCURACY)
+    assert 0 < len(useful) < len(points)
+
+    def rows(*words: object) -> list[int]:
+        lines = [line.removeprefix("*").split() for line in invoke(run, *words).output.splitlines()]
+        sizes = {point.nbytes for point in points}
+        return [int(line[0]) for line in lines if line and line[0].isdigit() and int(line[0]) in sizes]
+
+    assert rows() == [point.nbytes for point in useful]
+    assert "2 files of chance level are left out; --all shows them" in invoke(run).output
+    assert rows("--all") == [point.nbytes for point in points] and "left out" not in invoke(run, "--all").output
+    assert rows("--under", points[0].nbytes) == [points[0].nbytes]
+    assert len(json.loads(invoke(run, "--json").output)[str(run)]) == len(points)
 
 
 def test_seeds_of_an_experiment_are_compared_as_one(run: Path, tmp_path: Path) -> None:
