@@ -375,6 +375,11 @@ class Config(_Section):
     reference_packs: bool = pydantic.Field(
         default=True, description="Whether that network is also packed at a ladder of λ: training once, then packing."
     )
+    curve_examples: pydantic.NonNegativeInt = pydantic.Field(
+        default=0,
+        description="On how many examples of the validation split networks are measured after each epoch, for learning "
+        "curves; 0: none. What a run finds does not depend on it.",
+    )
     initial_weights: str = pydantic.Field(
         default="", description="A file of weights to begin with; by default random ones."
     )

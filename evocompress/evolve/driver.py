@@ -61,6 +61,7 @@ __all__ = ["Prepared", "RunSummary", "config_of_run", "counted_as_before", "prep
 _LAG = 16
 _FREE = (
     "config.name",
+    "config.curve_examples",
     "config.resources.workers",
     "config.resources.cpus",
     "config.resources.executor",
@@ -166,7 +167,8 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         "quality": task.quality.to_json(),
         "made_by": made_by(),
     }
-    segment = Segment(experiment, reader, initial, bool(config.initial_weights))
+    trained = bool(config.initial_weights)
+    segment = Segment(experiment, reader, initial, trained, curve_examples=config.curve_examples)
     return Prepared(config, segment, settings, header, note_on_outputs(model, splits.train))
 
 

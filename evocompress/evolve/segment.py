@@ -29,6 +29,7 @@ from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.codecs import inspect
 from evocompress.data import Splits, load
+from evocompress.data.examples import Examples
 from evocompress.data.shared import as_arrays, from_arrays
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
@@ -170,7 +171,8 @@ class Segment:
 
     `initial` is a file of the run's initial weights; `trained` says whether these know something. If so, segments
     without a parent begin with them; if not, each begins with random weights of its own: lineages of one beginning
-    are too much alike. `teacher` is what networks learn from where their genes say so.
+    are too much alike. `teacher` is what networks learn from where their genes say so. On `curve_examples` examples of
+    the validation split networks are measured after each epoch.
     """
 
     experiment: Experiment
@@ -178,6 +180,7 @@ class Segment:
     initial: bytes
     trained: bool = False
     teacher: TeacherFile | None = None
+    curve_examples: int = 0
 
     def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         """Run a task; its files go below `folder`."""
@@ -297,7 +300,13 @@ class Segment:
             rate_weight=self.reader.rate_weight(task.genome),
             grid=grid,
             teacher=self._teacher(splits, device),
+            validation=self._of_curve(splits.validation),
         )
+
+    def _of_curve(self, validation: Examples) -> Examples | None:
+        """What learning curves are measured on, if they are: examples from all over the split, which may be sorted."""
+        count = min(self.curve_examples, len(validation))
+        return validation.take(torch.arange(count) * len(validation) // count) if count else None
 
     def _teacher(self, splits: Splits, device: torch.device) -> Teacher | None:
         """The teacher, with what it says of the training examples; kept in the process for the next segment."""

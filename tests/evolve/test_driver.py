@@ -117,11 +117,13 @@ def test_a_finished_run_can_be_given_more_segments(finished: Path, tmp_path: Pat
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     before = read_history(folder).told[-1]["hypervolume_after"]
-    config = config_of_run(folder, ["search.segments=8"])
+    config = config_of_run(folder, ["search.segments=8", "curve_examples=30"])
     summary = run_experiment(config, folder, resume=True, override=True)
     assert summary.finished and summary.segments == 8
     history = read_history(folder)
     assert len(history.events("override")) == 1 and history.told[-1]["hypervolume_after"] >= before
+    measured = [len(outcome.metrics["curves"]["validation_quality"]) for outcome in history.outcomes]
+    assert measured == [0] * 6 + [1] * 2
     # A plain resume goes on with what was accepted last.
     accepted = config_of_run(folder)
     assert accepted.search.segments == 8

@@ -70,6 +70,28 @@ def test_leaves_are_the_files_that_were_evaluated(prepared: Prepared, genome: Ge
     assert 0 < outcome.encode_fraction < 1 and outcome.metrics["float_quality"] > 0.5
 
 
+def test_learning_curves_on_validation_data_change_no_file(tmp_path: Path) -> None:
+    small = {
+        "model": "digits_cnn",
+        "model_options": {"width": 4},
+        "data": "digits",
+        "genes": {"epochs": 2, "noise": 0.3},
+    }
+    made = prepare(parse_config({**small, "curve_examples": 50}))
+    assert made.segment.curve_examples == 50
+    genome = made.segment.reader.space().sample(np.random.default_rng(0))
+    found = []
+    for count in (0, 50):
+        (tmp_path / str(count)).mkdir()
+        segment = dataclasses.replace(made.segment, curve_examples=count)
+        found.append(segment(task_of(genome), str(tmp_path / str(count)), ()))
+    without, measured = found
+    assert [leaf.sha256 for leaf in without.leaves] == [leaf.sha256 for leaf in measured.leaves] != []
+    assert without.metrics["curves"]["validation_quality"] == []
+    curve = np.array(measured.metrics["curves"]["validation_quality"])
+    assert len(curve) == 2 and np.allclose(50 * curve % 1, 0) and 0 < curve[-1] <= 1
+
+
 def assert_not_dominated(leaves: tuple[Leaf, ...]) -> None:
     for leaf in leaves[1:]:  # the first is kept whatever it is like
         assert not any(
