@@ -13,7 +13,7 @@ from evocompress.runs.display import Progress, RunDisplay, board, front_table
 from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.ask_tell import Told
-from evocompress.search.events import Ended, Finished, Opened, Submitted
+from evocompress.search.events import Ended, Finished, LargerShare, Opened, Submitted
 from evocompress.search.history import History
 from evocompress.search.node_roll import NodeNews
 from evocompress.search.quality import Quality
@@ -73,6 +73,15 @@ def test_nodes_of_a_cluster_are_told_and_counted() -> None:
         "n8 (node cd) is gone; at once run 1 segment",
     ]
     assert display.progress.workers == 1
+
+
+def test_a_larger_share_of_a_gpu_is_told() -> None:
+    made, written = console(terminal=False)
+    task = next(iter(synthetic_run(1).tasks.values()))
+    with RunDisplay(console=made) as display:
+        display(LargerShare(task, 0.5, "OutOfMemoryError: CUDA out of memory"))
+    line = "segment 1 ran out of memory (OutOfMemoryError: CUDA out of memory); it is tried again with 0.5 of a GPU"
+    assert written().splitlines() == [line]
 
 
 def test_plain_lines_where_there_is_no_terminal() -> None:
