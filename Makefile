@@ -8,10 +8,10 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs bench fuzz mutants chaos lock format clean
+.PHONY: help install demo test check docs bench fuzz fuzz-files mutants chaos lock format clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## Make .venv with the locked packages; leaves .venv/bin/evocompress
 
@@ -47,8 +47,13 @@ fuzz: install ## Fuzz the decoder with atheris (FUZZ_SECONDS=60)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python tests/fuzz/fuzz_decoder.py -max_total_time=$(or $(FUZZ_SECONDS),60)
 
-mutants: install ## Read mutated files whose checksums are good, at a bounded cost (MUTANTS=1000000, SEED=0)
-	$(BIN)/python tests/fuzz/fuzz_mutants.py $(or $(MUTANTS),1000000) --seed $(or $(SEED),0)
+fuzz-files: install ## Read edited files whose checksums are good, at a bounded cost (FILES=1000000, SEED=0)
+	$(BIN)/python tests/fuzz/fuzz_files.py $(or $(FILES),1000000) --seed $(or $(SEED),0)
+
+mutants: install ## Change the code in many places, and see whether the nearest tests notice (ONLY=, COUNT=30, SEED=0, AGAIN=)
+	@test -d build/mutants/packages/cosmic_ray || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --target build/mutants/packages cosmic-ray==8.7.0
+	$(BIN)/python tests/mutation/mutation.py --only "$(ONLY)" --count $(or $(COUNT),30) --seed $(or $(SEED),0) $(if $(AGAIN),--again)
 
 chaos: install ## Kill, stop, fill and unmount what runs stand on, and compare with undisturbed ones (ROUNDS=1, SEED=0, ONLY=)
 	@test -d build/chaos/server/moto || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/chaos/server 'moto[server]==5.2.5'

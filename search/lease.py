@@ -83,7 +83,7 @@ def holder_of(folder: str | os.PathLike[str]) -> Holder | None:
         return Holder.from_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise RunError(f"lease {path} is damaged ({error}); if no driver runs, delete it") from error
 
 
@@ -236,7 +236,7 @@ class Lease:
     def _parsed(self, text: bytes | None) -> Holder | None:
         try:
             return None if text is None else Holder.from_json(text)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             raise RunError(f"lease {self._path} is damaged ({error}); if no driver runs, delete it") from error
 
     def _write(self) -> None:

@@ -14,7 +14,7 @@ from evocompress.codecs.container import parse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 
-from fuzz_mutants import run  # pyright: ignore[reportMissingImports] # isort: skip
+from fuzz_files import run  # pyright: ignore[reportMissingImports] # isort: skip
 from fuzz_decoder import GOLDEN, check, opened, sealed, target  # pyright: ignore[reportMissingImports]
 
 #: One small file of each codec, coder and version.

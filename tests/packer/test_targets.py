@@ -6,8 +6,10 @@ import math
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from evocompress.packer.targets import LossLimit, SizeLimit, Target, Try, best, fill, find_rate_weight
+from evocompress.packer.targets import LossLimit, SizeLimit, Target, Try, _rounded_up, best, fill, find_rate_weight
 
 
 def limit(increase: float) -> LossLimit:
@@ -106,3 +108,89 @@ def test_a_limit_is_filled_along_a_curve_without_jumps(exponent: float, limit_by
 
 def test_what_stays_too_large_fills_nothing() -> None:
     assert fill(lambda factor: Try(factor, bytes(900), meets=False), 1000, 500, tries=4) is None
+
+
+@pytest.mark.parametrize(
+    ("growth", "ratios"), [(1.25, [1.25, 1.25**2, 1.25**4, 1.25**8, 8.0, 8.0]), (16.0, [16.0] * 6)]
+)
+@pytest.mark.parametrize(("small_is_good", "meets"), [(True, True), (True, False), (False, True), (False, False)])
+def test_a_bracket_grows_away_from_what_is_known(
+    small_is_good: bool, meets: bool, growth: float, ratios: list[float]
+) -> None:
+    """From what meets the target to what does not, or the other way round, by squares of the growth up to eightfold."""
+    asked: list[float] = []
+
+    def attempt(rate_weight: float) -> Try:
+        asked.append(rate_weight)
+        return Try(rate_weight, bytes(len(asked)), meets)
+
+    found = find_rate_weight(attempt, start=2.0, small_is_good=small_is_good, tries=7, growth=growth)
+    steps = [after / before for before, after in zip(asked, asked[1:], strict=False)]
+    assert steps == pytest.approx(ratios if meets != small_is_good else [1 / ratio for ratio in ratios])
+    assert (None if found is None else len(found.data)) == ((7 if small_is_good else 1) if meets else None)
+
+
+def test_a_bracket_is_halved_on_a_log_axis_until_its_ends_are_alike() -> None:
+    def asked(tries: int, tolerance: float) -> list[float]:
+        calls: list[float] = []
+
+        def attempt(rate_weight: float) -> Try:
+            calls.append(rate_weight)
+            return SizeLimit(100).judged(Try(rate_weight, bytes(round(1000 / rate_weight)), meets=False))
+
+        found = find_rate_weight(attempt, start=1.0, small_is_good=True, tries=tries, tolerance=tolerance)
+        assert found is not None and 10 <= found.rate_weight < 65
+        return calls
+
+    first = math.sqrt(8 * 64)
+    assert asked(5, 0.0) == pytest.approx([1.0, 8.0, 64.0, first, math.sqrt(8 * first)])
+    assert len(asked(30, 0.0)) == 30
+    # 125 and 16 bytes, then 125 and 44, then 125 and 74: 51 is at most .7 of 74.
+    assert len(asked(30, 51.1 / 74)) == 5 and len(asked(30, 50.9 / 74)) == 6
+
+
+@pytest.mark.parametrize("meets", [True, False])
+def test_a_size_that_does_not_change_any_more_ends_a_search(meets: bool) -> None:
+    asked: list[float] = []
+
+    def attempt(rate_weight: float) -> Try:
+        asked.append(rate_weight)
+        return Try(rate_weight, bytes(max(7, 9 - len(asked))), meets)
+
+    found = find_rate_weight(attempt, start=1.0, small_is_good=False)
+    assert len(asked) == 3 and (found is not None) == meets
+
+
+def filled(sizes: list[int], limit_bytes: int, first: float) -> tuple[list[float], Try | None]:
+    """The logarithms of the factors that are asked for where files turn out to be of these sizes."""
+    asked: list[float] = []
+
+    def attempt(factor: float) -> Try:
+        asked.append(math.log(factor))
+        return SizeLimit(limit_bytes).judged(Try(factor, bytes(sizes[len(asked) - 1]), meets=False))
+
+    return asked, fill(attempt, 1000, limit_bytes, tries=len(sizes), first=first)
+
+
+def test_a_limit_is_filled_by_interpolation_between_sizes() -> None:
+    asked, found = filled([909, 826, 683, 796], 800, 1.1)
+    step = math.log(1.1)
+    share = math.log(826 / 796) / math.log(826 / 683)
+    assert asked == pytest.approx([step, 2 * step, 4 * step, (2 + 2 * share) * step])
+    assert found is not None and len(found.data) == 796
+    for enough in (792, 791):  # 99 % of the limit end it
+        assert len(filled([600, enough, 700], 800, 1.1)[0]) == (2 if enough == 792 else 3)
+
+
+def test_the_next_try_is_not_too_near_to_an_end_and_the_largest_file_is_kept() -> None:
+    asked, found = filled([100, 999, 780, 700, 600], 800, math.e)
+    assert asked[:3] == pytest.approx([1.0, 0.15, 0.15 + 0.15 * 0.85])
+    assert found is not None and len(found.data) == 780
+    asked, _ = filled([780, 700], 800, math.e)
+    assert asked == pytest.approx([1.0, 0.85])
+
+
+@settings(deadline=None)
+@given(st.floats(1e-12, 1e12))
+def test_what_is_rounded_up_is_a_limit_that_is_met(number: float) -> None:
+    assert number * (1 - 1e-9) <= float(_rounded_up(number)) <= 1.01001 * number

@@ -167,11 +167,15 @@ def broken(**changes: object) -> Callable[[Task, str, Sequence[bytes]], Outcome]
     ("changes", "text"),
     [
         ({"nbytes": 3}, "says 3 bytes"),
+        ({"nbytes": 10**9}, "says 1000000000 bytes"),
         ({"quality": float("nan")}, "quality nan"),
         ({"error": float("inf")}, "error inf"),
         ({"error": -0.1}, "error -0.1"),
         ({"sha256": "00"}, "sha256"),
+        ({"sha256": "f" * 65}, "sha256"),
         ({"path": "../x.evc"}, "not a file name"),
+        *(({"path": path}, "not a file name") for path in ("", ".", "..", "metrics.json", "a/b.evc")),
+        ({"path": "good.evc"}, "two leaves have the same path"),
         ({"path": "none.evc"}, "not written"),
         ({"leaf_id": "other"}, "must start with"),
         ({"measurements": {"x": object()}}, "JSON data"),
@@ -182,6 +186,32 @@ def test_a_leaf_that_is_not_as_it_says_is_a_failed_outcome(tmp_path: Path, chang
     outcome = run_attempt(broken(**changes), task, storage)
     assert (outcome.status, outcome.leaves) == ("failed", ()) and text in outcome.error
     assert not [path for path in storage.find("seg") if path.endswith(".evc")]
+
+
+def test_ids_are_the_segment_s_own_and_no_error_at_all_is_allowed(tmp_path: Path) -> None:
+    storage, task = open_storage(tmp_path), first_task()
+    outcome = run_attempt(broken(error=0.0), task, storage)
+    assert [leaf.leaf_id for leaf in outcome.leaves] == [f"{task.segment_id}-0", f"{task.segment_id}-1"]
+    assert outcome.leaves[1].error == 0.0 and len({leaf.path for leaf in outcome.leaves}) == 2
+    other = dataclasses.replace(task, segment_id="twice")
+    twice = run_attempt(broken(leaf_id="twice-0"), other, storage)
+    assert (twice.status, twice.leaves) == ("failed", ()) and "two leaves have the same leaf_id" in twice.error
+
+
+@pytest.mark.parametrize("changes", [{"index": 8}, {"index": -1}, {"segment_id": "other"}, {"segment_id": "~"}])
+def test_an_outcome_of_another_task_is_a_failed_one_that_took_its_time(tmp_path: Path, changes: dict[str, Any]) -> None:
+    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+        return dataclasses.replace(ToySegment()(task, folder, files), seconds=2.5, **changes)
+
+    storage, task = open_storage(tmp_path), first_task()
+    outcome = run_attempt(segment, task, storage)
+    assert (outcome.status, outcome.seconds, outcome.segment_id) == ("failed", 2.5, task.segment_id)
+    assert "the segment returned an outcome of" in outcome.error
+
+
+def test_numbers_and_paths_are_kept_as_they_are() -> None:
+    assert plain([2.5, True, 3, "x", None, Path("a") / "b"]) == [2.5, True, 3, "x", None, os.path.join("a", "b")]
+    assert plain({1: (float("-inf"),)}) == {"1": [None]}
 
 
 def test_measurements_become_json(tmp_path: Path) -> None:

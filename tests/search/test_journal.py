@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import zlib
@@ -12,7 +13,9 @@ import pytest
 
 from evocompress.errors import RunError
 from evocompress.search import journal as module
-from evocompress.search.journal import Journal, read_journal
+from evocompress.search.journal import START, Journal, Overwritten, file_digest, read_journal, scan
+from evocompress.search.journal_index import JournalIndex, Records
+from evocompress.search.journal_records import Elapsed, checked_record
 
 
 def payload(n: int) -> dict[str, Any]:
@@ -215,3 +218,207 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     journal.append([("event", payload(0))])
     journal.close()
     assert numbers(tmp_path) == [0]
+
+
+def test_reading_from_any_place_gives_what_comes_after_it(tmp_path: Path) -> None:
+    write(tmp_path, 7, lines_per_file=3)
+    write(tmp_path, 2, first=7)
+    lines = list(scan(tmp_path))
+    assert [(line.path.name, line.number, line.seq, line.epoch) for line in lines] == [
+        *((f"00000{1 + n // 3}.jsonl", 1 + n % 3, n, 1) for n in range(7)),
+        ("000004.jsonl", 1, 7, 4),
+        ("000004.jsonl", 2, 8, 4),
+    ]
+    for place, after in enumerate([START, *(line.after for line in lines)]):
+        assert list(scan(tmp_path, after)) == lines[place:]
+        if place:
+            data = lines[place - 1].path.read_bytes()
+            assert (after.file, after.number, after.seq) == (
+                int(lines[place - 1].path.stem), lines[place - 1].number, place
+            )  # fmt: skip
+            assert data[: after.offset].endswith(b"\n") and data[: after.offset].count(b"\n") == after.number
+        folder = tmp_path / f"from {place}"
+        folder.mkdir()
+        for path in tmp_path.glob("*.jsonl"):
+            (folder / path.name).write_bytes(path.read_bytes())
+        assert Journal(folder, after=after).end == lines[-1].after
+
+
+def test_a_place_that_a_later_writer_knew_nothing_of_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = Journal(tmp_path)
+    old.append([*event(0, "old"), *event(1, "old")])
+    new = Journal(tmp_path)
+    monkeypatch.setattr(old, "check", lambda: None)
+    old.append(event(2, "old"))
+    places = [line.after for line in scan(tmp_path)]
+    new.append(event(2, "new"))
+    assert [line.record()["by"] for line in scan(tmp_path, places[1])] == ["new"]
+    with pytest.raises(Overwritten, match="written anew from before record 3 on"):
+        list(scan(tmp_path, places[2]))
+
+
+def test_a_mark_is_place_and_hash_of_all_that_was_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lines_per_file=2)
+    for n in range(5):
+        journal.append([("event", payload(n))])
+        place, files = journal.mark()
+        assert place == list(scan(tmp_path))[-1].after
+        data = [path.read_bytes() for path in sorted(tmp_path.glob("*.jsonl"))]
+        assert files == [(len(part), hashlib.sha256(part).hexdigest()) for part in data]
+        last = tmp_path / f"{len(data):06d}.jsonl"
+        for size in (0, 1, len(data[-1]) - 1, len(data[-1]), len(data[-1]) + 5):
+            assert file_digest(last, size) == hashlib.sha256(data[-1][:size]).hexdigest()
+
+
+def test_a_line_of_many_parts_is_hashed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PART", 7)
+    (tmp_path / "file").write_bytes(data := bytes(range(100)))
+    for size in (0, 6, 7, 8, 14, 100, 200):
+        assert file_digest(tmp_path / "file", size) == hashlib.sha256(data[:size]).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["notes.jsonl", "0000001.jsonl", "000001.jsonl.bak", "1.jsonl"])
+def test_files_of_other_names_are_no_part_of_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("no line of a journal\n")
+    write(tmp_path, 2)
+    assert numbers(tmp_path) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seq": 0.0, "type": "event"},
+        {"seq": True, "type": "event"},
+        {"type": "event"},
+        {"seq": 0},
+        {"seq": 0, "type": 3},
+        {"epoch": "1", "seq": 0, "type": "event"},
+        {"epoch": None, "seq": 0, "type": "event"},
+    ],
+)
+def test_a_true_checksum_does_not_make_a_line(tmp_path: Path, fields: dict[str, Any]) -> None:
+    body = json.dumps(
+        {**fields, "n": 0}
+    ).encode()  # with spaces, as no writer of ours: its head is not known by its bytes
+    (tmp_path / "000001.jsonl").write_bytes(b'{"crc":"%08x", %s\n' % (zlib.crc32(b"{ " + body[1:]), body[1:]))
+    with pytest.raises(RunError, match=r"000001.jsonl line 1 is damaged \(epoch, seq or type"):
+        read_journal(tmp_path)
+    whole = json.dumps({"epoch": 1, "seq": 0, "type": "event", "n": 0}).encode()
+    (tmp_path / "000001.jsonl").write_bytes(b'{"crc":"%08x", %s\n' % (zlib.crc32(b"{ " + whole[1:]), whole[1:]))
+    assert read_journal(tmp_path)[0]["n"] == 0
+
+
+TOLD = {"hypervolume_before": 0, "hypervolume_after": 0.5}
+OUTCOME: dict[str, Any] = {"outcome": {}, "told": TOLD}
+
+
+def record_of(folder: Path, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    journal = Journal(folder)
+    journal.append([(kind, content)])
+    journal.close()
+    return checked_record(next(scan(folder)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "reason"),
+    [
+        ("submitted", {}, "no 'task'"),
+        ("submitted", {"task": []}, "task is a list; it must be a dict"),
+        ("submitted", {"task": {}, "elapsed": "3"}, "elapsed is '3'; it must be a finite number"),
+        ("submitted", {"task": {}, "elapsed": True}, "elapsed is True"),
+        ("finished", {"outcome": {}}, "no 'told'"),
+        ("finished", {**OUTCOME, "told": {"hypervolume_before": 0}}, "no 'hypervolume_after'"),
+        ("finished", {**OUTCOME, "told": {**TOLD, "hypervolume_after": None}}, "hypervolume_after is None"),
+        ("finished", {**OUTCOME, "told": {**TOLD, "accepted": "ab"}}, "accepted is a str; it must be a list"),
+        ("finished", {**OUTCOME, "told": {**TOLD, "displaced": ["a", 3]}}, "displaced holds something"),
+        ("finished", {**OUTCOME, "completion": 1.0}, "completion is 1.0; it must be a whole number"),
+        ("finished", {**OUTCOME, "completion": True}, "completion is True"),
+        ("override", {"changes": {}, "search": []}, "search is a list"),
+        ("override", {"changes": {}, "config": 3}, "config is a int"),
+        ("seeded", {"evaluated": "3"}, "evaluated is a str"),
+        ("audited", {"leaves": {"a": 3}}, "a measurement is a int"),
+        ("audited", {"leaves": {"a": {"low": "x"}}}, "low is 'x'"),
+        ("audited", {"leaves": {"a": {"details": 3}}}, "details is a int"),
+        ("audited", {"leaves": {"a": {"details": {"loss": "x"}}}}, "loss is 'x'"),
+        ("reference", {"accuracy": []}, "accuracy is "),
+        ("reference", {"packed": {}}, "packed is a dict"),
+        ("reference", {"packed": [{"nbytes": 3}, {"nbytes": False}]}, "nbytes is False"),
+        ("gave_up", {"status": "failed", "error": "e", "segments": "s"}, "segments is a str"),
+    ],
+)
+def test_fields_of_a_wrong_type_are_damage(tmp_path: Path, kind: str, content: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RunError) as caught:
+        record_of(tmp_path, kind, content)
+    assert "000001.jsonl line 1 is damaged (" in str(caught.value) and reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("submitted", {"task": {}, "elapsed": 0}),
+        ("finished", OUTCOME),
+        ("finished", {"outcome": {}, "told": {**TOLD, "accepted": ["a"], "displaced": []}, "completion": 0}),
+        ("override", {"changes": {}}),
+        ("override", {"changes": {}, "search": {}, "config": {}}),
+        (
+            "audited",
+            {"leaves": {"a": {"low": None, "high": 1, "details": None}, "b": {"details": {"x": None, "y": 1}}}},
+        ),
+        ("reference", {"accuracy": 0.5, "packed": [{"nbytes": 3}]}),
+        ("reference", {}),
+        ("something", {"leaves": 3, "told": 3, "packed": 3}),
+    ],
+)
+def test_fields_that_are_right_or_absent_are_none(tmp_path: Path, kind: str, content: dict[str, Any]) -> None:
+    record = record_of(tmp_path, kind, content)
+    assert {key: record[key] for key in content} == content
+
+
+def test_time_of_old_journals_goes_from_the_first_submission_to_the_last_outcome_of_each_driver() -> None:
+    elapsed = Elapsed()
+    seconds = []
+    for kind, at in [
+        *(("resumed", 1.0), ("submitted", 10.0), ("submitted", 12.0), ("finished", 15.0), ("finished", 16.0)),
+        *(("resumed", 90.0), ("resumed", 95.0), ("submitted", 100.0), ("finished", 103.0)),
+        *(("resumed", 200.0), ("submitted", 300.0), ("finished", 250.0)),  # a clock that was set back
+    ]:
+        elapsed.observe({"type": kind, "time": at})
+        seconds.append(elapsed.seconds)
+    assert seconds == [0, 0, 0, 5, 6, 6, 6, 6, 9, 9, 9, 9]
+    elapsed.observe({"type": "submitted", "time": 400.0, "elapsed": 2})
+    elapsed.observe({"type": "finished", "time": 500.0})
+    assert elapsed.seconds == 2.0
+    assert Elapsed(0.0).seconds == 0.0 and Elapsed(3.0).seconds == 3.0
+
+
+def test_records_are_read_again_where_they_stand(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lines_per_file=2)
+    for n in range(3):
+        journal.append([("event", payload(n)), ("submitted", {"task": {"n": n}})])
+        journal.append([("finished", {**OUTCOME, "n": n})])
+    journal.close()
+    index = JournalIndex(tmp_path)
+    expected = []
+    for place, line in enumerate(scan(tmp_path)):
+        assert index.add(line, line.record()) == place
+        expected.append(line.record())
+    records = Records(index)
+    assert len(records) == len(expected) == 9
+    for place in (0, 5, 8, 8, -1, -9, 1, 2, 0):
+        assert records[place] == expected[place]
+    for part in (slice(2, 7, 2), slice(None), slice(-2, None), slice(5, 1, -1)):
+        assert records[part] == expected[part]
+    for place in (9, -10, 100):
+        with pytest.raises(IndexError):
+            records[place]
+    same: object = expected
+    assert records == same and records != expected[:-1] and records != [*expected[:-1], {}] and records != 3
+    assert [record["n"] for record in records.of_kind("event")] == [0, 1, 2]
+    assert [record["task"]["n"] for record in records.of_kind("submitted")] == [0, 1, 2]
+    index.close()
+    index.close()
+    (tmp_path / "000002.jsonl").unlink()
+    assert records[1] == expected[1]
+    gone = next(place for place in range(9) if index._files[place] == 2 and place not in index.others)
+    with pytest.raises(RunError, match="000002.jsonl is gone"):
+        records[gone]

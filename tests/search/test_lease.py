@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import pytest
 
 from evocompress.errors import InfrastructureError, RunError
+from evocompress.search import lease as module
 from evocompress.search.events import Watching
-from evocompress.search.lease import Holder, Lease
+from evocompress.search.lease import Holder, Lease, holder_of
 
 _HOLD = """
 import sys, time
@@ -206,7 +208,68 @@ def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest
     assert passing.now == 0.0
 
 
-def test_a_damaged_lease_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "lease.json").write_text("{")
-    with pytest.raises(RunError, match="delete it"), Lease(tmp_path):
+@pytest.mark.parametrize("text", [b"{", b"[]", b"3", b"null", b'"token"', b'{"token": "a"}', b"\xff"])
+def test_a_damaged_lease_says_what_to_do(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "lease.json").write_bytes(text)
+    with pytest.raises(RunError, match=r"lease .*lease.json is damaged .*delete it"), Lease(tmp_path):
         pass
+    with pytest.raises(RunError, match=r"lease .*lease.json is damaged .*delete it"):
+        holder_of(tmp_path)
+
+
+def test_who_holds_a_run_is_told_without_taking_it(tmp_path: Path) -> None:
+    assert holder_of(tmp_path) is None
+    with Lease(tmp_path):
+        holder = holder_of(tmp_path)
+        assert holder is not None and (holder.pid, holder.alive) == (os.getpid(), True)
+    other_machine(tmp_path)
+    holder = holder_of(tmp_path)
+    assert holder is not None and (holder.host, holder.alive) == ("elsewhere", None)
+
+
+@pytest.mark.parametrize("token", ["0" * 32, "f" * 32])
+def test_whoever_else_has_it_is_seen_at_the_next_beat_and_at_the_next_look(tmp_path: Path, token: str) -> None:
+    with Lease(tmp_path, beat_seconds=0.01) as beating:
+        other_machine(tmp_path, token=token)
+        beats = next(thread for thread in threading.enumerate() if thread.name == "evocompress-lease")
+        assert beats.daemon  # it must not keep a driver alive that has failed elsewhere
+        beats.join(20)  # once it has seen the other one it ends
+        assert not beats.is_alive()
+        (tmp_path / "lease.json").unlink()
+        with pytest.raises(RunError, match="taken over by pid 77"):
+            beating.check()
+    with Lease(tmp_path, beat_seconds=1000) as looking:
+        other_machine(tmp_path, token=token)
+        with pytest.raises(RunError, match="taken over by pid 77"):
+            looking.check()
+    assert json.loads((tmp_path / "lease.json").read_text())["token"] == token
+
+
+def test_a_lease_can_be_taken_again_after_it_was_lost(tmp_path: Path) -> None:
+    again = Lease(tmp_path, beat_seconds=0.01)
+    with again:
+        other_machine(tmp_path)
+        with pytest.raises(RunError, match="taken over"):
+            again.check()
+    (tmp_path / "lease.json").unlink()
+    with again:
+        again.check()
+        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_full_disk_does_not_end_the_beating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = threading.Event()
+
+    def full(path: str, data: bytes) -> str:
+        refused.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Lease(tmp_path, beat_seconds=0.01) as held:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write_whole", full)
+            assert refused.wait(20)
+        before, deadline = (tmp_path / "lease.json").read_bytes(), time.monotonic() + 20
+        while (tmp_path / "lease.json").read_bytes() == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (tmp_path / "lease.json").read_bytes() != before
+        held.check()

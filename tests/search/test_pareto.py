@@ -156,9 +156,62 @@ def test_survivors_are_those_of_dropping_the_worst_one_by_one(points: list[tuple
     assert lost[0] == pytest.approx(lost[1], abs=0.011 * len(points))
 
 
+@settings(deadline=None)
+@given(POINTS, POINT)
+def test_the_archive_finds_members_by_their_size(points: list[tuple[float, float]], other: tuple[float, float]) -> None:
+    archive = Archive(REFERENCE)
+    for member in members(points):
+        archive.insert(member)
+    xs = [member.x for member in archive.members]
+    within = archive.within(other[0])
+    assert within == max((m for m in archive.members if m.x <= other[0]), key=lambda m: m.x, default=None)
+    assert within is None or within.y == min(m.y for m in archive.members if m.x <= other[0])
+    first, end = archive.between(other[0], other[1])
+    assert xs[first:end] == [x for x in xs if other[0] <= x < other[1]]
+    assert [leaf.leaf_id for leaf in archive] == [member.leaf.leaf_id for member in archive.members]
+    assert len(archive) == len(xs)
+
+
+def test_of_equal_points_the_earlier_one_stays_whichever_comes_first() -> None:
+    first, second = (Member(Leaf(f"l{n}", "", "", 1, 0.5, 0.5, {}), (0, n), 0.25, 0.5) for n in range(2))
+    for order in ((first, second), (second, first), (first, first)):
+        archive = Archive(REFERENCE)
+        came_in = [archive.insert(member) for member in order]
+        assert archive.members == [first]
+        assert came_in[1] == ((True, [second]) if order[1] is first and order[0] is second else (False, []))
+        assert archive.hypervolume == 0.375
+
+
+def test_an_archive_is_the_same_after_it_was_saved() -> None:
+    scale, archive = Scale((256, 65536), (0.0, 0.5)), Archive(REFERENCE)
+    for n, (nbytes, error) in enumerate([(300, 0.4), (4096, 0.1), (900, 0.3), (5000, 0.3)]):
+        archive.insert(scale.member(Leaf(f"l{n}", "p", "s", nbytes, 0.5, error, {}), (n, n + 7)))
+    again = Archive.from_state(archive.state_dict(), REFERENCE, scale)
+    assert again.members == archive.members and again.hypervolume == archive.hypervolume
+    assert [member.key for member in again.members] == [(0, 7), (2, 9), (1, 8)]
+
+
+def test_a_backend_that_is_not_there_is_an_error_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evocompress.search.pareto._moocore", lambda: None)
+    assert hypervolume([[0.5, 0.5]], REFERENCE, "auto") == hypervolume([[0.5, 0.5]], REFERENCE, "numpy") == 0.25
+    with pytest.raises(ModuleNotFoundError, match="moocore is not installed"):
+        hypervolume([[0.5, 0.5]], REFERENCE, "moocore")
+
+
 def test_by_sum_keeps_the_smallest_sums() -> None:
     points = [(0.1, 0.9), (0.5, 0.3), (0.2, 0.2), (0.0, 0.9)]
-    assert list(by_sum(members(points), 2, REFERENCE)) == [2, 1]
+    assert by_sum(members(points), 2, REFERENCE) == {2: (0.4, 0.0), 1: (0.8, 0.0)}
+    assert list(by_sum(members([(0.5, 0.25), (0.25, 0.5), (0.5, 0.25)]), 2, REFERENCE)) == [0, 1]  # the earlier ones
+
+
+def test_fitness_is_the_front_and_what_the_member_alone_dominates() -> None:
+    points = [(0.25, 0.5), (0.5, 0.25), (0.75, 0.75), (0.5, 0.25), (1.5, 0.0), (0.0, 1.5)]
+    fitness = by_dominance(members(points), 6, REFERENCE)
+    assert fitness == {
+        0: (0.0, -0.125), 1: (0.0, 0.0), 3: (0.0, 0.0), 2: (1.0, -0.0625), 5: (2.0, 0.0), 4: (2.0, 0.0)
+    }  # fmt: skip
+    assert set(by_dominance(members(points), 2, REFERENCE)) == {0, 1}  # of equal ones the later one goes
+    assert set(by_dominance(members(points), 3, REFERENCE)) == {0, 1, 3}
 
 
 def test_scale_maps_ranges_to_the_unit_square_and_stays_finite() -> None:
@@ -168,3 +221,6 @@ def test_scale_maps_ranges_to_the_unit_square_and_stays_finite() -> None:
     assert scale.point(32768, 0.25) == (0.5, 0.5)
     assert all(np.isfinite(scale.point(0, float("nan"))))
     assert scale.point(2048, float("nan"))[1] > 1000
+    assert scale.point(1, 0.0)[0] == scale.point(0, 0.0)[0] == -1.0
+    low, high = scale.point(1024, -1e9)[1], scale.point(1024, 1e9)[1]
+    assert low == -high < -1000 and scale.point(1024, float("inf"))[1] == high == scale.point(1024, float("nan"))[1]

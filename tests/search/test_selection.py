@@ -13,8 +13,10 @@ from evocompress.extensions import SELECTION
 from evocompress.search.ask_tell import Search
 from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
-from evocompress.search.objectives import Member
+from evocompress.search.objectives import Member, Scale
 from evocompress.search.parent_pool import Pool
+from evocompress.search.parent_selection import choose_parent
+from evocompress.search.population import Population
 from evocompress.search.records import Leaf, Outcome
 from evocompress.search.selection import Fitness, Policy, by_dominance
 from evocompress.search.settings import SearchSettings
@@ -150,3 +152,109 @@ def test_of_equal_rank_the_one_with_fewer_children_is_the_parent() -> None:
     for _ in range(30):
         children[pool.draw(rng, children).leaf.leaf_id] += 1
     assert all(children[f"s{place}"] >= 8 for place in range(3)) and children["s3"] == 0
+
+
+def test_a_tournament_is_won_by_rank_then_few_children_then_what_is_dominated_then_age() -> None:
+    pool = Pool(toy_settings(pool_size=5, tournament_size=200))  # so many that each takes part
+    pool.insert([member(0.2, 0.8, 0), member(0.4, 0.4, 1), member(0.8, 0.2, 2), member(0.9, 0.9, 3)])
+    pool.insert([member(0.4, 0.4, 4)])  # as good as 1: neither alone dominates anything
+    rng, ids = np.random.default_rng(0), [f"s{place}" for place in range(5)]
+    winner = {
+        (0, 0, 0, 0, 0): "s0",
+        (1, 0, 0, 0, 0): "s2",
+        (1, 0, 1, 0, 0): "s1",
+        (1, 1, 1, 0, 0): "s4",
+        (3, 2, 3, 0, 2): "s1",
+    }
+    for tries, best in winner.items():
+        assert pool.draw(rng, dict(zip(ids, tries, strict=True))).leaf.leaf_id == best
+    assert pool.insert([member(0.1, 0.1, 5)]) == [member(0.9, 0.9, 3)]
+    assert "s5" in pool and "s3" not in pool and len(pool) == 5
+
+
+def test_a_neighbour_is_next_in_size_on_either_side() -> None:
+    pool = Pool(toy_settings(pool_size=8))
+    pool.insert([member(x, 1 - x, place) for place, x in enumerate((0.5, 0.1, 0.9, 0.3, 0.3))])
+    rng = np.random.default_rng(0)
+    expected = {0: {4, 2}, 1: {3}, 2: {0}, 3: {1, 4}, 4: {3, 0}}
+    for one in pool.members:
+        found = {near.key[0] for _ in range(40) if (near := pool.neighbour(one, rng)) is not None}
+        assert found == expected[one.key[0]]
+    alone = Pool(toy_settings())
+    alone.insert([member(0.5, 0.5, 0)])
+    assert alone.neighbour(alone.members[0], rng) is None
+    unranked = Pool(toy_settings(selection="random"))
+    unranked.insert(pool.members)
+    for one in unranked.members:
+        others = {near.key[0] for _ in range(80) if (near := unranked.neighbour(one, rng)) is not None}
+        assert others == set(range(5)) - {one.key[0]}
+    assert {unranked.draw(rng, {}).key[0] for _ in range(80)} == set(range(5))
+    assert unranked.insert([member(0.5, 0.5, 5)]) == [] and "s5" in unranked and "s0" in unranked
+
+
+def test_a_pool_is_the_same_after_it_was_saved() -> None:
+    settings = toy_settings(pool_size=4)
+    population = Population(settings)
+    leaves = [Leaf(f"s{n}-0", "p", "s", 40 * 2**n, 0.1 * n, 1 - 0.1 * n, {}) for n in range(6)]
+    released = population.insert([Scale.of(settings).member(leaf, (n, 3)) for n, leaf in enumerate(leaves)])
+    again = Population.from_state(population.state_dict(), settings)
+    assert again.pool.members == population.pool.members and again.archive.members == population.archive.members
+    assert again.pool._fitness == population.pool._fitness
+    for leaf in leaves:
+        found = again.find(leaf.leaf_id)
+        assert (found is not None) == (leaf.leaf_id in again) and (found is None or found.leaf == leaf)
+    stayed = {one.leaf.leaf_id for one in again.pool.members}
+    assert {one.leaf.leaf_id for one in released} == {leaf.leaf_id for leaf in leaves} - stayed and len(stayed) == 4
+
+
+def chosen(count: int, tries: Sequence[int] = (0, 0), **changes: object) -> Counter[tuple[str, str]]:
+    """Rules and parents of so many draws from four members, of which one is beyond the reference point."""
+    settings = toy_settings(size_bins=len(tries), pool_size=8, tournament_size=99, **changes)
+    population = Population(settings)
+    low, high = (math.log2(end) for end in settings.bytes_range)
+    sizes = [round(2 ** (low + x * (high - low))) for x in (0.05, 0.2, 0.4, 0.8)]
+    errors = (3.0, 0.8, 0.5, 0.2)
+    for n, (nbytes, error) in enumerate(zip(sizes, errors, strict=True)):
+        population.insert([Scale.of(settings).member(Leaf(f"l{n}", "p", "s", nbytes, 0.5, error, {}), (n, 0))])
+    rng = np.random.default_rng(0)
+    pairs = (choose_parent(population, tries, {}, settings, rng) for _ in range(count))
+    return Counter((rule, parent.leaf.leaf_id) for parent, rule in pairs)
+
+
+def test_rules_are_drawn_by_their_shares() -> None:
+    shares = {"tournament_share": 1.0, "size_bin_share": 2.0, "budget_share": 5.0}
+    rules = Counter[str]()
+    for (rule, _), count in chosen(800, byte_budget=10**9, **shares).items():
+        rules[rule] += count
+    assert rules["size_bin"] == pytest.approx(200, abs=40) and rules["budget"] == pytest.approx(500, abs=45)
+    assert rules["tournament"] == pytest.approx(100, abs=30) and rules.total() == 800
+    rules.clear()
+    for (rule, _), count in chosen(300, **shares).items():  # without a budget its share is nobody's
+        rules[rule] += count
+    assert rules["size_bin"] == pytest.approx(200, abs=30) and rules["size_bin"] + rules["tournament"] == 300
+
+
+def test_a_bin_that_was_tried_less_comes_first_and_what_is_of_no_use_last() -> None:
+    only = {"tournament_share": 1e-9, "size_bin_share": 1.0}
+    assert set(chosen(60, (0, 1), **only)) == {("size_bin", "l1"), ("size_bin", "l2")}
+    assert set(chosen(60, (1, 0), **only)) == {("size_bin", "l3")}
+    both = chosen(400, (2, 2), **only)
+    assert both["size_bin", "l3"] == pytest.approx(200, abs=40) and both["size_bin", "l1"] == pytest.approx(100, abs=35)
+    assert set(both) == {("size_bin", f"l{n}") for n in (1, 2, 3)}
+    # The second and the third of four bins: an empty one is passed over, though nobody was tried there.
+    assert set(chosen(60, (9, 1, 0, 0), **only)) == {("size_bin", "l3")}
+    assert set(chosen(60, (9, 1, 0, 5), **only)) == {("size_bin", "l2")}
+
+
+def test_without_any_member_of_use_a_bin_gives_what_there_is() -> None:
+    settings = toy_settings(size_bins=2, tournament_share=1e-9, size_bin_share=1.0)
+    population = Population(settings)
+    population.insert([member(0.2, 5.0, 0), member(0.7, 4.0, 1)])
+    rng = np.random.default_rng(0)
+    assert {choose_parent(population, [0, 0], {}, settings, rng)[0].key[0] for _ in range(40)} == {0, 1}
+
+
+def test_a_budget_that_nothing_meets_gets_the_smallest() -> None:
+    only = {"tournament_share": 1e-9, "size_bin_share": 0.0, "budget_share": 1.0}
+    assert set(chosen(5, byte_budget=1, **only)) == {("budget", "l0")}
+    assert set(chosen(5, byte_budget=10**9, **only)) == {("budget", "l3")}

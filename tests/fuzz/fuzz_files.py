@@ -1,7 +1,7 @@
 """Mutants of small files, whose checksums are made good again: each is a file or a FormatError, at a bounded cost.
 
-`make mutants` runs a million of them (MUTANTS=200000 for fewer, SEED=1 for others); the suite runs some thousand. What
-fails is written beside the output, as a file that `evocompress inspect` reads.
+`make fuzz-files` reads a million of them (FILES=200000 for fewer, SEED=1 for others); the suite runs some thousand.
+What fails is written beside the output, as a file that `evocompress inspect` reads.
 
 The cost of a mutant is bounded by what its table announces (`Budget.counted`): processor time by `allowed_seconds`, and
 for one in sixteen memory by `allowed_bytes`. Both are a few times what was measured.
