@@ -64,7 +64,8 @@ def sample(root: Path, paths: list[str], count: int, seed: str) -> list[Mutant]:
             break
         turn = int.from_bytes(draw, "big") % len(changes)
         found = (_mutant(root, path, change) for change in changes[turn:] + changes[:turn])
-        mutants += [mutant for mutant in found if mutant is not None][:1]
+        if (mutant := next((mutant for mutant in found if mutant is not None), None)) is not None:
+            mutants.append(mutant)
     return mutants
 
 

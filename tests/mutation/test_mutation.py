@@ -11,8 +11,8 @@ import pytest
 _HERE = Path(__file__).parent
 sys.path.insert(0, str(_HERE))
 
-from mutation_children import Outcome, Trace, run  # noqa: E402 # pyright: ignore[reportMissingImports]
-from mutation_places import _meaning  # noqa: E402 # pyright: ignore[reportMissingImports]
+from mutation_children import Outcome, Trace, run  # noqa: E402
+from mutation_places import _meaning  # noqa: E402
 
 _ROOT = _HERE.parents[1]
 _GROUPS = tomllib.loads((_HERE / "modules.toml").read_text("utf-8"))

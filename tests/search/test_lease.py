@@ -257,6 +257,27 @@ def test_a_lease_can_be_taken_again_after_it_was_lost(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
 
 
+def test_a_beat_that_is_late_does_not_bring_back_a_lease_that_was_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, left = threading.Event(), threading.Event()
+    with Lease(tmp_path, beat_seconds=0.01) as held:
+        renew = held._renew
+
+        def late() -> None:
+            begun.set()
+            left.wait(0.3)  # where nobody waits for the beats to end, the lease is gone by then
+            renew()
+
+        monkeypatch.setattr(held, "_renew", late)
+        assert begun.wait(20)
+    left.set()
+    for thread in threading.enumerate():
+        if thread.name == "evocompress-lease":
+            thread.join(20)
+    assert not (tmp_path / "lease.json").exists()
+
+
 def test_a_full_disk_does_not_end_the_beating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = threading.Event()
 
