@@ -181,7 +181,7 @@ def run(
 
 def _forked(
     tree: Path, work: Callable[[], object], used: float, waited: float, log: Path, environment: Mapping[str, str]
-) -> tuple[object, bool]:
+) -> tuple[Any, bool]:
     """What the function gives in a child, None if that broke off; and whether it took too long."""
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -203,8 +203,8 @@ def _forked(
             sys.dont_write_bytecode = True
             _same_examples_each_time()
             answer = json.dumps(work()).encode()
-            with os.fdopen(writing, "wb") as stream:
-                stream.write(answer)
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(answer)
             status = 0
         finally:
             os._exit(status)

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,7 +223,7 @@ def chosen(count: int, tries: Sequence[int] = (0, 0), **changes: object) -> Coun
 
 
 def test_rules_are_drawn_by_their_shares() -> None:
-    shares = {"tournament_share": 1.0, "size_bin_share": 2.0, "budget_share": 5.0}
+    shares: dict[str, Any] = {"tournament_share": 1.0, "size_bin_share": 2.0, "budget_share": 5.0}
     rules = Counter[str]()
     for (rule, _), count in chosen(800, byte_budget=10**9, **shares).items():
         rules[rule] += count
@@ -235,7 +236,7 @@ def test_rules_are_drawn_by_their_shares() -> None:
 
 
 def test_a_bin_that_was_tried_less_comes_first_and_what_is_of_no_use_last() -> None:
-    only = {"tournament_share": 1e-9, "size_bin_share": 1.0}
+    only: dict[str, Any] = {"tournament_share": 1e-9, "size_bin_share": 1.0}
     assert set(chosen(60, (0, 1), **only)) == {("size_bin", "l1"), ("size_bin", "l2")}
     assert set(chosen(60, (1, 0), **only)) == {("size_bin", "l3")}
     both = chosen(400, (2, 2), **only)
@@ -255,6 +256,6 @@ def test_without_any_member_of_use_a_bin_gives_what_there_is() -> None:
 
 
 def test_a_budget_that_nothing_meets_gets_the_smallest() -> None:
-    only = {"tournament_share": 1e-9, "size_bin_share": 0.0, "budget_share": 1.0}
+    only: dict[str, Any] = {"tournament_share": 1e-9, "size_bin_share": 0.0, "budget_share": 1.0}
     assert set(chosen(5, byte_budget=1, **only)) == {("budget", "l0")}
     assert set(chosen(5, byte_budget=10**9, **only)) == {("budget", "l3")}
