@@ -48,10 +48,10 @@ def rows(draw: st.DrawFn) -> list[Row]:
     for number in range(draw(st.integers(0, 7))):
         untied = [place for place, other in enumerate(made) if other.source is None]
         name = f"{draw(st.sampled_from(('', 'w', 'é', '漢 .')))}{number}"
-        if untied and draw(st.integers(0, 1)):
+        if draw(st.booleans()) and untied:
             source = draw(st.sampled_from(untied))
             made.append(made[source]._replace(name=name, side=b"", source=source))
-        elif draw(st.integers(0, 1)):
+        elif draw(st.booleans()):
             made.append(row(name, draw(SHAPE), dtype=draw(st.sampled_from(DTYPES))))
         else:
             shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))

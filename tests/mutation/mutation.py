@@ -216,7 +216,8 @@ def main() -> int:
             fate = "killed" if result.killed else f"harmless: {reason}" if reason else "LIVES"
             print(f"{mutant.path}:{mutant.line}: {mutant.before}\n    {mutant.after}", flush=True)
             print(f"    {fate} ({result.outcome.seconds:.1f} s {result.outcome.test})", flush=True)
-            stored.write_text(json.dumps({one.mutant.key: one.outcome for one in of_group}, indent=1))
+            tried = earlier | {one.mutant.key: one.outcome for one in of_group}
+            stored.write_text(json.dumps(tried, indent=1))
         results += of_group
     rows, good = _table(results, harmless)
     print("\n".join(rows))
