@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hostile import DEADZONE, LOSSLESS, record, sealed
 
@@ -332,6 +332,7 @@ def test_a_writer_pads_where_a_reader_asks_for_it() -> None:
     assert [x.shape for x in read(data, dict.fromkeys("vw", ((2000, 2000), "float32"))).values()] == [(2000, 2000)] * 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, (1 << 72) - 1), st.integers(0, 7)), max_size=40))
 def test_numbers_in_bits_come_back(numbers: list[tuple[int, int]]) -> None:
     writer, total = BitWriter(), 0

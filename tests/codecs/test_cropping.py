@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bare_files import forged, g, u
 from test_hostile import DEADZONE
@@ -21,6 +21,7 @@ lengths = st.integers(0, 70)
 shapes = st.lists(st.lists(lengths, max_size=3).map(tuple), max_size=8)
 
 
+@settings(deadline=None)
 @given(shapes, st.randoms(use_true_random=False))
 def test_extents_come_back_and_hold_what_lives(whole: list[tuple[int, ...]], random: object) -> None:
     draw = random.randint  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ SYMBOLS = st.one_of(
 PLANES = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24), elements=SYMBOLS, fill=st.just(0))
 
 
+@settings(deadline=None)
 @given(st.integers(-(1 << 62), 1 << 62))
 def test_varints_come_back(value: int) -> None:
     reader = SideReader(varint(value))
@@ -33,6 +34,7 @@ def test_varints_come_back(value: int) -> None:
     reader.finish()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=12))
 def test_varints_of_any_bytes_are_numbers_or_refused(data: bytes) -> None:
     reader = SideReader(data)
@@ -53,6 +55,7 @@ def test_side_information_must_be_read_to_its_end() -> None:
         reader.integer(0, 1)
 
 
+@settings(deadline=None)
 @given(st.lists(SYMBOLS, min_size=1, max_size=50))
 def test_a_token_and_its_extra_bits_are_the_symbol(values: list[int]) -> None:
     tokens, extra = tokenize(np.array(values, np.int32))
@@ -92,6 +95,7 @@ def test_any_bytes_come_back(symbols: Symbols) -> None:
     decoder.finish()
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=5), elements=SYMBOLS))
 def test_arrays_lie_in_planes_and_come_back(symbols: npt.NDArray[np.int32]) -> None:
     planes = to_planes(symbols)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evocompress.errors import RunError
@@ -118,6 +118,7 @@ def test_a_repair_knows_the_space_of_the_last_override(tmp_path: Path) -> None:
         assert run.completions == 16
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_completed_genome_is_one_of_the_space(seed: int) -> None:
     genome = TOY.sample(np.random.default_rng(seed))

@@ -50,6 +50,7 @@ def without(points: list[tuple[float, float]], point: tuple[float, float]) -> li
     return points[:at] + points[at + 1 :]
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_ranks_against_brute_force(points: list[tuple[float, float]]) -> None:
     expected = brute_ranks(points)
@@ -61,6 +62,7 @@ def test_ranks_against_brute_force(points: list[tuple[float, float]]) -> None:
     ]
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_hypervolume_and_contributions_against_brute_force(points: list[tuple[float, float]]) -> None:
     total = brute_hypervolume(points)
@@ -74,7 +76,7 @@ def test_hypervolume_and_contributions_against_brute_force(points: list[tuple[fl
     assert contributions(points, REFERENCE, "numpy") == pytest.approx(parts, abs=1e-9)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(-0.5, 1.5), st.floats(-0.5, 1.5)), max_size=20))
 def test_the_fallback_equals_moocore(points: list[tuple[float, float]]) -> None:
     pytest.importorskip("moocore")
@@ -84,6 +86,7 @@ def test_the_fallback_equals_moocore(points: list[tuple[float, float]]) -> None:
     assert parts[0] == pytest.approx(parts[1], abs=1e-12)
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_moocore_agrees_on_ties_and_duplicates(points: list[tuple[float, float]]) -> None:
     moocore = pytest.importorskip("moocore")
@@ -99,6 +102,7 @@ def test_points_must_be_finite() -> None:
         hypervolume([[0.1, float("nan")]], REFERENCE)
 
 
+@settings(deadline=None)
 @given(POINTS, st.randoms())
 def test_the_archive_is_the_nondominated_set_in_any_order(points: list[tuple[float, float]], random: object) -> None:
     everyone = members(points)
@@ -135,6 +139,7 @@ def ranks_by_use(points: list[tuple[float, float]]) -> list[int]:
     return result
 
 
+@settings(deadline=None)
 @given(POINTS, st.integers(1, 8))
 def test_survivors_are_those_of_dropping_the_worst_one_by_one(points: list[tuple[float, float]], size: int) -> None:
     kept = members(points)

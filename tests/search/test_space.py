@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evocompress.errors import ConfigError
@@ -25,6 +25,7 @@ SPACE = Space(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_samples_and_their_variations_stay_in_the_space(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -39,6 +40,7 @@ def test_samples_and_their_variations_stay_in_the_space(seed: int) -> None:
         assert json.loads(json.dumps(made)) == made
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(SPACE.names))
 def test_a_mutation_changes_exactly_what_it_may(seed: int, name: str) -> None:
     rng = np.random.default_rng(seed)
@@ -49,6 +51,7 @@ def test_a_mutation_changes_exactly_what_it_may(seed: int, name: str) -> None:
         assert changed[name] != genome[name]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_probes_and_crossover_keep_training_genes(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evocompress.errors import ConfigError
@@ -31,6 +31,7 @@ def test_parse_fraction_refuses(text: str) -> None:
         parse_fraction(text)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**12))
 def test_format_bytes_is_right_to_three_digits(nbytes: int) -> None:
     text = format_bytes(nbytes)
