@@ -126,6 +126,15 @@ def test_a_fingerprint_is_twenty_bits_of_the_names_in_their_order() -> None:
     assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
 
 
+def test_no_fingerprint_has_more_than_twenty_bits() -> None:
+    def nameless(number: int) -> bytes:
+        return table(1, 1, LOSSLESS_CHAIN, 0, number, 0, 0, 0, 0, 4)
+
+    assert read_table(nameless(2**20 - 1), 3, Budget(9))[1] == 2**20 - 1
+    with pytest.raises(FormatError, match=r"outside \[0, 1048575\]"):
+        read_table(nameless(2**20), 3, Budget(9))
+
+
 def test_a_table_has_a_limit() -> None:
     assert [header_limit(nbytes) for nbytes in (0, 10, 10**5)] == [2**16, 2**16 + 640, 2**22]
 
