@@ -399,8 +399,13 @@ def _structure(model: nn.Module, inputs: Inputs) -> Hashable:
         if not all(map(_is_simple, attributes.values())):
             return None
         modules.append((name, first.setdefault(id(module), name), type(module), repr(attributes)))
-    given = repr(mapped(inputs, lambda tensor: (tensor.shape, tensor.stride(), tensor.dtype)))
-    return tuple(tensors), tuple(modules), given
+    given: list[Hashable] = []
+
+    def without_numbers(tensor: Tensor) -> Tensor:
+        given.append((tensor.shape, tensor.stride(), tensor.dtype))
+        return tensor.new_empty(0)
+
+    return tuple(tensors), tuple(modules), repr(mapped(inputs, without_numbers)), tuple(given)
 
 
 def _is_simple(value: object) -> bool:

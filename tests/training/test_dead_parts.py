@@ -317,6 +317,7 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def test_networks_that_are_built_alike_are_traced_once(traces: list[bool]) -> None:
     x = images("digits_cnn")
+    network = build("digits_cnn")
     for seed in range(3):
         network = damage(build("digits_cnn", seed=seed), share=0.5, seed=seed)
         live = cut(network, x)

@@ -190,13 +190,17 @@ def test_a_teacher_of_other_outputs_is_refused() -> None:
 def test_a_teacher_runs_in_the_precision_of_training() -> None:
     x, seen = points(), []
 
-    class Noting(nn.Linear):
+    class Noting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            outputs = super().forward(x)
+            outputs: torch.Tensor = self.layer(x)
             seen.append(outputs.dtype)
             return outputs
 
     same = lambda inputs, generator: inputs  # noqa: E731
     examples = Examples(x, torch.zeros(160, dtype=torch.int64), augmentation=same)
-    train(student(), examples, GENES, epochs=1, seed=0, teacher=Noting(3, 2), precision="bfloat16")
+    train(student(), examples, GENES, epochs=1, seed=0, teacher=Noting(), precision="bfloat16")
     assert set(seen) == {torch.bfloat16}
