@@ -8,10 +8,10 @@ anew), the rate in the loss, a deterministic search in one process, so that a lo
 time. Segments are of 45 epochs, as in `make demo`. Saccades and connections have networks of their own; without the
 idea these have plain 3×3 convolutions.
 
-Reported, mean ± sd over the seeds: the hypervolume of the audited front on one scale for
-all (150 B to 9.6 kB, errors of 0 to 25 %); and the
-bytes with the idea over those without at equal audited accuracy: of the smallest files that reach a level, geometric
-mean over the levels that both fronts of a seed reach, then over the seeds, with the least and the largest seed.
+Reported, mean ± sd over the seeds: the hypervolume of the audited front on one scale for all (150 B to
+9.6 kB, errors of 0 to 25 %); and the bytes with the idea over those without at equal audited accuracy: of the smallest
+files that reach a level, geometric mean over the levels that both fronts of a seed reach, then over the seeds, with the
+least and the largest seed.
 Finished runs are kept in DIR and not run again. Prints one JSON line.
 """
 
@@ -33,11 +33,8 @@ from benchmarks.ideas.settings import IDEAS, WITHOUT
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.toml"
 EACH = 45  # epochs of a segment
-BYTES, ERRORS, REFERENCE = (
-    (150.0, 9600.0),
-    (0.0, 0.25),
-    (1.0, 1.0),
-)  # about those of the configuration, for all networks
+#: About the configuration's, and the same for all networks.
+BYTES, ERRORS, REFERENCE = (150.0, 9600.0), (0.0, 0.25), (1.0, 1.0)
 LEVELS = (0.80, 0.85, 0.90, 0.93, 0.95, 0.96, 0.97, 0.98)
 
 
@@ -62,12 +59,12 @@ def one_run(idea: str, seed: int, epochs: int, folder: str) -> dict[str, Any]:
     run_experiment(config, run)
     history, spent = read_history(run), time.process_time() - clock
     scale = Scale(BYTES, ERRORS)
-    files = [(point.nbytes, point.quality) for point in front(history, audited=True)]
+    points = front(history, audited=True)
     row = {
         "idea": idea,
         "seed": seed,
-        "hypervolume": hypervolume([scale.point(nbytes, 1 - accuracy) for nbytes, accuracy in files], REFERENCE),
-        "front": files,
+        "hypervolume": hypervolume([scale.point(point.nbytes, point.error) for point in points], REFERENCE),
+        "front": [(point.nbytes, point.quality) for point in points],
         "failed": sum(outcome.status != "ok" for outcome in history.outcomes),
         "cpu_seconds": round(spent, 1),
     }

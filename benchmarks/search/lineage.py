@@ -115,14 +115,24 @@ def nondominated(files: list[Judged]) -> list[Judged]:
     return chosen
 
 
+def _teacher(experiment: Experiment, path: str, model: list[str]) -> nn.Module:
+    """The network of a file: of `model`, a name and options such as width=32, or where it is empty the experiment's."""
+    from evocompress.evolve.teacher_file import TeacherFile
+    from evocompress.search.storage import open_storage
+
+    folder, file = os.path.split(os.path.abspath(path))
+    name, options = experiment.model, experiment.model_options
+    if model:
+        name, options = model[0], {key: json.loads(value) for key, value in (pair.split("=") for pair in model[1:])}
+    return TeacherFile(open_storage(folder), name, options, file).network()
+
+
 def main() -> None:
     """Train the lineage."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import prepare
-    from evocompress.evolve.teacher_file import TeacherFile
     from evocompress.search.objectives import Scale
     from evocompress.search.pareto import hypervolume
-    from evocompress.search.storage import open_storage
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
@@ -146,16 +156,7 @@ def main() -> None:
     genes = {name: json.loads(number) for name, number in (gene.split("=") for gene in options.gene)}
     setup = prepare(load_config(options.config, [f"seed={options.seed}", *options.extra]))
     setup.segment.experiment.prepare()
-    teacher = None
-    if options.teacher:
-        experiment = setup.segment.experiment
-        named, *further = options.teacher_model or [experiment.model]
-        of_its_own = {name: json.loads(value) for name, value in (option.split("=") for option in further)}
-        folder, file = os.path.split(os.path.abspath(options.teacher))
-        storage = open_storage(folder)
-        teacher = TeacherFile(
-            storage, named, of_its_own if options.teacher_model else experiment.model_options, file
-        ).network()
+    teacher = _teacher(setup.segment.experiment, options.teacher, options.teacher_model) if options.teacher else None
     trainer, clock = Trainer(setup.segment.experiment, options.batch, teacher), time.process_time()
     parent = Path(options.start).read_bytes() if options.start else None
     if options.out:

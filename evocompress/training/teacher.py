@@ -30,7 +30,8 @@ class Teacher:
         model: The network; moved to the device of the examples.
         examples: What is trained on, on its device.
         task: Says what imitating means.
-        precision: "bfloat16" runs it in torch's mixed precision, as the network that learns from it.
+        precision: "bfloat16" runs it in torch's mixed precision where it runs on every batch; what is computed once is
+            in float32.
     """
 
     def __init__(
