@@ -25,7 +25,7 @@ from evocompress.tasks.measure import measure
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("".join(f"{n} bottles of beer on the wall, {n % 7} bottles of beer. " for n in range(900)))
+    path.write_text("".join(f"{n} bottles of beer on the wall, {n % 7} bottles of beer. " for n in range(300)))
     return path
 
 
@@ -118,15 +118,15 @@ def test_what_does_not_fit() -> None:
 @pytest.mark.parametrize("name", ["byte_gru", "byte_transformer"])
 def test_a_run(text: Path, tmp_path: Path, name: str) -> None:
     config = {
-        "model": name, "data": "text", "task": "language_model", "reference_epochs": 3,
-        "model_options": {"width": 16}, "data_options": {"path": str(text), "length": 32},
+        "model": name, "data": "text", "task": "language_model", "reference_epochs": 1,
+        "model_options": {"width": 16}, "data_options": {"path": str(text), "length": 12},
         "search": {"segments": 2, "initial": 1, "deterministic": True, "lag": 1, "error_range": [0.0, 8.0]},
-        "genes": {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "rate_weight": [0.03, 1.0], "symbol_trials": 4},
+        "genes": {"epochs": 3, "batch_size": 16, "learning_rate": 0.01, "rate_weight": [0.03, 1.0], "symbol_trials": 4},
         "resources": {"executor": "inline"},
     }  # fmt: skip
     run_experiment(parse_config(config), tmp_path / "run")
     points = front(read_history(tmp_path / "run"))
-    splits = load("text", options={"path": str(text), "length": 32})
+    splits = load("text", options={"path": str(text), "length": 12})
     untrained = measure(LanguageModel(), build(name, {"width": 16}), splits.audit).value
     assert min(point.quality for point in points if point.quality is not None) < 0.6 * untrained
     assert read_history(tmp_path / "run").quality.name == "bits per byte"
