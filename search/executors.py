@@ -1,6 +1,6 @@
 """Executors of a search's tasks: their protocol, and the functions that make one, by name in `extensions.EXECUTORS`.
 
-Only `ray_executor` imports Ray, on use. `SimulatedExecutor` is for tests and has no name.
+Ray is imported by `ray_cluster` alone, when an executor is made. `SimulatedExecutor` is for tests and has no name.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from evocompress.errors import InfrastructureError, RunError
-from evocompress.search.ray_executor import _connect, _Part, _parts
+from evocompress.search.ray_cluster import _connect, _Part, _parts
 
 
 def test_a_part_that_does_not_answer_is_given_some_time_and_then_named() -> None:
@@ -91,10 +91,10 @@ def test_what_is_written_while_a_cluster_is_joined_is_shown(capfd: pytest.Captur
 
 _JOINING = """
 import os, sys, time
-from evocompress.search import ray_executor
-ray_executor._PROBE_SECONDS, ray_executor._GUARD_SECONDS = 0.05, 0.2
-guard = ray_executor._Guard(sys.argv[1])
-with ray_executor._told_by_us():
+from evocompress.search.process_guard import ProcessGuard
+from evocompress.search.ray_cluster import _told_by_us
+guard = ProcessGuard(sys.argv[1], every=0.05, patience=0.2)
+with _told_by_us():
     os.write(2, b"hundreds of lines")
     {what}
 """
