@@ -10,23 +10,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import Graph
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from evocompress.errors import ConfigError, ModelError
-from evocompress.support.inputs import Inputs, call, call_with, mapped, tensors_in
+from evocompress.support.inputs import Inputs, call, call_with, mapped
 from evocompress.support.modules import ChosenOutput, copied, evaluation_mode, tensors_of
 from evocompress.training.channel_graph import ChannelGraph
+from evocompress.training.traced_graphs import graphs_of, named_tensors, outputs_in
 
 __all__ = ["LiveNetwork", "cut", "narrow", "put_live_first"]
 
@@ -40,13 +37,6 @@ _HOOKS = (
     "_state_dict_hooks",
     "_load_state_dict_pre_hooks",
 )
-#: Graphs of networks by how these are built: tracing takes longer than an epoch on little data, and a search cuts many
-#: networks of few kinds.
-_KNOWN_GRAPHS: dict[Hashable, Sequence[Graph]] = {}
-_MOST_GRAPHS = 16
-#: What modules keep beside attributes of their own: tensors and submodules, which are looked at by themselves.
-_NOT_ATTRIBUTES = ("training", "_parameters", "_buffers", "_modules")
-_SIMPLE = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -297,10 +287,10 @@ def _cut(model: nn.Module, inputs: Inputs, *, fold: bool) -> LiveNetwork:
 
 def _followed(probe: nn.Module, inputs: Inputs) -> Iterator[ChannelGraph]:
     """The network's channels, followed through reshapings and then, in a second graph, not through these."""
-    names = [name for name, _ in _members(probe)]
-    graphs = _graphs(probe, names, inputs)
+    names = [name for name, _ in named_tensors(probe)]
+    graphs = graphs_of(probe, names, inputs)
     for reshaping in (True, False):
-        channels = ChannelGraph(dict(_members(probe)), _cuttable(probe), reshaping=reshaping)
+        channels = ChannelGraph(dict(named_tensors(probe)), _cuttable(probe), reshaping=reshaping)
         for graph in graphs:
             channels.add(graph, names)
         yield channels
@@ -331,7 +321,7 @@ def _refuse(model: nn.Module) -> None:
         hooks = [hook for kind in _HOOKS for hook in (getattr(module, kind, None) or {}).values()]
         if any(not isinstance(hook, ChosenOutput) for hook in hooks):
             raise _NothingToCut(f"module {name!r} has hooks, which may depend on its size")
-    tensors = dict(_members(model))
+    tensors = dict(named_tensors(model))
     if len({tensor.device for tensor in tensors.values()}) > 1:
         raise _NothingToCut("the network is on several devices")
     for name, tensor in tensors.items():
@@ -342,8 +332,8 @@ def _refuse(model: nn.Module) -> None:
 def _cuttable(model: nn.Module) -> dict[str, nn.Module]:
     """The layer of each tensor that may be cut: of torch's own layers, learned, and in one place only."""
     state = model.state_dict(keep_vars=True)
-    places = Counter(id(tensor) for _, tensor in _members(model, tied=True))
-    storages = Counter(tensor.untyped_storage().data_ptr() for _, tensor in _members(model))
+    places = Counter(id(tensor) for _, tensor in named_tensors(model, tied=True))
+    storages = Counter(tensor.untyped_storage().data_ptr() for _, tensor in named_tensors(model))
     layers: dict[str, nn.Module] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         if not _is_plain(module):
@@ -362,88 +352,6 @@ def _is_plain(module: nn.Module) -> bool:
     of_torch = any(isinstance(module, layer) and type(module).forward is layer.forward for layer in _LAYERS)
     odd = "forward" in vars(module) or any(module.children()) or isinstance(module, _OF_ATTENTION)
     return of_torch and not odd
-
-
-def _members(model: nn.Module, *, tied: bool = False) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers by name; with `tied`, the same tensor under each of its names."""
-    yield from model.named_parameters(remove_duplicate=not tied)
-    yield from model.named_buffers(remove_duplicate=not tied)
-
-
-def _graphs(probe: nn.Module, names: Sequence[str], inputs: Inputs) -> Sequence[Graph]:
-    """The network's operations in evaluation and in training mode; kept for the next network that is built alike."""
-    built = _structure(probe, inputs)
-    if built is not None and built in _KNOWN_GRAPHS:
-        return _KNOWN_GRAPHS[built]
-    graphs = tuple(_traced(probe, names, inputs, training=training) for training in (False, True))
-    if built is not None:
-        if len(_KNOWN_GRAPHS) >= _MOST_GRAPHS:
-            _KNOWN_GRAPHS.clear()
-        _KNOWN_GRAPHS[built] = graphs
-    return graphs
-
-
-def _structure(model: nn.Module, inputs: Inputs) -> Hashable:
-    """All that a network's operations depend on, as tensors' values cannot be asked for: classes, attributes, shapes.
-
-    None where a module has an attribute of which nobody knows whether two are the same, such as an object or a tensor.
-    """
-    first: dict[int, str] = {}
-    tensors = [
-        (name, first.setdefault(id(tensor), name), tensor.shape, tensor.stride(), tensor.dtype)
-        for name, tensor in _members(model, tied=True)
-    ]
-    modules = []
-    for name, module in model.named_modules(remove_duplicate=False):
-        attributes = {key: value for key, value in vars(module).items() if key not in _NOT_ATTRIBUTES}
-        if not all(map(_is_simple, attributes.values())):
-            return None
-        modules.append((name, first.setdefault(id(module), name), type(module), repr(attributes)))
-    given: list[Hashable] = []
-
-    def without_numbers(tensor: Tensor) -> Tensor:
-        given.append((tensor.shape, tensor.stride(), tensor.dtype))
-        return tensor.new_empty(0)
-
-    return tuple(tensors), tuple(modules), repr(mapped(inputs, without_numbers)), tuple(given)
-
-
-def _is_simple(value: object) -> bool:
-    """Whether a value is all that its `repr` says."""
-    if isinstance(value, tuple | list | set | frozenset):
-        return all(map(_is_simple, value))
-    if isinstance(value, dict):
-        return all(_is_simple(key) and _is_simple(part) for key, part in value.items())
-    return type(value) in _SIMPLE
-
-
-def _traced(model: nn.Module, names: Sequence[str], inputs: Inputs, *, training: bool) -> Graph:
-    """The network's operations, as a graph whose first placeholders are the tensors of these names."""
-
-    def forward(tensors: list[Tensor], *given: Tensor) -> list[Tensor]:
-        parts = iter(given)
-        arguments = mapped(inputs, lambda _: next(parts))
-        return list(_outputs(call_with(model, dict(zip(names, tensors, strict=True)), arguments)))
-
-    members = dict(_members(model))
-    # Copies: training mode moves running statistics.
-    tensors = [members[name].detach().clone() for name in names]
-    model.train(training)
-    # Shapes are noted as fake tensors. Of one mode for all of them: else there is a mode for each operation, and torch
-    # reads the source of the whole call stack whenever it makes one, which takes far longer than the network.
-    with tracing(TracingContext(FakeTensorMode())):
-        return make_fx(forward)(tensors, *(tensor.clone() for tensor in tensors_in(inputs))).graph
-
-
-def _outputs(result: object) -> Iterator[Tensor]:
-    """All tensors in what a network returns."""
-    if isinstance(result, Tensor):
-        yield result
-    elif isinstance(result, tuple | list | Mapping):
-        for part in result.values() if isinstance(result, Mapping) else result:
-            yield from _outputs(part)
-    elif result is not None and not isinstance(result, bool | int | float | str):
-        raise ModelError(f"the network returns a {type(result).__name__}")
 
 
 def _shrink(live: LiveNetwork, layers: Mapping[str, nn.Module]) -> None:
@@ -484,7 +392,7 @@ def _agree(plain: nn.Module, smaller: nn.Module, inputs: Inputs) -> bool:
         torch.default_generator.manual_seed(0)  # the CPU's alone: nobody forks the others
         with evaluation_mode(network):
             try:
-                results.append(list(_outputs(call(network, inputs))))
+                results.append(list(outputs_in(call(network, inputs))))
             except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
                 if network is plain:
                     raise

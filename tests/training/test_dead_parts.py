@@ -14,7 +14,7 @@ from evocompress import Recipe, pack, unpack
 from evocompress.errors import ConfigError, ModelError
 from evocompress.networks import NETWORKS, build
 from evocompress.networks.conv_stack import POOL, ConvStack
-from evocompress.training import dead_parts
+from evocompress.training import traced_graphs
 from evocompress.training.dead_parts import cut, narrow
 
 pytestmark = pytest.mark.slow
@@ -304,14 +304,14 @@ def test_the_model_and_the_random_state_are_left_alone() -> None:
 def traces(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each trace of a network from now on, whether it was in training mode."""
     seen: list[bool] = []
-    traced = dead_parts._traced
+    traced = traced_graphs._traced
 
     def counted(*arguments: Any, training: bool) -> Any:
         seen.append(training)
         return traced(*arguments, training=training)
 
-    monkeypatch.setattr(dead_parts, "_traced", counted)
-    monkeypatch.setattr(dead_parts, "_KNOWN_GRAPHS", {})
+    monkeypatch.setattr(traced_graphs, "_traced", counted)
+    monkeypatch.setattr(traced_graphs, "_KNOWN_GRAPHS", {})
     return seen
 
 
