@@ -36,6 +36,7 @@ from evocompress.protocols import GeneSpec
 from evocompress.search.settings import SETTINGS, SearchSettings
 from evocompress.support.quantities import parse_bytes
 from evocompress.training.genes import gene_specs
+from evocompress.training.precision import Precision
 from evocompress.training.rate import check_rate_weight
 
 __all__ = [
@@ -261,7 +262,7 @@ class Resources(_Section):
         "times the median, ten minutes at least. The executor inline has no limit.",
     )
     executor: str = pydantic.Field(default="ray", description="What runs segments; packages add further ways.")
-    precision: Literal["float32", "bfloat16"] = pydantic.Field(
+    precision: Precision = pydantic.Field(
         default="float32", description="What networks are trained in; evaluation is in float32."
     )
 

@@ -45,8 +45,9 @@ from evocompress.support.threads import limit_threads
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
 from evocompress.training.dead_parts import LiveNetwork, cut, narrow, put_live_first
+from evocompress.training.precision import Precision
 from evocompress.training.teacher import Teacher
-from evocompress.training.trainer import Curves, Precision, train
+from evocompress.training.trainer import Curves, train
 
 __all__ = ["Experiment", "Segment", "finite", "state_hash"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from evocompress.errors import ModelError
 from evocompress.protocols import Task, TaskWithImitation, TrainingStep
 from evocompress.support.inputs import call
 from evocompress.support.modules import evaluation_mode, find_tensor
+from evocompress.training.precision import Precision, mixed_precision
 
 __all__ = ["Teacher"]
 
@@ -34,11 +35,10 @@ class Teacher:
             in float32.
     """
 
-    def __init__(
-        self, model: nn.Module, examples: Examples, task: Task, precision: Literal["float32", "bfloat16"] = "float32"
-    ) -> None:
+    def __init__(self, model: nn.Module, examples: Examples, task: Task, precision: Precision = "float32") -> None:
         self._model, self._task = model.to(examples.device).eval(), task
-        self._device, self._is_mixed = examples.device.type, precision == "bfloat16"
+        self._device = examples.device
+        self._precision: Precision = precision
         self._generator = torch.Generator().manual_seed(0)
         is_fixed = examples.augmentation == "none" and not isinstance(examples.inputs, DatasetInputs)
         self._known = self._outputs_on(examples) if is_fixed else None
@@ -48,7 +48,7 @@ class Teacher:
         if self._known is not None and step.index is not None:
             said: Any = self._known.index_select(0, step.index)
         else:
-            with torch.no_grad(), torch.autocast(self._device, torch.bfloat16, enabled=self._is_mixed):
+            with torch.no_grad(), mixed_precision(self._device, self._precision):
                 said = call(self._model, step.inputs)
         assert step.targets is not None
         shapes = [None if found is None else tuple(found.shape) for found in map(find_tensor, (said, step.outputs))]

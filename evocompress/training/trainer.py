@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,12 +32,11 @@ from evocompress.support.wording import kind_of
 from evocompress.tasks import build
 from evocompress.tasks.measure import measure
 from evocompress.training.genes import TrainingGenes, terms_of
+from evocompress.training.precision import Precision, mixed_precision
 from evocompress.training.teacher import Teacher
 from evocompress.training.terms.base import weights_of
 
-__all__ = ["Curves", "Precision", "TrainingGenes", "train"]
-
-Precision: TypeAlias = Literal["float32", "bfloat16"]
+__all__ = ["Curves", "TrainingGenes", "train"]
 
 _CHECK_EVERY = 16  # steps between looks at the loss; each look waits for the device
 _MOST_EXAMPLES = 8192  # that symbols are tried on after training
@@ -234,7 +233,7 @@ class _Trainer:
             for term in self.terms:
                 stack.enter_context(term.during(step))
             self.projection.apply()  # what terms have put into weights that are held at zero
-            with torch.autocast(self.examples.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            with mixed_precision(self.examples.device, self.precision):
                 if isinstance(self.task, TaskWithTraining):
                     loss, step.outputs = self.task.training_loss(self.model, inputs, targets, self.genes)
                 else:
