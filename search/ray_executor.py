@@ -182,7 +182,7 @@ class RayExecutor:
         self._cluster = RayCluster(address, shipment.of_the_job())
         self._ray = self._cluster.ray
         with self._cluster.using(), contextlib.ExitStack() as stack:
-            stack.callback(self._cluster.dismiss_guard)
+            stack.callback(self._cluster.leave)  # whoever asks for too much has nothing to close
             gpus = default_gpus(self._ray.cluster_resources()) if gpus is None else gpus
             options = task_options(cpus, gpus, max_calls, max_retries)
             options["runtime_env"] = {"env_vars": _worker_variables(env_vars or {}), **shipment.of_a_task()}
