@@ -19,7 +19,9 @@ from evocompress.extensions import STAGES
 
 __all__ = [
     "CODECS",
+    "KERNEL_CODECS",
     "LOSSLESS",
+    "MATRIX_CODECS",
     "PRIVATE",
     "PRIVATE_NAME",
     "STAGES",
@@ -56,6 +58,10 @@ CODECS: dict[str, str] = {
     "coordinates-lowrank": "coordinates+lowrank+deadzone",
     "lossless": "lossless",
 }
+
+#: Codecs that a search tries on kernels, and on matrices, where it is told no others.
+KERNEL_CODECS = ("deadzone", "dct", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv", "dct-linearconv")
+MATRIX_CODECS = ("deadzone", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv")
 
 _STAGE = re.compile(r"\s*(?P<id>[\w-]+)\s*(?:\((?P<parameters>[^()]*)\))?\s*")
 

@@ -70,6 +70,8 @@ class GeneSpec:
         advance: The share of a range that it moves up by where a lineage goes on.
         plain: What it is where nobody says anything, as in `training.genes.TrainingGenes()`: for numbers mostly 0,
             which switches off what the gene stands for.
+        check: Of a number: raises ConfigError where it breaks a rule that bounds do not say.
+        needs_teacher: Whether what it switches on learns from a teacher, which a configuration must then name.
     """
 
     name: str
@@ -86,6 +88,8 @@ class GeneSpec:
     plain: Scalar | None = 0.0
     start: float = 1.0
     advance: float = 0.0
+    check: Callable[[Any], object] | None = None
+    needs_teacher: bool = False
 
 
 class Measured(NamedTuple):

@@ -1,6 +1,6 @@
 """Search settings: each once, with its type, default, rule and a sentence. `run.json` fixes what a run was made with.
 
-Whoever lets people set them (a configuration file) reads names, types and rules from here: `SETTINGS`.
+Whoever lets people set them (a configuration file) reads names, defaults and rules from here: `USER_SETTINGS`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from evocompress.extensions import SELECTION
 if TYPE_CHECKING:
     from evocompress.search.selection import Policy
 
-__all__ = ["SETTINGS", "SearchSettings", "Setting"]
+__all__ = ["SETTINGS", "USER_SETTINGS", "SearchSettings", "Setting"]
 
 
 _FEW = 8  # workers for which a lag of twice their number is enough
@@ -29,8 +29,9 @@ class Setting:
 
     Args:
         sentence: What it does.
-        low, high: The least and the largest value; None for no bound.
+        low, high: The least and the largest value, of two numbers that of each; None for no bound.
         low_open, high_open: The bounds themselves are not allowed.
+        ordered: Of two numbers the first must be below the second.
         users: Whether people set it; the others follow from what they do set.
         configured: Its default where people set it, if that is another one.
         unit: "bytes" for sizes, which people may write as "16kB".
@@ -42,6 +43,7 @@ class Setting:
     high: float | None = None
     low_open: bool = False
     high_open: bool = False
+    ordered: bool = False
     users: bool = True
     configured: Any = None
     unit: str = ""
@@ -60,6 +62,13 @@ class Setting:
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value (not None), in words; nothing if nothing is."""
+        numbers = value if isinstance(value, tuple) else (value,)
+        if problem := next(filter(None, map(self._problem_of_number, numbers)), ""):
+            return problem
+        is_disordered = self.ordered and not numbers[0] < numbers[-1]
+        return "must be two numbers, the first below the second" if is_disordered else ""
+
+    def _problem_of_number(self, value: Any) -> str:
         if self.low is None and self.high is None:
             return ""
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -125,12 +134,22 @@ class SearchSettings:
         unit="bytes",
     )
     bytes_range: tuple[float, float] = _setting(
-        (256.0, 1048576.0), "The sizes that are 0 and 1 on the scale of the objectives.", users=False
+        (256.0, 1048576.0),
+        "The sizes that are 0 and 1 on the scale of the objectives; people set `ratio_range` instead.",
+        low=1,
+        ordered=True,
+        users=False,
     )
     error_range: tuple[float, float] = _setting(
-        (0.0, 1.0), "The errors that are 0 and 1 on the scale of the objectives.", configured=(0.0, 0.5)
+        (0.0, 1.0),
+        "The errors that are 0 and 1 on the scale of the objectives.",
+        low=0,
+        ordered=True,
+        configured=(0.0, 0.5),
     )
-    reference: tuple[float, float] = _setting((1.1, 1.1), "The hypervolume's reference point, on that scale.")
+    reference: tuple[float, float] = _setting(
+        (1.1, 1.1), "The hypervolume's reference point, on that scale.", low=0, low_open=True
+    )
     tournament_size: int = _count(2, "Of how many random leaves of the pool the best becomes a parent.")
     size_bins: int = _count(8, "Into how many bins the front is cut by size.")
     tournament_share: float = _setting(
@@ -167,15 +186,6 @@ class SearchSettings:
                 raise ConfigError(f"{name} = {value}; it {problem}{', or left out' if optional else ''}")
         if self.continue_share + self.mutate_share + self.crossover_share <= 0:
             raise ConfigError("continue_share, mutate_share and crossover_share are all 0; raise at least one")
-        self._check_scale()
-
-    def _check_scale(self) -> None:
-        for name, floor in (("bytes_range", 1.0), ("error_range", 0.0)):
-            low, high = getattr(self, name)
-            if not (floor <= low < high < math.inf):
-                raise ConfigError(f"{name} = ({low}, {high}); give low < high, both finite, low at least {floor:g}")
-        if not all(0 < value < math.inf for value in self.reference):
-            raise ConfigError(f"reference = {self.reference}; both coordinates must be above 0 and finite")
 
     @property
     def policy(self) -> Policy:
@@ -225,5 +235,16 @@ class SearchSettings:
 #: What is known of each setting, by name.
 SETTINGS: Mapping[str, Setting] = {
     field.name: field.metadata["setting"] for field in dataclasses.fields(SearchSettings)
+}
+#: The settings that people set, by name. `ratio_range` becomes `bytes_range` by the size of a network in float32.
+USER_SETTINGS: Mapping[str, Setting] = {
+    "ratio_range": Setting(
+        "How many times smaller than in float32 files are at the ends of the scale of sizes.",
+        low=0,
+        low_open=True,
+        ordered=True,
+        configured=(4.0, 512.0),
+    ),
+    **{name: setting for name, setting in SETTINGS.items() if setting.users},
 }
 _OPTIONAL = {field.name for field in dataclasses.fields(SearchSettings) if field.default is None}

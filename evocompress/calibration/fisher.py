@@ -14,7 +14,7 @@ from evocompress.protocols import Task
 from evocompress.support.diagnosis import check_gradient
 from evocompress.support.inputs import Inputs, call_with
 from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers, tensors_of
-from evocompress.tasks import build
+from evocompress.tasks import DEFAULT_TASK, build
 
 __all__ = ["sensitivities"]
 
@@ -47,7 +47,7 @@ def sensitivities(
     `device`, its weights, gradients and mode are left as they were. Raises ModelError where no output depends on a
     parameter by a gradient.
     """
-    task = build("classification") if task is None else task
+    task = build(DEFAULT_TASK) if task is None else task
     model.to(device)
     examples = examples.to(device)
     parameters = {name: parameter.detach().requires_grad_() for name, parameter in model.named_parameters()}

@@ -15,13 +15,13 @@ from evocompress.errors import ConfigError, DataError
 from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, echo, output_limit
 from evocompress.support.occam_bound import DEFAULT_DELTA, check_candidates, check_delta
 from evocompress.support.quantities import OUTPUT_LIMIT
+from evocompress.tasks import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from evocompress.evolve.certificate import Certificate, Counts, Source
 
 __all__ = ["register"]
 
-_TASK = "classification"
 _OF_RUN = {"model": "--model", "settings": "--set", "data": "--data", "task": "--task", "seed": "--seed"}
 
 
@@ -40,7 +40,7 @@ def certify(
     data: Annotated[
         str | None, typer.Option(help="What it was trained on: a data set's name, or module:loader.")
     ] = None,
-    task: Annotated[str, typer.Option(help="What the network is for: a name, or module:Class.")] = _TASK,
+    task: Annotated[str, typer.Option(help="What the network is for: a name, or module:Class.")] = DEFAULT_TASK,
     seed: Annotated[int, typer.Option(help="Of the data's split.", min=0, max=2**63 - 1)] = 0,
     run: Annotated[
         Path | None,

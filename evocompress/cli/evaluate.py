@@ -12,6 +12,7 @@ from evocompress.cli.network_options import network_of
 from evocompress.errors import ConfigError, DataError, ModelError
 from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, echo, output_limit
 from evocompress.support.quantities import OUTPUT_LIMIT
+from evocompress.tasks import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +34,7 @@ def evaluate(
     ],
     data: Annotated[str, typer.Option(help="What to judge it on: a data set's name, or module:loader.")],
     settings: NetworkOptions = None,
-    task: Annotated[str, typer.Option(help="What the network is for: a name, or module:Class.")] = "classification",
+    task: Annotated[str, typer.Option(help="What the network is for: a name, or module:Class.")] = DEFAULT_TASK,
     split: Annotated[str, typer.Option(help="Which part of the data: audit, validation or train.")] = "audit",
     seed: Annotated[int, typer.Option(help="Of the data's split.", min=0, max=2**63 - 1)] = 0,
     against: Annotated[

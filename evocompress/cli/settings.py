@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from evocompress.errors import ConfigError
+from evocompress.tasks import DEFAULT_TASK
 
 __all__ = ["register"]
 
@@ -23,7 +24,7 @@ def settings(
     key: Annotated[
         str | None, typer.Argument(metavar="[KEY]", help="Only keys or sections of this name: genes, search.segments.")
     ] = None,
-    task: Annotated[str, typer.Option(help="The task whose genes are listed.")] = "classification",
+    task: Annotated[str, typer.Option(help="The task whose genes are listed.")] = DEFAULT_TASK,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables instead of text.")] = False,
 ) -> None:

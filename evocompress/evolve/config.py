@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -33,11 +33,11 @@ from evocompress.errors import CodecError, ConfigError
 from evocompress.evolve.layer_groups import GROUPS
 from evocompress.extensions import EXECUTORS, SELECTION
 from evocompress.protocols import GeneSpec
-from evocompress.search.settings import SETTINGS, SearchSettings
+from evocompress.search.settings import USER_SETTINGS, SearchSettings
 from evocompress.support.quantities import parse_bytes
+from evocompress.tasks import DEFAULT_TASK
 from evocompress.training.genes import gene_specs
 from evocompress.training.precision import Precision
-from evocompress.training.rate import check_rate_weight
 
 __all__ = [
     "Config",
@@ -53,9 +53,6 @@ __all__ = [
 
 Positive: TypeAlias = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 NotNegative: TypeAlias = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
-PositiveRange: TypeAlias = tuple[Positive, Positive]
-
-_DEFAULT_TASK = "classification"
 
 
 class _Section(pydantic.BaseModel):
@@ -65,20 +62,8 @@ class _Section(pydantic.BaseModel):
 class _SearchBase(_Section):
     """How the population is searched; `segments` or `minutes` ends it.
 
-    The fields are those of `SearchSettings` that people set, and `ratio_range`.
+    The fields are those of `search.settings.USER_SETTINGS`.
     """
-
-    ratio_range: PositiveRange = pydantic.Field(
-        default=(4.0, 512.0),
-        description="How many times smaller than in float32 files are at the ends of the scale of sizes.",
-    )
-
-    @pydantic.field_validator("ratio_range")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not value[0] < value[1]:
-            raise ValueError("the first number must be below the second")
-        return value
 
     @pydantic.model_validator(mode="after")
     def _together(self) -> Self:
@@ -87,32 +72,34 @@ class _SearchBase(_Section):
 
     def settings(self, *, seed: int, float32_bytes: int) -> SearchSettings:
         """What the search is told, for a network that takes so many bytes in float32."""
-        low, high = self.ratio_range
-        values = {name: getattr(self, name) for name, setting in SETTINGS.items() if setting.users}
-        for name, value in values.items():
-            values[name] = parse_bytes(value) if SETTINGS[name].unit == "bytes" and value is not None else value
+        values = {name: _number(name, getattr(self, name)) for name in USER_SETTINGS}
+        low, high = values.pop("ratio_range")
         bytes_range = (max(1.0, float32_bytes / high), max(2.0, float32_bytes / low))
         return SearchSettings(seed=seed, bytes_range=bytes_range, **values)
 
 
 def _search_fields() -> dict[str, Any]:
     """Pydantic's fields for the settings that people set: type, rule, default and sentence come from the settings."""
-    kinds = get_type_hints(SearchSettings)
+    kinds = get_type_hints(SearchSettings) | {"ratio_range": tuple[float, float]}
     defaults = {field.name: field.default for field in dataclasses.fields(SearchSettings)}
     fields: dict[str, Any] = {}
-    for name, setting in SETTINGS.items():
-        if setting.users:
-            kind: Any = (str | kinds[name]) if setting.unit == "bytes" else kinds[name]
-            default = defaults[name] if setting.configured is None else setting.configured
-            checked: Any = Annotated[kind, pydantic.AfterValidator(functools.partial(_checked, name))]
-            fields[name] = (checked, pydantic.Field(default, description=setting.sentence))
+    for name, setting in USER_SETTINGS.items():
+        kind: Any = (str | kinds[name]) if setting.unit == "bytes" else kinds[name]
+        default = defaults[name] if setting.configured is None else setting.configured
+        checked: Any = Annotated[kind, pydantic.AfterValidator(functools.partial(_checked, name))]
+        fields[name] = (checked, pydantic.Field(default, description=setting.sentence))
     return fields
+
+
+def _number(name: str, value: Any) -> Any:
+    """A setting's value as it is, but sizes such as "16kB" in bytes."""
+    return parse_bytes(value) if USER_SETTINGS[name].unit == "bytes" and value is not None else value
 
 
 def _checked(name: str, value: Any) -> Any:
     """A setting's value as it is; ValueError where it breaks its rule."""
-    number = parse_bytes(value) if SETTINGS[name].unit == "bytes" and value is not None else value
-    if problem := "" if number is None else SETTINGS[name].problem(number):
+    number = _number(name, value)
+    if problem := "" if number is None else USER_SETTINGS[name].problem(number):
         raise ValueError(problem)
     if name == "selection" and isinstance(value, str):
         SELECTION.find(value)
@@ -157,16 +144,6 @@ class Genes(_Section):
     def _refuse_truth_values(cls, value: Any) -> Any:
         if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
             raise ValueError("is true or false, which would count as 1 or 0; give a number")
-        return value
-
-    @pydantic.field_validator("rate_weight", check_fields=False)
-    @classmethod
-    def _check_unit(cls, value: Any) -> Any:
-        smallest = value[0] if isinstance(value, tuple) else value
-        try:
-            check_rate_weight(smallest)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
         return value
 
     @pydantic.field_validator("codecs")
@@ -241,7 +218,18 @@ def _type_of(spec: GeneSpec) -> Any:
     # Of a log axis there is no 0, even where 0 itself switches the gene off.
     end: Any = Annotated[number, pydantic.Field(gt=0)] if spec.log else number
     either: Any = Union[number, tuple[end, end]]  # noqa: UP007 - made of values, not of types
+    if spec.check is not None:
+        either = Annotated[either, pydantic.AfterValidator(functools.partial(_passed, spec.check))]
     return Optional[either] if spec.default is None else either  # noqa: UP045
+
+
+def _passed(check: Callable[[Any], object], value: Any) -> Any:
+    """A gene's value as it is, or a range of them; ValueError where one does not pass a gene's own check."""
+    low, high = value if isinstance(value, tuple) else (value, value)
+    if low <= high:  # else that is what is wrong
+        check(low)
+        check(high)
+    return value
 
 
 class Resources(_Section):
@@ -367,7 +355,7 @@ class Config(_Section):
     model: str = pydantic.Field(description="The network: a name, or package.module:function of your own.")
     data: str = pydantic.Field(description="The data set: a name, or package.module:function of your own.")
     task: str = pydantic.Field(
-        default=_DEFAULT_TASK, description="What the network is for: a name, or package.module:Class of your own."
+        default=DEFAULT_TASK, description="What the network is for: a name, or package.module:Class of your own."
     )
     seed: pydantic.NonNegativeInt = pydantic.Field(default=0, description="What every draw follows from.")
     reference_epochs: pydantic.NonNegativeInt = pydantic.Field(
@@ -405,18 +393,23 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        share = self.genes.get("distillation", 0.0)
-        learns = max(share) > 0 if isinstance(share, tuple | list) else bool(share)
         options = self.genes.get("model_options") or {}
         if options and self.initial_weights:
             raise ValueError("genes.model_options make networks of other shapes, which initial_weights do not fit")
         if twice := sorted(options.keys() & self.model_options.keys()):
             raise ValueError(f"model_options and genes.model_options both say {twice[0]!r}; leave one out")
-        if learns and not self.teacher.given:
-            raise ValueError("genes.distillation needs a teacher; give teacher.weights, or teacher.epochs")
-        if self.teacher.given and not learns:
-            raise ValueError("nobody learns from the teacher; give genes.distillation, such as 0.5")
+        self._check_teacher()
         return self
+
+    def _check_teacher(self) -> None:
+        """A teacher is needed where a gene that learns from one is on, and of no use elsewhere."""
+        specs = gene_specs(self.task).values() if self.genes else ()  # without genes the error is in them
+        learners = [spec for spec in specs if spec.needs_teacher]
+        learning = [spec.name for spec in learners if _is_on(spec, self.genes.get(spec.name))]
+        if learning and not self.teacher.given:
+            raise ValueError(f"genes.{learning[0]} needs a teacher; give teacher.weights, or teacher.epochs")
+        if learners and self.teacher.given and not learning:
+            raise ValueError(f"nobody learns from the teacher; give genes.{learners[0].name}, such as 0.5")
 
     @pydantic.field_validator("rules")
     @classmethod
@@ -434,12 +427,17 @@ class Config(_Section):
         return value
 
 
+def _is_on(spec: GeneSpec, value: Any) -> bool:
+    """Whether a gene, as configured, is or may become another than its plain value, which switches it off."""
+    return any(part not in (None, spec.plain) for part in (value if isinstance(value, tuple | list) else (value,)))
+
+
 def _model_at(path: Sequence[str | int]) -> type[pydantic.BaseModel] | None:
     """The section's model at a path of keys, or None below one that takes any key."""
     model: type[pydantic.BaseModel] = Config
     for key in path:
         if model is Config and key == "genes":
-            model = genes_model(_DEFAULT_TASK)
+            model = genes_model(DEFAULT_TASK)
             continue
         field = model.model_fields.get(str(key))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, _Section)):
@@ -565,9 +563,9 @@ def parse_config(data: Mapping[str, Any], source: str = "configuration") -> Conf
     """
     lines: list[str] = []
     configured, table = dict(data), data.get("genes", {})
-    task = data.get("task", _DEFAULT_TASK)
+    task = data.get("task", DEFAULT_TASK)
     try:
-        model = genes_model(task if isinstance(task, str) else _DEFAULT_TASK)
+        model = genes_model(task if isinstance(task, str) else DEFAULT_TASK)
         configured["genes"] = dict(model.model_validate(table))
     except ConfigError as error:  # there is no such task
         lines.append(f"task: {error}")

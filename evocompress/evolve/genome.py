@@ -17,40 +17,22 @@ from evocompress.codecs import parse_codec
 from evocompress.codecs.codec import Codec
 from evocompress.codecs.deadzone import DeadZone
 from evocompress.errors import ModelError
-from evocompress.evolve.layer_groups import groups_of
+from evocompress.evolve.layer_groups import DEFAULT_CODECS, groups_of
 from evocompress.protocols import Genes, GeneSpec
 from evocompress.search.records import Genome, Scalar
 from evocompress.search.space import Choice, Float, Gene, Integer, Space
 from evocompress.support.wording import listed
+from evocompress.tasks import DEFAULT_TASK
 from evocompress.training.genes import OF_SEGMENT, TrainingGenes, gene_specs, terms_of
 from evocompress.training.rate import nats_per_bit
 
 if TYPE_CHECKING:
     from evocompress.evolve.config import Config
 
-__all__ = ["DEFAULT_CODECS", "GenomeReader", "network_options"]
+__all__ = ["GenomeReader", "network_options"]
 
 _OPTION = "option."  # before the name of an option of the network's factory
 _PER_GROUP = ("rate_factor", "vector_rate_factor")  # genes of which there is one for each layer group
-
-#: Options of the codec gene where the configuration gives none.
-DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
-    "first": ("deadzone", "dct", "codebook"),
-    "conv": (
-        "deadzone",
-        "dct",
-        "dct-matrix",
-        "wavelet",
-        "codebook",
-        "lowrank",
-        "linearconv",
-        "dct-linearconv",
-        "deadzone | dct | lowrank",
-    ),
-    "dense": ("deadzone", "dct-matrix", "wavelet", "codebook", "lowrank", "linearconv", "deadzone | lowrank"),
-    "last": ("deadzone", "dct-matrix", "codebook", "lowrank"),
-    "vector": ("deadzone",),
-}
 
 
 def _gene(value: Any, spec: GeneSpec | None = None) -> Gene | Scalar:
@@ -81,7 +63,7 @@ class GenomeReader:
 
     genes: Mapping[str, Any]
     groups: Mapping[str, str]
-    task: str = "classification"
+    task: str = DEFAULT_TASK
     rules: tuple[str, ...] = ()
     further_groups: tuple[str, ...] = ()
     defaults: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)

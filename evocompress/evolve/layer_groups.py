@@ -6,11 +6,20 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from evocompress.checkpoint.forms import stands_for
+from evocompress.codecs.registry import KERNEL_CODECS, MATRIX_CODECS
 
-__all__ = ["GROUPS", "groups_of", "layer_groups"]
+__all__ = ["DEFAULT_CODECS", "GROUPS", "groups_of", "layer_groups"]
 
+#: The options of each group's codec gene where the configuration gives none.
+DEFAULT_CODECS: dict[str, tuple[str, ...]] = {
+    "first": ("deadzone", "dct", "codebook"),
+    "conv": (*KERNEL_CODECS, "deadzone | dct | lowrank"),
+    "dense": (*MATRIX_CODECS, "deadzone | lowrank"),
+    "last": ("deadzone", "dct-matrix", "codebook", "lowrank"),
+    "vector": ("deadzone",),
+}
 #: All groups: the first and the last layer, convolutions and dense layers between them, biases and norms.
-GROUPS = ("first", "conv", "dense", "last", "vector")
+GROUPS = tuple(DEFAULT_CODECS)
 
 
 def layer_groups(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:

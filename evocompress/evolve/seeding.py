@@ -17,6 +17,7 @@ from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.search.run_folder import Run
 from evocompress.search.settings import SearchSettings
+from evocompress.tasks import DEFAULT_TASK
 
 __all__ = ["Seeds", "read_seeds", "sow"]
 
@@ -68,7 +69,7 @@ def _check_alike(history: History, config: Config, header: Mapping[str, Any]) ->
     other: Mapping[str, Any] = history.run.get("config", {})
     pairs = {
         "the network": (config.model, other.get("model")),
-        "the task": (config.task, other.get("task", "classification")),
+        "the task": (config.task, other.get("task", DEFAULT_TASK)),
         "the seed, which the splits follow from": (config.seed, other.get("seed")),
         "the data": (own.get("data"), history.run.get("data")),
         "the quality": (Quality.from_json(own.get("quality")), history.quality),

@@ -42,6 +42,7 @@ from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.inputs import mapped
 from evocompress.support.modules import shapes_of, tensors_of
 from evocompress.support.threads import limit_threads
+from evocompress.tasks import DEFAULT_TASK
 from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
 from evocompress.training.dead_parts import LiveNetwork, cut, narrow, put_live_first
@@ -71,7 +72,7 @@ class Experiment:
     gpu: bool
     path: tuple[str, ...] = ()
     precision: Precision = "float32"
-    task_name: str = "classification"
+    task_name: str = DEFAULT_TASK
     named_files: bool = False
 
     def device(self) -> torch.device:

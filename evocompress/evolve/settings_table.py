@@ -1,7 +1,8 @@
 """Table of every key of a configuration: what it takes, its default and a sentence, from where each is defined.
 
-Genes come from `training.genes.gene_specs`, settings of the search from `search.settings.SETTINGS`, the rest from the
-models of `evolve.config`. The command `settings`, docs/configuration.md and the table of docs/run.md are made of this.
+Genes come from `training.genes.gene_specs`, settings of the search from `search.settings.USER_SETTINGS`, the rest from
+the models of `evolve.config`. The command `settings`, docs/configuration.md and the table of docs/run.md are made of
+this.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from evocompress.evolve.config import Config, Genes, Resources, Search, Teacher, genes_model
-from evocompress.evolve.genome import DEFAULT_CODECS
+from evocompress.evolve.layer_groups import DEFAULT_CODECS
 from evocompress.extensions import DATA_SETS, EXECUTORS, FORMS, NETWORKS, SELECTION, TASKS, TERMS
-from evocompress.search.settings import SETTINGS
-from evocompress.tasks import build
+from evocompress.search.settings import USER_SETTINGS, Setting
+from evocompress.tasks import DEFAULT_TASK, build
 from evocompress.training.genes import gene_specs, rule_of
 
 __all__ = ["SettingRow", "keys_table", "setting_rows", "tables"]
@@ -51,7 +52,7 @@ class SettingRow:
     of: str = ""
 
 
-def setting_rows(task: str = "classification") -> list[SettingRow]:
+def setting_rows(task: str = DEFAULT_TASK) -> list[SettingRow]:
     """Every key that a configuration may have, in the order of its sections.
 
     Raises:
@@ -114,13 +115,20 @@ def _rows(section: str, fields: Mapping[str, FieldInfo]) -> list[SettingRow]:
     rows = []
     for name, field in fields.items():
         takes = _takes(field.annotation, field.metadata)
-        if section == "search" and name in SETTINGS and (rule := SETTINGS[name].rule):
-            takes += f" {rule}"
+        if section == "search":
+            takes = _with_rule(takes, USER_SETTINGS[name])
         if name in _NAMES:
             takes = "such as " + ", ".join(sorted(_NAMES[name].builtin))
         assert field.description, f"{section}.{name} has no sentence"
         rows.append(SettingRow(section, name, takes, _toml(field.default), field.description))
     return rows
+
+
+def _with_rule(takes: str, setting: Setting) -> str:
+    """What a setting of the search takes, with what the number or the two must be."""
+    if not takes.startswith("["):
+        return f"{takes} {setting.rule}".rstrip()
+    return ", ".join([takes, f"each {setting.rule}", *(["the first below the second"] if setting.ordered else [])])
 
 
 def _codec_rows() -> list[SettingRow]:

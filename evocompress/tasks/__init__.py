@@ -12,7 +12,10 @@ from evocompress.search.quality import Quality
 from evocompress.support.user_objects import is_reference, resolve
 from evocompress.support.wording import kind_of
 
-__all__ = ["build"]
+__all__ = ["DEFAULT_TASK", "build"]
+
+#: The task where nobody names one.
+DEFAULT_TASK = "classification"
 
 _METHODS = ("loss", "draw", "meter", "check")
 

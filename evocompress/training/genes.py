@@ -18,7 +18,8 @@ from evocompress.errors import ConfigError
 from evocompress.extensions import FORMS, TERMS
 from evocompress.protocols import GeneSpec, Term
 from evocompress.search.records import Scalar
-from evocompress.tasks import build
+from evocompress.tasks import DEFAULT_TASK, build
+from evocompress.training.rate import check_rate_weight
 
 __all__ = ["CORE", "OF_SEGMENT", "TrainingGenes", "check_value", "gene_specs", "rule_of", "terms_of"]
 
@@ -27,6 +28,7 @@ CORE: tuple[GeneSpec, ...] = (
     GeneSpec(
         "rate_weight", "λ: nats of the loss on all the data that one nat of the file is worth; larger is smaller and "
         "rougher; a lineage raises it", (0.03, 8.0), low_open=True, role="recipe", start=0.3, advance=0.12,
+        check=check_rate_weight,
     ),
     GeneSpec(
         "grid", "what becomes of weights that training left on a grid: they stay (exact), are rounded again under λ "
@@ -80,7 +82,7 @@ OF_SEGMENT = ("epochs", "start_width")
 
 
 @functools.cache
-def gene_specs(task: str = "classification") -> Mapping[str, GeneSpec]:
+def gene_specs(task: str = DEFAULT_TASK) -> Mapping[str, GeneSpec]:
     """All genes by name, in the order: recipe, architecture, training.
 
     Raises:
@@ -118,6 +120,8 @@ def check_value(spec: GeneSpec, value: Any) -> None:
     above = number and spec.high is not None and (value > spec.high or (spec.high_open and value == spec.high))
     if not number or not math.isfinite(value) or below or above:
         raise ConfigError(f"{spec.name} {value}: must be {rule_of(spec)}")
+    if spec.check is not None:
+        spec.check(value)
 
 
 def rule_of(spec: GeneSpec) -> str:
@@ -153,7 +157,7 @@ class TrainingGenes(Mapping[str, Scalar]):
     (0.01, 64)
     """
 
-    def __init__(self, task: str = "classification", /, **values: Any) -> None:
+    def __init__(self, task: str = DEFAULT_TASK, /, **values: Any) -> None:
         of_training = (spec for spec in gene_specs(task).values() if spec.role == "training")
         specs = {spec.name: spec for spec in of_training if spec.name not in OF_SEGMENT}
         for name in values:

@@ -27,7 +27,10 @@ from evocompress.support.wording import kind_of
 from evocompress.training.rate_model import RateModel
 from evocompress.training.symbol_descent import Descent, Losses, descend
 
-__all__ = ["RateTerm", "check_rate_weight", "nats_per_bit"]
+__all__ = ["NOISE_SHARE", "REACH", "STEP_RATE", "RateTerm", "check_rate_weight", "nats_per_bit"]
+
+#: Defaults of `RateTerm`'s arguments, and of the genes that the term `rate` has for them.
+NOISE_SHARE, STEP_RATE, REACH = 0.7, 3e-3, 0.05
 
 _LOOK_EVERY = 16  # steps between looks at the contexts, which change slowly
 _PART = 1 << 15  # weights whose rate is taken in a step; of more, each step takes a part, in turn
@@ -121,9 +124,9 @@ class RateTerm:
         examples: int,
         learning_rate: float = 2e-3,
         grid: Mapping[str, float] | None = None,
-        reach: float = 0.05,
-        step_rate: float = 3e-3,
-        noise_share: float = 0.7,
+        reach: float = REACH,
+        step_rate: float = STEP_RATE,
+        noise_share: float = NOISE_SHARE,
         seed: int = 0,
     ) -> None:
         if not isinstance(model, nn.Module):

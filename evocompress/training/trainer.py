@@ -29,7 +29,7 @@ from evocompress.protocols import (
 from evocompress.support.inputs import call
 from evocompress.support.modules import evaluation_mode, gradients_of_recurrent_layers
 from evocompress.support.wording import kind_of
-from evocompress.tasks import build
+from evocompress.tasks import DEFAULT_TASK, build
 from evocompress.tasks.measure import measure
 from evocompress.training.genes import TrainingGenes, terms_of
 from evocompress.training.precision import Precision, mixed_precision
@@ -100,7 +100,7 @@ def train(
         validation: Examples to measure the quality on after each epoch.
         precision: "bfloat16" is torch's mixed precision for the network's passes forward and back, faster on GPUs and
             on CPUs with such units; weights, loss and terms stay in float32, and so does measuring.
-        task: What the network is for; classification by default.
+        task: What the network is for; None: `tasks.DEFAULT_TASK`.
         rate_weight: λ, which terms are told: nats of the loss per nat of code; 0: the loss knows no rate.
         grid: Steps of the quantisers that the weights come from, by the names of tensors, which terms are told.
         teacher: A trained network for the same inputs and outputs, which the gene `distillation` makes it learn from.
@@ -110,7 +110,7 @@ def train(
         ModelError: A term has nothing to act on.
     """
     device = torch.device(device)
-    task = build("classification") if task is None else task
+    task = build(DEFAULT_TASK) if task is None else task
     model.to(device)
     shuffling, disturbing, dropping = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
     terms = terms_of(genes)

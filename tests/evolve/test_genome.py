@@ -9,8 +9,8 @@ import pytest
 from configured_genes import configured_genes
 
 from evocompress.codecs import parse_codec
-from evocompress.evolve.genome import DEFAULT_CODECS, GenomeReader
-from evocompress.evolve.layer_groups import GROUPS, layer_groups
+from evocompress.evolve.genome import GenomeReader
+from evocompress.evolve.layer_groups import DEFAULT_CODECS, GROUPS, layer_groups
 from evocompress.search.space import Choice, Float, Integer
 from evocompress.training.genes import gene_specs
 

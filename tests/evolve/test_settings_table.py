@@ -13,10 +13,9 @@ from typer.testing import CliRunner
 from evocompress.cli import app
 from evocompress.errors import ConfigError
 from evocompress.evolve.config import Config, parse_config
-from evocompress.evolve.genome import DEFAULT_CODECS
-from evocompress.evolve.layer_groups import GROUPS
+from evocompress.evolve.layer_groups import DEFAULT_CODECS, GROUPS
 from evocompress.evolve.settings_table import keys_table, setting_rows, tables
-from evocompress.search.settings import SETTINGS
+from evocompress.search.settings import USER_SETTINGS
 from evocompress.training.genes import gene_specs
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +40,7 @@ def test_every_key_has_its_row() -> None:
     genes = {key for section, key in rows if section == "genes"}
     assert genes == {*(f"codecs.{group}" for group in GROUPS), "model_options", *gene_specs()}
     searched = {key for section, key in rows if section == "search"}
-    assert searched == {"ratio_range", *(name for name, setting in SETTINGS.items() if setting.users)}
+    assert searched == set(USER_SETTINGS)
     assert {key for section, key in rows if not section} == {*Config.model_fields} - {
         "search",
         "genes",

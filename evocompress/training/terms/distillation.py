@@ -24,7 +24,7 @@ class Distillation(TermBase):
     genes: ClassVar[Sequence[GeneSpec]] = (
         GeneSpec(
             "distillation", "share of the loss that is exchanged for that of imitating the teacher, which [teacher] "
-            "names", 0.0, high=1.0, log=False,
+            "names", 0.0, high=1.0, log=False, needs_teacher=True,
         ),
         GeneSpec(
             "teacher_temperature", "what logits of teacher and network are divided by where one imitates the other; "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evocompress.errors import ModelError
 from evocompress.protocols import GeneSpec, TermContext, TrainingStep, Version
-from evocompress.training.rate import RateTerm
+from evocompress.training.rate import NOISE_SHARE, REACH, STEP_RATE, RateTerm
 from evocompress.training.symbol_descent import Losses
 from evocompress.training.terms.base import TermBase
 
@@ -32,13 +32,15 @@ class Rate(TermBase):
             kind="choice", options=("off", "on"), plain="off",
         ),
         GeneSpec(
-            "rate_noise", "share of a segment in which noise stands for the quantiser; then it rounds", 0.7,
-            high=1.0, log=False, plain=0.7,
+            "rate_noise", "share of a segment in which noise stands for the quantiser; then it rounds",
+            NOISE_SHARE, high=1.0, log=False, plain=NOISE_SHARE,
         ),
-        GeneSpec("step_rate", "learning rate of the logarithms of the quantisers' steps", 3e-3, plain=3e-3),
+        GeneSpec(
+            "step_rate", "learning rate of the logarithms of the quantisers' steps", STEP_RATE, plain=STEP_RATE
+        ),
         GeneSpec(
             "reach", "least learning rate of a tensor's weights, in steps of its quantiser, with up to 1 000 examples; "
-            "it falls with the root of their number", 0.05, plain=0.05,
+            "it falls with the root of their number", REACH, plain=REACH,
         ),
         GeneSpec(
             "symbol_trials", "how many other symbols and steps are tried on the training data at the end of a segment, "

@@ -15,8 +15,8 @@ from evocompress.checkpoint.loading import load
 from evocompress.checkpoint.packing import pack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.errors import ModelError
-from evocompress.evolve.genome import DEFAULT_CODECS, GenomeReader
-from evocompress.evolve.layer_groups import layer_groups
+from evocompress.evolve.genome import GenomeReader
+from evocompress.evolve.layer_groups import DEFAULT_CODECS, layer_groups
 from evocompress.ideas.symmetry.layers import constrained, release
 from evocompress.networks import build
 from evocompress.training.trainer import TrainingGenes, train
