@@ -121,6 +121,11 @@ def parse_codec(text: str) -> Codec:
     """
     if not isinstance(text, str):
         raise CodecError(f"A codec is {text!r}; write its name, or its stages, such as 'dct+deadzone'.")
+    return _parsed(text)
+
+
+@functools.lru_cache(maxsize=1024)  # a search asks for the same few again and again, and codecs are immutable
+def _parsed(text: str) -> Codec:
     return Codec(tuple(_stage(part) for part in CODECS.get(text, text).split("+")))
 
 

@@ -418,6 +418,11 @@ class Config(_Section):
             Rule.parse(text)
         return value
 
+    @property
+    def parsed_rules(self) -> tuple[Rule, ...]:
+        """`rules` as what they say."""
+        return tuple(map(Rule.parse, self.rules))
+
     @pydantic.field_validator("model", "data", "task")
     @classmethod
     def _not_empty(cls, value: str, field: pydantic.ValidationInfo) -> str:

@@ -144,7 +144,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
         with _about_split(config.data, name):
             task.check(model, getattr(splits, name), splits.classes)
     state = _initial_state(config, model)
-    reader = GenomeReader(config.genes, layer_groups(shapes_of(model)), config.task, config.rules)
+    reader = GenomeReader(config.genes, layer_groups(shapes_of(model)), config.task, config.parsed_rules)
     others = [*_of_other_options(experiment, reader)]
     further = sorted({group for other in others for group in layer_groups(shapes_of(other)).values()})
     reader = dataclasses.replace(reader, further_groups=tuple(further))

@@ -57,14 +57,14 @@ class GenomeReader:
         groups: The group of each tensor of the plain network.
         further_groups: Groups that only networks of other options have.
         task: Whose genes count.
-        rules: For single tensors, before what the genes say (`Rule.parse`).
+        rules: For single tensors, before what the genes say.
         defaults: What genes were in the genomes of before they began to evolve.
     """
 
     genes: Mapping[str, Any]
     groups: Mapping[str, str]
     task: str = DEFAULT_TASK
-    rules: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
     further_groups: tuple[str, ...] = ()
     defaults: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
 
@@ -159,7 +159,7 @@ class GenomeReader:
         Raises:
             ModelError: Says which genes, and why.
         """
-        if idle := [rule for rule in self.rules if not self._meets(Rule.parse(rule), None)]:
+        if idle := [rule.match for rule in self.rules if not self._meets(rule, None)]:
             raise ModelError(f"rules: no tensor matches {idle[0]!r}; there are {listed([*self.groups], 8)}")
         forms_of = [self.architecture(end) for end in self.ends]
         for form in forms():
@@ -197,8 +197,8 @@ class GenomeReader:
             if name in steps:
                 codecs = (Codec((DeadZone(step=steps[name]),)),)
             rules.append(Rule(glob.escape(name), codecs, float(values.get(f"rate_factor.{group}", 1.0))))
-        own = [rule for rule in map(Rule.parse, self.rules) if self._meets(rule, names)]
-        return Recipe(nats_per_bit(self.rate_weight(genome), examples), (*own, *rules), "mixing")
+        first = [rule for rule in self.rules if self._meets(rule, names)]
+        return Recipe(nats_per_bit(self.rate_weight(genome), examples), (*first, *rules), "mixing")
 
     def _meets(self, rule: Rule, names: Iterable[str] | None) -> bool:
         """Whether a rule is about any tensor; in another form of the network its tensors may be gone."""

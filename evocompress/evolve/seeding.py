@@ -49,7 +49,7 @@ def read_seeds(
     history = read_history(source)
     _check_alike(history, config, header)
     before = parse_config(history.run["config"], str(source))
-    was = GenomeReader(before.genes, reader.groups, before.task, before.rules, reader.further_groups)
+    was = GenomeReader(before.genes, reader.groups, before.task, before.parsed_rules, reader.further_groups)
     leaves = []
     for leaf in history.archive:
         genome = reader.space().completed(was.resolve(leaf.genome))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from configured_genes import configured_genes
 
-from evocompress.codecs import parse_codec
+from evocompress.codecs import parse_codec, registry
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import DEFAULT_CODECS, GROUPS, layer_groups
 from evocompress.search.space import Choice, Float, Integer
@@ -33,6 +33,15 @@ def test_groups() -> None:
     }
     assert layer_groups({"a": (3, 3), "b": (2, 2)}) == {"a": "dense", "b": "dense"}
     assert layer_groups({}) == {}
+
+
+def test_codecs_are_parsed_once_and_not_for_each_tensor_and_recipe(reader: GenomeReader) -> None:
+    genome = reader.space().sample(np.random.default_rng(0))
+    assert reader.recipe(genome, examples=100) == reader.recipe(genome, examples=100)
+    before = registry._parsed.cache_info().misses
+    for _ in range(3):
+        reader.recipe(genome, examples=100)
+    assert registry._parsed.cache_info().misses == before
 
 
 def test_every_group_has_codecs_that_parse() -> None:

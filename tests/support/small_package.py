@@ -38,6 +38,7 @@ def every_list() -> list[Extensions]:
 
 #: What keeps a list that packages add to, once it has been asked.
 _KEPT = (
+    ("evocompress.codecs.registry", "_parsed"),
     ("evocompress.calibration.layer_views", "_views"),
     ("evocompress.evolve.config", "genes_model"),
     ("evocompress.training.genes", "gene_specs"),
