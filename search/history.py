@@ -16,6 +16,7 @@ from evocompress.search.journal import Record, damage, scan
 from evocompress.search.journal_index import LEAVES, JournalIndex, Leaves, Outcomes, Records, SegmentOf, Tasks, Told
 from evocompress.search.journal_records import GAVE_UP, Elapsed, about_line, checked_record, outcome_of, task_of
 from evocompress.search.objectives import Scale
+from evocompress.search.old_runs import quality_of_run
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.search.settings import SearchSettings
@@ -90,7 +91,7 @@ class History:
     def quality(self) -> Quality:
         """What the run calls good."""
         try:
-            return Quality.from_json(self.run.get("quality"))
+            return quality_of_run(self.run.get("quality"))
         except (TypeError, ConfigError) as error:
             raise RunError(f"{self.folder}: the quality in run.json is damaged ({error}); restore it") from error
 

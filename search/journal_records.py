@@ -9,6 +9,7 @@ from typing import Any
 
 from evocompress.errors import ConfigError, RunError
 from evocompress.search.journal import Line, Record, damage
+from evocompress.search.old_runs import OLD_KEY
 from evocompress.search.records import Outcome, Task
 
 __all__ = ["BULK", "GAVE_UP", "LARGER_SHARE", "Elapsed", "about_line", "checked_record", "outcome_of", "task_of"]
@@ -29,7 +30,7 @@ _EVENTS: dict[str, dict[str, type]] = {
     LARGER_SHARE: {"segment_id": str, "error": str},
     GAVE_UP: {"status": str, "error": str, "segments": list},
 }
-_OF_AUDIT = ("quality", "low", "high", "error", "loss", "total", "accuracy", "nbytes", "float32_bytes", "epochs")
+_OF_AUDIT = ("quality", "low", "high", "error", "loss", "total", OLD_KEY, "nbytes", "float32_bytes", "epochs")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a run calls good: the name, unit and direction of a network's quality, and how it is written."""
+"""Quality of networks in a run: its name, unit and direction, and how it is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from evocompress.errors import ConfigError
 
-__all__ = ["OF_OLD_RUNS", "Direction", "Quality"]
+__all__ = ["Direction", "Quality"]
 
 Direction: TypeAlias = Literal["maximise", "minimise"]
 
@@ -65,10 +65,6 @@ class Quality:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any] | None) -> Quality:
-        """The inverse of `to_json`; None, as in runs of before there were tasks, is `OF_OLD_RUNS`."""
-        return OF_OLD_RUNS if data is None else cls(**data)
-
-
-#: Of runs of before there were tasks, which classified only and do not say what their quality is.
-OF_OLD_RUNS = Quality("accuracy", unit="%", scale=100.0)
+    def from_json(cls, data: Mapping[str, Any]) -> Quality:
+        """The inverse of `to_json`."""
+        return cls(**data)

@@ -13,6 +13,8 @@ import json
 import math
 from typing import Any, Literal, TypeAlias
 
+from evocompress.search.old_runs import OLD_KEY, leaf_with_quality
+
 __all__ = ["Genome", "Leaf", "Operator", "Outcome", "Parent", "ParentRule", "Scalar", "Status", "Task", "genome_hash"]
 
 Scalar: TypeAlias = bool | int | float | str
@@ -172,16 +174,14 @@ class Leaf:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Leaf:
-        """The inverse of `to_json`; reads records of before there were tasks, too, which have an accuracy in [0, 1].
+        """The inverse of `to_json`; reads those of old runs, too.
 
         Raises:
             KeyError, TypeError: A field is missing, or of a wrong type.
         """
         _checked_genome(_checked("leaf", data).get("genome", {}))
-        if "accuracy" in data:
-            accuracy = data["accuracy"]
-            data = {key: value for key, value in data.items() if key != "accuracy"}
-            data = _checked("leaf", data | {"quality": accuracy, "error": 1.0 - accuracy})
+        if OLD_KEY in data:
+            data = _checked("leaf", leaf_with_quality(data))
         return cls(**data)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from evocompress.errors import RunError
 from evocompress.search.history import FORMAT
-from evocompress.search.quality import Quality
+from evocompress.search.old_runs import quality_of_run
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.storage import Storage, open_storage
@@ -72,7 +72,7 @@ def identity(header: Mapping[str, Any], space: Space, settings: SearchSettings, 
 
 def measured_as(header: Mapping[str, Any]) -> dict[str, str]:
     """Which quality a run measures; its unit and digits may change, as they only show it."""
-    quality = Quality.from_json(header.get("quality"))
+    quality = quality_of_run(header.get("quality"))
     return {"name": quality.name, "direction": quality.direction}
 
 

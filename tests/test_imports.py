@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from ideas_present import IDEAS, with_all_ideas
 
+from evocompress.tasks import DEFAULT_TASK
+
 ROOT = Path(__file__).resolve().parents[1]
 CODECS, SEARCH, PACKAGE = ROOT / "codecs", ROOT / "search", ROOT / "evocompress"
 GOLDEN = ROOT / "tests" / "golden" / "mixed.evc"
@@ -56,6 +58,8 @@ ORDER = (
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
+#: The public names of `evocompress` itself come from packages up to here: only what is below may import them.
+PUBLIC_NAMES = LEVEL["ideas"]
 #: What is at the top: the public names, and the command.
 TOP = {"evocompress": "evocompress.__init__", "evocompress.__main__": "evocompress.__main__"}
 LIBRARIES = {
@@ -75,10 +79,9 @@ def against_the_order(module: str, names: set[str]) -> set[str]:
     return {
         name
         for name in names
-        if name.startswith("evocompress.")
-        and (other := package_of(name)) in LEVEL
-        and other != own
-        and LEVEL[other] >= LEVEL[own]
+        if name.split(".")[0] == "evocompress"
+        and (other := package_of(name)) not in (own, "__version__")
+        and LEVEL.get(other, PUBLIC_NAMES) >= LEVEL[own]
     }
 
 
@@ -101,6 +104,13 @@ def test_an_import_against_the_order_is_seen() -> None:
     assert against_the_order("evocompress.checkpoint.recipe", {"evocompress.training.genes", "evocompress.errors"})
     assert against_the_order("evocompress.tasks.measure", {"evocompress.runs.front"})
     assert not against_the_order("evocompress.tasks.measure", {"evocompress.tasks.classification", "torch"})
+
+
+@pytest.mark.parametrize("name", ["evocompress.load", "evocompress"])
+def test_public_names_are_for_the_command_line_only(name: str) -> None:
+    assert against_the_order("evocompress.codecs.container", {name})
+    assert against_the_order("evocompress.ideas.kernels.command", {name})
+    assert not against_the_order("evocompress.cli.pack", {name})
 
 
 @pytest.mark.parametrize("folder", [CODECS, SEARCH], ids=lambda path: path.name)
@@ -171,6 +181,64 @@ def test_the_core_names_no_idea() -> None:
 )
 def test_a_named_idea_is_seen(source: str) -> None:
     assert ideas_named(source, ideas()) == {"linearconv"}
+
+
+#: Names of ideas that mean nothing else in the core: every convolution has kernels, every cluster connections.
+WORDS = set(IDEAS) - {"kernels", "connections"}
+#: Stages of codecs that an idea uses. They stay in codecs/, as do their names, because their numbers stand in files
+#: (codecs/FORMAT.md), which must be read for ever, whether the idea is there or not.
+STAGES_OF_IDEAS = {"registry", "linearconv", "symmetry", "symmetry_groups", "denoise"}
+
+
+def words_of_ideas(source: str) -> set[str]:
+    """Ideas that a module spells, in its names (linear_conv, LinearConv, linearconv) or in texts, docstrings too."""
+    spelled: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        for field, value in ast.iter_fields(node):
+            if isinstance(value, str) and field != "type_comment":  # names, arguments, keywords, attributes, texts
+                spelled.append(value.replace("_", "").lower())
+    return {word for word in WORDS if any(word in text for text in spelled)}
+
+
+def test_the_core_spells_no_idea() -> None:
+    core = [*files(SEARCH), *(path for path in files(PACKAGE) if "ideas" not in path.parts)]
+    core += [path for path in files(CODECS) if path.stem not in STAGES_OF_IDEAS]
+    for path in core:
+        if path.stem != "extensions":
+            assert not words_of_ideas(path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "CODECS = ('dct', 'dct-linearconv')",
+        "def with_linear_conv(layer): ...",
+        "class LinearConvReader: ...",
+        "pack(state, linearconv=0.5)",
+        "def seen(record):\n    'Only what LinearConv makes is not.'",
+        "network.linear_conv",
+    ],
+)
+def test_a_spelled_idea_is_seen(source: str) -> None:
+    assert words_of_ideas(source) == {"linearconv"}
+
+
+def test_what_is_for_old_runs_is_one_module_of_the_search() -> None:
+    """The search minimises an error that a task defines; the quality of old runs was the accuracy."""
+    spelled = [path.stem for path in files(SEARCH) if "accurac" in path.read_text(encoding="utf-8").lower()]
+    assert spelled == ["old_runs"]
+
+
+def test_the_default_task_is_spelled_once() -> None:
+    core = [path for path in files(PACKAGE) if "ideas" not in path.parts and path.stem != "extensions"]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in core}
+    spelled = [
+        path.relative_to(PACKAGE).as_posix()
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node.value == DEFAULT_TASK
+    ]
+    assert spelled == ["tasks/__init__.py"]
 
 
 @with_all_ideas

@@ -208,8 +208,8 @@ def _is_mask(exact: Array, ends: tuple[float, ...]) -> bool:
 def is_zeroed(record: Record, array: npt.NDArray[Any]) -> bool:
     """Whether a tensor that is not zero decodes to zeros, by its symbols, which are all 0 then.
 
-    Nothing is decoded, and most tensors tell by their first row. Only the codecs of LinearConv, which mark a filter all
-    the same, are not seen through.
+    Nothing is decoded, and most tensors tell by their first row. Codecs that mark something
+    all the same, such as which filters they keep, are not seen through.
 
     Args:
         record: Its coded form.

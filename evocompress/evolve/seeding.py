@@ -13,7 +13,7 @@ from evocompress.evolve.config import Config, parse_config
 from evocompress.evolve.genome import GenomeReader, network_options
 from evocompress.runs.origin import files_evaluated
 from evocompress.search.history import History, read_history
-from evocompress.search.quality import Quality
+from evocompress.search.old_runs import quality_of_run
 from evocompress.search.records import Leaf, Outcome, Task
 from evocompress.search.run_folder import Run
 from evocompress.search.settings import SearchSettings
@@ -72,7 +72,7 @@ def _check_alike(history: History, config: Config, header: Mapping[str, Any]) ->
         "the task": (config.task, other.get("task", DEFAULT_TASK)),
         "the seed, which the splits follow from": (config.seed, other.get("seed")),
         "the data": (own.get("data"), history.run.get("data")),
-        "the quality": (Quality.from_json(own.get("quality")), history.quality),
+        "the quality": (quality_of_run(own.get("quality")), history.quality),
     }
     if different := [what for what, (mine, theirs) in pairs.items() if mine != theirs]:
         raise ConfigError(f"{history.folder} cannot seed this run: {' and '.join(different)} must be the same.")

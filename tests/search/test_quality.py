@@ -7,13 +7,14 @@ import pytest
 from synthetic_run import synthetic_run
 
 from evocompress.errors import ConfigError, RunError
-from evocompress.search.quality import OF_OLD_RUNS, Quality
+from evocompress.search.old_runs import OLD_QUALITY, quality_of_run
+from evocompress.search.quality import Quality
 from evocompress.tasks.classification import ACCURACY
 
 
 def test_a_quality_is_its_own_json() -> None:
     made = Quality("RMSE", unit="m", direction="minimise", digits=3)
-    assert Quality.from_json(made.to_json()) == made and Quality.from_json(None) == OF_OLD_RUNS == ACCURACY
+    assert quality_of_run(made.to_json()) == made and quality_of_run(None) == OLD_QUALITY == ACCURACY
     assert made.merit(0.5) == -0.5 and ACCURACY.merit(0.5) == 0.5
     assert ACCURACY.is_share and not made.is_share and not dataclasses.replace(ACCURACY, direction="minimise").is_share
     assert Quality("loss", digits=0).show(1.6) == "2"
