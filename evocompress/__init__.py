@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evocompress.checkpoint.recipe import Recipe, Rule
     from evocompress.runs.opened_run import open_run
     from evocompress.training.cycle import Cycle
-    from evocompress.training.rate import RateTerm
+    from evocompress.training.quantised_training import RateTerm
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
 
 _HOMES = {
     "Cycle": "training.cycle",
-    "RateTerm": "training.rate",
+    "RateTerm": "training.quantised_training",
     "Recipe": "checkpoint.recipe",
     "Rule": "checkpoint.recipe",
     "from_pretrained": "checkpoint.pretrained",

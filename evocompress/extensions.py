@@ -315,14 +315,14 @@ EXECUTORS = Extensions(
     },
 )
 
-#: `search.selection.Policy` objects.
+#: `search.selection_policies.Policy` objects.
 SELECTION = Extensions(
     "selection",
     "evocompress.selection",
     {
-        "dominance": "evocompress.search.selection:DOMINANCE",
-        "random": "evocompress.search.selection:RANDOM",
-        "scalar": "evocompress.search.selection:SCALAR",
+        "dominance": "evocompress.search.selection_policies:DOMINANCE",
+        "random": "evocompress.search.selection_policies:RANDOM",
+        "scalar": "evocompress.search.selection_policies:SCALAR",
     },
 )
 

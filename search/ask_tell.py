@@ -15,7 +15,7 @@ from evocompress.errors import RunError
 from evocompress.search.archive import Archive
 from evocompress.search.first_failures import FirstFailures
 from evocompress.search.objectives import Member, Scale
-from evocompress.search.parent_selection import choose_parent, size_bin
+from evocompress.search.parent_draw import choose_parent, size_bin
 from evocompress.search.population import Population
 from evocompress.search.probe_control import ProbeControl
 from evocompress.search.records import Genome, Leaf, Operator, Outcome, Parent, ParentRule, Task

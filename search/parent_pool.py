@@ -10,7 +10,7 @@ import numpy as np
 
 from evocompress.search.objectives import Member, Scale
 from evocompress.search.records import Leaf
-from evocompress.search.selection import Fitness
+from evocompress.search.selection_policies import Fitness
 from evocompress.search.settings import SearchSettings
 
 __all__ = ["Pool"]

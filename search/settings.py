@@ -15,7 +15,7 @@ from evocompress.errors import ConfigError
 from evocompress.extensions import SELECTION
 
 if TYPE_CHECKING:
-    from evocompress.search.selection import Policy
+    from evocompress.search.selection_policies import Policy
 
 __all__ = ["SETTINGS", "USER_SETTINGS", "SearchSettings", "Setting"]
 
@@ -194,7 +194,7 @@ class SearchSettings:
         Raises:
             ConfigError: There is no policy of this name.
         """
-        from evocompress.search.selection import Policy
+        from evocompress.search.selection_policies import Policy
 
         policy = SELECTION.find(self.selection)
         if not isinstance(policy, Policy):

@@ -467,7 +467,7 @@ def test_what_docstrings_and_comments_name_exists(folder: str) -> None:
         ("as driverless.py says", "driverless.py"),
         ("`evocompress.layers.LinearConv2d`", "evocompress.layers.LinearConv2d"),
         ("`evocompress.ideas.linearconv.LinearConv3d`", "evocompress.ideas.linearconv.LinearConv3d"),
-        ("`search.selection.Polity`", "search.selection.Polity"),
+        ("`search.selection_policies.Polity`", "search.selection_policies.Polity"),
         ("`--set search.segmints=200`, `search.segmints`", "search.segmints"),
         ("`codecs.convolutions`", "codecs.convolutions"),
         ("python -m benchmarks.ablation", "benchmarks.ablation"),
@@ -482,7 +482,8 @@ def test_a_name_that_stands_for_nothing_is_seen(text: str, name: str) -> None:
     "text",
     [
         "`evocompress.pack`, `evocompress.tasks`, evocompress/codecs/deadzone.py, tests/golden/, codecs/*.py",
-        "`search.selection.Policy`, `search.segments`, `resources.gpus`, `torch.nn.Conv2d`, `selection.Policy`",
+        "`search.selection_policies.Policy`, `search.segments`, `resources.gpus`, `torch.nn.Conv2d`",
+        "`selection_policies.Policy`",
         "python -m benchmarks.codecs.speed --no-files; `layer.weight` of a layer",
     ],
 )

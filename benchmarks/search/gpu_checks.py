@@ -38,7 +38,7 @@ from evocompress.search.storage import Storage, open_storage
 from evocompress.tasks.measure import measure
 from evocompress.training.dead_parts import cut, put_live_first
 from evocompress.training.genes import gene_specs
-from evocompress.training.rate import RateTerm
+from evocompress.training.quantised_training import RateTerm
 from evocompress.training.trainer import TrainingGenes, train
 
 __all__ = ["CHECKS", "Measures", "Place", "images"]

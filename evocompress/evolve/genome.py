@@ -24,7 +24,7 @@ from evocompress.search.space import Choice, Float, Gene, Integer, Space
 from evocompress.support.wording import listed
 from evocompress.tasks import DEFAULT_TASK
 from evocompress.training.genes import OF_SEGMENT, TrainingGenes, gene_specs, terms_of
-from evocompress.training.rate import nats_per_bit
+from evocompress.training.quantised_training import nats_per_bit
 
 if TYPE_CHECKING:
     from evocompress.evolve.config import Config

@@ -19,7 +19,7 @@ from evocompress.extensions import FORMS, TERMS
 from evocompress.protocols import GeneSpec, Term
 from evocompress.search.records import Scalar
 from evocompress.tasks import DEFAULT_TASK, build
-from evocompress.training.rate import check_rate_weight
+from evocompress.training.quantised_training import check_rate_weight
 
 __all__ = ["CORE", "OF_SEGMENT", "TrainingGenes", "check_value", "gene_specs", "rule_of", "terms_of"]
 

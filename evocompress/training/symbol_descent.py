@@ -78,7 +78,7 @@ def descend(
         parameters: By name, in the rate model's order, on multiples of their steps.
         grid: The steps by name, on the format's scale.
         rate_model: Estimates the bits of symbols that are not tried yet.
-        price: What a bit costs in the mean loss (`training.rate.nats_per_bit`).
+        price: What a bit costs in the mean loss (`training.quantised_training.nats_per_bit`).
         losses: Called anew for each trial.
         trials: How often the loss of the data may be taken, beside once for each turn's gradients.
     """

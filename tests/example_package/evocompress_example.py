@@ -31,7 +31,7 @@ from evocompress.search.executors import Executor, ExecutorResources, InlineExec
 from evocompress.search.objectives import Member
 from evocompress.search.quality import Quality
 from evocompress.search.records import Outcome
-from evocompress.search.selection import Fitness, Policy
+from evocompress.search.selection_policies import Fitness, Policy
 from evocompress.training.terms.base import TermBase
 
 if TYPE_CHECKING:

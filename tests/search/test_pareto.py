@@ -12,7 +12,7 @@ from evocompress.search.archive import Archive
 from evocompress.search.objectives import Member, Scale
 from evocompress.search.pareto import contributions, hypervolume, is_nondominated, ranks
 from evocompress.search.records import Leaf
-from evocompress.search.selection import by_dominance, by_sum, fronts
+from evocompress.search.selection_policies import by_dominance, by_sum, fronts
 
 REFERENCE = (1.0, 1.0)
 # A coarse grid on purpose: ties and duplicates are where such code is wrong. It reaches beyond the reference point.

@@ -13,7 +13,7 @@ from evocompress.checkpoint.grid import grid_of
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.data.examples import Examples
-from evocompress.training.rate import RateTerm, nats_per_bit
+from evocompress.training.quantised_training import RateTerm, nats_per_bit
 from evocompress.training.symbol_descent import Losses
 from evocompress.training.trainer import TrainingGenes, train
 

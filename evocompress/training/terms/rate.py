@@ -1,4 +1,4 @@
-"""Rate: λ·bits in the loss of a segment, and the grid that its file keeps."""
+"""Rate term of a segment: λ·bits in its loss, and the grid that its file keeps (`quantised_training.RateTerm`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evocompress.errors import ModelError
 from evocompress.protocols import GeneSpec, TermContext, TrainingStep, Version
-from evocompress.training.rate import NOISE_SHARE, REACH, STEP_RATE, RateTerm
+from evocompress.training.quantised_training import NOISE_SHARE, REACH, STEP_RATE, RateTerm
 from evocompress.training.symbol_descent import Losses
 from evocompress.training.terms.base import TermBase
 
@@ -20,7 +20,7 @@ _WARM_UP = 0.3  # of a segment without a grid, until λ is what it is to be
 
 
 class Rate(TermBase):
-    """`training.rate.RateTerm` for a segment: at the λ of its genome, from the grid of its parent's file.
+    """`training.quantised_training.RateTerm` for a segment: at the λ of its genome, from the grid of its parent's file.
 
     A segment without a grid, so one from random weights or from other codecs' file, begins with λ = 0: a network that
     knows nothing yet is cheapest when it is empty.

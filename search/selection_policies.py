@@ -1,7 +1,7 @@
 """Selection policies: which members a pool keeps and how fit each is, and whether parents are drawn by that.
 
 A new policy is a `Policy` object in a file of its own, and a row in `evocompress/extensions.py`; a package adds its own
-by the entry points `evocompress.selection`. `parent_selection.py` draws the parents. Plain loops: pools are small.
+by the entry points `evocompress.selection`. `parent_draw.py` draws the parents. Plain loops: pools are small.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from evocompress.checkpoint.packing import pack, unpack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.codecs.scales import scale_code, scale_value
 from evocompress.errors import CodecError, ConfigError, ModelError
-from evocompress.training.rate import RateTerm, check_rate_weight, nats_per_bit
+from evocompress.training.quantised_training import RateTerm, check_rate_weight, nats_per_bit
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

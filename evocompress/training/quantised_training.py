@@ -1,4 +1,4 @@
-"""Rate term: training with loss + λ·rate, with learned quantiser steps and a learned rate model, on any module.
+"""Quantised training of any module, in any loop: loss + λ·rate, with learned steps and rate model (`RateTerm`).
 
 The forward pass sees quantised weights, the gradient goes straight through. First the quantiser is uniform noise of a
 step's width, whose steps are learned; later it is rounding, on the scale of steps that the file format has, so that

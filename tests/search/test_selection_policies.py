@@ -15,11 +15,11 @@ from evocompress.search.ask_tell import Search
 from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.objectives import Member, Scale
+from evocompress.search.parent_draw import choose_parent
 from evocompress.search.parent_pool import Pool
-from evocompress.search.parent_selection import choose_parent
 from evocompress.search.population import Population
 from evocompress.search.records import Leaf, Outcome
-from evocompress.search.selection import Fitness, Policy, by_dominance
+from evocompress.search.selection_policies import Fitness, Policy, by_dominance
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
@@ -113,7 +113,7 @@ def test_a_policy_of_ones_own_decides_what_stays(monkeypatch: pytest.MonkeyPatch
         order = sorted(range(len(members)), key=lambda i: members[i].key)
         return {i: (members[i].x, 0.0) for i in sorted(order, key=lambda i: members[i].x)[:size]}
 
-    monkeypatch.setitem(SELECTION._builtin, "smallest", "test_selection:smallest")
+    monkeypatch.setitem(SELECTION._builtin, "smallest", "test_selection_policies:smallest")
     monkeypatch.setitem(SELECTION._loaded, "smallest", Policy(smallest))
     search = Search(toy_space(), toy_settings(selection="smallest", pool_size=3))
     for n in range(10):
