@@ -26,9 +26,10 @@ from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.codecs import Sensitivity
 from evocompress.data import Examples, load
 from evocompress.data.synthetic_inputs import noise_images
+from evocompress.evolve.experiment import Experiment
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
-from evocompress.evolve.segment import Experiment, Segment, state_hash
+from evocompress.evolve.segment import Segment, state_hash
 from evocompress.networks import NETWORKS, build
 from evocompress.packer.layerwise import layerwise_records
 from evocompress.packer.temperature_scaling import fit_confidence

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import nn
 
-    from evocompress.evolve.segment import Experiment
+    from evocompress.evolve.experiment import Experiment
 
 __all__ = ["Judged", "Trainer", "nondominated"]
 
@@ -117,7 +117,7 @@ def nondominated(files: list[Judged]) -> list[Judged]:
 
 def _teacher(experiment: Experiment, path: str, model: list[str]) -> nn.Module:
     """The network of a file: of `model`, a name and options such as width=32, or where it is empty the experiment's."""
-    from evocompress.evolve.teacher_file import TeacherFile
+    from evocompress.evolve.teacher import TeacherFile
     from evocompress.search.storage import open_storage
 
     folder, file = os.path.split(os.path.abspath(path))

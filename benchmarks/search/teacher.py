@@ -16,7 +16,7 @@ def main() -> None:
     """Train it."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import prepare
-    from evocompress.evolve.teaching import TeacherJob
+    from evocompress.evolve.teacher import TeacherJob
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")

@@ -32,7 +32,7 @@ from evocompress.support.wording import kind_of, listed, quoted, shortened
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TensorError", "encode_tensor", "is_zeroed", "pack", "to_numpy", "to_torch", "unpack"]
+__all__ = ["TensorError", "encode_tensor", "is_zeroed", "pack", "pack_without_loss", "to_numpy", "to_torch", "unpack"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -308,6 +308,11 @@ def pack(
         if zeroed is not None and is_zeroed(record, array):
             zeroed.append(name)
     return writer.finish()
+
+
+def pack_without_loss(state_dict: Mapping[str, Any]) -> bytes:
+    """Encode a state dict into the bytes of an `.evc` file, every bit of every tensor."""
+    return pack(state_dict, Recipe(rules=(Rule(codecs=("lossless",)),)))
 
 
 def _at_factor(

@@ -76,8 +76,7 @@ def run(
 ) -> None:
     """Train, compress and evolve a population, and show the front of size against quality."""
     from evocompress.evolve.config import load_config
-    from evocompress.evolve.driver import config_of_run, run_experiment
-    from evocompress.evolve.more_budget import with_more
+    from evocompress.evolve.driver import config_of_run, run_experiment, with_more
     from evocompress.runs.front import front
     from evocompress.search.history import read_history
     from evocompress.support.command_line import about

@@ -20,8 +20,7 @@ from evocompress.checkpoint.forms import loaded
 from evocompress.checkpoint.packing import unpack
 from evocompress.data import Splits
 from evocompress.errors import ModelError, RunError
-from evocompress.evolve.segment import Experiment, finite
-from evocompress.evolve.teaching import train_plainly
+from evocompress.evolve.experiment import Experiment, finite, train_plainly
 from evocompress.packer.job import PackJob
 from evocompress.packer.network_and_examples import NetworkAndExamples
 from evocompress.protocols import Measured

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import functools
 import math
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -20,8 +19,6 @@ from typing import (
     Self,
     TypeAlias,
     Union,
-    get_args,
-    get_origin,
     get_type_hints,
 )
 
@@ -30,6 +27,7 @@ import pydantic
 from evocompress.checkpoint.recipe import Rule
 from evocompress.codecs import parse_codec
 from evocompress.errors import CodecError, ConfigError
+from evocompress.evolve.config_errors import Sections, explained
 from evocompress.evolve.layer_groups import GROUPS
 from evocompress.extensions import EXECUTORS, SELECTION
 from evocompress.protocols import GeneSpec
@@ -437,127 +435,10 @@ def _is_on(spec: GeneSpec, value: Any) -> bool:
     return any(part not in (None, spec.plain) for part in (value if isinstance(value, tuple | list) else (value,)))
 
 
-def _model_at(path: Sequence[str | int]) -> type[pydantic.BaseModel] | None:
-    """The section's model at a path of keys, or None below one that takes any key."""
-    model: type[pydantic.BaseModel] = Config
-    for key in path:
-        if model is Config and key == "genes":
-            model = genes_model(DEFAULT_TASK)
-            continue
-        field = model.model_fields.get(str(key))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, _Section)):
-            return None
-        model = field.annotation
-    return model
-
-
-def _all_keys() -> dict[str, str]:
-    """Every key of every section to its full name, for hints."""
-    keys = {}
-    for section in ("search", "genes", "teacher", "resources"):
-        model = _model_at((section,))
-        assert model is not None
-        keys.update({key: f"{section}.{key}" for key in model.model_fields})
-    return keys | {key: key for key in Config.model_fields}
-
-
-def _unknown(path: Sequence[str | int]) -> str:
-    """An unknown key, with the nearest one that there is."""
-    name = ".".join(map(str, path))
-    model = _model_at(path[:-1])
-    fields, everywhere = list(model.model_fields) if model else [], _all_keys()
-    near = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.5)
-    prefix = ".".join(map(str, path[:-1]))
-    hint = f"{prefix}.{near[0]}" if near and prefix else near[0] if near else ""
-    hint = everywhere.get(str(path[-1]), hint)  # a key of another section, written out in full
-    if not hint:
-        further = difflib.get_close_matches(str(path[-1]), list(everywhere), n=1, cutoff=0.7)
-        hint = everywhere[further[0]] if further else ""
-    return f"{name}: there is no such key." + (f" Did you mean {hint!r}?" if hint else f" Known: {', '.join(fields)}.")
-
-
-def _explained(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> list[str]:
-    """A line for each problem, below a path of keys."""
-    lines: dict[str, str] = {}
-    unions: dict[str, dict[str, Any]] = {}  # messages by key: a value that may be of several kinds has one for each
-    for problem in error.errors(include_url=False):
-        path = [*prefix, *(key for key in problem["loc"] if not _is_union_tag(key))]
-        of_a_range = problem["type"] == "missing" and isinstance(problem["input"], list | tuple)
-        name = ".".join(map(str, path[:-1] if of_a_range else path)) or "(the whole)"
-        if problem["type"] == "extra_forbidden":
-            lines[name] = _unknown(path)
-        elif problem["type"] == "missing" and not of_a_range:
-            lines[name] = f"{name}: is missing; it has no default."
-        else:
-            lines.setdefault(name, "")
-            unions.setdefault(name, {}).setdefault(_message(problem, path), problem["input"])
-    for name, messages in unions.items():
-        # Of a range that is wrong in part, the part is told.
-        if any(isinstance(value, list | tuple) for value in messages.values()) and any(
-            other.rpartition(".")[0] == name and other.rpartition(".")[2].isdecimal() for other in unions
-        ):
-            del lines[name]
-            continue
-        # A number out of bounds is told its bound, not what else than a number could stand there.
-        texts = [text for text in messages if text.startswith(_BOUNDS)] or list(messages)
-        message = ", or ".join([texts[0], *(text.removeprefix("must be ") for text in texts[1:])])
-        value = repr(next(iter(messages.values())))
-        shown = "" if message.startswith(name) or len(value) > 60 else f" (got {value})"
-        lines[name] = f"{name}: {message}{shown}"
-    return list(lines.values())
-
-
-_BOUNDS = ("must be above ", "must be at ", "must be below ", "must be finite")
-
-#: What a value must be, by the type of pydantic's error; in braces what its rule says.
-_RULES = {
-    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
-    "int_parsing_size": "a whole number of less than 4 300 digits",
-    "float_type": "a number", "float_parsing": "a number", "finite_number": "finite",
-    "bool_type": "true or false", "bool_parsing": "true or false", "string_type": "text",
-    "dict_type": "a table of keys", "mapping_type": "a table of keys", "model_type": "a table of keys",
-    "model_attributes_type": "a table of keys", "tuple_type": "two numbers [low, high]",
-    "greater_than": "above {gt:g}", "greater_than_equal": "at least {ge:g}",
-    "less_than": "below {lt:g}", "less_than_equal": "at most {le:g}", "literal_error": "{expected}",
-}  # fmt: skip
-
-
-def _message(problem: Any, path: Sequence[str | int]) -> str:
-    """What is wrong with a value, in words of ours."""
-    kind, context = problem["type"], problem.get("ctx", {})
-    if kind == "literal_error":
-        options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        near = difflib.get_close_matches(str(problem["input"]), options, n=1)
-        return f"must be {context['expected']}" + (f"; did you mean {near[0]!r}?" if near else "")
-    if kind == "list_type" or (kind == "tuple_type" and _is_of_any_length(path)):
-        return f"must be a list{_of_options(path)}"
-    if kind in ("missing", "too_short", "too_long"):  # a tuple's
-        return "must be two numbers [low, high]"
-    if kind in _RULES:
-        return f"must be {_RULES[kind].format(**context)}"
-    return str(problem["msg"]).removeprefix("Value error, ")
-
-
-def _is_of_any_length(path: Sequence[str | int]) -> bool:
-    """Whether the key at a path takes a tuple that may be as long as one likes."""
-    model = _model_at(path[:-1])
-    field = model.model_fields.get(str(path[-1])) if model else None
-    return field is not None and get_args(field.annotation)[-1:] == (...,)
-
-
-def _of_options(path: Sequence[str | int]) -> str:
-    """What a list at a path of keys may hold, where those are words."""
-    model = _model_at(path[:-1])
-    field = model.model_fields.get(str(path[-1])) if model else None
-    (kind,) = get_args(field.annotation)[:1] or (None,) if field else (None,)
-    return f" of some of {', '.join(map(repr, get_args(kind)))}" if get_origin(kind) is Literal else ""
-
-
-def _is_union_tag(key: str | int) -> bool:
-    """Whether pydantic put this into an error's path for a member of a union, not for a key."""
-    return isinstance(key, str) and (
-        "[" in key or key in ("float", "int", "str", "constrained-float", "constrained-int", "none")
-    )
+def _sections() -> Sections:
+    """Every section's model by its name; the whole is that of no name."""
+    genes = genes_model(DEFAULT_TASK)
+    return {"": Config, "search": Search, "genes": genes, "teacher": Teacher, "resources": Resources}
 
 
 def parse_config(data: Mapping[str, Any], source: str = "configuration") -> Config:
@@ -576,13 +457,13 @@ def parse_config(data: Mapping[str, Any], source: str = "configuration") -> Conf
         lines.append(f"task: {error}")
         configured["genes"] = {}
     except pydantic.ValidationError as error:
-        lines += _explained(error, ("genes",))
+        lines += explained(error, _sections(), ("genes",))
         configured["genes"] = {}
     config = None
     try:
         config = Config.model_validate(configured)
     except pydantic.ValidationError as error:
-        lines = [*_explained(error), *lines]
+        lines = [*explained(error, _sections()), *lines]
     if lines or config is None:
         raise ConfigError(f"{source}:\n  " + "\n  ".join(lines))
     return config

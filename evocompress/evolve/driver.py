@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from evocompress.checkpoint.float32_size import float32_bytes
 from evocompress.checkpoint.forms import changed
+from evocompress.checkpoint.packing import pack_without_loss
 from evocompress.data.examples import SPLITS
 from evocompress.errors import ConfigError, DataError, EvocompressError, ModelError, RunError
 from evocompress.evolve.audit import AuditJob, ReferenceJob
 from evocompress.evolve.config import Config, override_values, parse_config
+from evocompress.evolve.experiment import Experiment, load_checkpoint
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
 from evocompress.evolve.seeding import read_seeds, sow
-from evocompress.evolve.segment import Experiment, Segment
-from evocompress.evolve.teacher_file import without_loss
-from evocompress.evolve.teaching import check_teacher, load_checkpoint, provide_teacher, teacher_file
+from evocompress.evolve.segment import Segment
+from evocompress.evolve.teacher import check_teacher, provide_teacher, teacher_file
 from evocompress.evolve.trust import check_trust, imports_of, made_by
 from evocompress.evolve.user_modules import modules_of, user_modules
 from evocompress.extensions import EXECUTORS
@@ -37,7 +38,7 @@ from evocompress.protocols import Observer, Said
 from evocompress.runs.export import Export, check_libraries, export_run
 from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, HasNodeNews, LooksAtNodes, MakeExecutor
-from evocompress.search.history import read_run_json
+from evocompress.search.history import read_history, read_run_json
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, made_with, open_run, rare_events
@@ -55,7 +56,15 @@ from evocompress.tasks.trial_run import note_on_outputs
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Prepared", "RunSummary", "config_of_run", "counted_as_before", "prepare", "run_experiment"]
+__all__ = [
+    "Prepared",
+    "RunSummary",
+    "config_of_run",
+    "counted_as_before",
+    "prepare",
+    "run_experiment",
+    "with_more",
+]
 
 # Deterministic mode's lag where none is given: the same for any number of workers, and enough for eight of them.
 _LAG = 16
@@ -154,7 +163,7 @@ def prepare(config: Config, config_text: str = "") -> Prepared:
     parameters = sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
     network = {"name": config.model, "parameters": parameters, "float32_bytes": float32_bytes(state)}
     settings = _settings(config, float32_bytes(state))
-    initial = without_loss(state)
+    initial = pack_without_loss(state)
     if config.teacher.given:
         check_teacher(config, experiment, splits)
     header = {
@@ -390,8 +399,8 @@ def run_experiment(
         if sown is not None:
             tell(Said(f"beginning with {counted(len(sown.files), 'file')} of {sown.source}"))
             sow(run, sown)
-        if prepared.segment.teacher is not None:
-            provide_teacher(run, config, prepared.segment, executor, tell)
+        if (teacher := prepared.segment.teacher) is not None:
+            provide_teacher(run, config, teacher, prepared.segment.experiment, executor, tell)
         seconds = None if settings.minutes is None else max(0.0, 60.0 * settings.minutes - run.elapsed)
         tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality, seconds))
         reason = run.drive(
@@ -464,3 +473,26 @@ def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = (),
     if not trusted:
         check_trust(folder, run, stored)
     return parse_config(override_values(stored, overrides), f"{folder}/run.json")
+
+
+def with_more(
+    config: Config, folder: str | os.PathLike[str], *, segments: int | None = None, seconds: float | None = None
+) -> Config:
+    """The configuration with another budget: segments beyond those that were begun, seconds beyond what was used.
+
+    The budget of before no longer counts; where only one of the two is given, the other has no bound.
+
+    Raises:
+        ConfigError: Neither is given, or one is not above 0.
+        RunError: There is no run in the folder.
+    """
+    if segments is None and seconds is None:
+        raise ConfigError("give segments or seconds.")
+    if (segments is not None and segments < 1) or (seconds is not None and not seconds > 0):
+        raise ConfigError("a run goes on for at least one segment, or for some time.")
+    history = read_history(Path(folder))
+    budget = {
+        "segments": None if segments is None else len(history.tasks) + segments,
+        "minutes": None if seconds is None else round((history.elapsed + seconds) / 60, 3),
+    }
+    return config.model_copy(update={"search": config.search.model_copy(update=budget)})

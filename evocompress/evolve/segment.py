@@ -1,9 +1,8 @@
-"""The segment: parent file → decode → train → compress under 1 + K recipes → decode each → evaluate → keep the best."""
+"""Segment: parent file → decode → train → compress under 1 + K recipes → decode each → evaluate → keep the best."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gc
 import hashlib
 import math
@@ -28,99 +27,28 @@ from evocompress.checkpoint.grid import grid_of
 from evocompress.checkpoint.loading import load_state
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.codecs import inspect
-from evocompress.data import Splits, load
+from evocompress.data import Splits
 from evocompress.data.examples import Examples
-from evocompress.data.shared import as_arrays, from_arrays
+from evocompress.data.shared import as_arrays
+from evocompress.evolve.experiment import Experiment, finite
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
-from evocompress.evolve.teacher_file import TeacherFile
-from evocompress.networks import build
-from evocompress.protocols import Task as NetworkTask
+from evocompress.evolve.teacher import TeacherFile
 from evocompress.protocols import Version
 from evocompress.search.pareto import is_nondominated
 from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
 from evocompress.support.inputs import mapped
 from evocompress.support.modules import shapes_of, tensors_of
-from evocompress.support.threads import limit_threads
-from evocompress.tasks import DEFAULT_TASK
-from evocompress.tasks import build as build_task
 from evocompress.tasks.measure import measure
 from evocompress.training.dead_parts import LiveNetwork, cut, narrow, put_live_first
 from evocompress.training.precision import Precision
 from evocompress.training.teacher import Teacher
 from evocompress.training.trainer import Curves, train
 
-__all__ = ["Experiment", "Segment", "finite", "state_hash"]
+__all__ = ["Segment", "state_hash"]
 
 _CALIBRATION_SAMPLES = 128
 _WORTH_CUTTING = 0.8  # of the parameters: where fewer are alive, the others are cut out for training
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """What all segments of a run have in common; plain data, so that it can be sent to any worker.
-
-    `path` is put before Python's search path, so that a worker finds the modules that the driver found.
-    """
-
-    model: str
-    model_options: Mapping[str, Any]
-    data: str
-    data_options: Mapping[str, Any]
-    seed: int
-    threads: int
-    gpu: bool
-    path: tuple[str, ...] = ()
-    precision: Precision = "float32"
-    task_name: str = DEFAULT_TASK
-    named_files: bool = False
-
-    def device(self) -> torch.device:
-        """The GPU, if segments are given one and there is one."""
-        return torch.device("cuda" if self.gpu and torch.cuda.is_available() else "cpu")
-
-    def splits(self) -> Splits:
-        """The data, read once per process, or shared by all of a machine."""
-        if (key := self._data_key()) in _SHARED:
-            return _SHARED[key]
-        return _splits(self.data, tuple(sorted(self.data_options.items())), self.seed)
-
-    def share(self, data: dict[str, Any]) -> None:
-        """Take what `data.shared.as_arrays` made of the splits in another process."""
-        if (key := self._data_key()) not in _SHARED:
-            _SHARED.clear()
-            _SHARED[key] = from_arrays(data)
-
-    def _data_key(self) -> str:
-        return repr((self.data, sorted(self.data_options.items()), self.seed))
-
-    def network(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> nn.Module:
-        """A network with random weights, those of the run or of another seed; `options` come beside the run's."""
-        seed = self.seed if seed is None else seed
-        return build(self.model, {**self.model_options, **(options or {})}, seed=seed)
-
-    def task(self) -> NetworkTask:
-        """What the network is for."""
-        return build_task(self.task_name)
-
-    def prepare(self) -> None:
-        """Set threads and search path of this process."""
-        limit_threads(self.threads)
-        sys.path[:0] = [folder for folder in self.path if folder not in sys.path]
-
-
-#: Splits that came from the driver's process; one at a time.
-_SHARED: dict[str, Splits] = {}
-
-
-@functools.lru_cache(maxsize=2)
-def _splits(name: str, options: tuple[tuple[str, Any], ...], seed: int) -> Splits:
-    return load(name, seed=seed, options=dict(options))
-
-
-def finite(value: float) -> float | None:
-    """A number as records hold it: None where it is NaN or infinite, which JSON has no word for."""
-    return value if math.isfinite(value) else None
 
 
 def signature(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -257,7 +257,7 @@ class _Trainer:
     @torch.no_grad()
     def _after_step(self, step: TrainingStep) -> None:
         """What follows the optimiser's step: decay, then the terms, then what is held at zero."""
-        for weight in self.decayed:
+        for weight in self.decayed:  # of the optimiser's step (AdamW) and not of the loss, so no term
             weight.mul_(1 - step.learning_rate * self.genes.weight_decay)
         for term in self.terms:
             term.after(step)
@@ -273,7 +273,11 @@ class _Trainer:
 
 
 class _Projection:
-    """Weights that are held at zero: by a mask, and by the gene `projection`."""
+    """Weights that are held at zero: by a mask, and by the gene `projection`.
+
+    No term, because it has the last word: after what terms do during and after a step and in `finish`, and before each
+    pass of `_Losses`, which terms ask for; and a mask is an argument of `train`, which terms are not told.
+    """
 
     def __init__(self, model: nn.Module, genes: TrainingGenes, mask: Mapping[str, Tensor]) -> None:
         named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

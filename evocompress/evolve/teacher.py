@@ -1,58 +1,52 @@
-"""How a run comes by its teacher: weights that there are, or a network that it trains first, once."""
+"""Teacher of a run: a file beside the run's others, of given weights, or of a network that the run trains first."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from evocompress.checkpoint.loading import load_state, names_for
-from evocompress.checkpoint.weight_files import read_weights
+from evocompress.checkpoint.forms import loaded
+from evocompress.checkpoint.packing import pack_without_loss, unpack
 from evocompress.data import Splits
 from evocompress.errors import ModelError, RunError
-from evocompress.evolve.config import Config
-from evocompress.evolve.segment import Experiment, Segment, finite
-from evocompress.evolve.teacher_file import TeacherFile, without_loss
+from evocompress.evolve.experiment import Experiment, finite, load_checkpoint, train_plainly
 from evocompress.networks import build
 from evocompress.protocols import Observer, Said
-from evocompress.search.executors import Executor
-from evocompress.search.run_folder import Run
 from evocompress.search.storage import Storage, open_storage
 from evocompress.support.modules import tensors_of
-from evocompress.support.quantities import OUTPUT_LIMIT, parse_bytes
 from evocompress.support.wording import counted
 from evocompress.tasks.measure import measure
-from evocompress.training.trainer import Curves, TrainingGenes, train
 
-__all__ = ["TeacherJob", "check_teacher", "load_checkpoint", "provide_teacher", "teacher_file", "train_plainly"]
+if TYPE_CHECKING:
+    from evocompress.evolve.config import Config
+    from evocompress.search.executors import Executor
+    from evocompress.search.run_folder import Run
+
+__all__ = ["TeacherFile", "TeacherJob", "check_teacher", "provide_teacher", "teacher_file"]
+
+#: Where it lies below the storage's root.
+TEACHER = "teacher.evc"
 
 
-def load_checkpoint(network: nn.Module, path: str) -> None:
-    """Load a checkpoint into a network, if one is named."""
-    if path:
-        limit = parse_bytes(OUTPUT_LIMIT)
-        state = read_weights(path, functools.partial(names_for, network), max_output_bytes=limit)
-        load_state(network, state, path)
+@dataclasses.dataclass(frozen=True)
+class TeacherFile:
+    """Where the teacher's weights lie, and of which network they are; picklable, for workers."""
 
+    storage: Storage
+    model: str
+    model_options: Mapping[str, Any]
+    path: str = TEACHER
 
-def train_plainly(network: nn.Module, experiment: Experiment, epochs: int) -> Curves:
-    """Train as one would without a search: Adam, a cosine, and no rate."""
-    return train(
-        network,
-        experiment.splits().train,
-        TrainingGenes(experiment.task_name),
-        epochs=epochs,
-        seed=experiment.seed,
-        device=experiment.device(),
-        precision=experiment.precision,
-        task=experiment.task(),
-    )
+    def network(self) -> nn.Module:
+        """The network with its weights."""
+        plain = build(self.model, self.model_options)
+        return loaded(plain, unpack(self.storage.read(self.path), names=tensors_of(plain)), "the teacher's file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +69,7 @@ class TeacherJob:
         if train_plainly(network, experiment, epochs).diverged:
             raise ModelError(f"the training of the teacher {self.model!r} diverged; give teacher.weights")
         quality = measure(experiment.task(), network, experiment.splits().validation, experiment.device()).value
-        return without_loss(tensors_of(network.cpu())), quality
+        return pack_without_loss(tensors_of(network.cpu())), quality
 
 
 def teacher_file(config: Config, storage: Storage) -> TeacherFile:
@@ -101,14 +95,14 @@ def check_teacher(config: Config, experiment: Experiment, splits: Splits) -> Non
         raise ModelError(f"teacher: {error}") from error
 
 
-def provide_teacher(run: Run, config: Config, segment: Segment, executor: Executor, observer: Observer) -> None:
-    """See to it that the file of the segment's teacher is there, and is what it was when the run began.
+def provide_teacher(
+    run: Run, config: Config, file: TeacherFile, experiment: Experiment, executor: Executor, observer: Observer
+) -> None:
+    """See to it that the teacher's file is there, and is what it was when the run began.
 
     Raises:
         RunError: It is another one.
     """
-    file = segment.teacher
-    assert file is not None
     described = config.teacher.model_dump(mode="json")
     # An accepted override of [teacher] makes another one.
     recorded = [event["sha256"] for event in run.events("teacher")[-1:] if event["teacher"] == described]
@@ -121,10 +115,10 @@ def provide_teacher(run: Run, config: Config, segment: Segment, executor: Execut
         if config.teacher.weights:
             network = build(file.model, file.model_options, seed=config.seed)
             load_checkpoint(network, config.teacher.weights)
-            data = without_loss(tensors_of(network))
+            data = pack_without_loss(tensors_of(network))
         else:
             observer(Said(f"training the teacher, {counted(config.teacher.epochs, 'epoch')}"))
-            job = TeacherJob(segment.experiment, file.model, file.model_options)
+            job = TeacherJob(experiment, file.model, file.model_options)
             data, quality = executor.map(job, [config.teacher.epochs])[0]
     digest = hashlib.sha256(data).hexdigest()
     if recorded and digest != recorded[0]:
