@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from evocompress.search.quality import Quality
@@ -43,6 +43,7 @@ __all__ = [
     "TermWithVersions",
     "TrainingStep",
     "Version",
+    "reporting",
 ]
 
 Genes: TypeAlias = Mapping[str, Scalar]
@@ -464,3 +465,20 @@ class Observer(Protocol):
     def __call__(self, event: Any, /) -> None:
         """Take an event."""
         ...
+
+
+@contextmanager
+def reporting(observer: Observer, what: str) -> Iterator[Callable[[float], None]]:
+    """Long work, of which an observer hears when it begins, the shares that are done, and when it ends.
+
+    >>> heard = []
+    >>> with reporting(heard.append, "auditing") as done:
+    ...     done(0.5)
+    >>> heard
+    [Began(what='auditing'), Progressed(what='auditing', share=0.5), Progressed(what='auditing', share=1.0)]
+    """
+    observer(Began(what))
+    try:
+        yield lambda share: observer(Progressed(what, share))
+    finally:
+        observer(Progressed(what, 1.0))

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import signal
@@ -34,7 +35,7 @@ from evocompress.evolve.teacher import check_teacher, provide_teacher, teacher_f
 from evocompress.evolve.trust import check_trust, imports_of, made_by
 from evocompress.evolve.user_modules import modules_of, user_modules
 from evocompress.extensions import EXECUTORS
-from evocompress.protocols import Observer, Said
+from evocompress.protocols import Observer, Said, reporting
 from evocompress.runs.export import Export, check_libraries, export_run
 from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, HasNodeNews, LooksAtNodes, MakeExecutor
@@ -68,6 +69,7 @@ __all__ = [
 
 # Deterministic mode's lag where none is given: the same for any number of workers, and enough for eight of them.
 _LAG = 16
+_ROUNDS = 10  # of an audit, after each of which it reports how far it is
 _FREE = (
     "config.name",
     "config.curve_examples",
@@ -302,9 +304,12 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _chunks(leaves: Sequence[Leaf], reader: GenomeReader, count: int) -> list[list[Any]]:
+def _rounds(leaves: Sequence[Leaf], reader: GenomeReader, workers: int) -> list[list[list[Any]]]:
+    """Files to judge, in at most `_ROUNDS` rounds, so that there is progress to report; in each a part for a worker."""
     files = [(leaf.leaf_id, leaf.path, leaf.sha256, reader.model_options(leaf.genome)) for leaf in leaves]
-    return [files[start::count] for start in range(min(count, len(files)))]
+    size = max(workers, math.ceil(len(files) / _ROUNDS))
+    rounds = [files[start : start + size] for start in range(0, len(files), size)]
+    return [[files[start::workers] for start in range(min(workers, len(files)))] for files in rounds]
 
 
 def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer) -> None:
@@ -315,15 +320,20 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer)
         epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
         trained = f"after {counted(epochs, 'epoch')} of training"
         observer(Said(f"measuring the uncompressed network to compare with, {trained}"))
-        run.record("reference", **executor.map(job, [epochs])[0])
+        with reporting(observer, "measuring the uncompressed network"):
+            run.record("reference", **executor.map(job, [epochs])[0])
     audited = {leaf_id for event in run.events("audited") for leaf_id in event["leaves"]}
     waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in audited]
     if waiting:
-        observer(Said(f"auditing {counted(len(waiting), 'file')} of the front on data that selection never saw"))
+        what = f"auditing {counted(len(waiting), 'file')} of the front"
+        observer(Said(f"{what} on data that selection never saw"))
         job_audit = AuditJob(prepared.segment.experiment, run.storage)
         judged: dict[str, Any] = {}
-        for part in executor.map(job_audit, _chunks(waiting, prepared.segment.reader, executor.workers)):
-            judged |= part
+        with reporting(observer, what) as done:
+            for parts in _rounds(waiting, prepared.segment.reader, executor.workers):
+                for judged_here in executor.map(job_audit, parts):
+                    judged |= judged_here
+                done(len(judged) / len(waiting))
         run.record("audited", leaves=judged)
 
 
@@ -347,7 +357,8 @@ def run_experiment(
         resume: Go on with what is there.
         override: Accept a configuration that differs from the run's; the change is journalled.
         address: An existing Ray cluster; None starts a local one.
-        observer: Hears `search.events` and `Said`; see `runs.display.RunDisplay`.
+        observer: Hears `search.events`, `Said`, and `Began` and `Progressed` of the audit and of what is trained beside
+            segments; see `runs.display.RunDisplay`.
         seeds: The folder of another run, with files of whose front a new run begins.
 
     Raises:

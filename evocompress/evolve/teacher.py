@@ -17,7 +17,7 @@ from evocompress.data import Splits
 from evocompress.errors import ModelError, RunError
 from evocompress.evolve.experiment import Experiment, finite, load_checkpoint, train_plainly
 from evocompress.networks import build
-from evocompress.protocols import Observer, Said
+from evocompress.protocols import Observer, Said, reporting
 from evocompress.search.storage import Storage, open_storage
 from evocompress.support.modules import tensors_of
 from evocompress.support.wording import counted
@@ -117,9 +117,11 @@ def provide_teacher(
             load_checkpoint(network, config.teacher.weights)
             data = pack_without_loss(tensors_of(network))
         else:
-            observer(Said(f"training the teacher, {counted(config.teacher.epochs, 'epoch')}"))
+            what = f"training the teacher, {counted(config.teacher.epochs, 'epoch')}"
+            observer(Said(what))
             job = TeacherJob(experiment, file.model, file.model_options)
-            data, quality = executor.map(job, [config.teacher.epochs])[0]
+            with reporting(observer, what):
+                data, quality = executor.map(job, [config.teacher.epochs])[0]
     digest = hashlib.sha256(data).hexdigest()
     if recorded and digest != recorded[0]:
         raise RunError(

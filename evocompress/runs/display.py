@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evocompress.protocols import Said
+from evocompress.protocols import Began, Progressed, Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import (
@@ -65,6 +65,7 @@ class Progress:
     events: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=4))
     front: tuple[Leaf, ...] = ()
     quality: Quality = Quality("quality")
+    work: dict[str, float] = dataclasses.field(default_factory=dict)  # under way beside segments, and its share done
     seconds: float | None = None  # from `began` until the budget of time is used up
 
     def seconds_left(self, now: float) -> float | None:
@@ -148,6 +149,14 @@ class RunDisplay:
                     self._say(f"{event.reason} after {event.completions} segments")
             case Said(text):
                 self._say(text)
+            case Began(what):
+                with self._lock:
+                    self.progress.work[what] = 0.0
+            case Progressed(what, share):
+                with self._lock:
+                    self.progress.work |= {what: share}
+                    if share >= 1.0:
+                        del self.progress.work[what]
             case _:
                 pass
 
@@ -198,7 +207,8 @@ class RunDisplay:
 
 def board(progress: Progress, now: float) -> RenderableType:
     """The live board at the clock reading `now`."""
-    rows: list[RenderableType] = [_bar(progress), _facts(progress, now), _volume(progress)]
+    rows: list[RenderableType] = [_bar(progress), *(_work_bar(what, share) for what, share in progress.work.items())]
+    rows += [_facts(progress, now), _volume(progress)]
     if progress.front:
         side = Table.grid(padding=(0, 3))
         side.add_row(_leaf_table(progress.front, progress.quality), _scatter(progress.front, progress.quality))
@@ -291,14 +301,22 @@ def _line(progress: Progress, now: float) -> str:
 
 
 def _bar(progress: Progress) -> RenderableType:
+    total = progress.total
+    share = "" if not total else f"{100 * progress.done / total:.0f} %"
+    count = Text(f"{progress.done}" if total is None else f"{progress.done}/{total}", style="bold")
+    return _grid(Text.assemble("segments ", count), ProgressBar(total, progress.done), share)
+
+
+def _work_bar(what: str, share: float) -> RenderableType:
+    return _grid(Text(what), ProgressBar(1.0, share), f"{100 * share:.0f} %")
+
+
+def _grid(text: Text, bar: ProgressBar, share: str) -> RenderableType:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True, justify="right")
-    total = progress.total
-    share = "" if not total else f"{100 * progress.done / total:.0f} %"
-    count = Text(f"{progress.done}" if total is None else f"{progress.done}/{total}", style="bold")
-    grid.add_row(Text.assemble("segments ", count), ProgressBar(total, progress.done), share)
+    grid.add_row(text, bar, share)
     return grid
 
 

@@ -18,7 +18,9 @@ from evocompress.checkpoint.packing import unpack
 from evocompress.errors import RunError, StorageError
 from evocompress.evolve.config import Config, parse_config
 from evocompress.evolve.driver import config_of_run, run_experiment
+from evocompress.protocols import Began, Progressed
 from evocompress.search.history import read_history
+from evocompress.support.wording import counted
 from evocompress.tasks.classification import evaluate
 
 pytestmark = pytest.mark.slow
@@ -43,10 +45,14 @@ def small(**changes: Any) -> Config:
     return parse_config({**SMALL, **changes})
 
 
+#: What an observer heard of the run below.
+HEARD: list[Any] = []
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "small"
-    summary = run_experiment(small(), folder, config_text="# as written")
+    summary = run_experiment(small(), folder, config_text="# as written", observer=HEARD.append)
     assert summary.finished and summary.segments == 6
     return folder
 
@@ -100,6 +106,16 @@ def test_everything_is_exported_and_recorded(finished: Path) -> None:
     assert coarsest["nbytes"] < finest["nbytes"] < event["float32_bytes"]
     for leaf in history.archive:
         assert hashlib.sha256(history.storage.read(leaf.path)).hexdigest() == leaf.sha256
+
+
+def test_the_audit_reports_as_other_long_work(finished: Path) -> None:
+    (audited,) = read_history(finished).events("audited")
+    what = f"auditing {counted(len(audited['leaves']), 'file')} of the front"
+    reports = [event for event in HEARD if isinstance(event, Began | Progressed) and event.what == what]
+    shares = [event.share for event in reports if isinstance(event, Progressed)]
+    assert reports[0] == Began(what) and shares == sorted(shares) and shares[-1] == 1.0
+    assert len(shares) > min(len(audited["leaves"]), 5)  # one worker: one for each of few files, and one at the end
+    assert Began("measuring the uncompressed network") in HEARD
 
 
 def test_a_second_run_in_the_same_folder_is_refused(finished: Path) -> None:

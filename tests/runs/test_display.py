@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from synthetic_run import synthetic_run
 
-from evocompress.protocols import Said
+from evocompress.protocols import Said, reporting
 from evocompress.runs.display import Progress, RunDisplay, board, front_table
 from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
@@ -114,6 +114,16 @@ def test_board_on_a_terminal() -> None:
     for part in ("digits", "30/40", "75 %", "hypervolume", "left 0:20", "workers 0/2", "2 failed", "on the front"):
         assert part in text, part
     assert "\x1b[?25h" in text  # the cursor is back
+
+
+def test_board_shows_work_beside_segments_until_it_has_ended() -> None:
+    made, written = console(terminal=False)
+    display = RunDisplay(console=made)
+    with reporting(display, "auditing 3 files of the front") as done:
+        done(0.25)
+        made.print(board(display.progress, 5.0))
+    assert "auditing 3 files of the front" in written() and "25 %" in written()
+    assert not display.progress.work
 
 
 def test_board_shows_brackets_as_they_are() -> None:
