@@ -113,8 +113,8 @@ class Search:
         In free mode a file that came out of any segment is reason enough to go on. In deterministic mode only the first
         `give_up_after` count, since which others have ended depends on the workers.
         """
-        found = self._first.complete and (self.settings.deterministic or not len(self.archive))
-        return self._first.last if found else None
+        is_hopeless = self._first.complete and (self.settings.deterministic or not len(self.archive))
+        return self._first.last if is_hopeless else None
 
     # ---- ask ----------------------------------------------------------------------------------------------------
 

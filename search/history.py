@@ -1,4 +1,4 @@
-"""A run as everything that displays it reads it: a fold over its journal, also while the run is going on."""
+"""History of a run for all that displays it: a fold over its journal, also while the run is going on."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class History:
 
     def _events(self, kind: str) -> Iterator[dict[str, Any]]:
         records = self.records
-        found = records.of_kind(kind) if isinstance(records, Records) else (r for r in records if r["type"] == kind)
-        for record in found:
+        of_kind = records.of_kind(kind) if isinstance(records, Records) else (r for r in records if r["type"] == kind)
+        for record in of_kind:
             yield {key: value for key, value in record.items() if key not in ("epoch", "seq", "crc", "type")}
 
     @property

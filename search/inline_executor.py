@@ -1,4 +1,4 @@
-"""The executor that runs a task in this process when it is waited for."""
+"""Inline executor: it runs a task in this process when it is waited for."""
 
 from __future__ import annotations
 

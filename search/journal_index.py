@@ -181,8 +181,8 @@ class Records(_Items[Record]):
         if kind not in BULK:
             yield from (record for record in self._index.others.values() if record["type"] == kind)
             return
-        for position, found in enumerate(self._index.kinds):
-            if found == kind:
+        for position, other in enumerate(self._index.kinds):
+            if other == kind:
                 yield self._index.record(position)
 
 

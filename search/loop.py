@@ -38,7 +38,7 @@ class Recorder(Protocol):
         """After outcomes (with their completion numbers) were told, before anything else is asked."""
         ...
 
-    def larger_share(self, found: OutOfMemory) -> None:
+    def larger_share(self, failure: OutOfMemory) -> None:
         """Before a task that ran out of memory goes to the executor again, with a larger share of a GPU."""
         ...
 
@@ -52,7 +52,7 @@ class NullRecorder:
     def finished(self, results: Sequence[tuple[Outcome, int, Told]]) -> None:
         """Nothing."""
 
-    def larger_share(self, found: OutOfMemory) -> None:
+    def larger_share(self, failure: OutOfMemory) -> None:
         """Nothing."""
 
 
@@ -175,14 +175,14 @@ class Loop:
         else:
             self._executor.submit(task)
 
-    def _give_more(self, found: OutOfMemory) -> None:
+    def _give_more(self, failure: OutOfMemory) -> None:
         """Have a task that ran out of memory run again with a larger share of a GPU."""
-        if found.task.segment_id not in self._in_flight:
+        if failure.task.segment_id not in self._in_flight:
             return
-        self._recorder.larger_share(found)
-        self._shares[found.task.segment_id] = found.share
-        self._submit(found.task)
-        self._notify(LargerShare(found.task, found.share, found.error))
+        self._recorder.larger_share(failure)
+        self._shares[failure.task.segment_id] = failure.share
+        self._submit(failure.task)
+        self._notify(LargerShare(failure.task, failure.share, failure.error))
 
     def _took(self, outcome: Outcome) -> None:
         """Let the limit follow what segments take, waiting for a worker included."""

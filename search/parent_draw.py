@@ -1,4 +1,4 @@
-"""Parent selection: by tournament, from the least-tried size bin of the front, or the best under the byte budget."""
+"""Draw of parents: by tournament, from the least-tried size bin of the front, or the best under the byte budget."""
 
 from __future__ import annotations
 

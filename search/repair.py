@@ -166,8 +166,8 @@ class _Repairer:
                 self._overrides.append(record)
             elif line.kind == GAVE_UP:
                 self._given_up = line.seq
-                for known in (self._submitted, self._finished, self._ids, self._again):
-                    known.clear()
+                for of_before in (self._submitted, self._finished, self._ids, self._again):
+                    of_before.clear()
 
     def _look_at_commits(self) -> None:
         """Segments that were committed, and of whose outcome there is no whole line."""

@@ -225,9 +225,9 @@ class Run:
                 self._unneeded.popleft()
         self._snapshot(self._every)
 
-    def larger_share(self, found: OutOfMemory) -> None:
+    def larger_share(self, failure: OutOfMemory) -> None:
         """Journal that a segment ran out of memory, and which share of a GPU it gets now."""
-        self.record(LARGER_SHARE, segment_id=found.task.segment_id, share=found.share, error=found.error)
+        self.record(LARGER_SHARE, segment_id=failure.task.segment_id, share=failure.share, error=failure.error)
 
     def _snapshot(self, least: int) -> None:
         """Write a snapshot if so many segments were finished since the last; one that fails costs a resume some time.

@@ -1,4 +1,4 @@
-"""What goes to the workers of a cluster beside the search itself, and checks of it before anything is started."""
+"""Shipment to the workers of a cluster: folders, modules, requirements, all checked before anything is started."""
 
 from __future__ import annotations
 

@@ -244,9 +244,9 @@ class Space:
         """
         if genome.keys() == self.genes.keys() and all(gene.accepts(genome[name]) for name, gene in self.genes.items()):
             return genome
-        known = {**self.defaults, **genome}
+        values = {**self.defaults, **genome}
         return {
-            name: gene.nearest(known[name]) if name in known else gene.from_unit(0.0)
+            name: gene.nearest(values[name]) if name in values else gene.from_unit(0.0)
             for name, gene in self.genes.items()
         }
 

@@ -292,9 +292,9 @@ class RemoteStorage:
         """Paths of all files below `prefix`, sorted."""
         with _one_error(self.root):
             filesystem, target = self._at(prefix)
-            found = filesystem.find(target)
+            paths = filesystem.find(target)
         root = _filesystem(self.root)[1]
-        return sorted(str(path).removeprefix(root).lstrip("/") for path in found)
+        return sorted(str(path).removeprefix(root).lstrip("/") for path in paths)
 
     def _prepared(self, path: str) -> tuple[Any, str]:
         filesystem, target = self._at(path)

@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CODECS.is_dir(), reason="
 
 def files(folder: Path) -> list[Path]:
     """Python files really in a folder: links to other folders are not followed."""
-    found = [path for path in sorted(folder.rglob("*.py")) if not any(p.is_symlink() for p in (path, *path.parents))]
-    assert len(found) > 5
-    return found
+    paths = [path for path in sorted(folder.rglob("*.py")) if not any(p.is_symlink() for p in (path, *path.parents))]
+    assert len(paths) > 5
+    return paths
 
 
 @functools.cache
@@ -75,13 +75,13 @@ def package_of(name: str) -> str:
 
 def against_the_order(module: str, names: set[str]) -> set[str]:
     """Which of the names that a module imports are not above it."""
-    own = package_of(module)
+    package = package_of(module)
     return {
         name
         for name in names
         if name.split(".")[0] == "evocompress"
-        and (other := package_of(name)) not in (own, "__version__")
-        and LEVEL.get(other, PUBLIC_NAMES) >= LEVEL[own]
+        and (other := package_of(name)) not in (package, "__version__")
+        and LEVEL.get(other, PUBLIC_NAMES) >= LEVEL[package]
     }
 
 
@@ -162,10 +162,10 @@ def test_the_core_names_no_idea() -> None:
     assert set(brought) == set(IDEAS)
     core = [*files(CODECS), *files(SEARCH), *(path for path in files(PACKAGE) if "ideas" not in path.parts)]
     shared = {name for path in core for name in public_names(path)}  # words that the core has a thing of its own for
-    own = {folder: names - shared for folder, names in brought.items()}
+    only_theirs = {folder: names - shared for folder, names in brought.items()}
     for path in core:
         if path.stem != "extensions":
-            assert not ideas_named(path.read_text(encoding="utf-8"), own), path
+            assert not ideas_named(path.read_text(encoding="utf-8"), only_theirs), path
 
 
 @with_all_ideas

@@ -242,8 +242,8 @@ def source_of_run(
 def _distinct(splits: Splits) -> list[Examples]:
     """Training examples, and validation examples where these are others: a loader may give the same ones twice."""
     train, validation = splits.train, splits.validation
-    known = set(_digests(train))
-    again = sum(digest in known for digest in _digests(validation))
+    of_training = set(_digests(train))
+    again = sum(digest in of_training for digest in _digests(validation))
     return [train] if again > _MOST_ALIKE * len(validation) else [train, validation]
 
 

@@ -1,4 +1,4 @@
-"""An experiment's configuration: TOML into checked, typed, immutable models, and nothing that is not known by name."""
+"""Configuration of an experiment: TOML into checked, typed, immutable models, and nothing that is not known by name."""
 
 from __future__ import annotations
 
@@ -379,8 +379,8 @@ class Config(_Section):
     )
     rules: tuple[str, ...] = pydantic.Field(
         default=(),
-        description="Codecs of single tensors, whatever the genes say: GLOB=CODEC[|CODEC…][@FACTOR], as for "
-        "pack --rule, such as fc2.bias=lossless.",
+        description="Codecs of single tensors, whatever the genes say: GLOB=CODEC[|CODEC…][@FACTOR], "
+        "such as fc2.bias=lossless.",
     )
     model_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the network.")
     data_options: dict[str, Any] = pydantic.Field(default={}, description="Options of the data set.")

@@ -1,4 +1,4 @@
-"""The main job: one configuration, one run folder, a population searched on an executor, audited and exported."""
+"""Driver, the main job: a configuration, a run folder, a population searched on an executor, audited and exported."""
 
 from __future__ import annotations
 
@@ -470,7 +470,7 @@ def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = (),
 
     Args:
         folder: The run folder.
-        overrides: Settings to change, as `--set` has them.
+        overrides: Settings to change, each "section.key=value".
         trusted: Whether code that the configuration names may be imported although the folder was made elsewhere.
 
     Raises:

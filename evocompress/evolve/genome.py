@@ -100,8 +100,8 @@ class GenomeReader:
         # A probe's network is the one that was trained, so it changes neither training nor the form of layers.
         kept = {spec.name for role in ("training", "architecture") for spec in self._named(role)} | {"replicate"}
         options = [name for name in evolving if name.startswith(_OPTION)]
-        known = {name: value for name, value in self.defaults.items() if name in evolving}
-        return Space(evolving, [name for name in evolving if name not in kept.union(options)], options, known)
+        defaults = {name: value for name, value in self.defaults.items() if name in evolving}
+        return Space(evolving, [name for name in evolving if name not in kept.union(options)], options, defaults)
 
     def following(self, before: GenomeReader, space: Space) -> GenomeReader:
         """This reader for a run that goes on with it, after another reader whose space this was.

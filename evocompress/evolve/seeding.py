@@ -65,14 +65,14 @@ def read_seeds(
 
 
 def _check_alike(history: History, config: Config, header: Mapping[str, Any]) -> None:
-    own: dict[str, Any] = json.loads(json.dumps(header))
+    this_run: dict[str, Any] = json.loads(json.dumps(header))
     other: Mapping[str, Any] = history.run.get("config", {})
     pairs = {
         "the network": (config.model, other.get("model")),
         "the task": (config.task, other.get("task", DEFAULT_TASK)),
         "the seed, which the splits follow from": (config.seed, other.get("seed")),
-        "the data": (own.get("data"), history.run.get("data")),
-        "the quality": (quality_of_run(own.get("quality")), history.quality),
+        "the data": (this_run.get("data"), history.run.get("data")),
+        "the quality": (quality_of_run(this_run.get("quality")), history.quality),
     }
     if different := [what for what, (mine, theirs) in pairs.items() if mine != theirs]:
         raise ConfigError(f"{history.folder} cannot seed this run: {' and '.join(different)} must be the same.")

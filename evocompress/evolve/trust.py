@@ -1,4 +1,4 @@
-"""A run folder is data: what it names to be imported is imported where its reader made the folder, or says so."""
+"""Trust in a run folder: code that it names is imported only where its reader made the folder, or says so."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def check_trust(folder: str | os.PathLike[str], run_json: Mapping[str, Any], con
         RunError: Names the code.
     """
     names = imports_of(config)
-    own = made_by()
-    if names and not (own and run_json.get("made_by") == own):
+    maker = made_by()
+    if names and not (maker and run_json.get("made_by") == maker):
         raise RunError(
             f"{os.fspath(folder)} was made elsewhere, and would import and run {listed(names)} from here. "
             "Where you know that code, say --trust."

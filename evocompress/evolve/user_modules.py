@@ -36,21 +36,21 @@ def user_modules(names: Iterable[str]) -> ShippedModules:
     Raises:
         ConfigError: They are too large.
     """
-    found: dict[str, ShippedModule] = {}
+    modules: dict[str, ShippedModule] = {}
     tops = {name.partition(".")[0] for name in names}
     waiting = [(top, folder) for top in sorted(tops) if (folder := _folder_of(top)) is not None]
     while waiting:
         top, folder = waiting.pop()
-        if top in found:
+        if top in modules:
             continue
         files = dict(_files(top, folder, top in tops))
-        found |= files
-        if sum(len(module.source) for module in found.values()) > _LARGEST:
+        modules |= files
+        if sum(len(module.source) for module in modules.values()) > _LARGEST:
             raise ConfigError(
                 f"{top} in {folder} has over {_LARGEST >> 20} MiB of Python to be sent to the workers; install it there"
             )
-        waiting += [(other, folder) for module in files.values() for other in _imported(module) if other not in found]
-    return ShippedModules(found)
+        waiting += [(other, folder) for module in files.values() for other in _imported(module) if other not in modules]
+    return ShippedModules(modules)
 
 
 def _folder_of(top: str) -> Path | None:

@@ -174,8 +174,8 @@ class ChannelGraph:
             living[roots[key]] = True
         constants = self._foldable(fold)
         reads = {
-            weight: self._nonzero(weight) & np.isnan(known)
-            for weight, known in constants.items()
+            weight: self._nonzero(weight) & np.isnan(values)
+            for weight, values in constants.items()
             if (weight, 1) in roots
         }
         self._spread(living, reads, roots)
@@ -186,11 +186,11 @@ class ChannelGraph:
         kept = {key: np.flatnonzero(living[labels]) for key, labels in roots.items()}
         folded = {}
         for reader in self._readers:
-            known = np.nan_to_num(constants[reader.weight])
+            values = np.nan_to_num(constants[reader.weight])
             if reader.bias is not None and (reader.weight, 1) in kept:
-                known[kept[reader.weight, 1]] = 0
-                if known.any():
-                    folded[reader.weight] = reader.bias, known
+                values[kept[reader.weight, 1]] = 0
+                if values.any():
+                    folded[reader.weight] = reader.bias, values
         return Live(kept, folded, self._live_first(roots, living))
 
     def _live_first(self, roots: Mapping[_Key, Labels], living: npt.NDArray[np.bool_]) -> dict[_Key, Labels]:
@@ -211,10 +211,10 @@ class ChannelGraph:
                 places.setdefault(root, []).append((key, place))
         staying, whole = set(self._roots(np.array(sorted(self._staying), np.int64)).tolist()), self._in_full()
         alike: dict[tuple[_Key, ...], list[_Channel]] = {}
-        for root, own in places.items():
-            names = {name for (name, _), _ in own}
-            if root not in staying and names <= set(self._cuttable) and not any(key in whole for key, _ in own):
-                alike.setdefault(tuple(key for key, _ in own), []).append(_Channel(root, own))
+        for root, root_places in places.items():
+            names = {name for (name, _), _ in root_places}
+            if root not in staying and names <= set(self._cuttable) and not any(key in whole for key, _ in root_places):
+                alike.setdefault(tuple(key for key, _ in root_places), []).append(_Channel(root, root_places))
         return list(alike.values())
 
     def drawn(self, share: float, random: np.random.Generator) -> dict[_Key, Labels]:
@@ -248,12 +248,12 @@ class ChannelGraph:
         for reader in self._readers:
             biases.setdefault(reader.weight, set()).add(reader.bias)
         for reader in self._readers:
-            known = reader.constants
+            values = reader.constants
             alone = len(biases[reader.weight]) == 1 and self._users.get(str(reader.bias)) == {reader.weight}
             if not fold or reader.padded or not alone or reader.bias in self._fixed:
-                known = np.where(known == 0, 0, np.nan)
-            earlier = constants.get(reader.weight, known)
-            constants[reader.weight] = np.where(earlier == known, known, np.nan)
+                values = np.where(values == 0, 0, np.nan)
+            earlier = constants.get(reader.weight, values)
+            constants[reader.weight] = np.where(earlier == values, values, np.nan)
         return constants
 
     # Labels: a forest of disjoint sets (Galler and Fischer, 1964).
@@ -355,8 +355,8 @@ class ChannelGraph:
 
     def _nonzero(self, weight: str) -> npt.NDArray[np.bool_]:
         """(rows, columns): whether any weight of the kernel is not zero."""
-        found: npt.NDArray[np.bool_] = _kernels(self._tensors[weight] != 0).any(2).numpy()
-        return found
+        is_nonzero: npt.NDArray[np.bool_] = _kernels(self._tensors[weight] != 0).any(2).numpy()
+        return is_nonzero
 
     def _summed(self, weight: str) -> Constants:
         """(rows, columns): the sum of each kernel."""
@@ -377,15 +377,15 @@ class ChannelGraph:
             self._register(bias, 0, labels, user=weight)
         if value is None:
             self._whole.add((weight, 1))
-            known = np.full(columns, np.nan)
+            input_constants = np.full(columns, np.nan)
         else:
             self._register(weight, 1, value.labels)
-            known = value.constants
-            self._readers.append(_Reader(weight, bias, known, padded))
+            input_constants = value.constants
+            self._readers.append(_Reader(weight, bias, input_constants, padded))
         if padded:
-            known = np.where(known == 0, 0, np.nan)
-        constants = self._vector(bias, 0, rows) + self._summed(weight) @ np.nan_to_num(known)
-        constants[(self._nonzero(weight) & np.isnan(known)).any(1)] = np.nan
+            input_constants = np.where(input_constants == 0, 0, np.nan)
+        constants = self._vector(bias, 0, rows) + self._summed(weight) @ np.nan_to_num(input_constants)
+        constants[(self._nonzero(weight) & np.isnan(input_constants)).any(1)] = np.nan
         return _Channels(1, labels, constants)
 
     def _convolution(self, node: fx.Node) -> _Channels:
@@ -402,9 +402,9 @@ class ChannelGraph:
             raise _UnknownUse
         for name in (weight,) if bias is None else (weight, bias):
             self._register(name, 0, channels.labels)
-        known = np.where(channels.constants == 0, 0, np.nan) if padded else channels.constants
-        constants = self._summed(weight)[:, 0] * np.nan_to_num(known)
-        constants[self._nonzero(weight)[:, 0] & np.isnan(known)] = np.nan
+        input_constants = np.where(channels.constants == 0, 0, np.nan) if padded else channels.constants
+        constants = self._summed(weight)[:, 0] * np.nan_to_num(input_constants)
+        constants[self._nonzero(weight)[:, 0] & np.isnan(input_constants)] = np.nan
         return _Channels(1, channels.labels, constants + self._vector(bias, 0, count))
 
     def _linear(self, node: fx.Node) -> _Channels:
@@ -458,32 +458,32 @@ class ChannelGraph:
         if not all(isinstance(argument, fx.Node) for argument in node.args):
             return self._elementwise(node)
         shape = _shape(node)
-        found: list[_Channels] = []
+        operands: list[_Channels] = []
         others: list[fx.Node] = []
         for argument in node.args:
             assert isinstance(argument, fx.Node)
             value = self._values[argument]
             if isinstance(value, _Channels):
                 dim = value.dim + len(shape) - len(_shape(argument))
-                found.append(dataclasses.replace(value, dim=dim))
+                operands.append(dataclasses.replace(value, dim=dim))
             else:
                 others.append(argument)
-        if not found:
+        if not operands:
             raise _UnknownUse
-        channels = found[0]
-        if any(each.dim != channels.dim or len(each.labels) != shape[channels.dim] for each in found):
+        channels = operands[0]
+        if any(each.dim != channels.dim or len(each.labels) != shape[channels.dim] for each in operands):
             raise _UnknownUse
         for other in others:
             sizes = (1,) * (len(shape) - len(_shape(other))) + _shape(other)
             if sizes[channels.dim] != 1:
                 raise _UnknownUse
-        if len(found) == 2:
-            self._tie(found[0].labels, found[1].labels)
-            constants = _evaluated(node, *(each.constants for each in found))
+        if len(operands) == 2:
+            self._tie(operands[0].labels, operands[1].labels)
+            constants = _evaluated(node, *(each.constants for each in operands))
         else:
             constants = np.full(len(channels.labels), np.nan)
         if _name(node) == "mul.Tensor":
-            for each in found:
+            for each in operands:
                 constants[each.constants == 0] = 0
         return dataclasses.replace(channels, constants=constants)
 

@@ -1,4 +1,4 @@
-"""A teacher in training: what another, trained network says of each example, and how far from it a network is."""
+"""Teacher in training: what another, trained network says of each example, and how far from it a network is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Teacher:
             with torch.no_grad(), mixed_precision(self._device, self._precision):
                 said = call(self._model, step.inputs)
         assert step.targets is not None
-        shapes = [None if found is None else tuple(found.shape) for found in map(find_tensor, (said, step.outputs))]
+        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in map(find_tensor, (said, step.outputs))]
         if shapes[0] != shapes[1]:
             raise ModelError(f"the teacher returned shape {shapes[0]}, the network {shapes[1]}; they must be the same")
         if isinstance(self._task, TaskWithImitation):

@@ -1,4 +1,4 @@
-"""Train a network for some epochs under the training genes of a genome."""
+"""Trainer: a network for some epochs under the training genes of a genome."""
 
 from __future__ import annotations
 

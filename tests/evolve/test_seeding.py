@@ -52,8 +52,8 @@ def test_the_population_begins_with_the_front(source: Path, tmp_path: Path) -> N
     assert len(history.outcomes) == 9 and all(outcome.status == "ok" for outcome in history.outcomes)
     parents = {task.parents[0].leaf_id for task in history.tasks.values() if task.parents}
     assert parents & {leaf.leaf_id for leaf in taken}
-    own = sum(1 + len(task.probes) for task in history.tasks.values())
-    assert files_evaluated(history) == own + files_evaluated(before)
+    evaluated_here = sum(1 + len(task.probes) for task in history.tasks.values())
+    assert files_evaluated(history) == evaluated_here + files_evaluated(before)
     (said,) = history.events("seeded")
     assert said["source"] == str(source)
     assert run_experiment(config, folder, resume=True).segments == 9

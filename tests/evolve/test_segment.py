@@ -80,12 +80,12 @@ def test_learning_curves_on_validation_data_change_no_file(tmp_path: Path) -> No
     made = prepare(parse_config({**small, "curve_examples": 50}))
     assert made.segment.curve_examples == 50
     genome = made.segment.reader.space().sample(np.random.default_rng(0))
-    found = []
+    outcomes = []
     for count in (0, 50):
         (tmp_path / str(count)).mkdir()
         segment = dataclasses.replace(made.segment, curve_examples=count)
-        found.append(segment(task_of(genome), str(tmp_path / str(count)), ()))
-    without, measured = found
+        outcomes.append(segment(task_of(genome), str(tmp_path / str(count)), ()))
+    without, measured = outcomes
     assert [leaf.sha256 for leaf in without.leaves] == [leaf.sha256 for leaf in measured.leaves] != []
     assert without.metrics["curves"]["validation_quality"] == []
     curve = np.array(measured.metrics["curves"]["validation_quality"])
@@ -196,8 +196,8 @@ def test_symbol_trials_leave_the_file_that_there_was_without_them(
 
     def files(trials: int, name: str, *parents: Path) -> list[Path]:
         (tmp_path / name).mkdir()
-        known = tuple(Parent("p/0", str(path), "", 1, 4, 0.0) for path in parents)
-        task, data = task_of(genome, parents=known), tuple(path.read_bytes() for path in parents)
+        recorded = tuple(Parent("p/0", str(path), "", 1, 4, 0.0) for path in parents)
+        task, data = task_of(genome, parents=recorded), tuple(path.read_bytes() for path in parents)
         leaves = segments[trials](task, str(tmp_path / name), data).leaves
         return [tmp_path / name / leaf.path for leaf in leaves if not leaf.measurements["probe"]]
 

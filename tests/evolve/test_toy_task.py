@@ -81,8 +81,8 @@ def test_the_front_is_ranked_by_the_tasks_error(finished: Path) -> None:
     for point in points:
         assert point.quality == point.error and point.low < point.quality < point.high
         load_state(model, unpack(history.storage.read(point.path), names=model.state_dict()), point.path)
-        found = measure(DigitError(), model, splits.audit)
-        assert found.value == pytest.approx(point.quality) and found.details["worst"] == point.details["worst"]
+        measured = measure(DigitError(), model, splits.audit)
+        assert measured.value == pytest.approx(point.quality) and measured.details["worst"] == point.details["worst"]
         assert point.file == f"{point.nbytes:06d}B_{point.quality:.3f}.evc"
     line = reference(history)
     assert line is not None and line.quality < 3.0
@@ -95,8 +95,8 @@ def test_everything_says_rmse(finished: Path) -> None:
     export, points = finished / "export", front(read_history(finished))
     report = (export / "report.html").read_text()
     before, _, data = report.partition('<script type="application/gzip" id="data">')
-    own = before + gzip.decompress(base64.b64decode(data[: data.index("<")])).decode()[:2000]
-    assert "RMSE" in own and "accura" not in own and "Smallest below" in own
+    page = before + gzip.decompress(base64.b64decode(data[: data.index("<")])).decode()[:2000]
+    assert "RMSE" in page and "accura" not in page and "Smallest below" in page
     with (export / "front.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["quality_name"] for row in rows] == ["RMSE"] * len(points)

@@ -1,4 +1,4 @@
-"""Which files of a user's are sent to the workers of a cluster."""
+"""User modules: the files of a user's that are sent to the workers of a cluster."""
 
 from __future__ import annotations
 

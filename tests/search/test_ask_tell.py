@@ -1,3 +1,5 @@
+"""Ask and tell: equal asks for equal histories, whatever workers and faults do, and a lag that keeps workers busy."""
+
 from __future__ import annotations
 
 import dataclasses

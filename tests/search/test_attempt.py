@@ -1,3 +1,5 @@
+"""Attempts at a segment: one wins and is committed, parents are verified, an exception is a recorded outcome."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What every selection policy and every executor keeps: a new one is held against this as soon as it has a row."""
+"""Every selection policy and every executor: a new one is held against this as soon as it has a row."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def archive(folder: Path, executor: str = "", **changes: object) -> list[tuple[i
 
 @pytest.mark.parametrize("selection", SELECTION.builtin)
 def test_a_policy_gives_the_same_front_twice(selection: str, tmp_path: Path) -> None:
-    found = [archive(tmp_path / str(time), selection=selection, pool_size=6) for time in range(2)]
-    assert found[0] == found[1] and found[0]
+    archives = [archive(tmp_path / str(time), selection=selection, pool_size=6) for time in range(2)]
+    assert archives[0] == archives[1] and archives[0]
 
 
 @pytest.mark.parametrize("executor", [name for name in EXECUTORS.builtin if name != "ray"])  # test_ray.py has that

@@ -1,3 +1,5 @@
+"""Interrupts: noted outside a wait, and the end of a wait inside it."""
+
 from __future__ import annotations
 
 import signal

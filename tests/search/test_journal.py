@@ -1,3 +1,5 @@
+"""The journal: round trips, torn and cut files, flipped bits, full disks, and lines that are not what they must be."""
+
 from __future__ import annotations
 
 import errno

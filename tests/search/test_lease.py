@@ -1,3 +1,5 @@
+"""The lease on a run folder: refused while its holder is alive, taken over once it is not, whatever clocks say."""
+
 from __future__ import annotations
 
 import dataclasses

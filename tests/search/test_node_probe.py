@@ -1,4 +1,4 @@
-"""What a node is asked before a run, and what is said where it lacks something; a node is played by this process."""
+"""Probe of a node before a run, and what is said where it lacks something; a node is played by this process."""
 
 from __future__ import annotations
 

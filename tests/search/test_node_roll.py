@@ -1,4 +1,4 @@
-"""Which nodes of a cluster get segments, and what is said of the others, as they come, answer and go."""
+"""Roll of nodes: those that get segments, and what is said of the others, as they come, answer and go."""
 
 from __future__ import annotations
 

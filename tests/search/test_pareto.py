@@ -1,3 +1,5 @@
+"""Pareto arithmetic, the archive and survivors, each against a slow plain version."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""Quality: its JSON, old runs that have none, and values that it cannot have."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""The executor on Ray: the front of an inline run, killed and frozen workers, jobs around a search."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""The executor on a Ray cluster of several nodes: nodes that are lost, that join, and that lack something."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What the executor on Ray says when Ray is gone or refuses, without Ray: it is played by an object of ours."""
+"""Faults of Ray: what the executor says when Ray is gone or refuses, without Ray, which an object of ours plays."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Repair of a run: flipped bytes, lost lines and files, and runs where it is refused."""
+
 from __future__ import annotations
 
 import json

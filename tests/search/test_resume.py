@@ -1,3 +1,5 @@
+"""Resumes: a run that is killed or stopped at any moment ends as if nothing had been."""
+
 from __future__ import annotations
 
 import signal
@@ -53,8 +55,8 @@ def leftovers(folder: Path) -> list[str]:
     """Files below seg/ that a finished run has no use for."""
     history = read_history(folder)
     won = {f"seg/{outcome.segment_id}/{outcome.attempt}" for outcome in history.outcomes}
-    found = [path for path in history.storage.find("seg") if not path.endswith("COMMIT.json")]
-    return [path for path in found if path.rpartition("/")[0] not in won or path.endswith(".tmp")]
+    paths = [path for path in history.storage.find("seg") if not path.endswith("COMMIT.json")]
+    return [path for path in paths if path.rpartition("/")[0] not in won or path.endswith(".tmp")]
 
 
 def test_killed_at_random_times_and_resumed_it_ends_as_if_nothing_had_been(

@@ -1,3 +1,5 @@
+"""The run folder: a run from beginning to end, the order of journal and files, and resumes with other settings."""
+
 from __future__ import annotations
 
 import dataclasses

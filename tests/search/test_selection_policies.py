@@ -1,3 +1,5 @@
+"""Selection: policies, the draw of parents, settings that break a rule, and the pool."""
+
 from __future__ import annotations
 
 import math
@@ -179,8 +181,8 @@ def test_a_neighbour_is_next_in_size_on_either_side() -> None:
     rng = np.random.default_rng(0)
     expected = {0: {4, 2}, 1: {3}, 2: {0}, 3: {1, 4}, 4: {3, 0}}
     for one in pool.members:
-        found = {near.key[0] for _ in range(40) if (near := pool.neighbour(one, rng)) is not None}
-        assert found == expected[one.key[0]]
+        partners = {near.key[0] for _ in range(40) if (near := pool.neighbour(one, rng)) is not None}
+        assert partners == expected[one.key[0]]
     alone = Pool(toy_settings())
     alone.insert([member(0.5, 0.5, 0)])
     assert alone.neighbour(alone.members[0], rng) is None
@@ -202,8 +204,8 @@ def test_a_pool_is_the_same_after_it_was_saved() -> None:
     assert again.pool.members == population.pool.members and again.archive.members == population.archive.members
     assert again.pool._fitness == population.pool._fitness
     for leaf in leaves:
-        found = again.find(leaf.leaf_id)
-        assert (found is not None) == (leaf.leaf_id in again) and (found is None or found.leaf == leaf)
+        kept = again.find(leaf.leaf_id)
+        assert (kept is not None) == (leaf.leaf_id in again) and (kept is None or kept.leaf == leaf)
     stayed = {one.leaf.leaf_id for one in again.pool.members}
     assert {one.leaf.leaf_id for one in released} == {leaf.leaf_id for leaf in leaves} - stayed and len(stayed) == 4
 

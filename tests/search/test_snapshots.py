@@ -1,3 +1,5 @@
+"""Snapshots: a resume from one goes on as without it, and one that does not fit is passed over."""
+
 from __future__ import annotations
 
 import json

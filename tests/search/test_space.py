@@ -1,3 +1,5 @@
+"""The space of genomes: samples, mutation, crossover, probes, and their distributions."""
+
 from __future__ import annotations
 
 import json

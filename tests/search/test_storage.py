@@ -1,3 +1,5 @@
+"""Storage: whole files or none, one of many creators, links, and stores by URI."""
+
 from __future__ import annotations
 
 import errno

@@ -1,4 +1,4 @@
-"""Nothing waits in silence: what is frozen is run again beside it, or the driver stops; the front is the same."""
+"""Limit of time of segments: a frozen one is run again beside it, or the driver stops; the front is the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How channels are followed through a network: sums, branches, layers that are unknown, code that depends on sizes."""
+"""Channel graph: channels followed through sums, branches, unknown layers, and code that depends on sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every term of training keeps, whichever it is: a new one is held against this as soon as it has a row."""
+"""Every term of training: a new one is held against this as soon as it has a row."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The trainer: it learns, its seed decides, genes do what they say, and divergence is reported."""
+
 from __future__ import annotations
 
 import copy
@@ -118,8 +120,8 @@ def test_l1_makes_exact_zeros_in_weights_only() -> None:
         model = net()
         genes = TrainingGenes(learning_rate=0.005, l1=l1, batch_size=16)
         train(model, problem(), genes, epochs=4, seed=0)
-        found = [int((p == 0).sum()) for p in model.parameters() if p.ndim >= 2]
-        return sum(found), sum(int((p == 0).sum()) for p in model.parameters() if p.ndim < 2)
+        zeros_of_weights = [int((p == 0).sum()) for p in model.parameters() if p.ndim >= 2]
+        return sum(zeros_of_weights), sum(int((p == 0).sum()) for p in model.parameters() if p.ndim < 2)
 
     assert zeros(0.0) == (0, 0)
     few, many = zeros(0.05), zeros(0.5)
@@ -272,7 +274,7 @@ def test_crop_and_flip_cut_windows_of_the_padded_image() -> None:
     images = torch.arange(1.0, 200 * 2 * 5 * 6 + 1).reshape(200, 2, 5, 6)
     out = augment(images, "crop-flip", torch.Generator().manual_seed(0))
     padded = nn.functional.pad(images, (4, 4, 4, 4))
-    found = set()
+    shifts = set()
     for i in range(200):
         matches = [
             (dy, dx, flip)
@@ -282,9 +284,9 @@ def test_crop_and_flip_cut_windows_of_the_padded_image() -> None:
             if torch.equal(out[i].flip(2) if flip else out[i], padded[i, :, dy : dy + 5, dx : dx + 6])
         ]
         assert matches
-        found.add(matches[0])
-    assert {dy for dy, _, _ in found} == {dx for _, dx, _ in found} == set(range(9))
-    assert {flip for _, _, flip in found} == {False, True}
+        shifts.add(matches[0])
+    assert {dy for dy, _, _ in shifts} == {dx for _, dx, _ in shifts} == set(range(9))
+    assert {flip for _, _, flip in shifts} == {False, True}
     assert torch.equal(augment(images, "none", torch.Generator()), images)
 
 

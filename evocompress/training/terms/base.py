@@ -1,4 +1,4 @@
-"""A term that does nothing: what others start from, so that they hold only what they do."""
+"""Base of terms, which does nothing: what others start from, so that they hold only what they do."""
 
 from __future__ import annotations
 
