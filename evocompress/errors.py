@@ -1,4 +1,7 @@
-"""The one exception tree. This module imports nothing, so every folder may import it."""
+"""The one exception tree. This module imports nothing of the package, so every folder may import it."""
+
+import contextlib
+from collections.abc import Iterator
 
 __all__ = [
     "CodecError",
@@ -11,11 +14,18 @@ __all__ = [
     "ModelError",
     "RunError",
     "StorageError",
+    "about_argument",
 ]
 
 
 class EvocompressError(Exception):
-    """Base of every error that this package raises on purpose; the command line prints it without a traceback."""
+    """Base of every error that this package raises on purpose; the command line prints it without a traceback.
+
+    `argument` is the name of the argument that it is about, where a caller may know that by another name: the command
+    line begins the message with the option.
+    """
+
+    argument: str | None = None
 
 
 class ConfigError(EvocompressError, ValueError):
@@ -52,3 +62,13 @@ class InfrastructureError(RunError):
 
 class StorageError(InfrastructureError, OSError):
     """A store of files does not answer, or refuses, whatever library speaks to it; missing files are no such error."""
+
+
+@contextlib.contextmanager
+def about_argument(name: str, kind: type[EvocompressError] = EvocompressError) -> Iterator[None]:
+    """Say in errors of this kind which argument they are about, unless one says it already."""
+    try:
+        yield
+    except kind as error:
+        error.argument = error.argument or name
+        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evocompress.checkpoint.companions import write_folder
-from evocompress.checkpoint.defaults import DEFAULT_PRESET, RELATIVE_RATE_WEIGHT
+from evocompress.checkpoint.defaults import CALIBRATION_SAMPLES, DEFAULT_PRESET, RELATIVE_RATE_WEIGHT
 from evocompress.checkpoint.folders import EVC, shards
 from evocompress.cli.exit_codes import ExitCode
 from evocompress.cli.inspect import size_line
@@ -21,16 +20,16 @@ from evocompress.cli.pack_options import (
     check_combinations,
     check_loss_increase,
     check_rate_weight,
+    errors_name_options,
     given_options,
     parse_limit,
     parse_rule,
 )
 from evocompress.cli.unpack import say_companions
-from evocompress.errors import CodecError, ConfigError, DataError, ModelError
+from evocompress.errors import CodecError, ConfigError
 from evocompress.support.command_line import (
     MaxOutputBytes,
     NetworkOptions,
-    about,
     check_device,
     check_output,
     check_output_folder,
@@ -122,7 +121,9 @@ def pack(
             help="Calibrate without data: on noise of this shape, as 3x32x32 (images), 100x40 (sequences), 784."
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(help="How many training examples to calibrate on.", min=1)] = 1024,
+    samples: Annotated[
+        int, typer.Option(help="How many training examples to calibrate on.", min=1)
+    ] = CALIBRATION_SAMPLES,
     seed: Annotated[
         int, typer.Option(help="Of the data's split and of the calibration's draws.", min=0, max=_LARGEST_SEED)
     ] = 0,
@@ -199,74 +200,44 @@ def pack(
     if model is not None:
         check_device(device)
 
-    from evocompress.checkpoint.loading import names_for, without_prefix
-    from evocompress.checkpoint.weight_files import read_weights
     from evocompress.cli.pack_report import PackReport
     from evocompress.packer.job import PackJob  # imports torch, which takes seconds
-    from evocompress.packer.network_and_examples import on_data, on_noise
-    from evocompress.tasks import build as build_task
-    from evocompress.tasks.trial_run import note_on_outputs
 
-    network, examples = None if model is None else network_of(model, settings), None
-    with about("--model", model or "", ModelError):
-        naming = None if network is None else functools.partial(names_for, network)
-        state = read_weights(weights, naming, say=say.note, max_output_bytes=output_bytes)
-    with about("--strip-prefix", strip_prefix, ModelError):
-        state = without_prefix(state, strip_prefix)
-    if model is not None and network is not None:
-        with about("--model", model, ModelError):
-            if data is not None:
-                on_labels = fit_confidence or max_loss_increase is not None
-                with about("--task", task or "", ConfigError):
-                    purpose = None if task is None else build_task(task)
-                examples = on_data(
-                    weights, network, data, seed, needs_labels=on_labels, task=purpose, strip_prefix=strip_prefix
-                )
-            else:
-                with about("--noise", noise or "", DataError):
-                    examples = on_noise(weights, network, noise or "", samples, seed, strip_prefix=strip_prefix)
-            note = examples.note or note_on_outputs(examples.model, examples.train)
-            if note is not None:
-                say.note(note)
-            naming = functools.partial(names_for, examples.model)  # with the network's names
-            state = without_prefix(read_weights(weights, naming), strip_prefix)
-    job = PackJob(
-        state,
-        preset,
-        rules=user_rules,
-        names=names and not bare,
-        shapes=not bare,
-        inference=inference,
-        observer=PackReport(say),
-    )
-    with _rules_as_options():
-        if examples is not None:
-            if fit_confidence:
-                with about("--fit-confidence", kind=DataError):
-                    job.fit_confidence(examples, device=device)
-            job.calibrate(examples, samples=samples, seed=seed, device=device, allocation_rounds=allocation_rounds)
+    network = None if model is None else network_of(model, settings)
+    with errors_name_options(context), _rules_as_options():
+        job = PackJob.of_file(
+            weights, preset, model=network, data=data, noise=noise, task=task,
+            needs_labels=max_loss_increase is not None, samples=samples, seed=seed, device=device,
+            fit_confidence=fit_confidence, allocation_rounds=allocation_rounds, strip_prefix=strip_prefix,
+            max_output_bytes=output_bytes, observer=PackReport(say), rules=user_rules, names=names and not bare,
+            shapes=not bare, inference=inference,
+        )  # fmt: skip
         result = _result(job, rate_weight, relative_rate_weight, limit, max_loss_increase)
-        if limit is None and max_loss_increase is None and rate_weight is None:
-            share = f"{relative_rate_weight:g} of the weights' mean square"
-            say.result(f"λ = {result.rate_weight:.3g}, which is {share}")
+    if limit is None and max_loss_increase is None and rate_weight is None:
+        share = f"{relative_rate_weight:g} of the weights' mean square"
+        say.result(f"λ = {result.rate_weight:.3g}, which is {share}")
     if as_folder:
         _, companions = write_folder(output, weights if weights.is_dir() else None, EVC, result.write)
         say_companions(output, companions, say)
         output /= EVC
     else:
         result.write(output)
-    say.result(_summary(output, state, result.nbytes))
-    errors = _errors(state, result)
-    if errors is not None and errors.tensors:
-        say.result(errors.sentence)
-    if errors is not None and errors.warning and examples is None:  # where no network has been measured
-        say.warning(f"warning: {errors.warning}.")
-    result = job.measure(result)
-    say.document(_document(output, state, result, errors))
+    _tell(job, output, result, say)
     if result.stopped:
         raise typer.Exit(ExitCode.STOPPED)
     if not result.met:
         raise typer.Exit(ExitCode.MISSED)
+
+
+def _tell(job: PackJob, output: Path, result: PackResult, say: Output) -> None:
+    """Say what was written, and how far it is from the checkpoint."""
+    say.result(_summary(output, job.checkpoint, result.nbytes))
+    errors = job.weight_errors(result)
+    if errors is not None and errors.tensors:
+        say.result(errors.sentence)
+    if errors is not None and errors.warning and not job.is_calibrated:  # where no network has been measured
+        say.warning(f"warning: {errors.warning}.")
+    say.document(_document(output, job.checkpoint, job.measure(result), errors))
 
 
 def _result(
@@ -288,16 +259,6 @@ def _rules_as_options() -> Iterator[None]:
         yield
     except TensorError as error:
         raise CodecError(f"{error} As an option: --rule '{error.match}=lossless'.") from error
-
-
-def _errors(state: Mapping[str, torch.Tensor], result: PackResult) -> WeightErrors | None:
-    """How far the weights have moved; None of a bare file of fewer tensors than the checkpoint, as some were folded."""
-    from evocompress.checkpoint.weight_errors import weight_errors
-    from evocompress.codecs.container import iterate
-
-    with contextlib.suppress(CodecError):
-        return weight_errors(state, iterate(result.data, state))
-    return None
 
 
 def _document(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from evocompress.errors import ConfigError
+from evocompress.errors import ConfigError, EvocompressError
 from evocompress.support.command_line import about
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "check_combinations",
     "check_loss_increase",
     "check_rate_weight",
+    "errors_name_options",
     "given_options",
     "parse_limit",
     "parse_rule",
@@ -40,6 +42,19 @@ def given_options(context: typer.Context) -> list[str]:
     """The options that were typed, or come from the environment: those that are not at their defaults."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+
+
+@contextlib.contextmanager
+def errors_name_options(context: typer.Context) -> Iterator[None]:
+    """Begin the message of errors that say which argument they are about with its option, and what that was given."""
+    try:
+        yield
+    except EvocompressError as error:
+        if error.argument is None:
+            raise
+        value = context.params.get(error.argument)
+        with about(_flag(error.argument), value if isinstance(value, str) else ""):
+            raise
 
 
 def check_combinations(options: Collection[str]) -> None:

@@ -48,6 +48,8 @@ class PackReport:
     def _show(self, event: object) -> None:
         """Show how the work goes on."""
         match event:
+            case Said(text):
+                self._output.note(text)
             case events.PhaseBegan(what, number, phases):
                 self._bars.say(what if phases == 1 else f"{number} of {phases}: {what}")
             case events.ConfidenceFitted(confidence):

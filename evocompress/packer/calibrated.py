@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evocompress.calibration.output_change import OutputChange
 from evocompress.calibration.second_order import second_order_sensitivities
+from evocompress.checkpoint.defaults import CALIBRATION_SAMPLES
 from evocompress.checkpoint.loading import names_for
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.checkpoint.recipe import Recipe
@@ -124,7 +125,7 @@ def calibrate(
     train: Examples,
     held_out: Examples,
     *,
-    samples: int = 1024,
+    samples: int = CALIBRATION_SAMPLES,
     seed: int,
     device: str = "cpu",
     progress: Callable[[float], None] | None = None,

@@ -1,10 +1,11 @@
 """The pack job: one checkpoint to one file, at a λ or for a target of size or loss.
 
-job = PackJob(state, "best", observer=print)
-job.calibrate(network_and_examples.on_data(weights, network, "cifar10", seed=0))   # if there is a network, and data
+job = PackJob.of_file("weights.safetensors", "best", model="resnet20", data="cifar10", observer=print)
 result = job.under(64_000)
 result.write("weights.evc")
 print(result.met, result.nbytes, job.measure(result).held_out)
+
+`PackJob(state)` is a job on a state dict, and `calibrate` gives it a network and examples.
 """
 
 from __future__ import annotations
@@ -21,16 +22,22 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from evocompress.checkpoint import presets
-from evocompress.checkpoint.defaults import DEFAULT_PRESET, RELATIVE_RATE_WEIGHT
+from evocompress.checkpoint.defaults import CALIBRATION_SAMPLES, DEFAULT_PRESET, RELATIVE_RATE_WEIGHT
 from evocompress.checkpoint.fold_statistics import fold_statistics
+from evocompress.checkpoint.loading import names_for, without_prefix
 from evocompress.checkpoint.packing import pack, to_numpy
 from evocompress.checkpoint.presets import LAYERWISE
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.relative_rate_weight import rate_weight_for, with_small_raised
 from evocompress.checkpoint.size_prior import size_prior
-from evocompress.errors import ConfigError, ModelError
+from evocompress.checkpoint.weight_errors import WeightErrors, weight_errors
+from evocompress.checkpoint.weight_files import read_weights
+from evocompress.codecs.container import iterate
+from evocompress.errors import CodecError, ConfigError, DataError, ModelError, about_argument
+from evocompress.networks import build as build_network
 from evocompress.packer.allocation import allocate
 from evocompress.packer.calibrated import Calibration, HeldOut, calibrate, pack_calibrated
 from evocompress.packer.events import (
@@ -46,7 +53,7 @@ from evocompress.packer.events import (
 from evocompress.packer.expected_time import expected_seconds, shown_seconds
 from evocompress.packer.held_steps import with_steps_held
 from evocompress.packer.lost_tensors import Sensitivities, lost_tensors, with_lost_raised
-from evocompress.packer.network_and_examples import NetworkAndExamples
+from evocompress.packer.network_and_examples import NetworkAndExamples, of_state
 from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, fill, find_rate_weight
 from evocompress.packer.temperature_scaling import Confidence, fit_confidence
 from evocompress.protocols import Began, Observer, Progressed, Said
@@ -114,7 +121,8 @@ class PackJob:
     """One checkpoint and all that is known of it; packs it at any λ or for a target, and measures what was packed.
 
     Args:
-        state: The checkpoint. Its bytes at a λ are those of `pack(state, λ)` where nothing else is given.
+        state: The checkpoint; it stays as it is, in the attribute `checkpoint`. Its bytes at a λ are those of
+            `pack(state, λ)` where nothing else is given.
         preset: A preset's name, or a function that gives recipes by λ.
         rules: Come before the preset's own; not beside a function.
         names: Whether the file stores the tensors' names.
@@ -147,6 +155,7 @@ class PackJob:
             presets.preset(preset)  # says what is wrong with it before any work
         elif rules:
             raise ConfigError("rules are for presets; a function of recipes gives its own.")
+        self.checkpoint = state
         self._state = fold_statistics(state) if inference else state
         self._preset, self._rules = preset, rules
         self._names, self._shapes = names, shapes
@@ -156,6 +165,83 @@ class PackJob:
         self._tell: Observer = observer or _ignore
         self._calibration: Calibration | None = None
         self._layerwise, self._rounds, self._noise, self._calibration_seconds = False, 0, False, 0.0
+
+    @classmethod
+    def of_file(
+        cls,
+        weights: str | os.PathLike[str],
+        preset: str | RecipeFactory = DEFAULT_PRESET,
+        *,
+        model: str | nn.Module | None = None,
+        data: str | None = None,
+        noise: str | None = None,
+        task: str | None = None,
+        needs_labels: bool = False,
+        samples: int = CALIBRATION_SAMPLES,
+        seed: int = 0,
+        device: str = "cpu",
+        fit_confidence: bool = False,
+        allocation_rounds: int = 0,
+        strip_prefix: str = "",
+        max_output_bytes: int | None = None,
+        observer: Observer | None = None,
+        **options: Any,
+    ) -> PackJob:
+        """The job of a file, calibrated where a network and data or noise are given, as `evocompress pack` does it.
+
+        Args:
+            weights: The file or folder: what `read_weights` takes.
+            preset: As above, like `observer`.
+            model: A network's name, `package.module:factory`, or a module; its values do not matter, and stay.
+            data: A data set's name, or `package.module:loader`, to calibrate on and to judge by.
+            noise: Instead of data, the shape of noise, such as 3x32x32.
+            task: What the network is for, as a name or `package.module:Class`, for data; see `on_data`.
+            needs_labels: Refuse a network that does not fit the data's labels; `fit_confidence` does so, too.
+            samples: How many examples to calibrate on, like `seed`, `device` and `allocation_rounds`: see `calibrate`.
+            seed: Of the data's split and of the draws.
+            device: Where to calibrate.
+            fit_confidence: Scale the logits first: see the method of this name.
+            allocation_rounds: How often sensitivities are corrected.
+            strip_prefix: What to take away from tensors' names that begin with it.
+            max_output_bytes: As for `read_weights`.
+            observer: Hears what is worth knowing of the file and of the network's outputs, too (`Said`).
+            options: `rules`, `names`, `shapes`, `inference` of the job.
+
+        Raises:
+            EvocompressError: The file cannot be read, or network, data, task and file do not fit each other; the
+                error's `argument` says what it is about.
+            ConfigError: A network without data or noise, both of these, or either without a network.
+
+        >>> import pathlib, tempfile, evocompress
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "linear.evc"
+        >>> _ = evocompress.save(path, torch.nn.Linear(64, 64), 1e-6)
+        >>> PackJob.of_file(path).under(2000).met
+        True
+        """
+        if (model is None) != (data is None and noise is None) or (data is not None and noise is not None):
+            raise ConfigError("model and one of data and noise belong together; give none of the three, or these two.")
+        tell = observer or _ignore
+        with about_argument("model", ModelError):
+            plain = build_network(model) if isinstance(model, str) else model
+            naming = None if plain is None else functools.partial(names_for, plain)
+            state = read_weights(weights, naming, lambda note: tell(Said(note)), max_output_bytes=max_output_bytes)
+        with about_argument("strip_prefix", ModelError):
+            state = without_prefix(state, strip_prefix)
+        job = cls(state, preset, observer=observer, **options)
+        if plain is None:
+            return job
+        with about_argument("model", ModelError):
+            examples = of_state(
+                state, plain, os.fspath(weights), data=data, noise=noise, task=task,
+                needs_labels=needs_labels or fit_confidence, samples=samples, seed=seed,
+            )  # fmt: skip
+        if examples.note is not None:
+            tell(Said(examples.note))
+        if fit_confidence:
+            with about_argument("fit_confidence", DataError):
+                job.fit_confidence(examples, device=device)
+        job.calibrate(examples, samples=samples, seed=seed, device=device, allocation_rounds=allocation_rounds)
+        return job
 
     def fit_confidence(self, examples: NetworkAndExamples, *, device: str = "cpu") -> Confidence:
         """Scale the logits of the checkpoint and of the network, in place, so that held-out loss is least.
@@ -174,7 +260,7 @@ class PackJob:
         self,
         examples: NetworkAndExamples,
         *,
-        samples: int = 1024,
+        samples: int = CALIBRATION_SAMPLES,
         seed: int = 0,
         device: str = "cpu",
         layerwise: bool | None = None,
@@ -259,6 +345,12 @@ class PackJob:
             LossLimit(calibration.loss, calibration.loss_name, before, increase), start or self._rate_weight()
         )
 
+    def weight_errors(self, result: PackResult) -> WeightErrors | None:
+        """How far a file's weights are from the checkpoint's; None of a bare file that lacks folded tensors."""
+        with contextlib.suppress(CodecError):
+            return weight_errors(self.checkpoint, iterate(result.data, self.checkpoint))
+        return None
+
     def measure(self, result: PackResult) -> PackResult:
         """The result with what it loses on all held-out examples; as it is where the job was not calibrated."""
         if self._calibration is None:
@@ -268,6 +360,11 @@ class PackJob:
         return dataclasses.replace(
             result, held_out=held_out, loss_before=held_out.loss_before, loss_after=held_out.loss_after
         )
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether sensitivities were measured, so that `measure` can judge files."""
+        return self._calibration is not None
 
     @property
     def _how(self) -> str:
