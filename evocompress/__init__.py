@@ -1,9 +1,10 @@
 """evocompress: train, compress and evolve neural networks in one loop.
 
 `pack` and `unpack` turn a state dict into the bytes of an `.evc` file and back, `save` writes such a file of a torch
-module, `load` puts it into one, and `from_pretrained` makes a model of transformers with it; `RateTerm` and `Cycle` put
-the rate of the file and lossy compression into a training loop of one's own; the command `evocompress run` evolves a
-population. Importing this package imports neither torch nor Ray.
+module, `load` puts it into one, `evaluate` says how good that is on data, and `from_pretrained` makes a model of
+transformers with it; `RateTerm` and `Cycle` put the rate of the file and lossy compression into a training loop of
+one's own; the command `evocompress run` evolves a population. Importing this
+package imports neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from evocompress.checkpoint.pretrained import from_pretrained
     from evocompress.checkpoint.recipe import Recipe, Rule
     from evocompress.runs.opened_run import open_run
+    from evocompress.tasks.evaluation import evaluate
     from evocompress.training.cycle import Cycle
     from evocompress.training.quantised_training import RateTerm
 
@@ -30,6 +32,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "__version__",
+    "evaluate",
     "from_pretrained",
     "load",
     "open_run",
@@ -43,6 +46,7 @@ _HOMES = {
     "RateTerm": "training.quantised_training",
     "Recipe": "checkpoint.recipe",
     "Rule": "checkpoint.recipe",
+    "evaluate": "tasks.evaluation",
     "from_pretrained": "checkpoint.pretrained",
     "load": "checkpoint.loading",
     "open_run": "runs.opened_run",

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.cli.network_options import network_of
-from evocompress.errors import ConfigError, DataError, ModelError
+from evocompress.cli.pack_options import errors_name_options
+from evocompress.errors import ConfigError, DataError, about_argument
 from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, echo, output_limit
 from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.tasks import DEFAULT_TASK
 
 if TYPE_CHECKING:
-    from torch import nn
+    from evocompress.protocols import Measured
+    from evocompress.tasks.evaluation import Part
 
 __all__ = ["register"]
 
-_SPLITS = ("audit", "validation", "train")
+_SPLITS: tuple[Part, ...] = ("audit", "validation", "train")
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A compressed file, or a checkpoint as `pack` takes.")],
     model: Annotated[
         str, typer.Option(help="The network that the file is of, or module:factory that returns a torch module.")
@@ -55,52 +58,47 @@ def evaluate(
     limit = output_limit(max_output_bytes)
 
     from evocompress.data import load
+    from evocompress.protocols import Said
     from evocompress.tasks import build
-    from evocompress.tasks.measure import measure
-    from evocompress.tasks.trial_run import note_on_outputs
+    from evocompress.tasks.evaluation import evaluate as evaluate_file
+
+    def say(event: object) -> None:
+        if isinstance(event, Said):
+            echo(event.text, err=True)
 
     with about("--task", task, ConfigError):
         purpose = build(task)
     network = network_of(model, settings)
-    with about("--data", data, DataError):
-        splits = load(data, seed=seed)
-        examples = getattr(splits, split)
-        with about("--model", model, ModelError):
-            purpose.check(network, examples, splits.classes)
-    note = note_on_outputs(network, examples)
-    if note is not None:
-        echo(note, err=True)
-    rows = []
-    for path in (file, *([against] if against else [])):
-        found = measure(purpose, _loaded(path, model, settings, limit), examples, device)
-        rows.append((path, found))
+    rows: list[tuple[Path, Measured]] = []
+    with errors_name_options(context):
+        with about_argument("data", DataError):
+            splits = load(data, seed=seed)
+        for path in (file, *([against] if against else [])):
+            measured = evaluate_file(
+                path, network, splits, task=purpose, split=split, device=device, max_output_bytes=limit,
+                observer=None if rows else say,
+            )  # fmt: skip
+            rows.append((path, measured))
     if as_json:
         echo(
             json.dumps(
                 [
                     {"file": str(path), "bytes": _size(path), "quality": purpose.quality.name, "split": split}
-                    | found._asdict()
-                    for path, found in rows
+                    | measured._asdict()
+                    for path, measured in rows
                 ],
                 indent=1,
             )
         )
         return
-    for path, found in rows:
+    for path, measured in rows:
         quality = purpose.quality
-        low, high = sorted((found.low, found.high))
-        details = "".join(f", {name} {value:.6g}" for name, value in found.details.items() if name != "total")
+        low, high = sorted((measured.low, measured.high))
+        details = "".join(f", {name} {value:.6g}" for name, value in measured.details.items() if name != "total")
         echo(
-            f"{path}: {quality.name} {quality.show(found.value)} ({quality.show(low)} to {quality.show(high)}), loss "
-            f"{found.loss:.4f} on {found.total} of {split}{details}; {_size(path)} bytes"
+            f"{path}: {quality.name} {quality.show(measured.value)} ({quality.show(low)} to {quality.show(high)}), "
+            f"loss {measured.loss:.4f} on {measured.total} of {split}{details}; {_size(path)} bytes"
         )
-
-
-def _loaded(path: Path, model: str, settings: list[str] | None, limit: int) -> nn.Module:
-    from evocompress.checkpoint.loading import load_formed
-
-    with about("--model", model, ModelError):
-        return load_formed(path, network_of(model, settings), max_output_bytes=limit)
 
 
 def _size(path: Path) -> int:

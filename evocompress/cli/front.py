@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from evocompress.cli.exit_codes import ExitCode
 from evocompress.cli.output import AsJson, Output, Quiet
-from evocompress.errors import ConfigError, EvocompressError
+from evocompress.errors import ConfigError
 from evocompress.support.command_line import about, check_output
 from evocompress.support.wording import counted
 
@@ -54,6 +53,7 @@ def front(
     Files of chance level, which are on every front, are left out of the table unless --all or a limit asks for them.
     Where --under, --above or --below is met by no file of any run, the exit status is 3.
     """
+    from evocompress.runs.comparison import check_same_data, common_quality
     from evocompress.runs.display import front_table
     from evocompress.runs.export import front_rows
     from evocompress.runs.front import KNEE, in_view, knee
@@ -64,9 +64,13 @@ def front(
     if png is not None:
         check_output(png, [], "--png")
     histories = {str(run): read_history(run) for run in runs}
-    quality = _common_quality(histories)
+    quality = common_quality(histories)
     if not different_data:
-        _check_same_data(histories)
+        try:
+            check_same_data(histories)
+        except ConfigError as error:
+            compares = "--different-data compares them all the same."
+            raise ConfigError(f"{str(error).removesuffix('.')}; {compares}") from error
     limits = _Limits(quality, under, above, below)
     whole = {label: front_of(history) for label, history in histories.items()}
     fronts = {label: limits.apply(points) for label, points in whole.items()}
@@ -111,52 +115,6 @@ def _failed(history: History) -> str:
     ends = collections.Counter(outcome.status for outcome in history.failed)
     kinds = ", ".join(f"{count} {status}" for status, count in ends.most_common())
     return f"{ends.total()} of {counted(len(history.outcomes), 'segment')} left no file: {kinds}" if ends else ""
-
-
-def _check_same_data(histories: dict[str, History]) -> None:
-    """Refuse runs on other data, whose qualities say nothing about each other; other splits of the same are no matter.
-
-    Raises:
-        ConfigError: Says which two.
-    """
-    (label, first), *others = histories.items()
-    for other, history in others:
-        if _named_data(first) != _named_data(history) and _digest(first) != _digest(history):
-            raise ConfigError(
-                f"{label} and {other} were judged on different data; --different-data compares them all the same."
-            )
-
-
-def _named_data(history: History) -> tuple[object, object]:
-    config = history.run.get("config", {})
-    return config.get("data"), config.get("data_options") or {}
-
-
-def _digest(history: History) -> object:
-    return history.run.get("data", {}).get("sha256")
-
-
-def _common_quality(histories: dict[str, History]) -> Quality:
-    """What all runs measure.
-
-    Raises:
-        ConfigError: They measure different things, which no table or picture can show together.
-    """
-    (label, first), *others = histories.items()
-    for other, history in others:
-        measures, measures_too = (
-            dataclasses.replace(quality, digits=0) for quality in (first.quality, history.quality)
-        )
-        if measures != measures_too:
-            text = f"{label} measures {measures.name} and {other} {measures_too.name}"
-            if measures.name == measures_too.name:
-                text += f", but not in the same units or direction ({_unit(measures)}; {_unit(measures_too)})"
-            raise ConfigError(f"{text}: they cannot be compared; look at them one by one.")
-    return first.quality
-
-
-def _unit(quality: Quality) -> str:
-    return f"{quality.direction}d, shown × {quality.scale:g} {quality.unit}".rstrip()
 
 
 class _Limits:
@@ -221,37 +179,30 @@ def _compare(
     from rich.table import Table
     from rich.text import Text
 
-    from evocompress.runs.comparison import attainment, bd_rate, seed_groups, steps
+    from evocompress.runs.comparison import Comparison
     from evocompress.runs.comparison_tables import attained_table, bd_rate_table
-    from evocompress.runs.front import hypervolume_curve
 
+    comparison = Comparison.of(histories, fronts, quality)
     table = Table(box=None, pad_edge=False, header_style="bold", title="Compared", title_justify="left")
     best = f"best {quality.name}"
     for title in ("run", "points", "smallest B", best, "hypervolume (validation)", "BD-rate vs the first"):
         table.add_column(Text(title), justify="left" if title == "run" else "right")
-    first = next(iter(fronts.values()))
-    for label, points in fronts.items():
-        curve = hypervolume_curve(histories[label])
-        try:
-            rate = f"{bd_rate(steps(first, quality), steps(points, quality)):+.1f} %" if points is not first else "—"
-        except EvocompressError:
-            rate = "no common range"
+    for number, row in enumerate(comparison.rows):
+        rate = "no common range" if row.bd_rate is None else f"{row.bd_rate:+.1f} %"
         table.add_row(
-            Text(label),
-            str(len(points)),
-            str(min((p.nbytes for p in points), default=0)),
-            Text(quality.show(min(points, key=lambda point: point.error).quality) if points else "—"),
-            f"{curve[-1].hypervolume:.4f}" if curve else "—",
-            rate,
+            Text(row.label),
+            str(row.points),
+            str(row.smallest or 0),
+            Text("—" if row.best is None else quality.show(row.best)),
+            "—" if row.hypervolume is None else f"{row.hypervolume:.4f}",
+            rate if number else "—",
         )
     console.print(table)
-    groups = seed_groups({label: history for label, history in histories.items() if fronts[label]})
-    for name, labels in groups.items():
+    for name, labels in comparison.groups.items():
         if labels[1:]:
             title = f"\nAttained by {name}, which differ in their seeds"
             console.print(title, markup=False, highlight=False, soft_wrap=True)
             console.print(attained_table([fronts[label] for label in labels], quality))
-    if len(groups) > 1:
-        surfaces = {name: [steps(fronts[label], quality) for label in labels] for name, labels in groups.items()}
+    if len(comparison.groups) > 1:
         console.print("\nBD-rate of the column against the row")
-        console.print(bd_rate_table({name: attainment(reached) for name, reached in surfaces.items()}))
+        console.print(bd_rate_table(comparison.attained))

@@ -1,26 +1,40 @@
-"""Comparison of fronts: BD-rate of one against another, and what several runs attain together.
+"""Comparison of runs: whether they can be, BD-rate of one front against another, and what several attain together.
 
 Runs of one experiment that differ in their seeds alone are a group: what they attain together stands for it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy  # its parts are imported when they are first used, which takes half a second
 
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.runs.front import FrontPoint
+from evocompress.runs.front import FrontPoint, hypervolume_curve
 from evocompress.search.quality import Quality
 
 if TYPE_CHECKING:
     from evocompress.search.history import History
 
-__all__ = ["LEAST_SEEDS", "Step", "attained", "attainment", "bd_rate", "bd_rates", "seed_groups", "steps"]
+__all__ = [
+    "LEAST_SEEDS",
+    "ComparedRun",
+    "Comparison",
+    "Step",
+    "attained",
+    "attainment",
+    "bd_rate",
+    "bd_rates",
+    "check_same_data",
+    "common_quality",
+    "seed_groups",
+    "steps",
+]
 
 #: So many runs of one experiment have a median worth drawing.
 LEAST_SEEDS = 3
@@ -29,6 +43,97 @@ _OF_THE_RUN = ("seed", "name", "resources")
 
 Step: TypeAlias = tuple[int, float]
 """A size in bytes and the merit that it reaches: the quality, negated where it is minimised, so that more is better."""
+
+
+class ComparedRun(NamedTuple):
+    """A run beside others: files of its front, bytes of the smallest, best quality, validation hypervolume, BD-rate.
+
+    The BD-rate is against the first run, in percent; None where the two have no range of quality in common, as is
+    whatever else there is none of.
+    """
+
+    label: str
+    points: int
+    smallest: int | None
+    best: float | None
+    hypervolume: float | None
+    bd_rate: float | None
+
+
+class Comparison(NamedTuple):
+    """Runs compared: a row for each, the groups that differ in their seeds alone, and what each group attains."""
+
+    rows: tuple[ComparedRun, ...]
+    groups: dict[str, list[str]]
+    attained: dict[str, list[Step]]
+
+    @classmethod
+    def of(
+        cls, histories: Mapping[str, History], fronts: Mapping[str, Sequence[FrontPoint]], quality: Quality
+    ) -> Comparison:
+        """Compare runs by label, whose fronts may be parts of the whole ones; `common_quality` says if they can be."""
+        fronts_steps = {label: steps(points, quality) for label, points in fronts.items()}
+        baseline = next(iter(fronts_steps.values()))
+        rows = []
+        for label, points in fronts.items():
+            curve = hypervolume_curve(histories[label])
+            rows.append(
+                ComparedRun(
+                    label,
+                    len(points),
+                    min((point.nbytes for point in points), default=None),
+                    min(points, key=lambda point: point.error).quality if points else None,
+                    curve[-1].hypervolume if curve else None,
+                    _bd_rate_or_none(baseline, fronts_steps[label]),
+                )
+            )
+        groups = seed_groups({label: history for label, history in histories.items() if fronts[label]})
+        reached = {name: [fronts_steps[label] for label in labels] for name, labels in groups.items()}
+        return cls(tuple(rows), groups, {name: attainment(surfaces) for name, surfaces in reached.items()})
+
+
+def check_same_data(histories: Mapping[str, History]) -> None:
+    """Refuse runs on other data, whose qualities say nothing about each other; other splits of the same are no matter.
+
+    Raises:
+        ConfigError: Says which two.
+    """
+    (label, first), *others = histories.items()
+    for other, history in others:
+        if _named_data(first) != _named_data(history) and _digest(first) != _digest(history):
+            raise ConfigError(f"{label} and {other} were judged on different data.")
+
+
+def _named_data(history: History) -> tuple[object, object]:
+    config = history.run.get("config", {})
+    return config.get("data"), config.get("data_options") or {}
+
+
+def _digest(history: History) -> object:
+    return history.run.get("data", {}).get("sha256")
+
+
+def common_quality(histories: Mapping[str, History]) -> Quality:
+    """What all runs measure.
+
+    Raises:
+        ConfigError: They measure different things, which no table or picture can show together.
+    """
+    (label, first), *others = histories.items()
+    for other, history in others:
+        measures, measures_too = (
+            dataclasses.replace(quality, digits=0) for quality in (first.quality, history.quality)
+        )
+        if measures != measures_too:
+            text = f"{label} measures {measures.name} and {other} {measures_too.name}"
+            if measures.name == measures_too.name:
+                text += f", but not in the same units or direction ({_unit(measures)}; {_unit(measures_too)})"
+            raise ConfigError(f"{text}: they cannot be compared; look at them one by one.")
+    return first.quality
+
+
+def _unit(quality: Quality) -> str:
+    return f"{quality.direction}d, shown × {quality.scale:g} {quality.unit}".rstrip()
 
 
 def steps(points: Iterable[FrontPoint], quality: Quality) -> list[Step]:
@@ -88,17 +193,17 @@ def attained(surface: Sequence[Step], nbytes: float) -> float | None:
 
 def bd_rates(fronts: Mapping[str, Sequence[Step]]) -> dict[str, dict[str, float | None]]:
     """BD-rate of each front against each other one: `[baseline][test]`; None where they have no range in common."""
-
-    def rate(baseline: Sequence[Step], test: Sequence[Step]) -> float | None:
-        try:
-            return bd_rate(baseline, test)
-        except EvocompressError:
-            return None
-
     return {
-        baseline: {test: rate(fronts[baseline], fronts[test]) for test in fronts if test != baseline}
+        baseline: {test: _bd_rate_or_none(fronts[baseline], fronts[test]) for test in fronts if test != baseline}
         for baseline in fronts
     }
+
+
+def _bd_rate_or_none(baseline: Sequence[Step], test: Sequence[Step]) -> float | None:
+    try:
+        return bd_rate(baseline, test)
+    except EvocompressError:
+        return None
 
 
 def seed_groups(runs: Mapping[str, History]) -> dict[str, list[str]]:

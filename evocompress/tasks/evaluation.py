@@ -1,0 +1,75 @@
+"""Evaluation of a file's network on a data set, as its task measures it: what the command `evaluate` prints."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, get_args
+
+from torch import nn
+
+from evocompress.checkpoint.loading import load_formed
+from evocompress.data import Splits
+from evocompress.data import load as load_data
+from evocompress.errors import ConfigError, DataError, ModelError, about_argument
+from evocompress.protocols import Measured, Observer, Said, Task
+from evocompress.tasks import build
+from evocompress.tasks.measure import measure
+from evocompress.tasks.trial_run import note_on_outputs
+
+__all__ = ["Part", "evaluate"]
+
+Part = Literal["audit", "validation", "train"]
+
+
+def evaluate(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    data: str | Splits,
+    *,
+    task: str | Task = "classification",
+    split: Part = "audit",
+    seed: int = 0,
+    device: str = "cpu",
+    max_output_bytes: int | None = None,
+    observer: Observer | None = None,
+) -> Measured:
+    """How good the network of a file is on data: its value, a 95 % interval, loss, and what else the task measures.
+
+    Args:
+        path: A compressed file, or a checkpoint as `load` takes it.
+        model: The plain network that the file is of; it is left as it is.
+        data: A data set's name, `package.module:loader`, or its splits.
+        task: What the network is for: a name, `package.module:Class`, or the task itself.
+        split: Which part of the data.
+        seed: Of the data's split, where that is not given.
+        device: Where to compute.
+        max_output_bytes: As for `load`.
+        observer: Hears which of several outputs of the network counts (`Said`).
+
+    Raises:
+        ConfigError: There is no such task, or no such part of the data.
+        DataError: The data cannot be had, or does not fit the task.
+        ModelError: The network fits neither task and data, nor the file.
+
+    >>> import pathlib, tempfile, evocompress
+    >>> from evocompress.networks import build
+    >>> path, network = pathlib.Path(tempfile.mkdtemp()) / "network.evc", build("digits_cnn")
+    >>> _ = evocompress.save(path, network)
+    >>> measured = evocompress.evaluate(path, network, "digits")
+    >>> measured.low <= measured.value <= measured.high
+    True
+    """
+    if split not in get_args(Part):
+        raise ConfigError(f"split is {split!r}; it must be one of {', '.join(get_args(Part))}.")
+    purpose = build(task) if isinstance(task, str) else task
+    with about_argument("data", DataError):
+        splits = load_data(data, seed=seed) if isinstance(data, str) else data
+        examples = getattr(splits, split)
+        with about_argument("model", ModelError):
+            purpose.check(model, examples, splits.classes)
+    note = note_on_outputs(model, examples)
+    if note is not None and observer is not None:
+        observer(Said(note))
+    with about_argument("model", ModelError):
+        network = load_formed(path, model, max_output_bytes=max_output_bytes)
+    return measure(purpose, network, examples, device)
