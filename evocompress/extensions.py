@@ -160,7 +160,8 @@ def _attribute(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-#: Stages of codecs. Their numbers in files are in codecs/FORMAT.md.
+#: Stages of codecs: a codec is one or several. Their numbers in files are in codecs/FORMAT.md. Names for chains of
+#: several, such as dct-trellis, are no extensions: they are `CODECS` in codecs/registry.py.
 STAGES = Extensions(
     "codec or stage",
     "evocompress.codecs",
@@ -286,15 +287,19 @@ LAYER_VIEWS = Extensions(
     },
 )
 
-#: Functions (history, folder, read_leaf) that write files into a run's `export/` and give their paths: `runs.export`.
+#: Functions (history, folder, read_leaf) that write files into a folder and give their paths. When a run ends all are
+#: called but those whose attribute `in_report` is False: `runs.export`, `runs.file_exporter`.
 EXPORTERS = Extensions(
     "exporter",
     "evocompress.exporters",
     {
         "front": "evocompress.runs.export:export_front",
-        "segments": "evocompress.runs.export:export_segments",
-        "picture": "evocompress.runs.export:export_picture",
-        "report": "evocompress.runs.export:export_report",
+        "segments": "evocompress.runs.export:SEGMENTS",
+        "picture": "evocompress.runs.export:PICTURE",
+        "report": "evocompress.runs.export:REPORT",
+        "csv": "evocompress.runs.leaf_table:CSV",
+        "parquet": "evocompress.runs.leaf_table:PARQUET",
+        "optuna": "evocompress.runs.optuna_study:STUDY",
     },
 )
 

@@ -1,18 +1,17 @@
-"""The command `export`: a run's leaves as a table, or as a study of Optuna's."""
+"""The command `export`: a run's leaves as a table, as a study of Optuna's, or whatever else an exporter writes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from evocompress.errors import ConfigError, EvocompressError
-from evocompress.support.command_line import check_output, echo
+from evocompress.errors import ConfigError
+from evocompress.extensions import EXPORTERS
+from evocompress.support.command_line import about, check_output, echo
 
 __all__ = ["register"]
-
-_SUFFIXES = {"parquet": ".parquet", "csv": ".csv", "optuna": ".db"}
 
 
 def register(app: typer.Typer) -> None:
@@ -20,11 +19,20 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
 
 
+def _exporters() -> list[str]:
+    return [*EXPORTERS]
+
+
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or going on.")],
     to: Annotated[
-        Literal["parquet", "csv", "optuna"],
-        typer.Option(help="A table with a row for each file that was evaluated, or a study in SQLite."),
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="csv or parquet: a table with a row for each file that was evaluated; optuna: a study in SQLite; "
+            "front, segments, picture or report: a part of what a run leaves at its end; or an installed package's.",
+            autocompletion=_exporters,
+        ),
     ] = "csv",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to; by default leaves.csv and so on in RUN/export.")
@@ -32,27 +40,29 @@ def export(
     columns: Annotated[bool, typer.Option("--columns", help="Only print what each column means.")] = False,
 ) -> None:
     """Write what a run has evaluated: sizes, qualities, times, a column for each gene and for each layer's bytes."""
-    from evocompress.runs.leaf_table import flat_rows, meaning_of, write_table
+    from evocompress.runs.file_exporter import FileExporter
+    from evocompress.runs.leaf_table import flat_rows, meaning_of
     from evocompress.search.history import read_history
 
+    with about("--to"):
+        exporter = EXPORTERS.find(to)
     history = read_history(run)
     if columns:
         for name in flat_rows(history)[0] if history.outcomes else ():
             echo(f"{name}: {meaning_of(name)}")
         return
-    path = output or run / "export" / f"leaves{_SUFFIXES[to]}"
+    folder = run / "export"
     if output is None:
-        path.parent.mkdir(exist_ok=True)
-    check_output(path, [])
-    if path.suffix.lower() != _SUFFIXES[to]:
-        raise ConfigError(f"--output {path}: the name of a file of this kind ends with {_SUFFIXES[to]}.")
-    if to == "optuna":
-        from evocompress.runs.optuna_study import to_optuna
-
-        if path.exists():
-            raise EvocompressError(f"{path} exists, and a study is not written over; give another name.")
-        name = str(history.run.get("config", {}).get("name") or run.name)
-        to_optuna(history, study_name=name, storage=f"sqlite:///{path}")
-    else:
-        write_table(flat_rows(history), path)
-    echo(str(path))
+        folder.mkdir(exist_ok=True)
+    if isinstance(exporter, FileExporter):
+        path = output or folder / exporter.file
+        check_output(path, [])
+        if path.suffix.lower() != exporter.suffix:
+            raise ConfigError(f"--output {path}: the name of a file of this kind ends with {exporter.suffix}.")
+        exporter.write(history, path)
+        echo(str(path))
+        return
+    if output is not None:
+        raise ConfigError(f"--output {output}: {to} writes into RUN/export, several files perhaps; leave this out.")
+    for path in exporter(history, folder, lambda leaf: history.storage.read(leaf.path)):
+        echo(str(path))

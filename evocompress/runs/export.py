@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evocompress.errors import EvocompressError, RunError
 from evocompress.extensions import EXPORTERS
+from evocompress.runs.file_exporter import FileExporter
 from evocompress.runs.front import FrontPoint, front
 from evocompress.runs.optuna_study import to_optuna
 from evocompress.runs.segment_table import canonical_json, segment_rows, write_segments_parquet
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Export",
     "FRONT_COLUMNS",
+    "PICTURE",
+    "REPORT",
     "ReadLeaf",
+    "SEGMENTS",
     "check_libraries",
     "export_front",
-    "export_picture",
-    "export_report",
     "export_run",
-    "export_segments",
     "front_rows",
     "segment_rows",
     "to_optuna",
@@ -49,13 +50,7 @@ __all__ = [
 ReadLeaf: TypeAlias = Callable[[Leaf], bytes]
 """Gives the bytes of a leaf's file, from wherever the run's storage is."""
 
-#: Exporters whose paths have fields of their own in `Export`, and what they write.
-_OWN_FIELDS = {
-    "front": "front.csv",
-    "segments": "segments.parquet",
-    "picture": "front.png",
-    "report": "report.html",
-}
+_FRONT = "front"  # the exporter that must not fail
 _LIBRARIES = ("jinja2", "matplotlib", "plotly", "pyarrow")
 
 FRONT_COLUMNS: tuple[str, ...] = (
@@ -120,7 +115,8 @@ def check_libraries() -> None:
 def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) -> Export:
     """Write `export/` below the run folder: front/*.evc, front.csv, segments.parquet, front.png, report.html.
 
-    These are followed by what other exporters write (`extensions.EXPORTERS`). Only the front's files and table must
+    These are followed by what other exporters write (`extensions.EXPORTERS`), but for those that are asked for by name
+    (`in_report` is False). Only the front's files and table must
     not fail; where another exporter does, as drawing without its library, that is one of the `problems`. Paths in
     front.csv are relative to the run folder.
 
@@ -131,26 +127,30 @@ def export_run(history: History, run_folder: str | Path, read_leaf: ReadLeaf) ->
     exporters, failed = EXPORTERS.load_all()
     problems = list(failed.values())
     written: dict[str, tuple[Path, ...]] = {}
-    for name, exporter in sorted(exporters.items(), key=lambda pair: pair[0] != "front"):
+    for name, exporter in sorted(exporters.items(), key=lambda pair: pair[0] != _FRONT):
+        if not getattr(exporter, "in_report", True):
+            continue
         try:
             written[name] = tuple(map(Path, exporter(history, folder, read_leaf)))
         except Exception as failure:
-            if name == "front" or asked_to_end(failure):
+            if name == _FRONT or asked_to_end(failure):
                 raise
-            known = isinstance(failure, EvocompressError)
-            reason = str(failure) if known else f"{type(failure).__name__}: {failure}"
+            is_told = isinstance(failure, EvocompressError)
+            reason = str(failure) if is_told else f"{type(failure).__name__}: {failure}"
             problems.append(f"The exporter {name!r} failed: {reason}")
-    front_csv, *front_files = written["front"]
+    front_csv, *front_files = written.pop(_FRONT)
+    fields = segments_parquet, front_png, report_html = [folder / one.file for one in (SEGMENTS, PICTURE, REPORT)]
+    paths = [path for exported in written.values() for path in exported]
     return Export(
         folder=folder,
         front_csv=front_csv,
-        segments_parquet=folder / _OWN_FIELDS["segments"],
-        front_png=folder / _OWN_FIELDS["picture"],
-        report_html=folder / _OWN_FIELDS["report"],
+        segments_parquet=segments_parquet,
+        front_png=front_png,
+        report_html=report_html,
         front_files=tuple(front_files),
-        further=tuple(path for name in written if name not in _OWN_FIELDS for path in written[name]),
+        further=tuple(path for path in paths if path not in fields),
         problems=tuple(problems),
-        missing=tuple(folder / file for name, file in _OWN_FIELDS.items() if name not in written),
+        missing=tuple(path for path in fields if path not in paths),
     )
 
 
@@ -162,31 +162,27 @@ def export_front(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Pa
     """
     points = front(history)
     files = write_front_files(history, points, folder / "front", read_leaf)
-    write_front_csv(points, folder / "front.csv", history.quality, prefix="export/front/")
+    write_front_csv(points, folder / _FRONT_CSV, history.quality, prefix="export/front/")
     _remove_stale(folder / "front", files)
-    return [folder / "front.csv", *files]
+    return [folder / _FRONT_CSV, *files]
 
 
-def export_segments(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Path]:
-    """segments.parquet."""
-    write_segments_parquet(history, folder / "segments.parquet")
-    return [folder / "segments.parquet"]
-
-
-def export_picture(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Path]:
-    """front.png."""
+def _write_picture(history: History, path: Path) -> None:
     from evocompress.runs.front_figure import write_front_png
 
-    write_front_png(history, folder / "front.png")
-    return [folder / "front.png"]
+    write_front_png(history, path)
 
 
-def export_report(history: History, folder: Path, read_leaf: ReadLeaf) -> list[Path]:
-    """report.html."""
+def _write_report(history: History, path: Path) -> None:
     from evocompress.runs.report import write_report
 
-    write_report(history, folder / "report.html", files="front/")
-    return [folder / "report.html"]
+    write_report(history, path, files="front/")
+
+
+SEGMENTS = FileExporter("segments.parquet", write_segments_parquet)
+PICTURE = FileExporter("front.png", _write_picture)
+REPORT = FileExporter("report.html", _write_report)
+_FRONT_CSV = "front.csv"
 
 
 def write_front_files(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evocompress.runs.file_exporter import FileExporter
 from evocompress.runs.segment_table import canonical_json, segment_rows
 from evocompress.support.atomic_files import replacing
 from evocompress.support.optional_libraries import needs_extra
@@ -16,7 +17,7 @@ from evocompress.support.optional_libraries import needs_extra
 if TYPE_CHECKING:
     from evocompress.search.history import History
 
-__all__ = ["COLUMNS", "flat_rows", "meaning_of", "write_table"]
+__all__ = ["COLUMNS", "CSV", "PARQUET", "flat_rows", "meaning_of", "write_table"]
 
 #: What columns mean, in their order; those of genes and layers have names of their own and come after these.
 COLUMNS: Mapping[str, str] = {
@@ -113,6 +114,14 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     meanings = json.dumps({name: meaning_of(name) for name in names}, ensure_ascii=False)
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(table.replace_schema_metadata({"columns": meanings}), temporary, compression="zstd")
+
+
+def _write_rows(history: History, path: Path) -> None:
+    write_table(flat_rows(history), path)
+
+
+CSV = FileExporter("leaves.csv", _write_rows, in_report=False)
+PARQUET = FileExporter("leaves.parquet", _write_rows, in_report=False)
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

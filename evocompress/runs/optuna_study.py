@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evocompress.errors import EvocompressError
+from evocompress.runs.file_exporter import FileExporter
 from evocompress.runs.front import audits
 from evocompress.runs.recorded_measurements import Recorded
 from evocompress.search.records import Genome, Leaf, Outcome, Scalar
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
     from evocompress.search.history import History
 
-__all__ = ["distributions", "to_optuna"]
+__all__ = ["STUDY", "distributions", "to_optuna"]
 
 
 def to_optuna(history: History, *, study_name: str | None = None, storage: str | None = None) -> optuna.study.Study:
@@ -48,6 +51,21 @@ def to_optuna(history: History, *, study_name: str | None = None, storage: str |
             )
         )
     return study
+
+
+def _write_study(history: History, path: Path) -> None:
+    """A study in SQLite, of the run's name.
+
+    Raises:
+        EvocompressError: There is a file of this name.
+    """
+    if path.exists():
+        raise EvocompressError(f"{path} exists, and a study is not written over; give another name.")
+    name = str(history.run.get("config", {}).get("name") or history.folder.name)
+    to_optuna(history, study_name=name, storage=f"sqlite:///{path}")
+
+
+STUDY = FileExporter("leaves.db", _write_study, in_report=False)
 
 
 def _attributes(outcome: Outcome, leaf: Leaf | None, audited: dict[str, Recorded]) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from typer.testing import CliRunner, Result
 
 import evocompress
 from evocompress.cli import app
-from evocompress.errors import EvocompressError, ModelError, RunError
+from evocompress.errors import ConfigError, EvocompressError, ModelError, RunError
+from evocompress.extensions import EXPORTERS
+from evocompress.runs.export import ReadLeaf
 from evocompress.runs.leaf_table import COLUMNS, flat_rows, meaning_of, write_table
-from evocompress.search.history import read_history
+from evocompress.search.history import History, read_history
 
 
 @pytest.fixture
@@ -90,6 +92,23 @@ def test_a_study_in_sqlite(folder: Path, tmp_path: Path) -> None:
     assert isinstance(again.exception, EvocompressError) and "not written over" in str(again.exception)
     wrong = invoke("export", folder, "--to", "parquet", "-o", tmp_path / "run.csv")
     assert "ends with .parquet" in str(wrong.exception)
+
+
+def test_any_exporter_is_found_by_its_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes(history: History, place: Path, read_leaf: ReadLeaf) -> list[Path]:
+        (place / "sizes.txt").write_text(" ".join(str(leaf.nbytes) for leaf in history.archive))
+        return [place / "sizes.txt"]
+
+    monkeypatch.setitem(EXPORTERS._loaded, "sizes", sizes)
+    monkeypatch.setitem(EXPORTERS._builtin, "sizes", "math:pi")
+    printed = invoke("export", folder, "--to", "sizes").output
+    assert printed.split() == [str(folder / "export" / "sizes.txt")] and (folder / "export" / "sizes.txt").is_file()
+    invoke("export", folder, "--to", "picture", "-o", tmp_path / "front.png")
+    assert (tmp_path / "front.png").is_file()
+    elsewhere = invoke("export", folder, "--to", "sizes", "-o", tmp_path / "sizes.txt")
+    assert isinstance(elsewhere.exception, ConfigError) and "leave this out" in str(elsewhere.exception)
+    unknown = invoke("export", folder, "--to", "parket")
+    assert isinstance(unknown.exception, ConfigError) and "Did you mean 'parquet'" in str(unknown.exception)
 
 
 def test_a_run_for_notebooks(folder: Path) -> None:
