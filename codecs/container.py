@@ -274,8 +274,7 @@ def _check_read(contents: Contents) -> None:
     if contents.unread:
         raise CodecError(
             f"{_BARE}, so that it can be read only with the network that it is of: give names=model.state_dict(), "
-            "or put it into a module by evocompress.load(path, model). On the command line, evocompress unpack and "
-            "inspect take it as --model."
+            "or put it into a module by evocompress.load(path, model)."
         )
 
 

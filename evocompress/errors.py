@@ -11,6 +11,7 @@ __all__ = [
     "FormatError",
     "HopelessError",
     "InfrastructureError",
+    "JournalError",
     "ModelError",
     "RunError",
     "StorageError",
@@ -50,6 +51,17 @@ class ModelError(EvocompressError):
 
 class RunError(EvocompressError):
     """A run folder cannot be used: locked by another driver, damaged, or of another configuration."""
+
+
+class JournalError(RunError):
+    """A run's journal is damaged: `damage` says how; `search.repair.repair_run` rebuilds it."""
+
+    def __init__(self, damage: str, folder: object) -> None:
+        super().__init__(damage, folder)
+        self.damage, self.folder = damage, folder
+
+    def __str__(self) -> str:
+        return f"{self.damage}; `repair_run({self.folder})` rebuilds it from the segments' files"
 
 
 class HopelessError(RunError):

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from evocompress.errors import RunError
+from evocompress.errors import JournalError, RunError
 
 __all__ = [
     "START",
@@ -130,9 +130,7 @@ def damage(line: Line, reason: str) -> RunError:
 def _damaged(path: Path, number: int, reason: str) -> RunError:
     run = path.parent.parent
     words = " ".join(reason.split())[:300]
-    return RunError(
-        f"{path} line {number} is damaged ({words}); `evocompress repair {run}` rebuilds it from the segments' files"
-    )
+    return JournalError(f"{path} line {number} is damaged ({words})", run)
 
 
 def journal_names(folder: Path) -> list[Path]:
@@ -150,10 +148,7 @@ def journal_files(folder: Path) -> list[Path]:
     for number, path in enumerate(files, start=1):
         if path.name != f"{number:06d}.jsonl":
             missing = folder / f"{number:06d}.jsonl"
-            raise RunError(
-                f"journal file {missing} is missing, but {path.name} is there; `evocompress repair {folder.parent}` "
-                "rebuilds it from the segments' files"
-            )
+            raise JournalError(f"journal file {missing} is missing, but {path.name} is there", folder.parent)
     return files
 
 

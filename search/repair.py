@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evocompress.errors import ConfigError, InfrastructureError, RunError
+from evocompress.errors import ConfigError, InfrastructureError, JournalError, RunError
 from evocompress.search.ask_tell import Search
 from evocompress.search.history import read_run_json, settings_of
 from evocompress.search.journal import Journal, Line, Record, journal_names, scan, walk
@@ -194,8 +194,10 @@ class _Repairer:
         try:
             for line in scan(self._journal):
                 state.take(line)
+        except JournalError as error:
+            self.report.damage.append(error.damage)
         except RunError as error:
-            self.report.damage.append(str(error).partition("; `evocompress repair")[0])
+            self.report.damage.append(str(error))
 
     def _lines(self) -> Iterator[tuple[Path, int, Line | None, bool]]:
         for path in journal_names(self._journal):

@@ -462,7 +462,7 @@ def _resume(
     if not any((path / "journal").glob("*.jsonl")) and open_storage(run_json["storage"] or path).find("seg"):
         raise RunError(
             f"{path} has segments but its journal is gone; restore the folder journal from a copy, or let "
-            f"`evocompress repair {path}` rebuild it"
+            f"`repair_run({path})` rebuild it"
         )
     if settings.lag is None:  # which no override can change
         settings = dataclasses.replace(settings, lag=settings_of(run_json, path).lag)

@@ -417,8 +417,7 @@ def _described(difference: _Difference) -> str:
     sentences = [f"{title}: {listed(items)}" for title, items in parts if items]
     if prefix := _prefix(difference.extra, {*difference.missing}):
         sentences.append(
-            f"all of these in the file begin with {prefix!r}: load(…, strip_prefix={prefix!r}), or pack --strip-prefix "
-            f"{prefix}, take it away"
+            f"all of these in the file begin with {prefix!r}: load(…, strip_prefix={prefix!r}) takes it away"
         )
     elif prefix := _prefix(difference.missing, {*difference.extra}):
         sentences.append(f"all of these in the model begin with {prefix!r}: use the module inside, model.{prefix[:-1]}")

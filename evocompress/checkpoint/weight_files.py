@@ -58,7 +58,7 @@ def read_evc(path: str | os.PathLike[str]) -> bytes:
             read_weights(path)
     except FormatError as error:
         raise FormatError(f"Not an .evc file: {error}") from None
-    raise FormatError(f"Not an .evc file: {path} is a checkpoint; evocompress pack makes an .evc file of it.")
+    raise FormatError(f"Not an .evc file: {path} is a checkpoint; pack makes an .evc file of it.")
 
 
 def evc_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:

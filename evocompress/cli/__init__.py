@@ -35,6 +35,7 @@ from evocompress.cli import (
     watch,
 )
 from evocompress.cli.command_group import CommandGroup
+from evocompress.cli.command_words import as_commands
 from evocompress.cli.exit_codes import ExitCode, exit_code_of
 from evocompress.errors import ConfigError, EvocompressError
 from evocompress.search.interrupts import is_interrupt
@@ -97,7 +98,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _tell(message: str) -> None:
-    SafeConsole(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    SafeConsole(stderr=True).print(Text.assemble(("error: ", "bold red"), as_commands(message)), soft_wrap=True)
 
 
 def _print_warnings_safely() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evocompress.cli.command_words import as_commands
 from evocompress.cli.output import AsJson, Output, Quiet
 from evocompress.support.command_line import echo, output_console
 
@@ -60,7 +62,8 @@ def _seen(run: Path, *, watch: bool) -> Iterator[Status]:
 
     while True:
         began = time.monotonic()
-        yield (seen := read_status(run))
+        seen = read_status(run)
+        yield dataclasses.replace(seen, driver=as_commands(seen.driver))
         if not watch or seen.state not in ("running", "held"):
             return
         time.sleep(max(_REFRESH_SECONDS, _PAUSES * (time.monotonic() - began)))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evocompress.cli.command_words import as_commands
 from evocompress.support.command_line import echo
 
 __all__ = ["register"]
@@ -32,6 +33,6 @@ def watch(
     """
     from evocompress.runs.watch.server import WatchServer
 
-    with WatchServer(run, host=host, port=port) as server:
+    with WatchServer(run, host=host, port=port, wording=as_commands) as server:
         echo(server.url)
         server.serve_forever()

@@ -24,5 +24,6 @@ def missing(name: str, path: Path) -> DataError:
     """The error for a data set that is not there; it says how to get it."""
     instead = "or set EVOCOMPRESS_DATA to the folder that holds it"
     return DataError(
-        f"data set {name!r} is not on this machine: {path} does not exist. Run `evocompress data {name}`, {instead}."
+        f"data set {name!r} is not on this machine: {path} does not exist. Call `fetch({name!r})` of "
+        f"evocompress.data.download, {instead}."
     )

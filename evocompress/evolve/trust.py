@@ -53,5 +53,5 @@ def check_trust(folder: str | os.PathLike[str], run_json: Mapping[str, Any], con
     if names and not (maker and run_json.get("made_by") == maker):
         raise RunError(
             f"{os.fspath(folder)} was made elsewhere, and would import and run {listed(names)} from here. "
-            "Where you know that code, say --trust."
+            "Where you know that code, say trusted=True."
         )

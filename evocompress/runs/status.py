@@ -154,7 +154,7 @@ def _driver(history: History) -> tuple[State, str]:
         reason = str(closed[-1].get("reason", "closed"))
         return ("finished" if reason == "finished" else "stopped"), _ENDS.get(reason, reason)
     gone = f"pid {holder.pid} is gone" if holder is not None else "nobody drives it"
-    return "dead", f"{gone}, and has not closed the run; `evocompress run --resume` goes on"
+    return "dead", f"{gone}, and has not closed the run; a resume goes on"
 
 
 def shown_status(status: Status) -> list[str]:

@@ -217,7 +217,7 @@ def test_without_the_library_its_extra_is_named(tmp_path: Path, monkeypatch: pyt
 def test_it_is_no_evc_file_also_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "model.onnx")
     monkeypatch.setattr("evocompress.checkpoint.weight_files.read_onnx", None)
-    with pytest.raises(FormatError, match=r"Not an .evc file: .*model.onnx is a checkpoint; evocompress pack makes"):
+    with pytest.raises(FormatError, match=r"Not an .evc file: .*model.onnx is a checkpoint; pack makes"):
         invoke("inspect", path)
     path.write_bytes(evocompress.pack({"a": torch.ones(2)}))  # and a name alone makes no ONNX model
     assert read_weights(path).keys() == {"a"}

@@ -147,7 +147,7 @@ def test_a_damaged_cifar10_batch_is_named(layout: str, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="data_batch_3"):
             load("cifar10", root=tmp_path, options={"validation": 10})
     path.unlink()
-    with pytest.raises(DataError, match="data_batch_3.*evocompress data cifar10"):
+    with pytest.raises(DataError, match="data_batch_3.*fetch..cifar10"):
         load("cifar10", root=tmp_path, options={"validation": 10})
 
 
@@ -189,7 +189,7 @@ def test_idx_of_every_number_of_dimensions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_a_missing_data_set_says_how_to_get_it(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"evocompress data {name}.*EVOCOMPRESS_DATA"):
+    with pytest.raises(DataError, match=rf"fetch..{name}.*EVOCOMPRESS_DATA"):
         load(name, root=tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_every_kth_byte_flipped(whole: tuple[Path, dict[str, Any]], tmp_path: Pa
             assert archive(folder) == expected
             continue
         except RunError as error:
-            assert "evocompress repair" in str(error) and "\n" not in str(error) and "line" in str(error)
+            assert "repair_run(" in str(error) and "\n" not in str(error) and "line" in str(error)
         report = repair_run(folder)
         assert report.aside is not None and (report.aside / "000001.jsonl").read_bytes() == bytes(flipped)
         assert not report.broken and not report.given_up and not report.unknown_tasks
@@ -103,10 +103,10 @@ def test_what_is_lost_of_a_journal_comes_back(whole: tuple[Path, dict[str, Any]]
         (folder / "journal" / "000003.jsonl").write_bytes(b"".join(lines[middle + 9 :]))
     if loss == "all":
         shutil.rmtree(folder / "journal")
-        with pytest.raises(RunError, match="evocompress repair"):
+        with pytest.raises(RunError, match="repair_run"):
             open_toy(folder, resume=True, **changes)
     else:
-        with pytest.raises(RunError, match="evocompress repair"):
+        with pytest.raises(RunError, match="repair_run"):
             read_history(folder)
     before = sorted(p.relative_to(folder) for p in folder.rglob("*"))
     dry = repair_run(folder, dry_run=True)

@@ -12,6 +12,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -49,6 +50,7 @@ class WatchServer(ThreadingHTTPServer):
         folder: The run folder, finished or going on.
         host: The address to listen on; others than this machine's own let others look at the run.
         port: The port; 0 for any that is free.
+        wording: What the page says in the place of a message.
 
     Raises:
         RunError: There is no run in the folder, or its journal is damaged.
@@ -57,9 +59,11 @@ class WatchServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, host: str = "127.0.0.1", port: int = 0, wording: Callable[[str], str] = str
+    ) -> None:
         read_history(folder)  # says what is no run
-        self.folder, self.host = folder, host
+        self.folder, self.host, self._wording = folder, host, wording
         self.address_family = AF_INET6 if ":" in host else AF_INET
         self._lock = threading.Lock()
         self._seen, self._good_until = b"", 0.0
@@ -92,8 +96,9 @@ class WatchServer(ThreadingHTTPServer):
             if began >= self._good_until:
                 try:
                     content: dict[str, Any] = watch_payload(read_history(self.folder))
+                    content["driver"] = self._wording(content["driver"])
                 except (EvocompressError, OSError) as error:
-                    content = {"problem": str(error)}
+                    content = {"problem": self._wording(str(error))}
                 self._seen = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
                 self._good_until = time.monotonic() + max(_FRESH_SECONDS, _PAUSES * (time.monotonic() - began))
             return self._seen
