@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from evocompress.codecs import entropy, mixing, rans
+import evocompress.codecs.entropy as entropy
+import evocompress.codecs.mixing as mixing
+import evocompress.codecs.rans as rans
 from evocompress.codecs.compiled import COMPILED
 from evocompress.codecs.entropy import Kind, Symbols
 

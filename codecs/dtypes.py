@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from evocompress.errors import CodecError, FormatError
 
-__all__ = ["DTYPES", "FOREIGN", "dtype_named", "is_float", "itemsize", "name_of", "to_dtype"]
+__all__ = ["DTYPES", "FOREIGN", "dtype_name", "dtype_named", "is_float", "itemsize", "name_of", "to_dtype"]
 
 DTYPES = (
     "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "uint16",
@@ -61,6 +61,12 @@ def itemsize(name: str) -> int:
 def name_of(dtype: np.dtype[Any]) -> str:
     """The name of a numpy dtype: the inverse of `dtype_named`; of a dtype that no file holds, what numpy calls it."""
     return dtype.names[0] if dtype.names is not None and len(dtype.names) == 1 else dtype.name
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name of a dtype of torch, numpy or ml_dtypes, or of one that is written as text."""
+    name = str(dtype).removeprefix("torch.")
+    return name if name in DTYPES or str(dtype).startswith("torch.") else name_of(np.dtype(dtype))
 
 
 def is_float(name: str) -> bool:

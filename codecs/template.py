@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from evocompress.codecs.codec import Shape, varint
-from evocompress.codecs.dtypes import DTYPES, name_of
+from evocompress.codecs.dtypes import DTYPES, dtype_name
 from evocompress.codecs.tensor_table import MAX_TENSORS, check_row, encoded_name
 from evocompress.errors import CodecError
 
@@ -43,7 +41,7 @@ def template_of(tensors: Mapping[str, object]) -> list[Signature]:
     for name, tensor in sorted(tensors.items()):
         try:
             shape, dtype = tensor if isinstance(tensor, tuple) else (tensor.shape, tensor.dtype)  # type: ignore[attr-defined]
-            signature = Signature(name, _dtype_name(dtype), tuple(int(length) for length in shape))
+            signature = Signature(name, dtype_name(dtype), tuple(int(length) for length in shape))
             if min(signature.shape, default=0) < 0:
                 raise ValueError(f"a length of {min(signature.shape)}")
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
@@ -56,12 +54,6 @@ def template_of(tensors: Mapping[str, object]) -> list[Signature]:
         check_row(name, signature.shape)
         signatures.append(signature)
     return signatures
-
-
-def _dtype_name(dtype: Any) -> str:
-    """The name of a dtype of torch, numpy or ml_dtypes, or of one that is written as text."""
-    name = str(dtype).removeprefix("torch.")
-    return name if name in DTYPES or str(dtype).startswith("torch.") else name_of(np.dtype(dtype))
 
 
 def fingerprint_of(signatures: Iterable[Signature]) -> int:

@@ -13,7 +13,13 @@ from evocompress.data.examples import Examples
 from evocompress.protocols import Task
 from evocompress.support.diagnosis import check_gradient
 from evocompress.support.inputs import Inputs, call_with
-from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers, tensors_of
+from evocompress.support.modules import (
+    evaluation_mode,
+    first_names,
+    first_tensor,
+    gradients_of_recurrent_layers,
+    tensors_of,
+)
 from evocompress.tasks import DEFAULT_TASK, build
 
 __all__ = ["sensitivities"]
@@ -89,7 +95,7 @@ def _mean_squares(model: nn.Module, gradients: Mapping[str, Tensor]) -> Iterator
 
 def _scales(model: nn.Module, sums: Mapping[str, float], in_nats: bool) -> dict[str, float]:
     state = {name: tensor for name, tensor in tensors_of(model).items() if tensor.is_floating_point()}
-    shared = dict(_aliases(model))
+    shared = first_names(model)
     measured = {name: sums.get(shared.get(name, name)) for name in state}
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     usable = [scale for scale in measured.values() if scale is not None and 0 < scale < math.inf]
@@ -106,10 +112,3 @@ def _scales(model: nn.Module, sums: Mapping[str, float], in_nats: bool) -> dict[
     mean = sum(state[name].numel() * math.log(scale) for name, scale in scales.items()) / total
     neutral = 0.5 * math.exp(mean) if in_nats else 1.0
     return {name: neutral * math.exp(math.log(scales[name]) - mean) if name in scales else neutral for name in state}
-
-
-def _aliases(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Pairs of a shared parameter's other name and the name it is counted under."""
-    first = {id(parameter): name for name, parameter in model.named_parameters()}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        yield name, first[id(parameter)]

@@ -1,7 +1,8 @@
 """Second moments of what goes into a layer and of the gradients that come back out, layer by layer.
 
 With them the Gauss-Newton matrix of a layer's weights is about a Kronecker product (Martens and Grosse, 2015). A layer
-whose weights are used in several places, or that shares them with another, gets the sum over all of them.
+whose weights are used in several places, or that shares them with another, gets the sum over all of them. Of a wide
+layer only blocks along the diagonal are kept, as in `Sensitivity`.
 """
 
 from __future__ import annotations
@@ -14,17 +15,47 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evocompress.calibration.blocks import blocked_columns, second_moment
 from evocompress.calibration.layer_views import view_of
 from evocompress.codecs import Sensitivity
 from evocompress.protocols import Call
 from evocompress.support.modules import first_tensor
 
-__all__ = ["Moments"]
+__all__ = ["BLOCK", "WIDE", "Moments", "blocked_columns", "second_moment"]
 
 _UNSEEN = 0.5  # occurrences that a token counts as in addition, so that unseen ones cost something
 _TINY = 1e-300
-_WIDE = 640  # columns; a larger H is kept in float32, as it takes more memory than the weights
+_IN_FLOAT32 = 640  # columns; a larger H is kept in float32, as it takes more memory than the weights
+
+#: Columns beyond which a layer is wide. Time grows with the cube of K, memory with its square: 8192 columns would take
+#: minutes and gigabytes, for feedback between columns that lie far apart.
+WIDE = 4096
+BLOCK = 1024  # columns of a block; a multiple of the 64 that are searched at a time
+
+
+def blocked_columns(groups: int, columns: int) -> int:
+    """K of a layer that is wide, as `Sensitivity.columns` has it; 0 of one that is not."""
+    return columns if groups == 1 and columns > WIDE else 0
+
+
+def second_moment(left: Tensor, right: Tensor) -> Tensor:
+    """leftᵀ·right (groups, K, K) of rows (groups, n, K); of a wide layer its blocks (K/1024 rounded up, 1024, 1024).
+
+    >>> import torch
+    >>> second_moment(torch.ones(2, 5, 3), torch.ones(2, 5, 3)).shape
+    torch.Size([2, 3, 3])
+    >>> rows = torch.ones(1, 5, 4200)
+    >>> second_moment(rows, rows).shape
+    torch.Size([5, 1024, 1024])
+    """
+    groups, _, columns = left.shape
+    if not blocked_columns(groups, columns):
+        return left.mT @ right
+    moments = left.new_zeros(-(-columns // BLOCK), BLOCK, BLOCK)
+    for block, first in zip(moments, range(0, columns, BLOCK), strict=True):
+        size = min(BLOCK, columns - first)
+        part = slice(first, first + size)
+        block[:size, :size] = left[0, :, part].mT @ right[0, :, part]
+    return moments
 
 
 @dataclasses.dataclass
@@ -32,7 +63,7 @@ class _Use:
     """Sums over one module's use of one parameter: H (groups, K, K); g (O,), None where the parameter's gradient is it.
 
     `count` is how many rows went into H; `seen` counts the tokens of an embedding, 0 for everything else. H may be
-    the blocks of a wide layer; `columns` says so (calibration/blocks.py).
+    the blocks of a wide layer; `columns` says so (`second_moment`).
     """
 
     H: Tensor
@@ -85,7 +116,7 @@ class Moments:
         if name is None:
             return
         H = second_moment(rows, rows).cpu()
-        H = H if H.shape[1] > _WIDE else H.double()
+        H = H if H.shape[1] > _IN_FLOAT32 else H.double()
         g = None if squares is None else squares.double().cpu()
         if not H.diagonal(dim1=1, dim2=2).isfinite().all() or (g is not None and not g.isfinite().all()):
             self.overflown = name

@@ -27,7 +27,13 @@ from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.support.diagnosis import check_gradient, failure, overflow
 from evocompress.support.inputs import HALF_PRECISION, Inputs, call, count, described
-from evocompress.support.modules import evaluation_mode, first_tensor, gradients_of_recurrent_layers, tensors_of
+from evocompress.support.modules import (
+    evaluation_mode,
+    first_names,
+    first_tensor,
+    gradients_of_recurrent_layers,
+    tensors_of,
+)
 
 __all__ = ["second_order_sensitivities"]
 
@@ -216,13 +222,6 @@ def _normalised(
     for name, scale in scales.items():
         scale = max(scale, least) / middle
         by_name[name] = moments.sensitivity(name, scale) or scale
-    first_names = dict(_names(model))
+    names = first_names(model)
     # A buffer without gradient (not of batch normalisation) is neither dead nor known: the neutral 1.
-    return {name: by_name.get(first_names.get(name, name), 1.0) for name in state}
-
-
-def _names(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Every name of a parameter, and the first of those that it has."""
-    first = {id(parameter): name for name, parameter in model.named_parameters()}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        yield name, first[id(parameter)]
+    return {name: by_name.get(names.get(name, name), 1.0) for name in state}

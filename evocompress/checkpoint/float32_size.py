@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from evocompress.codecs.dtypes import dtype_name, is_float
 
-from evocompress.codecs.dtypes import is_float, name_of
-
-__all__ = ["dtype_name", "float32_bytes", "own_bytes"]
+__all__ = ["float32_bytes", "own_bytes"]
 
 
 def float32_bytes(state: Mapping[str, Any]) -> int:
@@ -24,7 +22,7 @@ def float32_bytes(state: Mapping[str, Any]) -> int:
     32
     """
     return sum(
-        math.prod(tensor.shape) * (4 if is_float(dtype_name(tensor)) else tensor.dtype.itemsize)
+        math.prod(tensor.shape) * (4 if is_float(dtype_name(tensor.dtype)) else tensor.dtype.itemsize)
         for tensor in state.values()
     )
 
@@ -37,8 +35,3 @@ def own_bytes(state: Mapping[str, Any]) -> int:
     17
     """
     return sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in state.values())
-
-
-def dtype_name(tensor: Any) -> str:
-    """The dtype of a torch tensor or numpy array, as a file calls it."""
-    return name_of(tensor.dtype) if isinstance(tensor.dtype, np.dtype) else str(tensor.dtype).removeprefix("torch.")

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
     from evocompress.checkpoint.recipe import Recipe
 
-__all__ = ["fitting_names", "load", "load_bytes", "load_formed", "load_state", "names_for", "save", "without_prefix"]
+__all__ = [
+    "fitting_names",
+    "have_names",
+    "load",
+    "load_bytes",
+    "load_formed",
+    "load_state",
+    "names_for",
+    "save",
+    "without_prefix",
+]
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
@@ -248,7 +258,7 @@ def names_for(model: torch.nn.Module, contents: Contents) -> dict[str, tuple[tup
         for names in (sorted(all_names), sorted(name for name in all_names if not _is_counter(name))):
             for dtype in ("", *filter(is_float, DTYPES)) if contents.unread else ("",):
                 template = {name: kinds[name].signature(dtype) for name in names}
-                if _fits(template, contents):
+                if have_names(template, contents):
                     return template
     held = "tensors without names, shapes and dtypes"
     if not contents.unread:
@@ -259,8 +269,8 @@ def names_for(model: torch.nn.Module, contents: Contents) -> dict[str, tuple[tup
     )
 
 
-def _fits(template: Mapping[str, object], contents: Contents) -> bool:
-    """Whether the names, in ascending order, and of a bare file the shapes and dtypes are those of a file."""
+def have_names(template: Mapping[str, object], contents: Contents) -> bool:
+    """Whether these are the names of a file that was packed without; of a bare file also shapes and dtypes."""
     if contents.unread:
         return fingerprint_of(template_of(template)) == contents.lost_names
     return len(template) == len(contents.tensors) and fingerprint(template) == contents.lost_names

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from evocompress.checkpoint.float32_size import dtype_name
-from evocompress.codecs.dtypes import is_float
+from evocompress.codecs.dtypes import dtype_name, is_float
 
 __all__ = ["size_prior"]
 
@@ -28,7 +27,7 @@ def size_prior(state: Mapping[str, Any]) -> dict[str, float]:
     >>> prior["small"] / prior["large"] > 6, "bias" in prior
     (True, False)
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if is_float(dtype_name(tensor))}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if is_float(dtype_name(tensor.dtype))}
     sizes = {name: math.prod(shape) for name, shape in shapes.items() if len(shape) >= 2 and math.prod(shape)}
     middle = sum(size * math.log(size) for size in sizes.values()) / max(sum(sizes.values()), 1)
     return {name: math.exp(_POWER * (middle - math.log(size))) for name, size in sizes.items()}

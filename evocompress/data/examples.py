@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from evocompress.data.dataset import IGNORED, DatasetInputs, as_seen
+from evocompress.data.torch_datasets import IGNORED, DatasetInputs, as_seen
 from evocompress.errors import DataError
 from evocompress.support.inputs import Inputs, count, described, mapped, tensors_in
 

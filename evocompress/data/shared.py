@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evocompress.data.dataset import DatasetInputs
 from evocompress.data.examples import SPLITS, Examples, Splits
+from evocompress.data.torch_datasets import DatasetInputs
 from evocompress.support.inputs import mapped, tensors_in
 
 __all__ = ["as_arrays", "from_arrays"]

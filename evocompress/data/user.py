@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evocompress.data.dataset import IGNORED, is_dataset
 from evocompress.data.examples import SPLITS, Examples, Splits
+from evocompress.data.torch_datasets import IGNORED, is_dataset
 from evocompress.errors import DataError, EvocompressError
 from evocompress.support.inputs import Inputs, mapped, tensors_in
 
@@ -29,7 +29,7 @@ def as_splits(name: str, result: Any) -> Splits:
     - a pair (x, y) of arrays or tensors, x (n, c, h, w) or any (n, …), y (n,): integers are classes, floats (n, …)
       numbers to predict, integers or booleans (n, classes) 1 where a class holds. uint8 images are scaled to [0, 1];
       floats are taken as they are, so normalise them. For a network of several inputs x is a tuple or a dict of arrays;
-    - a torch `Dataset`, map-style or iterable, or a `DataLoader`, as `data.dataset.DatasetInputs` has it;
+    - a torch `Dataset`, map-style or iterable, or a `DataLoader`, as `data.torch_datasets.DatasetInputs` has it;
     - x alone, or a list of other than two single inputs, which are stacked: then there are no labels, as calibration
       needs none.
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from evocompress.calibration.blocks import blocked_columns, second_moment
 from evocompress.calibration.layer_views import view_of
+from evocompress.calibration.moments import blocked_columns, second_moment
 from evocompress.checkpoint.packing import encode_tensor, to_numpy, to_torch
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs import Record, Sensitivity
@@ -216,7 +216,7 @@ class _Job:
 class _Moments(NamedTuple):
     """Means over rows: H = x'ᵀx' and C = xᵀx' (groups, K, K), and how many rows there were.
 
-    Of a wide layer they are blocks, and `columns` is K (calibration/blocks.py).
+    Of a wide layer they are blocks, and `columns` is K (calibration/moments.py).
     """
 
     H: Tensor

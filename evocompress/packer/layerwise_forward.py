@@ -6,18 +6,19 @@ go on; only one thread runs at a time. So a whole network is visited layer by la
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from evocompress.errors import ModelError
-from evocompress.support.freed_memory import give_back
 from evocompress.support.inputs import Inputs, call
 
-__all__ = ["Stop", "forward_in_steps"]
+__all__ = ["Stop", "forward_in_steps", "give_back"]
 
 
 class Stop(NamedTuple):
@@ -135,3 +136,22 @@ class _Pass:
             self._cancelled = True
             self._go.release()
             self.thread.join()
+
+
+def give_back() -> None:
+    """Give memory that this process has freed back to the system, where the C library can (glibc); else do nothing.
+
+    Each thread has a heap of its own there, and keeps what it frees. A few threads that work on tensors of megabytes in
+    turn so take several times the memory that is in use.
+    """
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # no glibc
+        return None
+    return trim

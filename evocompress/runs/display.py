@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evocompress.protocols import Began, Progressed, Said
-from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee
+from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee, measured_float32_bytes
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import (
     Delayed,
@@ -345,7 +345,7 @@ def _leaf_table(front: Sequence[Leaf], quality: Quality) -> Table:
     count = min(_SHOWN_ROWS, len(front))
     places = [round(number * (len(front) - 1) / max(1, count - 1)) for number in range(count)]
     for leaf in (front[place] for place in places):
-        float32_size = leaf.measurements.get("float32_bytes")
+        float32_size = measured_float32_bytes(leaf)
         ratio = _ratio(float32_size / leaf.nbytes) if float32_size else ""
         table.add_row(
             format_bytes(leaf.nbytes), Text(quality.show(leaf.quality)), ratio, str(leaf.depth), str(leaf.epochs)

@@ -19,7 +19,7 @@ from evocompress.extensions import EXPORTERS
 from evocompress.runs.file_exporter import FileExporter
 from evocompress.runs.front import FrontPoint, front
 from evocompress.runs.optuna_study import to_optuna
-from evocompress.runs.segment_table import canonical_json, segment_rows, write_segments_parquet
+from evocompress.runs.segment_table import canonical_json, rounded, segment_rows, write_segments_parquet
 from evocompress.search.interrupts import asked_to_end
 from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf
@@ -213,14 +213,14 @@ def front_rows(points: Sequence[FrontPoint], quality: Quality, *, prefix: str = 
         {
             "file": prefix + point.file,
             "bytes": point.nbytes,
-            "quality": _rounded(point.quality),
-            "validation_quality": _rounded(point.validation_quality),
+            "quality": rounded(point.quality),
+            "validation_quality": rounded(point.validation_quality),
             "ratio": round(point.ratio, 3),
             "audited": point.audited,
             "quality_name": quality.name,
-            "quality_low": _rounded(point.low),
-            "quality_high": _rounded(point.high),
-            "error": _rounded(point.error),
+            "quality_low": rounded(point.low),
+            "quality_high": rounded(point.high),
+            "error": rounded(point.error),
             "total": point.total,
             "details": canonical_json(point.details),
             "depth": point.depth,
@@ -242,11 +242,6 @@ def write_front_csv(points: Sequence[FrontPoint], path: str | Path, quality: Qua
     writer.writeheader()
     writer.writerows(front_rows(points, quality, prefix=prefix))
     write_bytes(path, text.getvalue().encode())
-
-
-def _rounded(value: float) -> float:
-    """To eight digits: more than any measurement has, and no tail of a binary fraction."""
-    return float(f"{value:.8g}")
 
 
 def _remove_stale(folder: Path, current: Sequence[Path]) -> None:

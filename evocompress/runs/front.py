@@ -40,6 +40,7 @@ __all__ = [
     "hypervolume_curve",
     "in_view",
     "knee",
+    "measured_float32_bytes",
     "parse_level",
     "reference",
     "smallest_meeting",
@@ -197,8 +198,13 @@ def against_packing(history: History, points: Sequence[FrontPoint]) -> list[Agai
 def float32_bytes(history: History, leaf: Leaf | None = None) -> int:
     """Bytes of the network's parameters as float32: what the leaf's segment measured, else what `run.json` says."""
     network: Mapping[str, Any] = history.run.get("network", {})
-    measured = leaf.measurements.get("float32_bytes") if leaf is not None else None
-    return int(measured or network.get("float32_bytes", 0))
+    measured = measured_float32_bytes(leaf) if leaf is not None else 0
+    return measured or int(network.get("float32_bytes", 0))
+
+
+def measured_float32_bytes(leaf: Leaf) -> int:
+    """Bytes of the network's parameters as float32, as the leaf's segment measured it; 0 where it did not."""
+    return int(leaf.measurements.get("float32_bytes") or 0)
 
 
 def file_name(nbytes: int, value: float, quality: Quality) -> str:

@@ -17,7 +17,7 @@ from evocompress.support.optional_libraries import needs_extra
 if TYPE_CHECKING:
     from evocompress.search.history import History
 
-__all__ = ["canonical_json", "renamed_value", "segment_rows", "write_segments_parquet"]
+__all__ = ["canonical_json", "renamed_value", "rounded", "segment_rows", "write_segments_parquet"]
 
 _FIELDS = {
     "int": "index completion seen segment_seed probes peak_memory_bytes seed bytes total audited_total depth "
@@ -82,6 +82,11 @@ def write_segments_parquet(history: History, path: str | Path) -> None:
             writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
             if len(part) < _ROWS_AT_ONCE:
                 break
+
+
+def rounded(value: float) -> float:
+    """To eight digits: more than any measurement has, and no tail of a binary fraction."""
+    return float(f"{value:.8g}")
 
 
 def canonical_json(value: object) -> str:

@@ -72,6 +72,12 @@ def copied(network: ModuleT) -> ModuleT:
             vars(module)[name] = value
 
 
+def first_names(network: nn.Module) -> dict[str, str]:
+    """Every name of a parameter, and the first of those that it has: shared ones have several."""
+    first = {id(parameter): name for name, parameter in network.named_parameters()}
+    return {name: first[id(parameter)] for name, parameter in network.named_parameters(remove_duplicate=False)}
+
+
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """The tensors of a network's state dict; what else modules keep there (`get_extra_state`) is their own."""
     return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}

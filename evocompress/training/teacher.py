@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evocompress.data.dataset import DatasetInputs
 from evocompress.data.examples import Examples
+from evocompress.data.torch_datasets import DatasetInputs
 from evocompress.errors import ModelError
 from evocompress.protocols import Task, TaskWithImitation, TrainingStep
 from evocompress.support.inputs import call

@@ -18,6 +18,7 @@ from evocompress.checkpoint.loading import fitting_names, load_formed, names_for
 from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.weight_files import read_weights, unpack_file
 from evocompress.cli import app
+from evocompress.cli.command_words import as_commands
 from evocompress.codecs.container import parse
 from evocompress.errors import CodecError, ConfigError, ModelError
 from evocompress.networks import build
@@ -173,7 +174,8 @@ def test_the_commands_take_the_network(tmp_path: Path) -> None:
     output.unlink()
     for words in (("unpack", packed, "-o", output), ("pack", packed, "-o", again)):
         error = CliRunner().invoke(app, [str(word) for word in words]).exception
-        assert isinstance(error, CodecError) and "w.evc: The file is bare" in str(error) and "--model" in str(error)
+        assert isinstance(error, CodecError) and "w.evc: The file is bare" in str(error)
+        assert "take it as --model" in as_commands(str(error))
     wrong = CliRunner().invoke(app, ["unpack", str(packed), "-o", str(output), "--model", "lenet5_caffe"]).exception
     assert isinstance(wrong, ModelError) and str(wrong).startswith(
         "--model lenet5_caffe: The file holds tensors without"

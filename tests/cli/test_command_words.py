@@ -32,8 +32,9 @@ def typed_words(source: str) -> list[str]:
     """What is typed in a shell, among a module's texts that are no docstrings."""
     tree = ast.parse(source)
     statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return [match.group() for node in texts if id(node) not in statements for match in TYPED.finditer(node.value)]
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in statements]
+    texts = [node.value for node in constants if isinstance(node.value, str)]
+    return [match.group() for text in texts for match in TYPED.finditer(text)]
 
 
 def library() -> list[Path]:

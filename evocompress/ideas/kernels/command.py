@@ -156,9 +156,9 @@ def _second(path: Path, state: Mapping[str, object], limit: int) -> dict[str, to
         ConfigError: It has no names, and they were not those of the first file.
     """
     from evocompress.checkpoint.weight_files import read_weights
-    from evocompress.ideas.kernels.pairing import fitting_names, in_order
+    from evocompress.ideas.kernels.pairing import in_order, names_from
 
-    second = read_weights(path, functools.partial(fitting_names, state), max_output_bytes=limit)
+    second = read_weights(path, functools.partial(names_from, state), max_output_bytes=limit)
     paired = in_order(state, second)
     if paired is not None:
         echo(f"{path.name} has numbers for names; paired with {len(paired)} tensors by their order", err=True)

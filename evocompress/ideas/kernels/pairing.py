@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
+from evocompress.checkpoint.loading import have_names
 from evocompress.codecs.container import Contents
-from evocompress.codecs.template import fingerprint_of, template_of
-from evocompress.codecs.tensor_table import fingerprint
 from evocompress.errors import ConfigError
 
-__all__ = ["fitting_names", "in_order"]
+__all__ = ["in_order", "names_from"]
 
 TensorT = TypeVar("TensorT")
 
 
-def fitting_names(state: Mapping[str, object], contents: Contents) -> Collection[str]:
+def names_from(state: Mapping[str, object], contents: Contents) -> Collection[str]:
     """The names of an `.evc` file's tensors, in its order, which is an ascending one, by their fingerprint.
 
     For a bare file they are those of a mapping to the tensors, which have its shapes and dtypes.
@@ -23,20 +22,18 @@ def fitting_names(state: Mapping[str, object], contents: Contents) -> Collection
     Raises:
         ConfigError: They were not those of `state`.
     """
+    in_order_of_names = dict(sorted(state.items()))
+    if have_names(in_order_of_names, contents):
+        return in_order_of_names
     if contents.unread:
-        if fingerprint_of(template_of(state)) != contents.lost_names:
-            raise ConfigError(
-                "The file to compare with is bare, and was not packed with the names, shapes and dtypes of the first "
-                "file; compare one network."
-            )
-        return dict(sorted(state.items()))
-    names = sorted(state)
-    if len(names) != len(contents.tensors) or fingerprint(names) != contents.lost_names:
         raise ConfigError(
-            "The file to compare with was packed without names, and they were not those of the first file; "
-            "compare one network."
+            "The file to compare with is bare, and was not packed with the names, shapes and dtypes of the first "
+            "file; compare one network."
         )
-    return names
+    raise ConfigError(
+        "The file to compare with was packed without names, and they were not those of the first file; "
+        "compare one network."
+    )
 
 
 def in_order(state: Mapping[str, object], second: Mapping[str, TensorT]) -> dict[str, TensorT] | None:

@@ -25,6 +25,7 @@ from evocompress.runs.front import (
     knee,
     reference,
 )
+from evocompress.runs.segment_table import rounded
 from evocompress.search.records import Leaf
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def payload(
         "leaves": _leaf_columns(history, leaves, number),
         "genes": _gene_columns(leaves),
         "auditedQuality": {
-            str(number[leaf_id]): _rounded(audit.quality)
+            str(number[leaf_id]): rounded(audit.quality)
             for leaf_id, audit in audits(history).items()
             if leaf_id in number and audit.quality is not None
         },
@@ -118,7 +119,7 @@ def _leaf_columns(history: History, leaves: Sequence[Leaf], number: Mapping[str,
     return {
         "id": [leaf.leaf_id for leaf in leaves],
         "bytes": [leaf.nbytes for leaf in leaves],
-        "quality": [_rounded(leaf.quality) for leaf in leaves],
+        "quality": [rounded(leaf.quality) for leaf in leaves],
         "depth": [leaf.depth for leaf in leaves],
         "epochs": [leaf.epochs for leaf in leaves],
         "seconds": [round(leaf.seconds, 1) for leaf in leaves],
@@ -145,8 +146,8 @@ def _gene_columns(leaves: Sequence[Leaf]) -> dict[str, dict[str, list[Any]]]:
 
 def _front_entry(point: FrontPoint, leaf: int, bend: FrontPoint | None) -> dict[str, Any]:
     entry: dict[str, Any] = {"file": point.file, "total": point.total, "ratio": round(point.ratio, 6)}
-    entry |= {key: _rounded(getattr(point, key)) for key in ("quality", "error", "low", "high")}
-    details = {name: None if value is None else _rounded(value) for name, value in point.details.items()}
+    entry |= {key: rounded(getattr(point, key)) for key in ("quality", "error", "low", "high")}
+    details = {name: None if value is None else rounded(value) for name, value in point.details.items()}
     return entry | {"details": details, "leaf": leaf, "bytes": point.nbytes, "knee": point is bend}
 
 
@@ -159,13 +160,9 @@ def _packed(history: History, points: Sequence[FrontPoint], line: Reference | No
     for file in line.packed:
         row = beside.get(file)
         as_good = None if row is None or row.point is None else row.point.nbytes
-        entry = {"bytes": file.nbytes, "quality": _rounded(file.quality), "rateWeight": _rounded(file.rate_weight)}
+        entry = {"bytes": file.nbytes, "quality": rounded(file.quality), "rateWeight": rounded(file.rate_weight)}
         entries.append(entry | {"inView": row is not None, "asGood": as_good})
     return entries
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.8g}")
 
 
 def _layer_tables(

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from evocompress.calibration import blocks
-from evocompress.calibration.blocks import blocked_columns, second_moment
+from evocompress.calibration import moments
+from evocompress.calibration.moments import blocked_columns, second_moment
 from evocompress.calibration.second_order import second_order_sensitivities
 from evocompress.checkpoint.presets import preset
 from evocompress.codecs import Sensitivity
@@ -32,8 +32,8 @@ def examples(n: int, columns: int = 150, seed: int = 2) -> Examples:
 
 @pytest.fixture
 def narrow_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "WIDE", 100)
-    monkeypatch.setattr(blocks, "BLOCK", 64)
+    monkeypatch.setattr(moments, "WIDE", 100)
+    monkeypatch.setattr(moments, "BLOCK", 64)
 
 
 def test_a_moment_in_blocks_is_the_diagonal_of_the_whole(narrow_blocks: None) -> None:
@@ -51,8 +51,8 @@ def test_a_moment_in_blocks_is_the_diagonal_of_the_whole(narrow_blocks: None) ->
 
 def test_sensitivities_of_a_wide_layer_are_blocks_of_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = second_order_sensitivities(network(), examples(64), seed=0)["0.weight"]
-    monkeypatch.setattr(blocks, "WIDE", 100)
-    monkeypatch.setattr(blocks, "BLOCK", 64)
+    monkeypatch.setattr(moments, "WIDE", 100)
+    monkeypatch.setattr(moments, "BLOCK", 64)
     found = second_order_sensitivities(network(), examples(64), seed=0)
     parts = found["0.weight"]
     assert isinstance(whole, Sensitivity) and isinstance(parts, Sensitivity)
@@ -99,8 +99,8 @@ def test_narrow_layers_have_the_bytes_that_they_had_and_wide_ones_are_nearly_as_
     train, held_out = examples(200), examples(100, seed=2)
     files, losses = [], []
     for wide, block in ((10**9, 64), (150, 64), (100, 64)):
-        monkeypatch.setattr(blocks, "WIDE", wide)
-        monkeypatch.setattr(blocks, "BLOCK", block)
+        monkeypatch.setattr(moments, "WIDE", wide)
+        monkeypatch.setattr(moments, "BLOCK", block)
         calibration = calibrate(network(), train, held_out, samples=200, seed=0)
         files.append(packed(calibration, 1e-3))
         losses.append(calibration.loss(files[-1]))

@@ -15,7 +15,7 @@ from evocompress.calibration.fisher import sensitivities
 from evocompress.calibration.output_change import OutputChange
 from evocompress.calibration.second_order import second_order_sensitivities
 from evocompress.data import Examples, Splits
-from evocompress.data.dataset import IGNORED, DatasetInputs
+from evocompress.data.torch_datasets import IGNORED, DatasetInputs
 from evocompress.data.user import as_splits
 from evocompress.errors import DataError, ModelError
 from evocompress.tasks import build

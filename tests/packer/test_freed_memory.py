@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from evocompress.support import freed_memory
+from evocompress.packer import layerwise_forward
 
 
 def _held_mib() -> float:
@@ -19,15 +19,15 @@ def _many_blocks() -> None:
     del blocks[::2], blocks
 
 
-@pytest.mark.skipif(freed_memory._trim() is None, reason="no glibc")
+@pytest.mark.skipif(layerwise_forward._trim() is None, reason="no glibc")
 def test_what_a_thread_freed_is_given_back() -> None:
-    freed_memory.give_back()
+    layerwise_forward.give_back()
     before = _held_mib()
     threads = [threading.Thread(target=_many_blocks) for _ in range(2)]
     for thread in threads:
         thread.start()
         thread.join()
-    freed_memory.give_back()
+    layerwise_forward.give_back()
     assert _held_mib() - before < 60  # of 200
 
 
@@ -36,9 +36,9 @@ def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Other())
-    freed_memory._trim.cache_clear()
+    layerwise_forward._trim.cache_clear()
     try:
-        assert freed_memory._trim() is None
-        freed_memory.give_back()
+        assert layerwise_forward._trim() is None
+        layerwise_forward.give_back()
     finally:
-        freed_memory._trim.cache_clear()
+        layerwise_forward._trim.cache_clear()
