@@ -79,10 +79,10 @@ class _Predictions:
         """Different predictions, the best one first; the whole length is among them."""
         if length not in self._alike:
             self._alike[length] = sorted(
-                (known for known in self._last if length % known == 0 or known % length == 0),
-                key=lambda known: (max(known, length) // min(known, length), known),
+                (other for other in self._last if length % other == 0 or other % length == 0),
+                key=lambda other: (max(other, length) // min(other, length), other),
             )
-        scaled = (-(-self._last[known] * length // known) for known in self._alike[length])
+        scaled = (-(-self._last[other] * length // other) for other in self._alike[length])
         return list(dict.fromkeys([*scaled, length]))
 
     def learn(self, length: int, extent: int) -> None:

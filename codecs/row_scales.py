@@ -59,8 +59,8 @@ class RowScales:
 
     def layout(self, side: SideReader, shape: Shape, rest: Codec) -> list[Layout]:
         """One symbol for each row if there are scales, then the rest."""
-        own = plane_layouts((matrix_shape(shape)[0],)) if side.integer(0, 1) else []
-        return own + rest.layout(side, shape)
+        of_scales = plane_layouts((matrix_shape(shape)[0],)) if side.integer(0, 1) else []
+        return of_scales + rest.layout(side, shape)
 
     def decode(self, planes: Iterator[Symbols], side: SideReader, shape: Shape, rest: Codec) -> Floats:
         """The rest's rows times their scales."""

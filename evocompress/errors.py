@@ -56,11 +56,13 @@ class RunError(EvocompressError):
 class JournalError(RunError):
     """A run's journal is damaged: `damage` says how; `search.repair.repair_run` rebuilds it."""
 
-    def __init__(self, damage: str, folder: object) -> None:
+    def __init__(self, damage: str, folder: object = None) -> None:
         super().__init__(damage, folder)
         self.damage, self.folder = damage, folder
 
     def __str__(self) -> str:
+        if self.folder is None:
+            return self.damage
         return f"{self.damage}; `repair_run({self.folder})` rebuilds it from the segments' files"
 
 

@@ -1,4 +1,4 @@
-"""How far a network's outputs have moved, relative to their variance: a loss without labels, and of little noise."""
+"""Change of a network's outputs, relative to their variance: a loss without labels, and of little noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies beside a network's weights: configuration and tokenizer, carried from one folder to another."""
+"""Companion files of a network's weights: configuration and tokenizer, carried from one folder to another."""
 
 from __future__ import annotations
 
@@ -101,12 +101,12 @@ def write_folder(
     Raises:
         OSError: A file cannot be read or written.
     """
-    found = Companions((), "") if source is None else companions_of(source)
+    companions = Companions((), "") if source is None else companions_of(source)
     exists = output.is_dir()
     output.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
     try:
-        for file in found.files:
+        for file in companions.files:
             if source is not None:
                 (place / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / file, place / file)
@@ -114,10 +114,10 @@ def write_folder(
         if not exists:
             place.chmod(0o755)
             place.rename(output)
-            return result, found
-        for file in (*found.files, Path(name)):
+            return result, companions
+        for file in (*companions.files, Path(name)):
             with replacing(output / file) as temporary:
                 shutil.copyfile(place / file, temporary)
-        return result, found
+        return result, companions
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -38,16 +38,16 @@ def shards(path: object) -> list[Path] | None:
         for name in _SINGLE:
             if (place / name).is_file():
                 return [place / name]
-        found = sorted(place.glob("*.safetensors")) or sorted(place.glob("*.evc"))
+        weight_files = sorted(place.glob("*.safetensors")) or sorted(place.glob("*.evc"))
     except FormatError:
         raise
     except (OSError, ValueError):  # a null byte, say: whoever opens it tells
         return None
-    if len(found) == 1:
-        return found
+    if len(weight_files) == 1:
+        return weight_files
     if kind := folder_of_another_kind(place):
         raise FormatError(f"{place} {kind}.")
-    held = f"{len(found)} of them and no index" if found else "none"
+    held = f"{len(weight_files)} of them and no index" if weight_files else "none"
     raise FormatError(
         f"{place} is a folder, which must hold {SAFETENSORS}, {EVC} or {_INDICES[0]}, or one file of safetensors or "
         f".evc; it has {held}."

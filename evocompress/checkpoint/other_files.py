@@ -1,4 +1,4 @@
-"""What files are that are no checkpoints, or some of another kind, by their names and first bytes: a sentence each."""
+"""Recognition of files that are no checkpoints, or some of another kind, by name and first bytes: a sentence each."""
 
 from __future__ import annotations
 
@@ -164,6 +164,6 @@ def folder_of_another_kind(folder: Path) -> str:
     if flax := sorted(name for name in names if name.endswith(".msgpack")):
         return f"holds {flax[0]}, which {_FLAX}"
     for suffix, what in ((".gguf", "a GGUF file"), (".onnx", "an ONNX model")):
-        if found := sorted(name for name in names if name.endswith(suffix)):
-            return f"holds {what}, {found[0]}; give the file itself"
+        if files := sorted(name for name in names if name.endswith(suffix)):
+            return f"holds {what}, {files[0]}; give the file itself"
     return ""

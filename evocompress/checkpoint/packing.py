@@ -294,14 +294,8 @@ def pack(
         else:
             sensitivity = sensitivities.get(first, 1.0)
             part = corner(array, corners[name]) if name in corners else array
-            kept = None if grid is None or first not in grid else _on_grid(name, part, grid[first], recipe)
-            if kept is not None:
-                record = kept
-            elif from_weights_alone:
-                encode = functools.partial(_at_factor, name, part, recipe, sensitivity, writer.state)
-                record = kept_in_proportion(name, part, arrays, encode)
-            else:
-                record = encode_tensor(name, part, recipe, sensitivity, state=writer.state)
+            step, beside = (grid or {}).get(first), arrays if from_weights_alone else None
+            record = _record(name, part, recipe, sensitivity, writer.state, step=step, beside=beside)
             record = record if part is array else record._replace(whole=array.shape)
         stored.setdefault(first, name)
         writer.add(record)
@@ -313,6 +307,29 @@ def pack(
 def pack_without_loss(state_dict: Mapping[str, Any]) -> bytes:
     """Encode a state dict into the bytes of an `.evc` file, every bit of every tensor."""
     return pack(state_dict, Recipe(rules=(Rule(codecs=("lossless",)),)))
+
+
+def _record(
+    name: str,
+    array: Array,
+    recipe: Recipe,
+    sensitivity: float | Sensitivity,
+    state: Any,
+    *,
+    step: float | None,
+    beside: Mapping[str, Array] | None,
+) -> Record:
+    """A tensor, coded: on its grid of this step, if it is on one; else by its rule.
+
+    Where sensitivities come from the weights alone, it keeps its share of the bytes `beside` the others.
+    """
+    on_grid = None if step is None else _on_grid(name, array, step, recipe)
+    if on_grid is not None:
+        return on_grid
+    if beside is not None:
+        encode = functools.partial(_at_factor, name, array, recipe, sensitivity, state)
+        return kept_in_proportion(name, array, beside, encode)
+    return encode_tensor(name, array, recipe, sensitivity, state=state)
 
 
 def _at_factor(

@@ -1,4 +1,4 @@
-"""What torch.save wrote (.pt, .pth, .bin, .ckpt): the state dict in it, found without running anything."""
+"""Files of torch.save (.pt, .pth, .bin, .ckpt): the state dict in them, found without running anything."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def read_torch(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], s
         FormatError: It holds objects of other classes, no state dict, or is damaged.
     """
     content = _loaded(path)
-    found = sorted(_dictionaries(content, ()), key=lambda one: -one.size)  # stable: the first of equal ones
-    if not found:
+    dictionaries = sorted(_dictionaries(content, ()), key=lambda one: -one.size)  # stable: the first of equal ones
+    if not dictionaries:
         raise FormatError(f"{os.fspath(path)} holds no state dict, a dictionary of tensors by name; {_SAVE}.")
-    best = found[0]
+    best = dictionaries[0]
     if any(hasattr(tensor, "full_tensor") for tensor in best.tensors.values()):
         raise FormatError(_parts_of_tensors(os.fspath(path)))
     left = [shortened(name) for name in best.others]

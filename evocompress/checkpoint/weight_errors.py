@@ -1,4 +1,4 @@
-"""What a file has changed of the weights that it was made of: relative errors, and zeros that were none."""
+"""Weight errors of a file against the weights that it was made of: relative errors, and zeros that were none."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def weight_errors(state: Mapping[str, Any], decoded: Iterable[tuple[str, npt.NDA
         if before.shape != array.shape or not is_float(name_of(before.dtype)) or not before.size:
             continue
         old, new = before.astype(np.float64), array.astype(np.float64)
-        known = np.isfinite(old) & np.isfinite(new)
-        apart, own = float(np.square(new[known] - old[known]).sum()), float(np.square(old[known]).sum())
-        relative = math.sqrt(apart / own) if own else float(apart > 0)
+        finite = np.isfinite(old) & np.isfinite(new)
+        apart, square = float(np.square(new[finite] - old[finite]).sum()), float(np.square(old[finite]).sum())
+        relative = math.sqrt(apart / square) if square else float(apart > 0)
         tensors.append(TensorError(name, relative, float(((new == 0) & (old != 0)).mean())))
-        error, size = error + apart, size + own
+        error, size = error + apart, size + square
     tensors.sort(key=lambda tensor: -tensor.relative)
     return WeightErrors(math.sqrt(error / size) if size else 0.0, tuple(tensors))

@@ -72,10 +72,10 @@ def evc_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     place = Path(path)
     if (place / EVC).is_file():
         return place / EVC
-    found = sorted(place.glob("*.evc"))
-    if len(found) != 1:
-        raise FormatError(f"{place} is a folder, which must hold {EVC}; it has {len(found) or 'no'} .evc files.")
-    return found[0]
+    evc_files = sorted(place.glob("*.evc"))
+    if len(evc_files) != 1:
+        raise FormatError(f"{place} is a folder, which must hold {EVC}; it has {len(evc_files) or 'no'} .evc files.")
+    return evc_files[0]
 
 
 @contextlib.contextmanager
@@ -148,8 +148,8 @@ def read_weights(
             if names is None:
                 return unpack(data, max_output_bytes=max_output_bytes)
             contents = parse(data, max_output_bytes=max_output_bytes)
-            known = None if contents.lost_names is None else names(contents)
-            return unpack(data, names=known, max_output_bytes=max_output_bytes)
+            lost_names = None if contents.lost_names is None else names(contents)
+            return unpack(data, names=lost_names, max_output_bytes=max_output_bytes)
     import safetensors
 
     try:

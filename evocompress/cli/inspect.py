@@ -71,8 +71,8 @@ def inspect(
         tensors, header = inspect_file(data, names, max_output_bytes=limit)
         errors = None if against is None else _errors(data, names, against, limit)
     if as_json:
-        found = {} if errors is None else {error.name: error for error in errors.tensors}
-        rows = [_row(info, found.get(info.name)) for info in tensors]
+        error_of = {} if errors is None else {error.name: error for error in errors.tensors}
+        rows = [_row(info, error_of.get(info.name)) for info in tensors]
         whole = {} if errors is None else {"relative_error": errors.relative}
         everything = {"file": str(file), "bytes": len(data), "header_bytes": header, **whole, "tensors": rows}
         echo(json.dumps(everything, indent=1))
@@ -97,8 +97,8 @@ def _print_unread(file: Path, data: bytes, contents: Contents, as_json: bool) ->
 
     coder = next(name for name, coder in CODERS.items() if coder == contents.coder)
     if as_json:
-        known = {"file": str(file), "bytes": len(data), "version": data[3], "coder": coder, "tensors": None}
-        echo(json.dumps(known, indent=1))
+        head = {"file": str(file), "bytes": len(data), "version": data[3], "coder": coder, "tensors": None}
+        echo(json.dumps(head, indent=1))
         return
     echo(
         f"{len(data)} bytes, a bare file (version {data[3]}, entropy coder {coder}): it holds neither names nor shapes "
@@ -122,7 +122,7 @@ def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int, errors: 
     table.add_column("shape")
     table.add_column("dtype")
     table.add_column("codec", overflow="fold")
-    found = {} if errors is None else {error.name: error for error in errors.tensors}
+    error_of = {} if errors is None else {error.name: error for error in errors.tensors}
     for title in ("bits/weight", "payload B", "side B", *([] if errors is None else ["error %", "zeroed %"])):
         table.add_column(title, justify="right")
     for info in tensors:
@@ -131,7 +131,7 @@ def _print_tensors(tensors: list[TensorInfo], header: int, nbytes: int, errors: 
         numbers = (bits, f"{info.payload_bytes:.1f}", str(info.side_bytes))
         codec = info.codec if info.tied_to is None else f"tied to {info.tied_to}"
         moved = [] if errors is None else ["—", "—"]
-        if error := found.get(info.name):
+        if error := error_of.get(info.name):
             moved = [f"{100 * error.relative:.2f}", f"{100 * error.zeroed:.1f}"]
         table.add_row(Text(info.name), shape, info.dtype, Text(codec), *numbers, *moved)
     weights = sum(info.weights for info in tensors)

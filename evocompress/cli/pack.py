@@ -289,12 +289,12 @@ def _summary(output: Path, state: Mapping[str, torch.Tensor], nbytes: int) -> st
     from evocompress.checkpoint.float32_size import float32_bytes, own_bytes
 
     line = size_line(nbytes, sum(tensor.numel() for tensor in state.values()), len(state))
-    plain, own = float32_bytes(state), own_bytes(state)
-    if own == plain > 0 and any(tensor.is_floating_point() for tensor in state.values()):
-        line += f", {_times(own, nbytes)} than float32"
-    elif own:
-        line += f", {_times(own, nbytes)} than its tensors are ({own} bytes)"
-        line += "" if own == plain else f", {_times(plain, nbytes)} than they would be in float32"
+    plain, as_stored = float32_bytes(state), own_bytes(state)
+    if as_stored == plain > 0 and any(tensor.is_floating_point() for tensor in state.values()):
+        line += f", {_times(as_stored, nbytes)} than float32"
+    elif as_stored:
+        line += f", {_times(as_stored, nbytes)} than its tensors are ({as_stored} bytes)"
+        line += "" if as_stored == plain else f", {_times(plain, nbytes)} than they would be in float32"
     return f"{output}: {line}"
 
 

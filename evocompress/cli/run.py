@@ -19,6 +19,7 @@ from evocompress.support.printable import SafeConsole
 from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
+    from evocompress.evolve.config import Config
     from evocompress.evolve.driver import RunSummary
     from evocompress.protocols import Observer
     from evocompress.runs.export import Export
@@ -75,22 +76,13 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train, compress and evolve a population, and show the front of size against quality."""
-    from evocompress.evolve.config import load_config
-    from evocompress.evolve.driver import config_of_run, run_experiment, with_more
+    from evocompress.evolve.driver import run_experiment, with_more
     from evocompress.runs.front import front
     from evocompress.search.history import read_history
     from evocompress.support.command_line import about
     from evocompress.support.quantities import parse_duration
 
-    if config is not None:
-        loaded = load_config(config, settings or ())
-        text = config.read_text(encoding="utf-8")
-        out = out or Path("runs") / loaded.name
-    elif resume and out is not None:
-        loaded, text = config_of_run(out, settings or (), trusted=trust), ""
-    else:
-        raise ConfigError("Give a configuration file, or --resume with --out of a run that exists.")
-    folder = out
+    loaded, text, folder = _configuration(config, out, settings or (), resume=resume, trusted=trust)
     if seeds is not None and resume:
         raise ConfigError("--from is for a new run; leave it or --resume out.")
     if more is not None or until is not None:
@@ -132,6 +124,25 @@ def run(
         _show(loaded.name, history, summary.export)
     for problem in summary.export.problems:
         output.warning(f"note: {problem}")
+
+
+def _configuration(
+    config: Path | None, out: Path | None, settings: Sequence[str], *, resume: bool, trusted: bool
+) -> tuple[Config, str, Path]:
+    """The configuration, the text of its file, and the run's folder.
+
+    Raises:
+        ConfigError: Neither a file nor a run that goes on is given.
+    """
+    from evocompress.evolve.config import load_config
+    from evocompress.evolve.driver import config_of_run
+
+    if config is not None:
+        loaded = load_config(config, settings)
+        return loaded, config.read_text(encoding="utf-8"), out or Path("runs") / loaded.name
+    if not resume or out is None:
+        raise ConfigError("Give a configuration file, or --resume with --out of a run that exists.")
+    return config_of_run(out, settings, trusted=trusted), "", out
 
 
 @contextlib.contextmanager

@@ -72,8 +72,8 @@ class Examples:
         if numbers and not bool(labels.isfinite().all()):
             raise DataError("labels hold NaN or infinity; numbers to predict must be finite")
         is_image = tensor is not None and tensor.ndim == 4
-        known = callable(self.augmentation) or self.augmentation in ("none", "crop-flip")
-        if not known or (self.augmentation == "crop-flip" and not is_image):
+        is_known = callable(self.augmentation) or self.augmentation in ("none", "crop-flip")
+        if not is_known or (self.augmentation == "crop-flip" and not is_image):
             rule = "must be 'none', 'crop-flip' for (n, c, h, w), or a function (inputs, generator) -> inputs"
             raise DataError(f"augmentation {self.augmentation!r}: {rule}")
 

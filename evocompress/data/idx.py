@@ -69,6 +69,6 @@ def _read(path: Path, content: _Readable, most: int) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: announces {count} bytes by its shape {shape}; at most {_LARGEST} are read")
     data = content.read(count + 1)
     if len(data) != count:
-        found = f"{start + len(data)} bytes" if len(data) < count else f"more than {start + count} bytes"
-        raise DataError(f"{path}: is {found} long; shape {shape} needs {start + count}; delete it and fetch it again")
+        length = f"{start + len(data)} bytes" if len(data) < count else f"more than {start + count} bytes"
+        raise DataError(f"{path}: is {length} long; shape {shape} needs {start + count}; delete it and fetch it again")
     return np.frombuffer(data, np.uint8).reshape(shape)

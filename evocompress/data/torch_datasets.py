@@ -129,9 +129,9 @@ class DatasetInputs:
         Raises:
             DataError: They cannot be put together, or an example fails.
         """
-        known = self._said_labels()
-        if known is not None:
-            return known.to(self.device)
+        said_labels = self._said_labels()
+        if said_labels is not None:
+            return said_labels.to(self.device)
         parts = []
         chosen = [torch.arange(at, min(at + _BATCH, len(self))) for at in range(0, len(self), _BATCH)]
         for (inputs, labels), size in zip(self.batches(chosen), map(len, chosen), strict=True):

@@ -1,4 +1,4 @@
-"""How long it takes to make a calibrated file, expected before it is made; right to within a factor of two or so."""
+"""Expected time of making a calibrated file, told before it is made; right to within a factor of two or so."""
 
 from __future__ import annotations
 

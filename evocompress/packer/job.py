@@ -449,9 +449,9 @@ class PackJob:
         how = self._how_at(rate_weight, layerwise)
         file = self._attempt(rate_weight, layerwise, progress, how)
         # Sensitivities that were measured know what layers are worth; there, only what is lost whole gets more.
-        known = self._calibration is not None
-        lost = [] if known and not file.zeroed else lost_tensors(self._state, file.data, how.sensitivities)
-        lost = [name for name in lost if name in file.zeroed or not known]
+        calibrated = self._calibration is not None
+        lost = [] if calibrated and not file.zeroed else lost_tensors(self._state, file.data, how.sensitivities)
+        lost = [name for name in lost if name in file.zeroed or not calibrated]
         if not lost:
             return file, how
         how = how._replace(sensitivities=with_lost_raised(self._state, how.one_shot, how.sensitivities, lost))

@@ -43,9 +43,9 @@ def importances(leaves: Sequence[Leaf]) -> dict[str, dict[str, float]]:
     spans = distributions({name: leaf.genome[name] for name in names} for leaf in leaves)
     spans = {name: span for name, span in spans.items() if not span.single()}
     targets = {"error": lambda trial: trial.values[1], "bytes": lambda trial: trial.values[0], "front": None}
-    found: dict[str, dict[str, float]] = {what: {} for what in targets}
+    importances: dict[str, dict[str, float]] = {what: {} for what in targets}
     if not spans:
-        return found
+        return importances
     with _quiet(optuna):
         study = optuna.create_study(directions=[optuna.study.StudyDirection.MINIMIZE] * 2)
         study.add_trials(
@@ -61,8 +61,8 @@ def importances(leaves: Sequence[Leaf]) -> dict[str, dict[str, float]]:
             # Before version 5, Optuna judges single objectives only.
             with contextlib.suppress(*([ValueError] if target is None else [])):
                 shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
-                found[what] = {name: float(share) for name, share in shares.items() if math.isfinite(share)}
-    return found
+                importances[what] = {name: float(share) for name, share in shares.items() if math.isfinite(share)}
+    return importances
 
 
 @contextlib.contextmanager

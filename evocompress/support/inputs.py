@@ -1,4 +1,4 @@
-"""What a network is called with: one tensor, several in order, or several by name.
+"""Inputs of a network: one tensor, several in order, or several by name.
 
 A batch of a data set is a tensor, `model(x)`; a tuple or list, `model(*x)`; or a mapping, `model(**x)`, as of token ids
 and an attention mask. In these there may be further tuples, lists and mappings, and things that are no tensors.

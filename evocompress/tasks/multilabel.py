@@ -121,9 +121,9 @@ def average_precision(scores: npt.NDArray[np.float64], holds: npt.NDArray[np.boo
     if not holds.any():
         return math.nan
     order = np.argsort(-scores, kind="stable")
-    found, ranked = np.cumsum(holds[order]), scores[order]
+    hits, ranked = np.cumsum(holds[order]), scores[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each group of equal scores
-    precision, recall = found[last] / (last + 1), found[last] / found[-1]
+    precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
@@ -18,8 +18,9 @@ from evocompress import pack, unpack
 from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.size_prior import size_prior
+from evocompress.checkpoint.weight_files import read_weights
 from evocompress.data import Examples, Splits
-from evocompress.errors import CodecError, ConfigError, ModelError
+from evocompress.errors import CodecError, ConfigError, EvocompressError, ModelError
 from evocompress.networks import build
 from evocompress.packer import job as pack_job
 from evocompress.packer import network_and_examples
@@ -232,6 +233,37 @@ def test_labels_that_do_not_fit_are_left_out_where_no_loss_on_them_is_asked_for(
     assert not on_data(Path("w"), network(), "d", 0, needs_labels=False).held_out.is_labelled
     with pytest.raises(ModelError, match="gives 5 logits; the data set has 9 classes"):
         on_data(Path("w"), network(), "d", 0)
+
+
+def test_a_job_of_a_file_reads_it_once_and_names_the_argument_of_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "w.safetensors"
+    state = build("digits_cnn", {"width": 4}).state_dict()
+    safetensors.torch.save_file({f"module.{name}": tensor for name, tensor in state.items()}, weights)
+    read: list[object] = []
+
+    def counted(path: str, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        read.append(path)
+        return read_weights(path, *arguments, **options)
+
+    monkeypatch.setattr("evocompress.packer.job.read_weights", counted)
+    plain = build("digits_cnn", {"width": 4})
+    one = PackJob.of_file(weights, "fast", model=plain, noise="1x8x8", samples=16, strip_prefix="module.")
+    assert read == [weights] and one.is_calibrated and one.checkpoint.keys() == state.keys()
+    assert unpack(one.at(1e-5).data).keys() == state.keys()
+    mistakes = (
+        ("model", {"model": "digits_cn", "noise": "1x8x8"}),
+        ("noise", {"model": plain, "noise": "1xx8", "strip_prefix": "module."}),
+        ("task", {"model": plain, "data": "digits", "task": "regresion", "strip_prefix": "module."}),
+        ("strip_prefix", {"strip_prefix": "modul."}),
+    )
+    for argument, options in mistakes:
+        with pytest.raises(EvocompressError) as caught:
+            PackJob.of_file(weights, **cast(Any, options))
+        assert caught.value.argument == argument
+    with pytest.raises(ConfigError, match="belong together"):
+        PackJob.of_file(weights, model=plain)
 
 
 def test_a_network_that_is_broken_already_is_refused() -> None:

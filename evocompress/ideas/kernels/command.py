@@ -64,23 +64,12 @@ def kernels(
     from evocompress.ideas.kernels.analysis import compare as compared
     from evocompress.ideas.kernels.linearconv_banks import with_banks
     from evocompress.ideas.kernels.tables import write_csv, write_json
-    from evocompress.support.optional_libraries import needs_extra
 
     inputs = [path for path in (weights, compare, image) if path is not None]
     outputs = _outputs({"--json": json, "--csv": csv, "--html": html, "--png": png}, inputs)
-    if image is not None and html is None and png is None:
-        raise ConfigError("--image needs a gallery to show the picture in: add --png FILE or --html FILE.")
     if response and json is None:
         raise ConfigError("--response is written to a JSON file: add --json FILE.")
-    if png is not None and png.suffix.lower() != ".png":
-        raise ConfigError(f"--png {png}: must end in .png")
-    if html is not None:
-        with needs_extra("report"):  # now, not after the work
-            import jinja2  # noqa: F401
-            import PIL  # noqa: F401
-    if png is not None:
-        with needs_extra("report"):
-            import evocompress.ideas.kernels.gallery_png  # noqa: F401
+    _check_galleries(image, html, png)
     limit = output_limit(max_output_bytes)
     first = read_weights(weights, say=functools.partial(echo, err=True), max_output_bytes=limit)
     state, after = with_banks(first), None if compare is None else with_banks(_second(compare, first, limit))
@@ -105,6 +94,23 @@ def kernels(
     _print(rows, layers)
     if outputs:
         echo(f"{counted(len(rows), 'kernel')}: {', '.join(str(path) for path in outputs)}")
+
+
+def _check_galleries(image: Path | None, html: Path | None, png: Path | None) -> None:
+    """Refuse galleries that cannot be made, and a picture for none, before any work."""
+    from evocompress.support.optional_libraries import needs_extra
+
+    if image is not None and html is None and png is None:
+        raise ConfigError("--image needs a gallery to show the picture in: add --png FILE or --html FILE.")
+    if png is not None and png.suffix.lower() != ".png":
+        raise ConfigError(f"--png {png}: must end in .png")
+    if html is not None:
+        with needs_extra("report"):
+            import jinja2  # noqa: F401
+            import PIL  # noqa: F401
+    if png is not None:
+        with needs_extra("report"):
+            import evocompress.ideas.kernels.gallery_png  # noqa: F401
 
 
 def _galleries(shown: Sequence[Section], title: str, html: Path | None, png: Path | None) -> None:

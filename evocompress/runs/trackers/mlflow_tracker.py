@@ -38,8 +38,8 @@ class Mlflow:
         """Open the search's run, or the one of before."""
         self._client = self._make_client()
         name = os.environ.get(_EXPERIMENT, run.name)
-        found = self._client.get_experiment_by_name(name)
-        self._experiment = self._client.create_experiment(name) if found is None else found.experiment_id
+        experiment = self._client.get_experiment_by_name(name)
+        self._experiment = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
         self._search = str(run.kept.get("run_id", ""))
         if not self._search:
             created = self._client.create_run(self._experiment, run_name=run.name, tags={"folder": str(run.folder)})

@@ -85,9 +85,9 @@ def tracked_segment(task: Task, outcome: Outcome, completion: int, hypervolume: 
     """What is told of a segment."""
     numbers = {"seconds": outcome.seconds, "files": float(len(outcome.leaves))}
     if outcome.leaves:
-        own = outcome.leaves[0]
-        numbers |= {"bytes": own.nbytes, "quality": own.quality, "error": own.error}
-        numbers |= {"depth": own.depth, "epochs": own.epochs}
+        leaf = outcome.leaves[0]
+        numbers |= {"bytes": leaf.nbytes, "quality": leaf.quality, "error": leaf.error}
+        numbers |= {"depth": leaf.depth, "epochs": leaf.epochs}
     curves = outcome.metrics.get("curves", {})
     return TrackedSegment(
         number=task.index + 1,
