@@ -1,19 +1,29 @@
-"""What images the built-in networks take by default."""
+"""What images a built-in network takes by default."""
 
 from __future__ import annotations
 
+import functools
+
+import torch
+
+from evocompress.errors import ModelError
+from evocompress.networks import build
+
 __all__ = ["image_shape"]
 
-_SHAPES = {
-    "connected_cnn": (1, 28, 28),
-    "digits_cnn": (1, 8, 8),
-    "lenet5_caffe": (1, 28, 28),
-    "saccade_cnn": (1, 28, 28),
-    "saccade_sequence": (1, 28, 28),
-    "small_cnn": (1, 28, 28),
-}
+#: Of the built-in data sets.
+_SHAPES = ((3, 32, 32), (1, 28, 28), (1, 8, 8))
 
 
+@functools.cache
 def image_shape(name: str) -> tuple[int, int, int]:
-    """Channels, height and width for a network by its name."""
-    return _SHAPES.get(name, (3, 32, 32))
+    """Channels, height and width for a network by its name: the first of the data sets' shapes that it can take."""
+    network = build(name, seed=0).eval()
+    for shape in _SHAPES:
+        try:
+            with torch.no_grad():
+                network(torch.zeros(1, *shape))
+        except (RuntimeError, ModelError):
+            continue
+        return shape
+    raise ValueError(f"{name} takes no images of a built-in data set: {', '.join(map(str, _SHAPES))}")

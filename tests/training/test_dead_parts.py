@@ -19,6 +19,7 @@ from evocompress.training.dead_parts import cut, narrow
 
 pytestmark = pytest.mark.slow
 
+#: Networks in which dead parts can be cut.
 PLAIN = ("base_cnn", "digits_cnn", "lenet5_caffe", "resnet20", "small_cnn", "vgg11")
 
 
@@ -27,9 +28,8 @@ def test_outputs_stay_for_every_network(name: str) -> None:
     network, x = damage(build(name, seed=1), share=0.5, seed=2), images(name)
     live = cut(network, x)
     if name in PLAIN or name.startswith("resnet") or name == "byte_transformer":
-        assert live.parameters_after < 0.9 * live.parameters_before
-    else:
-        assert live.reason
+        assert live.reason is None
+    assert live.reason or live.parameters_after < 0.9 * live.parameters_before
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         outputs = network(x)
