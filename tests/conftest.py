@@ -12,6 +12,8 @@ import pytest
 from evocompress.errors import DataError
 
 if TYPE_CHECKING:
+    from selenium import webdriver
+
     from evocompress.data import Splits
 
 # Results depend on the number of threads: one, here and in the processes that tests start. Read as torch is loaded,
@@ -65,3 +67,12 @@ def seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """A headless Chromium for the tests of one file; without one they skip."""
+    from browsers import started_browser
+
+    with started_browser(tmp_path_factory.mktemp("chromium")) as chrome:
+        yield chrome

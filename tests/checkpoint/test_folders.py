@@ -10,20 +10,14 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from commands import invoke
 from torch import nn
-from typer.testing import CliRunner, Result
 
 import evocompress
 from evocompress.checkpoint import companions
 from evocompress.checkpoint.companions import companions_of, write_folder
 from evocompress.checkpoint.weight_files import read_weights, write_weights
-from evocompress.cli import app
 from evocompress.errors import ConfigError, EvocompressError, FormatError
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-
 
 #: What goes along, and what does not.
 CARRIED = (

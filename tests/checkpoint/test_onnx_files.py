@@ -9,20 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from commands import invoke
 
 import evocompress
 from evocompress.checkpoint import onnx_file
 from evocompress.checkpoint.weight_files import read_weights, unpack_into
-from evocompress.cli import app
 from evocompress.errors import CodecError, EvocompressError, FormatError
 
 onnx: Any = pytest.importorskip("onnx", reason="needs onnx (of the onnx extra)")
 reference: Any = pytest.importorskip("onnx.reference")
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
 
 def network(weight: np.ndarray[Any, Any] | None = None) -> Any:

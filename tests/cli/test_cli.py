@@ -10,18 +10,14 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+from commands import invoke
 from synthetic_run import synthetic_run, write_synthetic_run
-from typer.testing import CliRunner, Result
 
 import evocompress
-from evocompress.cli import app, main
+from evocompress.cli import main
 from evocompress.codecs import CODECS, STAGES
 from evocompress.errors import CodecError, ConfigError
 from evocompress.support.atomic_files import replacing
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
 
 def fail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str]:

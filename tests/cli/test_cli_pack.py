@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 import safetensors.torch
 import torch
+from commands import invoke
 from torch import nn
-from typer.testing import CliRunner, Result
 
 import evocompress
 from evocompress.checkpoint.fold_statistics import fold_statistics
 from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.size_prior import size_prior
-from evocompress.cli import app, main
+from evocompress.cli import main
 from evocompress.cli.pack_report import missed_warning
 from evocompress.networks import build
 from evocompress.packer.events import TargetMissed
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from evocompress.data import Splits
 
 pytestmark = pytest.mark.slow
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")

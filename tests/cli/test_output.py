@@ -9,19 +9,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from commands import invoke
 from synthetic_run import synthetic_run, write_synthetic_run
-from typer.testing import CliRunner, Result
 
-from evocompress.cli import app
 from evocompress.cli.output import Output
 from evocompress.cli.pack_report import PackReport
 from evocompress.protocols import Began, Said
 from evocompress.runs.front import front
 from evocompress.search.history import read_history
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from hostile_files import sealed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_hostile import DEADZONE, LOSSLESS, record, sealed
+from test_hostile import DEADZONE, LOSSLESS, record
 
 from evocompress.codecs import CODECS, Cost, Record, Writer, inspect, iterate, parse_codec, read
 from evocompress.codecs.bits import BitReader, BitWriter, golomb_bits

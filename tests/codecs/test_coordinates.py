@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
+from laplace_weights import laplace
 
 from evocompress.codecs import Cost, Record, Writer, read, try_codec
 from evocompress.codecs.codec import Codec, SideReader, Stage, varint
@@ -20,10 +21,6 @@ from evocompress.errors import CodecError, FormatError
 Floats = npt.NDArray[np.float64]
 
 CODEC, PLAIN = Codec((Coordinates(), DeadZone())), Codec((DeadZone(),))
-
-
-def laplace(*shape: int, seed: int = 0, scale: float = 0.05) -> Floats:
-    return np.asarray(np.random.default_rng(seed).laplace(0, scale, shape))
 
 
 def waves(*shape: int) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import functools
 import time
@@ -11,9 +10,10 @@ import zlib
 
 import numpy as np
 import pytest
+from hostile_files import numbers as v
+from hostile_files import sealed
 
 from evocompress.codecs import CODECS, Cost, Record, Writer, inspect, parse_codec, read
-from evocompress.codecs.codec import varint
 from evocompress.codecs.coders import CoderName
 from evocompress.codecs.container import parse
 from evocompress.codecs.deflation import deflate
@@ -26,14 +26,6 @@ pytestmark = pytest.mark.slow
 
 _HANG = 60.0  # seconds of CPU time, of what takes a few hundredths: a loaded machine must not fail this
 DEADZONE, CODEBOOK, LOSSLESS, DCT, THRESHOLD, WAVELET, LOWRANK, LINEARCONV = 1, 2, 3, 16, 17, 18, 19, 20
-
-
-def sealed(body: bytes) -> bytes:
-    return body + binascii.crc32(body).to_bytes(4, "little")
-
-
-def v(*values: int) -> bytes:
-    return b"".join(map(varint, values))
 
 
 def table(*shape: int, chain: tuple[int, ...] = (DEADZONE,), side: bytes = v(0), dtype: int = 0) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import pywt
 import scipy.fft
+from laplace_weights import laplace
 
 from evocompress.codecs import CODECS, STAGES, Cost, best, codec_spec, parse_codec, try_codec
 from evocompress.codecs.codebook import Codebook
@@ -20,10 +21,6 @@ from evocompress.codecs.registry import stage_by_number
 from evocompress.codecs.threshold import Threshold
 from evocompress.codecs.wavelet import WAVELETS, Wavelet, _backward, _forward
 from evocompress.errors import CodecError
-
-
-def laplace(*shape: int, seed: int = 0, scale: float = 0.05) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return np.asarray(np.random.default_rng(seed).laplace(0, scale, shape))
 
 
 @pytest.mark.parametrize("name", sorted(CODECS))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from symmetric_kernels import ALL, CODEC, Floats, laplace, snapped
+from laplace_weights import laplace
+from symmetric_kernels import ALL, CODEC, Floats, snapped
 
 from evocompress.codecs import symmetry_groups
 from evocompress.codecs.choice import Trial, try_codec

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from symmetric_kernels import ALL, SIZES, Floats, laplace
+from laplace_weights import laplace
+from symmetric_kernels import ALL, SIZES, Floats
 
 from evocompress.codecs.symmetry_groups import (
     MAX_PLACES,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from test_hostile import DEADZONE, FORMS, LOWRANK, check_refusal, record, sealed, small_file, v
+from hostile_files import numbers as v
+from hostile_files import sealed
+from test_hostile import DEADZONE, FORMS, LOWRANK, check_refusal, record, small_file
 
 from evocompress.codecs import CODECS, Writer, inspect, iterate, read
 from evocompress.codecs.coders import CoderName

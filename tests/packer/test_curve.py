@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from typer.testing import CliRunner, Result
+from commands import invoke_caught
 
 from evocompress.checkpoint.packing import Array, pack, unpack
 from evocompress.checkpoint.presets import PRESETS
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.checkpoint.weight_files import read_weights
-from evocompress.cli import app
 from evocompress.codecs import CODECS
 from evocompress.errors import CodecError, ConfigError, EvocompressError
 from evocompress.packer.curve import CurvePoint, bits_at, by_codec, curve_points, preset_label, rate_weights, write_csv
@@ -37,10 +36,6 @@ def state(scale: float = 1.0) -> dict[str, Array]:
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -117,7 +112,9 @@ def test_csv_rows(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_csv_and_picture(weights: Path, tmp_path: Path) -> None:
-    done = invoke("curve", weights, "-o", tmp_path / "out.v1", "--codecs", "dct,deadzone, dct(axes=matrix)+deadzone")
+    done = invoke_caught(
+        "curve", weights, "-o", tmp_path / "out.v1", "--codecs", "dct,deadzone, dct(axes=matrix)+deadzone"
+    )
     assert done.exit_code == 0, done.output
     rows = read_rows(tmp_path / "out.v1.csv")
     assert len(rows) == 3 * 8 and {row["codec"] for row in rows} == {"dct", "deadzone", "dct(axes=matrix)+deadzone"}
@@ -129,7 +126,7 @@ def test_the_command_writes_csv_and_picture(weights: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_presets_point_is_the_file_that_pack_writes(name: str, weights: Path, tmp_path: Path) -> None:
-    done = invoke("pack", weights, "-o", tmp_path / "w.evc", "--preset", name, "--rate-weight", 2e-3)
+    done = invoke_caught("pack", weights, "-o", tmp_path / "w.evc", "--preset", name, "--rate-weight", 2e-3)
     assert done.exit_code == 0, done.output
     (point,) = curve_points(read_weights(weights), [], [2e-3], [name])
     assert (point.codec, point.rate_weight) == (preset_label(name), 2e-3)
@@ -141,7 +138,7 @@ def test_a_presets_point_is_the_file_that_pack_writes(name: str, weights: Path, 
 
 def test_presets_come_after_the_codecs(weights: Path, tmp_path: Path) -> None:
     words = ("--codecs", "dct,deadzone", "--rate-weights", "1e-4,1e-2,1e-1", "--presets", "best, fast,best")
-    done = invoke("curve", weights, "-o", tmp_path / "c", *words)
+    done = invoke_caught("curve", weights, "-o", tmp_path / "c", *words)
     assert done.exit_code == 0, done.output
     expected = ["dct", "deadzone", "preset best", "preset fast"]
     assert [row["codec"] for row in read_rows(tmp_path / "c.csv")] == [name for name in expected for _ in range(3)]
@@ -159,7 +156,7 @@ def test_presets_are_heavy_lines_in_colours_of_their_own() -> None:
 
 def test_all_lossy_codecs_by_default(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = invoke("curve", weights, "--rate-weights", "1e-2,1e-3", "--no-png")
+    done = invoke_caught("curve", weights, "--rate-weights", "1e-2,1e-3", "--no-png")
     assert done.exit_code == 0, done.output
     rows = read_rows(tmp_path / "w_curve.csv")
     assert {row["codec"] for row in rows} == set(CODECS) - {"lossless"}
@@ -174,7 +171,7 @@ def test_all_lossy_codecs_by_default(weights: Path, tmp_path: Path, monkeypatch:
 )
 def test_odd_checkpoints_do_not_crash(arrays: dict[str, Array], tmp_path: Path) -> None:
     safetensors.numpy.save_file(arrays, tmp_path / "odd.safetensors")
-    done = invoke("curve", tmp_path / "odd.safetensors", "-o", tmp_path, "--codecs", "deadzone,dct")
+    done = invoke_caught("curve", tmp_path / "odd.safetensors", "-o", tmp_path, "--codecs", "deadzone,dct")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "odd_curve.csv").exists() and (tmp_path / "odd_curve.png").stat().st_size > 5000
     assert ("all curves are alike" in done.output) == ("w" not in arrays)
@@ -191,7 +188,7 @@ def test_mistakes(weights: Path, tmp_path: Path) -> None:
         (("--rate-weights", "0"), "positive numbers"),
         (("-o", tmp_path / "none" / "c"), "folder does not exist"),
     ]:
-        error = invoke("curve", weights, "-o", tmp_path / "c", *words).exception
+        error = invoke_caught("curve", weights, "-o", tmp_path / "c", *words).exception
         assert isinstance(error, EvocompressError) and expected in str(error), (words, error)
     assert not list(tmp_path.glob("c.*"))
 
@@ -207,5 +204,5 @@ def test_a_missing_matplotlib_is_said_before_the_work(
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("evocompress.packer.curve.curve_points", lambda *_: pytest.fail("worked first"))
-    error = invoke("curve", weights, "-o", tmp_path / "c").exception
+    error = invoke_caught("curve", weights, "-o", tmp_path / "c").exception
     assert isinstance(error, EvocompressError) and "evocompress[report]" in str(error)

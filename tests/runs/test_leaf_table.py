@@ -11,11 +11,10 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import torch
+from commands import invoke_caught
 from synthetic_run import content, synthetic_run, write_synthetic_run
-from typer.testing import CliRunner, Result
 
 import evocompress
-from evocompress.cli import app
 from evocompress.errors import ConfigError, EvocompressError, ModelError, RunError
 from evocompress.extensions import EXPORTERS
 from evocompress.runs.export import ReadLeaf
@@ -27,10 +26,6 @@ from evocompress.search.history import History, read_history
 def folder(tmp_path: Path) -> Path:
     write_synthetic_run(tmp_path / "run", synthetic_run(30))
     return tmp_path / "run"
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def test_a_row_for_each_leaf_with_its_genes_layers_and_times(folder: Path) -> None:
@@ -54,7 +49,7 @@ def test_a_row_for_each_leaf_with_its_genes_layers_and_times(folder: Path) -> No
 
 def test_csv_and_parquet_hold_the_same(folder: Path) -> None:
     for kind in ("csv", "parquet"):
-        result = invoke("export", folder, "--to", kind)
+        result = invoke_caught("export", folder, "--to", kind)
         assert result.exit_code == 0, result.output
     rows = flat_rows(read_history(folder))
     with open(folder / "export" / "leaves.csv", newline="", encoding="utf-8") as file:
@@ -66,7 +61,7 @@ def test_csv_and_parquet_hold_the_same(folder: Path) -> None:
     assert lines[0]["started"] == rows[0]["started"].isoformat(timespec="milliseconds")
     meanings = json.loads(table.schema.metadata[b"columns"])
     assert meanings.keys() == rows[0].keys()
-    printed = invoke("export", folder, "--columns").output
+    printed = invoke_caught("export", folder, "--columns").output
     assert all(f"{name}: {meaning_of(name)}" in printed for name in COLUMNS)
 
 
@@ -80,7 +75,7 @@ def test_genes_of_several_kinds_and_a_run_without_outcomes_can_be_written(tmp_pa
 
 def test_a_study_in_sqlite(folder: Path, tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
-    result = invoke("export", folder, "--to", "optuna", "-o", tmp_path / "run.db")
+    result = invoke_caught("export", folder, "--to", "optuna", "-o", tmp_path / "run.db")
     assert result.exit_code == 0, result.output
     (name,) = optuna.get_all_study_names(f"sqlite:///{tmp_path / 'run.db'}")
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path / 'run.db'}")
@@ -88,9 +83,9 @@ def test_a_study_in_sqlite(folder: Path, tmp_path: Path) -> None:
     assert sorted(trial.values[0] for trial in study.trials if trial.values) == sorted(
         float(leaf.nbytes) for leaf in history.leaves.values()
     )
-    again = invoke("export", folder, "--to", "optuna", "-o", tmp_path / "run.db")
+    again = invoke_caught("export", folder, "--to", "optuna", "-o", tmp_path / "run.db")
     assert isinstance(again.exception, EvocompressError) and "not written over" in str(again.exception)
-    wrong = invoke("export", folder, "--to", "parquet", "-o", tmp_path / "run.csv")
+    wrong = invoke_caught("export", folder, "--to", "parquet", "-o", tmp_path / "run.csv")
     assert "ends with .parquet" in str(wrong.exception)
 
 

@@ -4,12 +4,11 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import HOSTILE, started_browser
+from browsers import HOSTILE
 from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
@@ -25,12 +24,6 @@ from evocompress.search.history import History
 from evocompress.search.quality import Quality
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with started_browser(tmp_path_factory.mktemp("chromium")) as chrome:
-        yield chrome
 
 
 class Page:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import invoke_caught
 from small_digits_run import small_digits_run
 from synthetic_run import synthetic_run, write_synthetic_run
-from typer.testing import CliRunner, Result
 
-from evocompress.cli import app
 from evocompress.errors import RunError
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import run_experiment
@@ -25,10 +24,6 @@ from evocompress.search.lease import Holder, Lease
 from evocompress.search.stop_request import ask_to_stop, is_asked_to_stop
 
 SMALL = small_digits_run()
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -64,7 +59,7 @@ def test_who_drives_it(folder: Path, changes: dict[str, Any], state: str, words:
     hold(folder, **changes)
     status = read_status(folder)
     assert status.state == state and words in status.driver
-    seen = json.loads(invoke("status", folder, "--json").output)
+    seen = json.loads(invoke_caught("status", folder, "--json").output)
     assert seen["state"] == state and seen["done"] == 40 and seen["front"] == [list(point) for point in status.front]
 
 
@@ -88,22 +83,22 @@ def test_a_driver_stops_when_it_is_asked_and_a_resume_goes_on_for_longer(tmp_pat
         time.sleep(0.05)
     running = read_status(folder)
     assert running.state == "running" and running.segments == 100_000 and running.left is not None
-    said = invoke("stop", folder)
+    said = invoke_caught("stop", folder)
     driver.join(60)
     assert said.exit_code == 0 and "--resume" in said.output and not driver.is_alive()
     assert not summaries[0].finished and not is_asked_to_stop(folder)
     stopped = read_status(folder)
     assert (stopped.state, stopped.driver) == ("stopped", "by request")
     begun = stopped.done + len(stopped.in_flight)
-    assert "no driver to stop" in invoke("stop", folder).output
+    assert "no driver to stop" in invoke_caught("stop", folder).output
 
-    again = invoke("run", "--resume", "--out", folder, "--more", 2)
+    again = invoke_caught("run", "--resume", "--out", folder, "--more", 2)
     assert again.exit_code == 0, again.output
     finished = read_status(folder)
     assert (finished.state, finished.done, finished.segments) == ("finished", begun + 2, begun + 2)
-    assert invoke("status", folder, "--watch").exit_code == 0  # ends, as the run has
+    assert invoke_caught("status", folder, "--watch").exit_code == 0  # ends, as the run has
 
-    longer = invoke("run", "--resume", "--out", folder, "--until", "0.5 s")
+    longer = invoke_caught("run", "--resume", "--out", folder, "--until", "0.5 s")
     assert longer.exit_code == 0, longer.output
     assert read_status(folder).segments is None and read_status(folder).done > begun + 2
 
@@ -122,7 +117,7 @@ def test_a_request_of_before_does_not_stop_the_next_driver(tmp_path: Path) -> No
     config = parse_config({**SMALL, "search": {**SMALL["search"], "segments": 1, "initial": 1}})
     run_experiment(config, tmp_path / "run")
     ask_to_stop(tmp_path / "run")
-    assert invoke("run", "--resume", "--out", tmp_path / "run", "--more", 1).exit_code == 0
+    assert invoke_caught("run", "--resume", "--out", tmp_path / "run", "--more", 1).exit_code == 0
     assert read_status(tmp_path / "run").done == 2
 
 
@@ -136,7 +131,7 @@ def test_a_request_of_before_does_not_stop_the_next_driver(tmp_path: Path) -> No
 )
 def test_budgets_that_cannot_be(tmp_path: Path, words: tuple[str, ...], text: str) -> None:
     (tmp_path / "small.toml").write_text('model = "digits_cnn"\ndata = "digits"\n')
-    result = invoke("run", tmp_path / "small.toml", "--out", tmp_path / "run", *words)
+    result = invoke_caught("run", tmp_path / "small.toml", "--out", tmp_path / "run", *words)
     assert result.exception is not None and text in str(result.exception)
 
 

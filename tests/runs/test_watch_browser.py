@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import HOSTILE, served, started_browser
+from browsers import HOSTILE, served
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 from synthetic_run import synthetic_run, write_synthetic_run
@@ -17,12 +16,6 @@ from evocompress.search.history import read_history
 from evocompress.search.journal import Journal
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with started_browser(tmp_path_factory.mktemp("chromium")) as chrome:
-        yield chrome
 
 
 def text(browser: webdriver.Chrome, element: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from laplace_weights import laplace
 
 from evocompress.codecs.codec import Codec
 from evocompress.codecs.deadzone import DeadZone
@@ -17,10 +18,6 @@ Floats = npt.NDArray[np.float64]
 SIZES = [(1, 1), (1, 2), (1, 5), (4, 1), (2, 2), (3, 3), (2, 3), (3, 5), (4, 4), (5, 5), (7, 7)]
 ALL = [(name, size) for size in SIZES for name in groups(*size)]
 CODEC = Codec((Symmetry(), DeadZone()))
-
-
-def laplace(*shape: int, seed: int = 0, scale: float = 0.05) -> Floats:
-    return np.asarray(np.random.default_rng(seed).laplace(0, scale, shape))
 
 
 def snapped(name: str, *shape: int, seed: int = 0) -> Floats:

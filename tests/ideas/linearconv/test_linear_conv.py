@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from network_shapes import parameters
 from torch import Tensor, nn
 
 from evocompress.checkpoint.packing import pack, unpack
 from evocompress.errors import ModelError
 from evocompress.ideas.linearconv import LinearConv2d, fold
+
+pytestmark = pytest.mark.usefixtures("seeded")
 
 SHAPES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((6, 10, 3), {"padding": 1}),
@@ -30,13 +32,6 @@ SHAPES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((6, 1, 3), {"alpha": 0.01}),
 ]
 NUMBERS: tuple[Any, ...] = (np.float32, np.int64, np.int8, np.int32)
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def reference(layer: LinearConv2d) -> Tensor:
@@ -60,10 +55,6 @@ def reference(layer: LinearConv2d) -> Tensor:
                 sum((c * w for c, w in zip(row, primaries, strict=True)), torch.zeros(())) for row in a_parts[g]
             ]
     return torch.stack(filters)
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 @pytest.mark.parametrize(("arguments", "options"), SHAPES)

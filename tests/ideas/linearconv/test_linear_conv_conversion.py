@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from network_shapes import parameters
 from torch import nn
 
 from evocompress.checkpoint.packing import pack, unpack
@@ -17,16 +17,7 @@ from evocompress.errors import ModelError
 from evocompress.ideas.linearconv import LinearConv2d, compare, convert, fold
 from evocompress.networks import build
 
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def small() -> nn.Sequential:

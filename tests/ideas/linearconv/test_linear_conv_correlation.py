@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,12 +12,7 @@ from torch import nn
 from evocompress.errors import ModelError
 from evocompress.ideas.linearconv import LinearConv2d, correlation_loss
 
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_the_correlation_loss_is_that_of_numpy() -> None:

@@ -7,22 +7,17 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from commands import invoke
 from torch import nn
-from typer.testing import CliRunner, Result
 
 import evocompress
 from evocompress.checkpoint.forms import changed, loaded
-from evocompress.cli import app
 from evocompress.data import Splits
 from evocompress.errors import ModelError
 from evocompress.networks import build
 from evocompress.training.trainer import TrainingGenes, train
 
 ON_NOISE = ("--model", "digits_cnn", "--noise", "1x8x8")
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
 
 def loss(path: Path, digits: Splits) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,7 @@ from evocompress.checkpoint.loading import load_formed
 from evocompress.errors import ModelError
 from evocompress.ideas.linearconv import LinearConv2d, compare, convert, fold
 
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def network(width: int = 16) -> nn.Sequential:

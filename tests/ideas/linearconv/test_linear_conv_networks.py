@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from network_shapes import parameters
 from torch import nn
 
 from evocompress.errors import ModelError
 from evocompress.ideas.linearconv import LinearConv2d, convert, correlation_loss
 from evocompress.networks import build
 
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_a_network_without_convolutions_has_no_filters_to_combine() -> None:

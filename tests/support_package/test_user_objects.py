@@ -1,3 +1,5 @@
+"""Objects of users by name, such as `package.module:name`: what is found, and what is said where nothing is."""
+
 from __future__ import annotations
 
 import functools

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MAIN = runpy.run_path(str(ROOT / "benchmarks" / "__main__.py"), run_name="benchmarks")
 
 
