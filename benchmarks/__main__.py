@@ -29,7 +29,7 @@ BENCHMARKS: dict[str, list[str]] = {
     ],
     "ablation": ["benchmarks.search.ablation"],
     "against": ["benchmarks.search.against"],
-    "rate_model": ["benchmarks.search.rate_model"],
+    "rate_model": ["benchmarks.training.rate_model"],
     "text_models": ["benchmarks.search.text_models", "configs/text.toml"],
     "real_networks": ["benchmarks.pack.real_networks"],
     "overfitting": ["benchmarks.search.overfitting"],
@@ -70,7 +70,7 @@ BENCHMARKS: dict[str, list[str]] = {
         "benchmarks.ideas.saccades", "--canvas", "84", "--width", "32", "--train", "5000", "--epochs", "6", 
         "--cost-weights", "0.1", "0.3", "--plans", "7/7", "--sequences", "--precision", "bfloat16", "--seeds", "1",
     ],
-    "gpu": ["benchmarks.search.gpu"],
+    "gpu": ["benchmarks.training.gpu"],
 }  # fmt: skip
 
 

@@ -85,7 +85,10 @@ def one_run(
 
 
 def _train(model: nn.Module, examples: Examples, epochs: int, seed: int, schedule: str, precision: str) -> float:
-    """Train in place; the mean cross-entropy of the last epoch."""
+    """Train in place; the mean cross-entropy of the last epoch.
+
+    The library's trainer adds the correlation to every step, and this one only to some, as it is slow to compute.
+    """
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=_RATE, fused=True)
     steps = max(len(examples) // _BATCH, 1)

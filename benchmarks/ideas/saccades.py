@@ -109,7 +109,10 @@ def _plan(text: str) -> tuple[int, int]:
 
 
 def train(model: nn.Module, examples: Examples, epochs: int, seed: int, precision: str = "float32") -> None:
-    """Train in place, with the network's own penalty where it has one."""
+    """Train in place, with the network's own penalty where it has one.
+
+    The library's trainer has no penalty that grows, which this one needs.
+    """
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=_RATE, fused=True)
     steps = max(len(examples) // _BATCH, 1)

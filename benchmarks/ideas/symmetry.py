@@ -89,6 +89,7 @@ class _Network(nn.Module):
 def _train(
     model: nn.Module, data: Splits, optimiser: torch.optim.Optimizer, epochs: int, generator: torch.Generator
 ) -> None:
+    # Not the library's trainer: the numbers in the notes are of this order of examples, and of its last short batch.
     images, labels = data.train.batch(torch.arange(len(data.train)))
     model.train()
     for _ in range(epochs):

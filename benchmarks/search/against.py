@@ -126,7 +126,10 @@ def _gaussian_process(seed: int) -> Any:
 
 
 def pack_once(trainer: Trainer, budget: Budget, seed: int) -> None:
-    """Train once, then pack at a ladder of λ."""
+    """Train once, then pack at a ladder of λ.
+
+    It is a finer and longer ladder than that of a run's own reference, whose files are judged on the audit split alone.
+    """
     from evocompress.checkpoint.loading import load_state
     from evocompress.checkpoint.packing import unpack
     from evocompress.networks import build

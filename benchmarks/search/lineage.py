@@ -107,12 +107,13 @@ class Trainer:
 
 
 def nondominated(files: list[Judged]) -> list[Judged]:
-    """Those that no other file is better than, by size and validation error, from the smallest on."""
-    chosen: list[Judged] = []
-    for file in sorted(files):
-        if not chosen or file.error < chosen[-1].error:
-            chosen.append(file)
-    return chosen
+    """Those that no other file is better than, by size and validation error, from the smallest on; one of equals."""
+    from evocompress.search.pareto import is_nondominated
+
+    # Files of one size and error are one; of their audited accuracies the worst counts.
+    different = sorted({file[:2]: file for file in sorted(files, reverse=True)}.values())
+    kept = is_nondominated([file[:2] for file in different])
+    return [file for file, stays in zip(different, kept, strict=True) if stays]
 
 
 def _teacher(experiment: Experiment, path: str, model: list[str]) -> nn.Module:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_cpu_agrees_with_itself() -> None:
-    command = [sys.executable, "-m", "benchmarks.search.gpu", "--device", "cpu", "--quick"]
+    command = [sys.executable, "-m", "benchmarks.training.gpu", "--device", "cpu", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = map(json.loads, done.stdout.splitlines())
@@ -35,7 +35,7 @@ def test_without_a_gpu_it_says_what_is_skipped(
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr("sys.argv", ["gpu"])
-    runpy.run_module("benchmarks.search.gpu", run_name="__main__")
+    runpy.run_module("benchmarks.training.gpu", run_name="__main__")
     said = capsys.readouterr()
     assert not said.out
     assert len(said.err.splitlines()) == 1 and "there is no CUDA device here" in said.err

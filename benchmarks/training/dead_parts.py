@@ -1,6 +1,6 @@
 """How much faster a training step is without the dead parts of a network, see `evocompress.training.dead_parts`.
 
-    python -m benchmarks.search.dead_parts [--batch 64] [--steps 200] [--threads 1]
+    python -m benchmarks.training.dead_parts [--batch 64] [--steps 200] [--threads 1]
 
 In each network a share of the filters and neurons of all layers but the last has zero weights and a bias of -0.1, or 0
 where the layer has none. Steps of stochastic gradient descent of the plain network and of the smaller one alternate;

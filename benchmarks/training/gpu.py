@@ -1,11 +1,11 @@
 """A GPU against the CPU: the same numbers, what the rate term costs a training step, and segments beside each other.
 
-    python -m benchmarks.search.gpu [--device cpu] [--quick]
+    python -m benchmarks.training.gpu [--device cpu] [--quick]
 
 In three stages, each with a time limit, together less than eight minutes:
 
 - checks: rate term, dead parts, calibration, terms of the loss, mixed precision, whole segments, within tolerances
-  (benchmarks/search/gpu_checks.py)
+  (benchmarks/training/gpu_checks.py)
 - steps: milliseconds of a training step of ResNet-20 at batch 128, plain and with the rate term, in float32 and in
   mixed precision: medians over rounds in which the four take turns
 - at once: images per second of 1, 2 and 4 processes that train ResNet-20 on one GPU with the rate term, and how busy
@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from benchmarks.search.gpu_checks import Place
+    from benchmarks.training.gpu_checks import Place
     from evocompress.data import Examples
 
 __all__ = ["at_once", "checks", "steps"]
@@ -77,7 +77,7 @@ def _rounded(value: float) -> float | None:
 
 def checks(place: Place, found: dict[str, Any]) -> None:
     """Fill `found` with each check: whether it passed, and by name what differs, and how much it may."""
-    from benchmarks.search.gpu_checks import CHECKS
+    from benchmarks.training.gpu_checks import CHECKS
 
     found |= {name: {"passed": False, "error": "not reached"} for name in CHECKS}
     for name, check in CHECKS.items():
@@ -154,7 +154,7 @@ def _segment(device: str, quick: bool, epochs: int, start: Any, ended: Any) -> N
     """What one of several processes does: warm up, wait for the others, train; it tells when it began and ended."""
     import torch
 
-    from benchmarks.search.gpu_checks import Place
+    from benchmarks.training.gpu_checks import Place
 
     torch.set_num_threads(1)
     run = _trainer(Place(torch.device(device), quick), rate=True)
@@ -306,7 +306,7 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("gpu: skipped, all of it: there is no CUDA device here (--device cpu checks the script)", file=sys.stderr)
         return
-    from benchmarks.search.gpu_checks import Place
+    from benchmarks.training.gpu_checks import Place
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

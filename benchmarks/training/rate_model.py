@@ -1,6 +1,6 @@
 """The rate term: does its estimate hit the file, what do its contexts gain, and what does a step cost?
 
-    python -m benchmarks.search.rate_model [--seeds 3] [--epochs 30] [--lenet-train 12000] [--lenet-epochs 6]
+    python -m benchmarks.training.rate_model [--seeds 3] [--epochs 30] [--lenet-train 12000] [--lenet-epochs 6]
 
 - Lineages of three segments under a rising λ with the rate model as it is, and with a factorised density (no contexts;
   the same widths and odds for all weights of a tensor): bytes of the file, audit accuracy, and the estimate of its

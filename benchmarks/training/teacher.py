@@ -1,6 +1,6 @@
 """Train a network plainly, to be the teacher of others, and write its file without loss.
 
-    python -m benchmarks.search.teacher configs/fashion_mnist.toml --epochs 12 --out FILE [--set model=resnet20 …]
+    python -m benchmarks.training.teacher configs/fashion_mnist.toml --epochs 12 --out FILE [--set model=resnet20 …]
 
 The data's own split of `seed` (0 by default) is used: a teacher of another seed has seen what is validation data here.
 Prints its quality on validation data.

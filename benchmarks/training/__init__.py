@@ -1,0 +1,1 @@
+"""Training: the rate model, dead parts, teachers, and the GPU against the CPU."""
