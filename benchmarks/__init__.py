@@ -1,1 +1,1 @@
-"""What produces every number of docs/measured.md: `python -m benchmarks` runs all, `-m benchmarks.NAME` one."""
+"""Benchmarks, for every number of docs/measured.md: `python -m benchmarks` runs all, `-m benchmarks.NAME` one."""

@@ -1,4 +1,4 @@
-"""Which folder may import which, what an import costs, and what is public."""
+"""Imports: which folder may import which, what an import costs, and what is public."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where predicting weights from their coordinates pays: scores of codecs on every matrix of a checkpoint.
+"""Coordinate prediction of weights, and where it pays: scores of codecs on every matrix of a checkpoint.
 
     python -m benchmarks.codecs.coordinates W.safetensors RESULT.json
     python -m benchmarks.codecs.coordinates --train mlp.safetensors

@@ -1,1 +1,1 @@
-"""What each idea gives, alone and in a search."""
+"""Ideas, each alone and in a search."""

@@ -1,4 +1,4 @@
-"""What a plan of connections is worth, and what it costs: one network with several plans; and a picture of plans.
+"""Plans of connections, their worth and their cost: one network with several plans; and a picture of plans.
 
     python -m benchmarks.ideas.connections compare RESULT.json --seeds 1 --epochs 8
     python -m benchmarks.ideas.connections links RESULT.json --seeds 3 --epochs 10

@@ -1,4 +1,4 @@
-"""Does an idea help the front? The search with the idea among its genes, and without, on digits.
+"""Ideas in the search: its front with an idea among the genes, and without, on digits.
 
     python -m benchmarks.ideas.in_search [--ideas linearconv symmetry …] [--seeds 6] [--first-seed 0] [--epochs 720]
         [--processes 2] [--out DIR]

@@ -1,4 +1,4 @@
-"""How right `evocompress kernels` is about kernels whose class is known: the tables of docs/kernels.md.
+"""Accuracy of `evocompress kernels` on kernels whose class is known: the tables of docs/kernels.md.
 
     python -m benchmarks.ideas.kernels right [--draws 200]
     python -m benchmarks.ideas.kernels row [--draws 200]

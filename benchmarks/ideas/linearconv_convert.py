@@ -1,4 +1,4 @@
-"""What converting a trained network to LinearConv costs before and after a little training; draws docs/linearconv.png.
+"""LinearConv conversion of a trained network: its cost before and after a little training; draws docs/linearconv.png.
 
     python -m benchmarks.ideas.linearconv_convert WEIGHTS.safetensors [--images 2000] [--steps 150] [--picture FILE.png]
 

@@ -1,4 +1,4 @@
-"""What each idea of `in_search` changes in the configuration, and what it is compared with."""
+"""Settings of each idea of `in_search`, and what it is compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users do today to make a checkpoint small without training: cast, round, cluster, then a general compressor.
+"""Baselines of small checkpoints without training: cast, round, cluster, then a general compressor.
 
 Every baseline writes a whole file and decodes it again; its size is that file's.
 """

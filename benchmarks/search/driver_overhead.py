@@ -1,4 +1,4 @@
-"""What the driver and Ray add to a segment, and how busy they keep the workers.
+"""Driver overhead: the time that the driver and Ray add to a segment, and how busy they keep the workers.
 
 First part: segments that only write a 4 MB file, on two Ray workers; the overhead of a segment is the wall time that a
 worker spends on it beyond the segment's own code (scheduling, reading the parent, hashing, storing, COMMIT, journal).

@@ -1,4 +1,4 @@
-"""How much a file tells of its descendants: lineages from several beginnings, and several ends of each.
+"""Heritability, how much a file tells of its descendants: lineages from several beginnings, and several ends of each.
 
     python -m benchmarks.search.heritability [--starts 10] [--tails 3] [--seed 0] [--epochs 40] [--out DIR]
 

@@ -1,4 +1,4 @@
-"""What a run of 100 000 segments costs: CPU seconds and peak memory of its resume and of its end.
+"""Large run, of 100 000 segments: CPU seconds and peak memory of its resume and of its end.
 
 A journal as such a run leaves it is made first: the search itself decides, the segment is the formula of `search_scale`
 with the measurements of a network of seven layers. Then each phase runs in a process of its own: a resume that finds

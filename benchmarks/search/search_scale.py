@@ -1,4 +1,4 @@
-"""How fast the search itself is: 100 000 segments on 1 000 simulated workers, with faults, on one core.
+"""Speed of the search itself: 100 000 segments on 1 000 simulated workers, with faults, on one core.
 
 The segment is a formula of the genome and of how long its lineage has been trained, without files; what is timed is
 ask, tell and the loop. Prints one JSON line. A shorter run:

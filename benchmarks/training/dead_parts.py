@@ -1,4 +1,4 @@
-"""How much faster a training step is without the dead parts of a network, see `evocompress.training.dead_parts`.
+"""Training step without the dead parts of a network: how much faster it is, see `evocompress.training.dead_parts`.
 
     python -m benchmarks.training.dead_parts [--batch 64] [--steps 200] [--threads 1]
 

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks` is asked for."""
+"""The command `python -m benchmarks`: the names that it takes."""
 
 from __future__ import annotations
 

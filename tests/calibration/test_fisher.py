@@ -1,3 +1,5 @@
+"""Fisher information of weights: against gradients example by example, for every network."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""How far a network's outputs are from another's, and which networks fit examples without labels."""
+"""Change of outputs: how far a network's outputs are from another's, and which networks fit examples without labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every form of a network keeps, whichever it is: a new one is held against this as soon as it has a row."""
+"""Conformance of every form of a network: a new one is held against this as soon as it has a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a file is from what it was made of: by its definition, and as the commands say it."""
+"""Weight errors of a file against what it was made of: by their definition, and as the commands say it."""
 
 from __future__ import annotations
 

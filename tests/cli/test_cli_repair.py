@@ -1,3 +1,5 @@
+"""`repair` as a user types it: a damaged journal is made anew."""
+
 from __future__ import annotations
 
 from pathlib import Path

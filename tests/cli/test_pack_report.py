@@ -1,4 +1,4 @@
-"""What `pack` shows of the job's events."""
+"""Report of `pack`: what it shows of the job's events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes from outside cannot steer the terminal that it is printed on."""
+"""Printable text: what comes from outside cannot steer the terminal that it is printed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command `run` says where machines or stores fail: one line, and how to go on."""
+"""Faults of machines and stores, as the command `run` tells them: one line, and how to go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file may cost whoever reads it: counted before anything is decoded, and bounded by its size and its shapes."""
+"""Costs of files for whoever reads them: counted before anything is decoded, and bounded by its size and its shapes."""
 
 from __future__ import annotations
 

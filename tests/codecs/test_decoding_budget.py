@@ -1,4 +1,4 @@
-"""What a file may cost: each limit is met to the last one, and a writer pads by no byte too many."""
+"""Decoding budget: each limit is met to the last one, and a writer pads by no byte too many."""
 
 from __future__ import annotations
 

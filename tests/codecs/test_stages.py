@@ -1,4 +1,4 @@
-"""What each stage does that the others do not, the registry, and the choice."""
+"""Stages, what each does that the others do not; the registry, and the choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only files of version 3 have: tied tensors, tensors without names; and reading one tensor at a time."""
+"""Version 3 of the format: tied tensors, tensors without names; and reading one tensor at a time."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Data sets: their files, their splits, and what is said where one is missing."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""Data sets of users, by reference and with options."""
+
 from __future__ import annotations
 
 import sys

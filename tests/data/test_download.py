@@ -1,3 +1,5 @@
+"""Downloads of data sets: addresses, checksums, and files that do not fit."""
+
 from __future__ import annotations
 
 import dataclasses

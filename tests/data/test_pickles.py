@@ -1,3 +1,5 @@
+"""Pickles of CIFAR-10, read without running anything that they hold."""
+
 from __future__ import annotations
 
 import contextlib

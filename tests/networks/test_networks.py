@@ -1,3 +1,5 @@
+"""Networks by name: what all keep, their options, and published results."""
+
 from __future__ import annotations
 
 import os

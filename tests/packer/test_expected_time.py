@@ -1,4 +1,4 @@
-"""How long a file will take is said before it is made, where it is long."""
+"""Expected time of a file: it is said before the file is made, where it is long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a network is: a scale of its logits that held-out labels ask for."""
+"""Temperature scaling: a scale of its logits that held-out labels ask for."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Display of a run: the live board, lines, and the table of the front."""
+
 import dataclasses
 import io
 import time

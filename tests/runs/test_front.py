@@ -1,3 +1,5 @@
+"""Front of a run: its points, and which of them pictures show."""
+
 import dataclasses
 import math
 

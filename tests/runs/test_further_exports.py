@@ -47,7 +47,7 @@ def test_a_further_built_in_exporter_is_reported(tmp_path: Path, monkeypatch: py
     further = Extensions("exporter", "evocompress.exporters", {**EXPORTERS._builtin, "note": "math:pi"})
     further._loaded["note"] = note
     monkeypatch.setattr("evocompress.runs.export.EXPORTERS", further)
-    assert export_run(synthetic_run(10), tmp_path, content).further == (tmp_path / "export/note.txt",)
+    assert export_run(synthetic_run(10), tmp_path, content).further[-1] == tmp_path / "export/note.txt"
 
 
 def test_exporters_of_packages_come_last_and_their_failures_lose_nothing(
@@ -65,8 +65,8 @@ def test_exporters_of_packages_come_last_and_their_failures_lose_nothing(
     add(monkeypatch, EXPORTERS, failing=failing, broken=ImportError("no such thing"), names=names)
     history = synthetic_run(10)
     export = export_run(history, tmp_path, content)
-    assert export.further == (tmp_path / "export/sizes.txt",)
-    assert [int(line) for line in export.further[0].read_text().split()] == [leaf.nbytes for leaf in history.archive]
+    assert export.further[-1] == tmp_path / "export/sizes.txt"
+    assert [int(line) for line in export.further[-1].read_text().split()] == [leaf.nbytes for leaf in history.archive]
     assert export.problems == (
         "The exporter 'broken' of the package somewhere cannot be imported (somewhere:thing): ImportError: "
         "no such thing",

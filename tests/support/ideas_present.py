@@ -1,4 +1,4 @@
-"""Whether all ideas are there: each folder of evocompress/ideas/ may be deleted, with its tests."""
+"""Presence of ideas: each folder of evocompress/ideas/ may be deleted, with its tests."""
 
 from __future__ import annotations
 

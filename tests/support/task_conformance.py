@@ -1,4 +1,4 @@
-"""What every task must keep, checked for one on outputs and targets of its kind."""
+"""Conformance of a task: what every one must keep, checked on outputs and targets of its kind."""
 
 from __future__ import annotations
 

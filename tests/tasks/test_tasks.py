@@ -1,4 +1,4 @@
-"""What all tasks keep, how one is named, and classification to the bit."""
+"""Tasks: what all keep, how one is named, and classification to the bit."""
 
 from __future__ import annotations
 

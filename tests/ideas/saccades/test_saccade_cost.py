@@ -1,4 +1,4 @@
-"""What saccades cost, and how constant gates are under corruption."""
+"""Cost of saccades, and how constant gates are under corruption."""
 
 from __future__ import annotations
 

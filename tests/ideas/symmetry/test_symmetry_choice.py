@@ -1,4 +1,4 @@
-"""Which kernels are snapped, and to what, by another way to the same: null spaces, one kernel at a time."""
+"""Choice of kernels to snap, and to what, by another way to the same: null spaces, one kernel at a time."""
 
 from __future__ import annotations
 

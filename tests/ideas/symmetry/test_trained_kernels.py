@@ -1,4 +1,4 @@
-"""Which parameters are kernels: by the kind of their layer, not by their shape."""
+"""Trained kernels: which parameters are kernels, by the kind of their layer, not by their shape."""
 
 from __future__ import annotations
 
