@@ -41,7 +41,6 @@ from evocompress.support.inputs import mapped
 from evocompress.support.modules import shapes_of, tensors_of
 from evocompress.tasks.measure import measure
 from evocompress.training.dead_parts import LiveNetwork, cut, narrow, put_live_first
-from evocompress.training.precision import Precision
 from evocompress.training.teacher import Teacher
 from evocompress.training.trainer import Curves, train
 

@@ -96,13 +96,13 @@ def test_any_exporter_is_found_by_its_name(folder: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setitem(EXPORTERS._loaded, "sizes", sizes)
     monkeypatch.setitem(EXPORTERS._builtin, "sizes", "math:pi")
-    printed = invoke("export", folder, "--to", "sizes").output
+    printed = invoke_caught("export", folder, "--to", "sizes").output
     assert printed.split() == [str(folder / "export" / "sizes.txt")] and (folder / "export" / "sizes.txt").is_file()
-    invoke("export", folder, "--to", "picture", "-o", tmp_path / "front.png")
+    invoke_caught("export", folder, "--to", "picture", "-o", tmp_path / "front.png")
     assert (tmp_path / "front.png").is_file()
-    elsewhere = invoke("export", folder, "--to", "sizes", "-o", tmp_path / "sizes.txt")
+    elsewhere = invoke_caught("export", folder, "--to", "sizes", "-o", tmp_path / "sizes.txt")
     assert isinstance(elsewhere.exception, ConfigError) and "leave this out" in str(elsewhere.exception)
-    unknown = invoke("export", folder, "--to", "parket")
+    unknown = invoke_caught("export", folder, "--to", "parket")
     assert isinstance(unknown.exception, ConfigError) and "Did you mean 'parquet'" in str(unknown.exception)
 
 
