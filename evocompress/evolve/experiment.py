@@ -22,7 +22,8 @@ from evocompress.support.quantities import OUTPUT_LIMIT, parse_bytes
 from evocompress.support.threads import limit_threads
 from evocompress.tasks import DEFAULT_TASK
 from evocompress.tasks import build as build_task
-from evocompress.training.trainer import Curves, Precision, TrainingGenes, train
+from evocompress.training.precision import Precision
+from evocompress.training.trainer import Curves, TrainingGenes, train
 
 __all__ = ["Experiment", "finite", "load_checkpoint", "train_plainly"]
 
