@@ -315,8 +315,8 @@ EXECUTORS = Extensions(
     "executor",
     "evocompress.executors",
     {
-        "inline": "evocompress.search.executors:inline_executor",
-        "ray": "evocompress.search.executors:ray_executor",
+        "inline": "evocompress.search.inline_executor:inline_executor",
+        "ray": "evocompress.search.ray_executor:ray_executor",
     },
 )
 

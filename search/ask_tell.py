@@ -18,7 +18,7 @@ from evocompress.search.objectives import Member, Scale
 from evocompress.search.parent_draw import choose_parent, size_bin
 from evocompress.search.population import Population
 from evocompress.search.probe_control import ProbeControl
-from evocompress.search.records import Genome, Leaf, Operator, Outcome, Parent, ParentRule, Task
+from evocompress.search.records import Genome, Leaf, Operator, Outcome, Parent, ParentRule, SegmentTask
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.variation import crossover, mutate, probes
@@ -69,7 +69,7 @@ class Search:
         self._open: dict[str, Member] = {}  # ends of lineages that still have a way to go, by leaf_id, oldest first
         self._next = 0
         self._seen = 0
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, SegmentTask] = {}
         self._waiting: dict[int, tuple[Member, ...]] = {}
         self._held: Counter[str] = Counter()  # leaf_ids that tasks in flight and waiting outcomes need
         self._suspects: dict[str, str] = {}  # leaf_id to path of leaves that somebody let go of
@@ -92,7 +92,7 @@ class Search:
         return list(self.archive)
 
     @property
-    def in_flight(self) -> dict[str, Task]:
+    def in_flight(self) -> dict[str, SegmentTask]:
         """Tasks asked and not yet told, by segment_id, oldest first."""
         return dict(self._tasks)
 
@@ -118,7 +118,7 @@ class Search:
 
     # ---- ask ----------------------------------------------------------------------------------------------------
 
-    def ask(self) -> Task | None:
+    def ask(self) -> SegmentTask | None:
         """The next task; None when `done`, or in deterministic mode while an outcome that it must see is missing."""
         if self.done or not self._catch_up():
             return None
@@ -126,22 +126,22 @@ class Search:
         self._register(task)
         return task
 
-    def give(self, genome: Genome) -> Task:
+    def give(self, genome: Genome) -> SegmentTask:
         """The next task, which is not decided but given: a file that there is, of this genome."""
         if not self._catch_up():
             raise RunError("a segment was given while an outcome is missing that it must see")
-        task = Task(self._next, "", "seed", "none", (), genome, (), 0, self._seen)
+        task = SegmentTask(self._next, "", "seed", "none", (), genome, (), 0, self._seen)
         task = dataclasses.replace(task, segment_id=self._segment_id(task))
         self._register(task)
         return task
 
-    def replay(self, task: Task) -> None:
+    def replay(self, task: SegmentTask) -> None:
         """Take in a task that this search had asked before it was interrupted, in place of asking it."""
         if task.index != self._next or not self._catch_up():
             raise RunError(f"task {task.segment_id} has index {task.index}, the search expects {self._next}")
         self._register(task)
 
-    def peek(self) -> Task | None:
+    def peek(self) -> SegmentTask | None:
         """The task that comes next, whatever the budget, without taking it; None while an outcome is missing for it."""
         return self._decide(self._next) if self._catch_up() else None
 
@@ -152,7 +152,7 @@ class Search:
             return None
         return next(segment_id for segment_id, task in self._tasks.items() if task.index == self._seen)
 
-    def identify(self, task: Task) -> str:
+    def identify(self, task: SegmentTask) -> str:
         """The segment_id that follows from what a task says; it differs from its own where the task is damaged."""
         return self._segment_id(task)
 
@@ -169,7 +169,7 @@ class Search:
             self._fold(members)
         return True
 
-    def _register(self, task: Task) -> None:
+    def _register(self, task: SegmentTask) -> None:
         self._first.go_on()
         self._next = task.index + 1
         self._tasks[task.segment_id] = task
@@ -185,7 +185,7 @@ class Search:
         if member is not None:
             self._tries[size_bin(member.x, len(self._tries))] += 1
 
-    def _decide(self, index: int) -> Task:
+    def _decide(self, index: int) -> SegmentTask:
         rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(_DECISION, index)))
         seed = int(rng.integers(2**32))
         parents: tuple[Member, ...] = ()
@@ -208,7 +208,9 @@ class Search:
             operator, parents, genome = self._vary(parent, rng)
         s = self.settings
         probe_genomes = probes(self.space, genome, rng, self._control.count, s.mutation_rate, s.mutation_sigma)
-        task = Task(index, "", operator, rule, tuple(map(_as_parent, parents)), genome, probe_genomes, seed, self._seen)
+        task = SegmentTask(
+            index, "", operator, rule, tuple(map(_as_parent, parents)), genome, probe_genomes, seed, self._seen
+        )
         return dataclasses.replace(task, segment_id=self._segment_id(task))
 
     def _initial(self, index: int) -> Genome:
@@ -246,7 +248,7 @@ class Search:
         """A genome as one of this space, which may have changed since."""
         return self.space.completed(member.leaf.genome)
 
-    def _segment_id(self, task: Task) -> str:
+    def _segment_id(self, task: SegmentTask) -> str:
         parents = [(parent.leaf_id, parent.sha256) for parent in task.parents]
         plan = (task.index, task.operator, task.rule, parents, task.genome, task.probes, task.seed, task.seen)
         content = (self.settings.seed, *plan)
@@ -359,7 +361,7 @@ class Search:
         self._control.ratios.clear()
         self._control.ratios.extend(state["ratios"])
         self._first.load_state_dict(state["first"])
-        self._tasks = {item["segment_id"]: Task.from_json(item) for item in state["in_flight"]}
+        self._tasks = {item["segment_id"]: SegmentTask.from_json(item) for item in state["in_flight"]}
         self._held = Counter(parent.leaf_id for task in self._tasks.values() for parent in task.parents)
         self._waiting = {
             int(index): tuple(

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from evocompress.errors import DataError, InfrastructureError, RunError
 from evocompress.search.interrupts import asked_to_end
-from evocompress.search.records import Leaf, Outcome, Status, Task
+from evocompress.search.records import Leaf, Outcome, SegmentTask, Status
 from evocompress.search.segment_commit import attempt_folder, commit, read_commit, sha256
 from evocompress.search.storage import Storage
 
@@ -56,7 +56,7 @@ _OF_PLACES = (DataError, RunError)
 class Lost:
     """A task whose attempt came to nothing for a reason that says nothing of it: it is to be tried again."""
 
-    task: Task
+    task: SegmentTask
     reason: str
 
 
@@ -64,7 +64,7 @@ class Lost:
 class OutOfMemory:
     """A task that ran out of memory beside others on a GPU: it is to be tried again with a larger `share` of one."""
 
-    task: Task
+    task: SegmentTask
     share: float
     error: str
 
@@ -90,7 +90,7 @@ class Running:
     seconds: float
 
 
-Segment: TypeAlias = Callable[[Task, str, Sequence[bytes]], Outcome]
+Segment: TypeAlias = Callable[[SegmentTask, str, Sequence[bytes]], Outcome]
 
 
 @runtime_checkable
@@ -128,7 +128,7 @@ class _Refused(Exception):
     """What a segment was given or gave back breaks the contract; the text goes into the failed outcome."""
 
 
-def run_attempt(segment: Segment, task: Task, storage: Storage, *, more_memory: bool = False) -> Outcome:
+def run_attempt(segment: Segment, task: SegmentTask, storage: Storage, *, more_memory: bool = False) -> Outcome:
     """The committed outcome of `task`: that of an earlier attempt if there is one, else of this.
 
     An outcome says something about the genome, and only that: an exception that the segment's own code raises, or a
@@ -168,12 +168,12 @@ def run_attempt(segment: Segment, task: Task, storage: Storage, *, more_memory: 
         raise
 
 
-def failure(task: Task, error: str, status: Status = "failed", **metrics: Any) -> Outcome:
+def failure(task: SegmentTask, error: str, status: Status = "failed", **metrics: Any) -> Outcome:
     """The outcome of a segment that came to nothing."""
     return Outcome(task.segment_id, task.index, status, error=error, metrics=metrics)
 
 
-def _discard(storage: Storage, task: Task, attempt: str) -> None:
+def _discard(storage: Storage, task: SegmentTask, attempt: str) -> None:
     """Delete what an attempt has stored, unless it has committed: then its files are the segment."""
     with contextlib.suppress(OSError, RunError):
         winner = read_commit(storage, task.segment_id)
@@ -187,7 +187,7 @@ def _free(segment: object) -> None:
         segment.free()
 
 
-def _run(segment: Segment, task: Task, storage: Storage, scratch: str) -> Outcome:
+def _run(segment: Segment, task: SegmentTask, storage: Storage, scratch: str) -> Outcome:
     try:
         outcome = segment(task, scratch, _parent_files(task, storage))
         return dataclasses.replace(outcome, metrics=plain(outcome.metrics))
@@ -223,7 +223,7 @@ def _status_of(error: Exception) -> Status:
     return "failed"
 
 
-def _parent_files(task: Task, storage: Storage) -> list[bytes]:
+def _parent_files(task: SegmentTask, storage: Storage) -> list[bytes]:
     files = []
     for parent in task.parents:
         try:
@@ -239,7 +239,7 @@ def _parent_files(task: Task, storage: Storage) -> list[bytes]:
     return files
 
 
-def _upload(outcome: Outcome, task: Task, attempt: str, scratch: str, storage: Storage) -> Outcome:
+def _upload(outcome: Outcome, task: SegmentTask, attempt: str, scratch: str, storage: Storage) -> Outcome:
     """Check what the segment returned against its files and store those; the outcome with final paths."""
     if (outcome.segment_id, outcome.index) != (task.segment_id, task.index):
         raise _Refused(f"the segment returned an outcome of {outcome.segment_id}, asked was {task.segment_id}")
@@ -255,7 +255,7 @@ def _upload(outcome: Outcome, task: Task, attempt: str, scratch: str, storage: S
     return dataclasses.replace(outcome, leaves=tuple(leaves))
 
 
-def _checked(leaf: Leaf, task: Task, number: int, scratch: str) -> Leaf:
+def _checked(leaf: Leaf, task: SegmentTask, number: int, scratch: str) -> Leaf:
     """The leaf with id and hash filled in; what it claims must be true of the file."""
     if Path(leaf.path).name != leaf.path or leaf.path in ("", ".", "..", "metrics.json"):
         raise _Refused(f"leaf path {leaf.path!r} is not a file name in the segment's folder")

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from evocompress.search.ask_tell import Told
 from evocompress.search.quality import Quality
-from evocompress.search.records import Leaf, Outcome, Task
+from evocompress.search.records import Leaf, Outcome, SegmentTask
 
 __all__ = [
     "Delayed",
@@ -62,7 +62,7 @@ class Submitted:
     """A segment went to the executor; `resumed`: it had been in flight when an earlier driver ended."""
 
     index: int
-    task: Task
+    task: SegmentTask
     in_flight: int
     resumed: bool = False
 
@@ -85,7 +85,7 @@ class Finished:
 class Delayed:
     """A task was lost for a reason that says nothing of it; after `pause` seconds it is tried again."""
 
-    task: Task
+    task: SegmentTask
     reason: str
     tries: int
     pause: float
@@ -95,7 +95,7 @@ class Delayed:
 class LargerShare:
     """A task ran out of memory, with these words; it is tried again with a larger `share` of a GPU."""
 
-    task: Task
+    task: SegmentTask
     share: float
     error: str
 
@@ -108,7 +108,7 @@ class Late:
     attempt that begins beside it, 0 where none does.
     """
 
-    task: Task
+    task: SegmentTask
     seconds: float
     limit: float
     node: str | None = None

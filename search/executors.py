@@ -1,7 +1,4 @@
-"""Executors of a search's tasks: their protocol, and the functions that make one, by name in `extensions.EXECUTORS`.
-
-Ray is imported by `ray_cluster` alone, when an executor is made. `SimulatedExecutor` is for tests and has no name.
-"""
+"""Protocols of executors, which run a search's tasks; `extensions.EXECUTORS` names the file of each."""
 
 from __future__ import annotations
 
@@ -10,31 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from evocompress.search.attempt import Lost, OutOfMemory, Running, Segment
-from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.node_roll import NodeNews
-from evocompress.search.ray_executor import RayExecutor
-from evocompress.search.records import Outcome, Task
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.shipment import Shipment
-from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.storage import Storage
 
 __all__ = [
     "Executor",
     "ExecutorResources",
     "HasNodeNews",
-    "InlineExecutor",
     "LooksAtNodes",
-    "Lost",
     "MakeExecutor",
-    "OutOfMemory",
-    "RayExecutor",
-    "Running",
     "SeveralAttempts",
     "SharesGpus",
-    "SimulatedExecutor",
-    "inline_executor",
-    "ray_executor",
 ]
 
 Item = TypeVar("Item")
@@ -58,7 +44,7 @@ class Executor(Protocol):
         """Seconds on this executor's clock, from any start."""
         ...
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: SegmentTask) -> None:
         """Start a task, or queue it."""
         ...
 
@@ -98,7 +84,7 @@ class SeveralAttempts(Protocol):
         """By segment_id, the oldest attempt of each task that has one which has begun; the others wait for a worker."""
         ...
 
-    def attempt(self, task: Task) -> None:
+    def attempt(self, task: SegmentTask) -> None:
         """Start another attempt beside what there is, on a node that has none if there is such a node."""
         ...
 
@@ -107,7 +93,7 @@ class SeveralAttempts(Protocol):
 class SharesGpus(Protocol):
     """What an executor may have besides, several of whose tasks share a GPU."""
 
-    def submit_larger(self, task: Task, share: float) -> None:
+    def submit_larger(self, task: SegmentTask, share: float) -> None:
         """Start a task with so much of a GPU, in this and all further attempts."""
         ...
 
@@ -153,27 +139,3 @@ class ExecutorResources:
 
 MakeExecutor: TypeAlias = Callable[[Segment, Storage, ExecutorResources], Executor]
 """What `extensions.EXECUTORS` holds: from a segment, where its files go, and what there is, to an executor."""
-
-
-def inline_executor(segment: Segment, storage: Storage, resources: ExecutorResources) -> Executor:
-    """One segment at a time, in this process."""
-    return InlineExecutor(segment, storage)
-
-
-def ray_executor(segment: Segment, storage: Storage, resources: ExecutorResources) -> Executor:
-    """Segments as Ray tasks, on a cluster or on this machine.
-
-    Raises:
-        ConfigError: Resources that no segment can have.
-        RunError: Ray is not installed, or there is no cluster, or it is too small.
-    """
-    return RayExecutor(
-        segment,
-        storage,
-        workers=resources.workers,
-        cpus=resources.cpus,
-        gpus=resources.gpus,
-        address=resources.address,
-        env_vars=resources.env_vars,
-        shipment=resources.shipment,
-    )

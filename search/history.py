@@ -18,7 +18,7 @@ from evocompress.search.journal_records import GAVE_UP, Elapsed, about_line, che
 from evocompress.search.objectives import Scale
 from evocompress.search.old_runs import quality_of_run
 from evocompress.search.quality import Quality
-from evocompress.search.records import Leaf, Outcome, Task
+from evocompress.search.records import Leaf, Outcome, SegmentTask
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
 
@@ -38,7 +38,7 @@ class History:
 
     folder: Path
     run: dict[str, Any]
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, SegmentTask]
     outcomes: Sequence[Outcome]
     told: Sequence[Mapping[str, Any]]
     finished_at: Sequence[float]
@@ -102,7 +102,7 @@ class History:
         return SearchSettings.from_json(changed[-1] if changed else self.run["search"])
 
     @property
-    def in_flight(self) -> list[Task]:
+    def in_flight(self) -> list[SegmentTask]:
         """Tasks without an outcome, oldest first."""
         finished = set(self._finished_ids())
         return [self.tasks[segment_id] for segment_id in self.tasks if segment_id not in finished]

@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from evocompress.errors import RunError
 from evocompress.search.attempt import Lost, Segment, run_attempt
-from evocompress.search.records import Outcome, Task
+from evocompress.search.executors import Executor, ExecutorResources
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.storage import Storage
 
-__all__ = ["InlineExecutor"]
+__all__ = ["InlineExecutor", "inline_executor"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,13 +28,13 @@ class InlineExecutor:
     def __init__(self, segment: Segment, storage: Storage) -> None:
         self._segment = segment
         self._storage = storage
-        self._queue: deque[Task] = deque()
+        self._queue: deque[SegmentTask] = deque()
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""
         return time.monotonic()
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: SegmentTask) -> None:
         """Queue a task; `wait` runs it."""
         self._queue.append(task)
 
@@ -62,3 +63,8 @@ class InlineExecutor:
     def close(self) -> None:
         """Drop the queue."""
         self.cancel()
+
+
+def inline_executor(segment: Segment, storage: Storage, resources: ExecutorResources) -> Executor:
+    """One segment at a time, in this process."""
+    return InlineExecutor(segment, storage)

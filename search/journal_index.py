@@ -17,7 +17,7 @@ from typing import Any, TypeVar, overload
 from evocompress.errors import RunError
 from evocompress.search.journal import Line, Record
 from evocompress.search.journal_records import BULK, checked_record, outcome_of, task_of
-from evocompress.search.records import Leaf, Outcome, Task
+from evocompress.search.records import Leaf, Outcome, SegmentTask
 
 __all__ = ["LEAVES", "JournalIndex", "Leaves", "Outcomes", "Records", "SegmentOf", "Tasks", "Told"]
 
@@ -98,7 +98,7 @@ class JournalIndex:
     def __del__(self) -> None:
         self.close()
 
-    def task(self, segment_id: str) -> Task:
+    def task(self, segment_id: str) -> SegmentTask:
         """A task by its id."""
         return task_of(*self.read(self.tasks[segment_id]))
 
@@ -186,13 +186,13 @@ class Records(_Items[Record]):
                 yield self._index.record(position)
 
 
-class Tasks(Mapping[str, Task]):
+class Tasks(Mapping[str, SegmentTask]):
     """Tasks by segment_id, in the order of submission."""
 
     def __init__(self, index: JournalIndex) -> None:
         self._index = index
 
-    def __getitem__(self, segment_id: str) -> Task:
+    def __getitem__(self, segment_id: str) -> SegmentTask:
         return self._index.task(segment_id)
 
     def __iter__(self) -> Iterator[str]:

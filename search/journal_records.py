@@ -10,7 +10,7 @@ from typing import Any
 from evocompress.errors import ConfigError, RunError
 from evocompress.search.journal import Line, Record, damage
 from evocompress.search.old_runs import OLD_KEY
-from evocompress.search.records import Outcome, Task
+from evocompress.search.records import Outcome, SegmentTask
 
 __all__ = ["BULK", "GAVE_UP", "LARGER_SHARE", "Elapsed", "about_line", "checked_record", "outcome_of", "task_of"]
 
@@ -79,10 +79,10 @@ def checked_record(line: Line) -> Record:
     return record
 
 
-def task_of(line: Line, record: Record) -> Task:
+def task_of(line: Line, record: Record) -> SegmentTask:
     """The task of a submitted line."""
     with about_line(line):
-        return Task.from_json(record["task"])
+        return SegmentTask.from_json(record["task"])
 
 
 def outcome_of(line: Line, record: Record) -> Outcome:

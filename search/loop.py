@@ -14,7 +14,7 @@ from evocompress.search.events import Delayed, Ended, Finished, LargerShare, Lat
 from evocompress.search.executors import Executor, HasNodeNews, SeveralAttempts, SharesGpus
 from evocompress.search.interrupts import Interrupts
 from evocompress.search.node_roll import NodeNews
-from evocompress.search.records import Outcome, Task
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.time_limit import ATTEMPTS, FLOOR_SECONDS, TimeLimit, Watched
 
 __all__ = ["PAUSES", "Loop", "NullRecorder", "Recorder"]
@@ -30,7 +30,7 @@ _LONGEST_ERROR = 400  # letters of an error that a line has
 class Recorder(Protocol):
     """What must be on the disk before the loop goes on."""
 
-    def submitted(self, tasks: Sequence[tuple[Task, bool]]) -> None:
+    def submitted(self, tasks: Sequence[tuple[SegmentTask, bool]]) -> None:
         """Before tasks go to the executor; the flag marks one that an earlier driver had submitted."""
         ...
 
@@ -46,7 +46,7 @@ class Recorder(Protocol):
 class NullRecorder:
     """Remembers nothing; for simulations."""
 
-    def submitted(self, tasks: Sequence[tuple[Task, bool]]) -> None:
+    def submitted(self, tasks: Sequence[tuple[SegmentTask, bool]]) -> None:
         """Nothing."""
 
     def finished(self, results: Sequence[tuple[Outcome, int, Told]]) -> None:
@@ -67,7 +67,7 @@ class Loop:
         *,
         observer: Callable[[Any], object] | None = None,
         should_stop: Callable[[], bool] | None = None,
-        resubmit: Iterable[Task] = (),
+        resubmit: Iterable[SegmentTask] = (),
         completions: int = 0,
         elapsed: float = 0.0,
         pauses: Sequence[float] = PAUSES,
@@ -84,7 +84,7 @@ class Loop:
         self._interrupts = Interrupts()
         self._pauses = pauses
         self._tries: dict[str, int] = {}
-        self._later: list[tuple[float, int, Task]] = []  # by when they are due
+        self._later: list[tuple[float, int, SegmentTask]] = []  # by when they are due
         self._limit = limit or TimeLimit()
         self._shares = dict(shares or {})  # of a GPU, by segment_id, of tasks that ran out of memory
         self._watched: dict[str, Watched] = {}  # what the executor has, by segment_id
@@ -167,7 +167,7 @@ class Loop:
         heapq.heappush(self._later, (self._executor.now() + pause, task.index, task))
         self._notify(Delayed(task, lost.reason, tries, pause))
 
-    def _submit(self, task: Task) -> None:
+    def _submit(self, task: SegmentTask) -> None:
         self._watched[task.segment_id] = Watched(task, self._executor.now())
         share = self._shares.get(task.segment_id)
         if share is not None and isinstance(self._executor, SharesGpus):
@@ -234,7 +234,7 @@ class Loop:
 
     def _fill(self) -> None:
         """Ask for as many tasks as there are slots; all are recorded in one go before the first is submitted."""
-        tasks: list[tuple[Task, bool]] = []
+        tasks: list[tuple[SegmentTask, bool]] = []
         out_of_time = self._out_of_time()
         while not self._interrupts.pending and len(self._in_flight) + len(tasks) < self._executor.slots:
             # What was in flight when an earlier driver ended is finished even when the time is up: it was paid for.

@@ -28,17 +28,18 @@ from evocompress.search.attempt import (
     larger_share,
     run_attempt,
 )
+from evocompress.search.executors import Executor, ExecutorResources
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.node_roll import NodeNews
 from evocompress.search.processes import born
 from evocompress.search.ray_cluster import CHECK_SECONDS, RayCluster, node_here, quiet
 from evocompress.search.ray_nodes import NotAsked, RayNodes, Sent, check_node, make_ready
-from evocompress.search.records import Outcome, Task
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.shipment import Shipment
 from evocompress.search.shipped_modules import ShippedModules
 from evocompress.search.storage import Storage
 
-__all__ = ["GPU_SHARE", "RayExecutor", "default_gpus", "task_options"]
+__all__ = ["GPU_SHARE", "RayExecutor", "default_gpus", "ray_executor", "task_options"]
 
 #: What a segment takes of a GPU where the cluster has any and nobody said how much: four small networks share one.
 GPU_SHARE = 0.25
@@ -106,7 +107,7 @@ def _remote_attempt(
     storage: Storage,
     begun: Any,
     attempt: int,
-    task: Task,
+    task: SegmentTask,
     more_memory: bool,
 ) -> Outcome:
     check_node(fit)
@@ -208,7 +209,7 @@ class RayExecutor:
             runtime_env=options["runtime_env"],
             installs=bool(shipment.of_a_task()),
         )
-        self._tasks: dict[Any, tuple[Task, int]] = {}  # with the number of the attempt
+        self._tasks: dict[Any, tuple[SegmentTask, int]] = {}  # with the number of the attempt
         self._attempts = itertools.count()
         self._submitted: dict[int, float] = {}
         self._newest = -1  # of the attempts that are known to have begun
@@ -237,17 +238,17 @@ class RayExecutor:
         """Seconds of the monotonic clock."""
         return time.monotonic()
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: SegmentTask) -> None:
         """Hand a task to Ray; one that was lost before had better run on another node."""
         self._start(task, "SPREAD" if task.segment_id in self._lost else None)
 
-    def submit_larger(self, task: Task, share: float) -> None:
+    def submit_larger(self, task: SegmentTask, share: float) -> None:
         """Hand a task to Ray that has run out of memory, with so much of a GPU."""
         if share > self._gpus > 0:
             self._shares[task.segment_id] = share
         self.submit(task)
 
-    def attempt(self, task: Task) -> None:
+    def attempt(self, task: SegmentTask) -> None:
         """Hand it to Ray once more, for another node than those where attempts at it have begun, if there is one."""
         with self._cluster.using():
             reports = self._reports()
@@ -299,7 +300,7 @@ class RayExecutor:
         """What has become of nodes since the last call: which joined, are unfit, or are gone."""
         return [dataclasses.replace(news, workers=self.workers) for news in self._nodes.news()]
 
-    def _start(self, task: Task, strategy: Any) -> None:
+    def _start(self, task: SegmentTask, strategy: Any) -> None:
         number = next(self._attempts)
         self._submitted[number] = self.now()
         with self._cluster.using():
@@ -439,3 +440,22 @@ def _worker_variables(given: Mapping[str, str]) -> dict[str, str]:
     """The environment of workers: what is given, and the import path, after one that is given."""
     path = os.pathsep.join(filter(None, (given.get("PYTHONPATH", ""), _python_path())))
     return {**given, "PYTHONPATH": path}
+
+
+def ray_executor(segment: Segment, storage: Storage, resources: ExecutorResources) -> Executor:
+    """Segments as Ray tasks, on a cluster or on this machine.
+
+    Raises:
+        ConfigError: Resources that no segment can have.
+        RunError: Ray is not installed, or there is no cluster, or it is too small.
+    """
+    return RayExecutor(
+        segment,
+        storage,
+        workers=resources.workers,
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        address=resources.address,
+        env_vars=resources.env_vars,
+        shipment=resources.shipment,
+    )

@@ -15,7 +15,18 @@ from typing import Any, Literal, TypeAlias
 
 from evocompress.search.old_runs import OLD_KEY, leaf_with_quality
 
-__all__ = ["Genome", "Leaf", "Operator", "Outcome", "Parent", "ParentRule", "Scalar", "Status", "Task", "genome_hash"]
+__all__ = [
+    "Genome",
+    "Leaf",
+    "Operator",
+    "Outcome",
+    "Parent",
+    "ParentRule",
+    "Scalar",
+    "SegmentTask",
+    "Status",
+    "genome_hash",
+]
 
 Scalar: TypeAlias = bool | int | float | str
 Genome: TypeAlias = dict[str, Scalar]
@@ -111,7 +122,7 @@ class Parent:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class SegmentTask:
     """One segment to run, known in full before it is submitted.
 
     `seen` is how many results the search had been told when it decided; `parents` is empty for an initial segment
@@ -134,7 +145,7 @@ class Task:
         return {**self.__dict__, "parents": [dict(parent.__dict__) for parent in self.parents]}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Task:
+    def from_json(cls, data: dict[str, Any]) -> SegmentTask:
         """The inverse of `to_json`.
 
         Raises:

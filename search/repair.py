@@ -21,7 +21,7 @@ from evocompress.search.history import read_run_json, settings_of
 from evocompress.search.journal import Journal, Line, Record, journal_names, scan, walk
 from evocompress.search.journal_records import BULK, GAVE_UP, checked_record, outcome_of, task_of
 from evocompress.search.lease import Lease
-from evocompress.search.records import Genome, Outcome, Task
+from evocompress.search.records import Genome, Outcome, SegmentTask
 from evocompress.search.run_header import storage_of_run
 from evocompress.search.run_state import RunState
 from evocompress.search.segment_commit import read_commit, read_task
@@ -100,7 +100,7 @@ class _Repairer:
         self._submitted: set[str] = set()
         self._finished: set[str] = set()
         self._ids: dict[int, str] = {}  # of segments, by index
-        self._again: dict[str, Task] = {}  # tasks of resubmissions
+        self._again: dict[str, SegmentTask] = {}  # tasks of resubmissions
         self._committed: dict[str, int] = {}  # segments with a whole COMMIT and no whole line, to their index
         self._begins: dict[int, int] = {}
         self._overrides: list[Record] = []
@@ -255,7 +255,7 @@ class _Repairer:
         """The segment of this index, if anything of it is left."""
         return self._ids.get(index)
 
-    def stored_task(self, segment_id: str) -> Task | None:
+    def stored_task(self, segment_id: str) -> SegmentTask | None:
         """The task as a resubmission or a COMMIT file has it."""
         return self._again.get(segment_id) or read_task(self._storage, segment_id)
 
@@ -381,11 +381,11 @@ class _Builder:
         self._search.replay(task)
         self._emit("submitted", {"time": self._time, "task": task.to_json(), "attempt_of_resume": False})
 
-    def _unknown(self, index: int, segment_id: str) -> Task:
+    def _unknown(self, index: int, segment_id: str) -> SegmentTask:
         """What is known of a task from the outcome alone."""
-        return Task(index, segment_id, "initial", "none", (), self._repairer.genome_of(segment_id), (), 0, 0)
+        return SegmentTask(index, segment_id, "initial", "none", (), self._repairer.genome_of(segment_id), (), 0, 0)
 
-    def _replay(self, task: Task) -> None:
+    def _replay(self, task: SegmentTask) -> None:
         self._unblock()
         self._search.replay(task)
 
@@ -410,7 +410,7 @@ class _Builder:
         self.report.outcomes += 1
         return True
 
-    def _give_up(self, segment_id: str, task: Task) -> None:
+    def _give_up(self, segment_id: str, task: SegmentTask) -> None:
         reason = "its outcome, or a file that it needs, was lost; given up by a repair"
         self._tell(Outcome(segment_id, task.index, "failed", error=reason))
         self.report.given_up.append(segment_id)

@@ -28,7 +28,7 @@ from evocompress.search.journal import START, Journal, Place, Record, scan
 from evocompress.search.journal_records import BULK, GAVE_UP, LARGER_SHARE, Elapsed, checked_record
 from evocompress.search.lease import Lease
 from evocompress.search.loop import PAUSES, Loop
-from evocompress.search.records import Genome, Outcome, Task
+from evocompress.search.records import Genome, Outcome, SegmentTask
 from evocompress.search.run_header import (
     MARK,
     check_json,
@@ -91,7 +91,7 @@ class Run:
         self._of_snapshot = of_snapshot
         used = self._state.elapsed.seconds
         self._elapsed: Callable[[], float] = lambda: used  # seconds of the whole run; a drive's loop counts on
-        self._resubmit: list[Task] = []
+        self._resubmit: list[SegmentTask] = []
         self._unneeded: deque[str] = deque()  # paths of files that are still to be deleted
         self._closed: str | None = None
 
@@ -200,7 +200,7 @@ class Run:
 
     # ---- what the loop has recorded ---------------------------------------------------------------------------------
 
-    def submitted(self, tasks: Sequence[tuple[Task, bool]]) -> None:
+    def submitted(self, tasks: Sequence[tuple[SegmentTask, bool]]) -> None:
         """Journal tasks before they are submitted."""
         elapsed = round(self._elapsed(), 3)
         lines = [

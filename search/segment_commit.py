@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from evocompress.errors import RunError
-from evocompress.search.records import Outcome, Task
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.storage import Storage
 
 __all__ = ["attempt_folder", "commit", "commit_path", "read_commit", "read_task", "sha256"]
@@ -28,7 +28,7 @@ def commit_path(segment_id: str) -> str:
     return f"seg/{segment_id}/COMMIT.json"
 
 
-def commit(storage: Storage, outcome: Outcome, task: Task) -> Outcome:
+def commit(storage: Storage, outcome: Outcome, task: SegmentTask) -> Outcome:
     """Commit an outcome whose leaves are in the storage; returns the committed one, this or an earlier attempt's.
 
     The outcome itself goes to the attempt's metrics.json, whose hash COMMIT.json holds: one small exclusive file
@@ -77,10 +77,10 @@ def read_commit(storage: Storage, segment_id: str) -> Outcome | None:
         ) from error
 
 
-def read_task(storage: Storage, segment_id: str) -> Task | None:
+def read_task(storage: Storage, segment_id: str) -> SegmentTask | None:
     """The task that a segment's COMMIT.json holds, None where it has none (of earlier versions) or cannot be read."""
     try:
         content: dict[str, Any] = json.loads(storage.read(commit_path(segment_id)))
-        return Task.from_json(content["task"])
+        return SegmentTask.from_json(content["task"])
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
         return None

@@ -13,14 +13,14 @@ import numpy as np
 
 from evocompress.errors import ConfigError, RunError
 from evocompress.search.attempt import Lost, Running, Segment, run_attempt
-from evocompress.search.records import Outcome, Task
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.storage import Storage
 
 __all__ = ["Duration", "SimulatedExecutor", "lognormal"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Duration: TypeAlias = Callable[[Task, np.random.Generator], float]
+Duration: TypeAlias = Callable[[SegmentTask, np.random.Generator], float]
 _Kind: TypeAlias = Literal["end", "crash", "again"]
 
 
@@ -64,16 +64,16 @@ class SimulatedExecutor:
         self._rng = np.random.default_rng(seed)
         self._clock = 0.0
         self._count = itertools.count()
-        self._events: list[tuple[float, int, _Kind, Task, Outcome | None]] = []
-        self._queue: deque[Task] = deque()
-        self._running: dict[int, tuple[Task, int, float]] = {}  # by attempt: what, on which worker, since when
+        self._events: list[tuple[float, int, _Kind, SegmentTask, Outcome | None]] = []
+        self._queue: deque[SegmentTask] = deque()
+        self._running: dict[int, tuple[SegmentTask, int, float]] = {}  # by attempt: what, on which worker, since when
         self._idle = list(range(workers))
 
     def now(self) -> float:
         """Seconds of the virtual clock."""
         return self._clock
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: SegmentTask) -> None:
         """Start a task, or queue it where all workers are busy."""
         self._queue.append(task)
         self._start()
@@ -116,7 +116,7 @@ class SimulatedExecutor:
             oldest.setdefault(task.segment_id, Running(f"worker {worker}", self._clock - began))
         return oldest
 
-    def attempt(self, task: Task) -> None:
+    def attempt(self, task: SegmentTask) -> None:
         """Start another attempt, or queue it."""
         self.submit(task)
 
@@ -149,16 +149,16 @@ class SimulatedExecutor:
     def _free(self, number: int) -> None:
         self._idle.append(self._running.pop(number)[1])
 
-    def _others(self, task: Task) -> list[int]:
+    def _others(self, task: SegmentTask) -> list[int]:
         """Attempts at a task that are still running."""
         return [number for number, (other, _, _) in self._running.items() if other.segment_id == task.segment_id]
 
-    def _give_up(self, task: Task) -> None:
+    def _give_up(self, task: SegmentTask) -> None:
         for number in self._others(task):
             self._free(number)
         self._queue = deque(other for other in self._queue if other.segment_id != task.segment_id)
 
-    def _end(self, task: Task) -> Outcome | None:
+    def _end(self, task: SegmentTask) -> Outcome | None:
         """The result of an attempt that ran through, None if it gets lost on the way."""
         if self._storage is not None:
             outcome = run_attempt(self._segment, task, self._storage)
@@ -170,7 +170,7 @@ class SimulatedExecutor:
             self._push(self._clock + self._duration(task, self._rng), "again", task, outcome)
         return outcome
 
-    def _push(self, at: float, kind: _Kind, task: Task, outcome: Outcome | None) -> int:
+    def _push(self, at: float, kind: _Kind, task: SegmentTask, outcome: Outcome | None) -> int:
         number = next(self._count)
         if math.isfinite(at):
             heapq.heappush(self._events, (at, number, kind, task, outcome))

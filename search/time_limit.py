@@ -7,7 +7,7 @@ import statistics
 from collections import deque
 from collections.abc import Iterable
 
-from evocompress.search.records import Task
+from evocompress.search.records import SegmentTask
 
 __all__ = ["ATTEMPTS", "FLOOR_SECONDS", "TimeLimit", "Watched"]
 
@@ -47,7 +47,7 @@ class TimeLimit:
 class Watched:
     """A task at an executor since a reading of its clock, with so many attempts and lines about it so far."""
 
-    task: Task
+    task: SegmentTask
     since: float
     attempts: int = 1
     lines: int = 0

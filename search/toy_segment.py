@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from evocompress.search.records import Genome, Leaf, Outcome, Task
+from evocompress.search.records import Genome, Leaf, Outcome, SegmentTask
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Choice, Float, Integer, Space
 
@@ -64,7 +64,7 @@ class ToySegment:
     burn: float = 0.0
     log: str = ""
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         """Train, compress under 1 + K recipes, keep the non-dominated and the first."""
         self._spend(task)
         genome, rng = task.genome, np.random.default_rng(task.seed)
@@ -81,7 +81,7 @@ class ToySegment:
             task.segment_id, task.index, "ok", tuple(leaves), encode_fraction=0.1, metrics={"pid": os.getpid()}
         )
 
-    def _spend(self, task: Task) -> None:
+    def _spend(self, task: SegmentTask) -> None:
         if self.log:
             Path(self.log, f"{task.index}-{os.getpid()}-{time.monotonic_ns()}").touch()
         time.sleep(self.seconds)

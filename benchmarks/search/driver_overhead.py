@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evocompress.search.executors import RayExecutor
 from evocompress.search.history import History
-from evocompress.search.records import Leaf, Outcome, Task
+from evocompress.search.ray_executor import RayExecutor
+from evocompress.search.records import Leaf, Outcome, SegmentTask
 from evocompress.search.run_folder import open_run
 from evocompress.search.toy_segment import toy_settings, toy_space
 
@@ -35,7 +35,7 @@ class Writer:
     nbytes: int
     burn: float
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         """The segment."""
         started = time.time()
         # Its length varies a little, so that the front and the pool do not collapse to one point.

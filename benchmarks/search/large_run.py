@@ -26,7 +26,7 @@ from benchmarks.search.search_scale import SPACE, surrogate
 from evocompress.search import journal
 from evocompress.search.ask_tell import Search
 from evocompress.search.history import read_history
-from evocompress.search.records import Leaf, Outcome, Task
+from evocompress.search.records import Leaf, Outcome, SegmentTask
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.settings import SearchSettings
 
@@ -65,7 +65,7 @@ def _measured(leaf: Leaf) -> Leaf:
     return dataclasses.replace(leaf, path=path, sha256=digest, weights_sha256=digest, measurements=measurements)
 
 
-def _outcome(task: Task) -> Outcome:
+def _outcome(task: SegmentTask) -> Outcome:
     outcome = surrogate(task, "", ())
     curves = {"train_loss": [0.5, 0.4], "train_quality": [0.8, 0.9], "validation_quality": [0.8, 0.85]}
     metrics = {"curves": curves, "node": "node-a", "device": "cpu", "train_seconds": 1.6, "versions": {"torch": "2.8"}}
@@ -78,7 +78,7 @@ def make(folder: Path, segments: int) -> None:
     with _open(folder, segments, resume=False):
         pass
     search = Search(SPACE, _settings(segments))
-    waiting: collections.deque[Task] = collections.deque()
+    waiting: collections.deque[SegmentTask] = collections.deque()
     (folder / "journal" / "000001.jsonl").unlink()
     seq, completion, file = 0, 0, None
 

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 from evocompress.search.ask_tell import Search
 from evocompress.search.events import Finished
-from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
-from evocompress.search.records import Genome, Leaf, Outcome, Task
+from evocompress.search.records import Genome, Leaf, Outcome, SegmentTask
 from evocompress.search.settings import SearchSettings
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.space import Float, Integer, Space
 
 SPACE = Space(
@@ -33,7 +33,7 @@ SPACE = Space(
 )
 
 
-def surrogate(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+def surrogate(task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
     """Bytes fall and error rises with the rate weights; training epochs and a good rate lower the error."""
     epochs = int(task.genome["epochs"]) + (task.parents[0].epochs if task.parents else 0)
     depth = task.parents[0].depth + 1 if task.parents else 0

@@ -33,8 +33,8 @@ from evocompress.evolve.segment import Segment, state_hash
 from evocompress.networks import NETWORKS, build
 from evocompress.packer.layerwise import layerwise_records
 from evocompress.packer.temperature_scaling import fit_confidence
-from evocompress.search.executors import InlineExecutor
-from evocompress.search.records import Leaf, Outcome, Parent, Task
+from evocompress.search.inline_executor import InlineExecutor
+from evocompress.search.records import Leaf, Outcome, Parent, SegmentTask
 from evocompress.search.storage import Storage, open_storage
 from evocompress.tasks.measure import measure
 from evocompress.training.dead_parts import cut, put_live_first
@@ -401,17 +401,17 @@ def _segment(place: Place) -> Segment:
     return Segment(experiment, GenomeReader(genes, groups), initial)
 
 
-def _task(index: int, genome: Mapping[str, Any], parents: tuple[Parent, ...]) -> Task:
+def _task(index: int, genome: Mapping[str, Any], parents: tuple[Parent, ...]) -> SegmentTask:
     probe = {**genome, "rate_weight": 3 * genome["rate_weight"]}
     operator: Any = "continue" if parents else "initial"
-    return Task(index, f"s{index}", operator, "none", parents, dict(genome), (probe,), seed=index, seen=index)
+    return SegmentTask(index, f"s{index}", operator, "none", parents, dict(genome), (probe,), seed=index, seen=index)
 
 
 def _parent(leaf: Leaf) -> Parent:
     return Parent(leaf.leaf_id, leaf.path, leaf.sha256, leaf.depth, leaf.epochs, leaf.seconds)
 
 
-def _run(runner: Segment, storage: Storage, task: Task) -> Outcome:
+def _run(runner: Segment, storage: Storage, task: SegmentTask) -> Outcome:
     executor = InlineExecutor(runner, storage)
     executor.submit(task)
     (outcome,) = executor.wait()

@@ -14,7 +14,7 @@ from evocompress.evolve.genome import GenomeReader, network_options
 from evocompress.runs.origin import files_evaluated
 from evocompress.search.history import History, read_history
 from evocompress.search.old_runs import quality_of_run
-from evocompress.search.records import Leaf, Outcome, Task
+from evocompress.search.records import Leaf, Outcome, SegmentTask
 from evocompress.search.run_folder import Run
 from evocompress.search.settings import SearchSettings
 from evocompress.tasks import DEFAULT_TASK
@@ -104,7 +104,7 @@ class _Given:
     leaf: Leaf
     data: bytes
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         name = "0.evc"
         Path(folder, name).write_bytes(self.data)
         leaf = dataclasses.replace(self.leaf, leaf_id=f"{task.segment_id}/0", path=name, genome=task.genome)

@@ -36,7 +36,7 @@ from evocompress.evolve.layer_groups import layer_groups
 from evocompress.evolve.teacher import TeacherFile
 from evocompress.protocols import Version
 from evocompress.search.pareto import is_nondominated
-from evocompress.search.records import Genome, Leaf, Outcome, Task, genome_hash
+from evocompress.search.records import Genome, Leaf, Outcome, SegmentTask, genome_hash
 from evocompress.support.inputs import mapped
 from evocompress.support.modules import shapes_of, tensors_of
 from evocompress.tasks.measure import measure
@@ -111,7 +111,7 @@ class Segment:
     teacher: TeacherFile | None = None
     curve_examples: int = 0
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         """Run a task; its files go below `folder`."""
         started = time.time()
         self.experiment.prepare()
@@ -205,7 +205,7 @@ class Segment:
         """The network as its factory makes it, with the options that the genome says."""
         return self.experiment.network(options=self.reader.model_options(genome))
 
-    def _start(self, plain: nn.Module, task: Task, parent_files: Sequence[bytes]) -> nn.Module:
+    def _start(self, plain: nn.Module, task: SegmentTask, parent_files: Sequence[bytes]) -> nn.Module:
         """The parent's network, the trained initial one or a random one, in the form that the genome asks for."""
         if parent_files or self.trained:
             state = unpack(parent_files[0] if parent_files else self.initial, names=tensors_of(plain))
@@ -215,7 +215,7 @@ class Segment:
         return changed(network, plain, self.reader.architecture(task.genome))
 
     def _train(
-        self, model: nn.Module, splits: Splits, task: Task, grid: Mapping[str, float], device: torch.device
+        self, model: nn.Module, splits: Splits, task: SegmentTask, grid: Mapping[str, float], device: torch.device
     ) -> Curves:
         return train(
             model,
@@ -248,10 +248,10 @@ class Segment:
             _TEACHERS[key] = Teacher(network, splits.train.to(device), task, self.experiment.precision)
         return _TEACHERS[key]
 
-    def _epochs(self, task: Task) -> int:
+    def _epochs(self, task: SegmentTask) -> int:
         return self.reader.epochs(task.genome) + (task.parents[0].epochs if task.parents else 0)
 
-    def _scales(self, model: nn.Module, splits: Splits, task: Task, device: torch.device) -> dict[str, float]:
+    def _scales(self, model: nn.Module, splits: Splits, task: SegmentTask, device: torch.device) -> dict[str, float]:
         """Sensitivities in nats: once, since they are of the weights and not of a recipe."""
         samples, purpose = _CALIBRATION_SAMPLES, self.experiment.task()
         return sensitivities(
@@ -264,7 +264,7 @@ class Segment:
         plain: nn.Module,
         versions: Sequence[Version],
         splits: Splits,
-        task: Task,
+        task: SegmentTask,
         scales: Mapping[str, float],
         device: torch.device,
     ) -> list[_Candidate]:
@@ -335,7 +335,7 @@ class Segment:
 
     def _finish(
         self,
-        task: Task,
+        task: SegmentTask,
         status: Any,
         leaves: tuple[Leaf, ...],
         metrics: dict[str, Any],
@@ -363,11 +363,11 @@ def _describe(started: float, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _depth(task: Task) -> int:
+def _depth(task: SegmentTask) -> int:
     return task.parents[0].depth + 1 if task.parents else 1
 
 
-def _seconds(task: Task, started: float) -> float:
+def _seconds(task: SegmentTask, started: float) -> float:
     return time.time() - started + (task.parents[0].seconds if task.parents else 0.0)
 
 
@@ -390,7 +390,7 @@ def _layers(data: bytes, template: Mapping[str, torch.Tensor]) -> dict[str, Any]
 
 def _write(
     candidates: Sequence[_Candidate],
-    task: Task,
+    task: SegmentTask,
     folder: Path,
     history: tuple[int, int, float],
     common: Mapping[str, Any],

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from evocompress.search.history import History
 
 __all__ = [
-    "Export",
     "FRONT_COLUMNS",
     "PICTURE",
     "REPORT",
-    "ReadLeaf",
     "SEGMENTS",
+    "Export",
+    "ReadLeaf",
     "check_libraries",
     "export_front",
     "export_run",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evocompress.runs.front import audits, float32_bytes
 from evocompress.runs.recorded_measurements import Recorded, of_leaf
-from evocompress.search.records import Leaf, Outcome, Task, genome_hash
+from evocompress.search.records import Leaf, Outcome, SegmentTask, genome_hash
 from evocompress.support.atomic_files import replacing
 from evocompress.support.optional_libraries import needs_extra
 
@@ -107,7 +107,7 @@ def _run_columns(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _segment_columns(task: Task, outcome: Outcome) -> dict[str, Any]:
+def _segment_columns(task: SegmentTask, outcome: Outcome) -> dict[str, Any]:
     metrics = outcome.metrics
     curves = metrics.get("curves", {})
     return {

@@ -22,9 +22,11 @@ from typing import Any
 
 from evocompress.errors import EvocompressError
 from evocompress.search.events import Delayed, Finished, Late
-from evocompress.search.executors import Executor, InlineExecutor, RayExecutor
+from evocompress.search.executors import Executor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.node_probe import NodeProbe
+from evocompress.search.ray_executor import RayExecutor
 from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.storage import Storage, open_storage

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from evocompress.cli import app, main
-from evocompress.search.executors import InlineExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.run_folder import open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 

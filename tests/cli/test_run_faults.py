@@ -17,7 +17,7 @@ from evocompress.runs.display import RunDisplay
 from evocompress.runs.status import read_status
 from evocompress.search.events import Late, Watching
 from evocompress.search.history import read_history
-from evocompress.search.records import Task
+from evocompress.search.records import SegmentTask
 
 LEAST: dict[str, Any] = {"model": "digits_cnn", "data": "digits"}
 
@@ -91,7 +91,7 @@ def lines(*events: object) -> list[str]:
 
 
 def test_the_lines_about_what_takes_long() -> None:
-    task = Task(4, "s", "initial", "none", (), {}, (), 0, 0)
+    task = SegmentTask(4, "s", "initial", "none", (), {}, (), 0, 0)
     assert lines(
         Late(task, 725.0, 600.0, "gpu-3", 2),
         Late(task, 660.0, 600.0, "gpu-3"),

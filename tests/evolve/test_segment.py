@@ -21,7 +21,7 @@ from evocompress.evolve import segment as segment_module
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import Prepared, prepare
 from evocompress.evolve.segment import Segment, state_hash
-from evocompress.search.records import Genome, Leaf, Parent, Task
+from evocompress.search.records import Genome, Leaf, Parent, SegmentTask
 from evocompress.tasks.classification import evaluate
 
 
@@ -44,8 +44,8 @@ def test_a_machine_without_the_data_is_found_out(prepared: Prepared) -> None:
         dataclasses.replace(prepared.segment, experiment=elsewhere).check_machine()
 
 
-def task_of(genome: Genome, *probes: Genome, parents: tuple[Parent, ...] = (), seed: int = 1) -> Task:
-    return Task(0, "s", "initial", "none", parents, genome, probes, seed, 0)
+def task_of(genome: Genome, *probes: Genome, parents: tuple[Parent, ...] = (), seed: int = 1) -> SegmentTask:
+    return SegmentTask(0, "s", "initial", "none", parents, genome, probes, seed, 0)
 
 
 def test_leaves_are_the_files_that_were_evaluated(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:

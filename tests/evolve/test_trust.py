@@ -11,7 +11,7 @@ from command_process import evocompress_in
 from evocompress.errors import RunError
 from evocompress.evolve.driver import config_of_run
 from evocompress.evolve.trust import check_trust, imports_of, made_by
-from evocompress.search.executors import InlineExecutor
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.run_folder import open_run
 from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space

@@ -15,7 +15,7 @@ from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import _look_at_nodes, _shipment, _with_absolute_paths
 from evocompress.evolve.user_modules import modules_of, user_modules
 from evocompress.protocols import Said
-from evocompress.search.executors import InlineExecutor
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.shipped_modules import ShippedModules
 from evocompress.search.storage import open_storage

@@ -27,7 +27,8 @@ from evocompress.errors import ConfigError, ModelError
 from evocompress.protocols import Add, Call, Genes, GeneSpec, Measured, TrainingStep
 from evocompress.runs.report import ReportSection
 from evocompress.runs.trackers import TrackedFront, TrackedRun, TrackedSegment
-from evocompress.search.executors import Executor, ExecutorResources, InlineExecutor
+from evocompress.search.executors import Executor, ExecutorResources
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.objectives import Member
 from evocompress.search.quality import Quality
 from evocompress.search.records import Outcome

@@ -21,9 +21,9 @@ from evocompress.protocols import Said
 from evocompress.runs.trackers import TrackedFront, TrackedRun, TrackedSegment, Trackers
 from evocompress.search.attempt import run_attempt
 from evocompress.search.events import Finished, Opened
-from evocompress.search.executors import InlineExecutor
 from evocompress.search.history import read_history
-from evocompress.search.records import Outcome, Task
+from evocompress.search.inline_executor import InlineExecutor
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.toy_segment import ToySegment
 
 SETTINGS: dict[str, Any] = {"segments": 6, "initial": 3, "deterministic": False}
@@ -60,7 +60,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 class Curved(ToySegment):
     """The toy, with a curve of training, of which a part is no number; the third fails."""
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         if task.index == 2:
             raise ValueError("no such kernel")
         outcome = super().__call__(task, folder, parent_files)

@@ -13,16 +13,16 @@ import pytest
 
 from evocompress.errors import RunError
 from evocompress.search.ask_tell import Search, Told
-from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.probe_control import ProbeControl
-from evocompress.search.records import Genome, Leaf, Outcome, Task
+from evocompress.search.records import Genome, Leaf, Outcome, SegmentTask
 from evocompress.search.settings import SearchSettings
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.space import Float, Space
 from evocompress.search.toy_segment import toy_settings, toy_space
 
 
-def evaluate(task: Task, folder: str = "", parent_files: Sequence[bytes] = ()) -> Outcome:
+def evaluate(task: SegmentTask, folder: str = "", parent_files: Sequence[bytes] = ()) -> Outcome:
     """A pure segment without files; noisy in its seed, and failing now and then."""
     rng = np.random.default_rng(task.seed)
     if rng.random() < 0.1:
@@ -48,7 +48,7 @@ def result(search: Search) -> list[tuple[str, int, float]]:
     return [(leaf.leaf_id, leaf.nbytes, leaf.quality) for leaf in search.front()]
 
 
-def step(search: Search) -> Task:
+def step(search: Search) -> SegmentTask:
     task = search.ask()
     assert task is not None
     search.tell(evaluate(task))
@@ -93,7 +93,7 @@ def test_replaying_the_history_gives_the_same_next_ask(deterministic: bool) -> N
     for _ in range(30):
         task = search.ask()
         assert task is not None
-        replayed.replay(Task.from_json(json.loads(json.dumps(task.to_json()))))
+        replayed.replay(SegmentTask.from_json(json.loads(json.dumps(task.to_json()))))
         for each in (search, replayed):
             each.tell(evaluate(task))
     assert search.state_dict() == replayed.state_dict()
@@ -128,7 +128,7 @@ def test_lag_of_twice_the_workers_keeps_them_busy() -> None:
     assert busy[32] > 0.97 > busy[16]
 
 
-def nothing(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+def nothing(task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
     return Outcome(task.segment_id, task.index, "ok")
 
 
@@ -139,14 +139,14 @@ class OnlyTheLag:
         self.settings, self.archive, self.hypervolume = toy_settings(segments=segments), (), 0.0
         self._lag, self._asked, self._told, self._first = lag, 0, set[int](), 0
 
-    def ask(self) -> Task | None:
+    def ask(self) -> SegmentTask | None:
         while self._first in self._told:
             self._told.discard(self._first)
             self._first += 1
         if self._asked == self.settings.segments or self._asked - self._lag >= self._first:
             return None
         self._asked += 1
-        return Task(self._asked - 1, str(self._asked), "initial", "none", (), {}, (), 0, 0)
+        return SegmentTask(self._asked - 1, str(self._asked), "initial", "none", (), {}, (), 0, 0)
 
     hopeless = None
 
@@ -277,7 +277,7 @@ def test_nothing_still_needed_is_collected_and_nothing_else_is_kept() -> None:
         search = Search(toy_space(), settings)
         made: set[str] = set()
         gone: set[str] = set()
-        flying: list[Task] = []
+        flying: list[SegmentTask] = []
         rng = np.random.default_rng(0)
         for _ in range(300):
             task = search.ask() if len(flying) < 5 else None

@@ -22,19 +22,19 @@ from evocompress.errors import DataError, InfrastructureError, RunError
 from evocompress.search import storage as storage_module
 from evocompress.search.ask_tell import Search
 from evocompress.search.attempt import plain, run_attempt
-from evocompress.search.records import Leaf, Outcome, Parent, Task
+from evocompress.search.records import Leaf, Outcome, Parent, SegmentTask
 from evocompress.search.segment_commit import read_commit, sha256
 from evocompress.search.storage import Storage, open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 
-def first_task() -> Task:
+def first_task() -> SegmentTask:
     task = Search(toy_space(), toy_settings()).ask()
     assert task is not None
     return task
 
 
-def child_of(leaf: Leaf) -> Task:
+def child_of(leaf: Leaf) -> SegmentTask:
     parent = Parent(leaf.leaf_id, leaf.path, leaf.sha256)
     return dataclasses.replace(first_task(), segment_id="child", index=1, parents=(parent,))
 
@@ -60,7 +60,7 @@ def test_a_second_attempt_returns_the_first_one_s_outcome_without_running(tmp_pa
     storage, task = open_storage(tmp_path), first_task()
     first = run_attempt(ToySegment(), task, storage)
 
-    def never(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def never(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         raise AssertionError
 
     assert run_attempt(never, task, storage) == first
@@ -70,7 +70,7 @@ def test_the_loser_of_a_race_takes_its_files_away(tmp_path: Path) -> None:
     storage, task = open_storage(tmp_path), first_task()
     winner: list[Outcome] = []
 
-    def overtaken(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def overtaken(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         winner.append(run_attempt(ToySegment(), task, storage))
         return ToySegment()(task, folder, files)
 
@@ -107,7 +107,7 @@ def test_parents_are_passed_on_and_verified(tmp_path: Path) -> None:
     leaf = run_attempt(ToySegment(), first_task(), storage).leaves[0]
     seen: list[bytes] = []
 
-    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def segment(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         seen.extend(files)
         return ToySegment()(task, folder, files)
 
@@ -145,7 +145,7 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_an_exception_is_a_recorded_outcome(tmp_path: Path, error: Exception, status: str) -> None:
-    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def segment(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         raise error
 
     storage, task = open_storage(tmp_path), first_task()
@@ -155,8 +155,8 @@ def test_an_exception_is_a_recorded_outcome(tmp_path: Path, error: Exception, st
     assert read_commit(storage, task.segment_id) == outcome
 
 
-def broken(**changes: object) -> Callable[[Task, str, Sequence[bytes]], Outcome]:
-    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+def broken(**changes: object) -> Callable[[SegmentTask, str, Sequence[bytes]], Outcome]:
+    def segment(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         outcome = ToySegment()(task, folder, files)
         good, bad = outcome.leaves[0], dataclasses.replace(outcome.leaves[0], **changes)  # type: ignore[arg-type]
         Path(folder, "good.evc").write_bytes(Path(folder, good.path).read_bytes())
@@ -202,7 +202,7 @@ def test_ids_are_the_segment_s_own_and_no_error_at_all_is_allowed(tmp_path: Path
 
 @pytest.mark.parametrize("changes", [{"index": 8}, {"index": -1}, {"segment_id": "other"}, {"segment_id": "~"}])
 def test_an_outcome_of_another_task_is_a_failed_one_that_took_its_time(tmp_path: Path, changes: dict[str, Any]) -> None:
-    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def segment(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         return dataclasses.replace(ToySegment()(task, folder, files), seconds=2.5, **changes)
 
     storage, task = open_storage(tmp_path), first_task()
@@ -241,7 +241,7 @@ def test_measurements_become_json(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_a_machine_lacks_is_no_outcome(tmp_path: Path, error: Exception, wrapped: bool) -> None:
-    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def segment(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         Path(folder, "half.evc").write_bytes(b"half")
         if wrapped:
             raise ValueError("could not go on") from error
@@ -323,7 +323,7 @@ def test_a_disk_that_takes_nothing_at_all_leaves_nothing(tmp_path: Path) -> None
 
 
 def test_a_kill_in_mid_segment_takes_its_files_away(tmp_path: Path) -> None:
-    def segment(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def segment(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -401,7 +401,7 @@ def test_a_worker_that_is_asked_to_end_leaves_no_outcome(
     """Ray ends the workers of a driver that died by SIGTERM; where compiled code runs, that comes as a SystemError."""
     storage, task = open_storage(tmp_path), first_task()
 
-    def ended(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def ended(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         if through_numba:
             raise SystemError("a compiled function returned a result with an exception set") from told
         raise told
@@ -413,7 +413,7 @@ def test_a_worker_that_is_asked_to_end_leaves_no_outcome(
 
 
 def test_a_system_error_of_its_own_is_a_failed_outcome(tmp_path: Path) -> None:
-    def broken(task: Task, folder: str, files: Sequence[bytes]) -> Outcome:
+    def broken(task: SegmentTask, folder: str, files: Sequence[bytes]) -> Outcome:
         raise SystemError("something else")
 
     assert run_attempt(broken, first_task(), open_storage(tmp_path)).status == "failed"

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evocompress.errors import RunError
-from evocompress.search.executors import InlineExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.repair import repair_run
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.space import Choice, Float, Gene, Integer, Space

@@ -8,8 +8,9 @@ import pytest
 
 from evocompress.extensions import EXECUTORS, SELECTION
 from evocompress.search.ask_tell import Search
-from evocompress.search.executors import ExecutorResources, SimulatedExecutor
+from evocompress.search.executors import ExecutorResources
 from evocompress.search.loop import Loop
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 

@@ -13,15 +13,16 @@ import torch
 from evocompress.errors import RunError
 from evocompress.search.attempt import Lost, OutOfMemory, TooLittleMemory, larger_share, run_attempt
 from evocompress.search.events import LargerShare
-from evocompress.search.executors import InlineExecutor, SharesGpus
+from evocompress.search.executors import SharesGpus
 from evocompress.search.history import read_history
-from evocompress.search.records import Outcome, Task
+from evocompress.search.inline_executor import InlineExecutor
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.storage import Storage, open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 
-def need(task: Task) -> float:
+def need(task: SegmentTask) -> float:
     """The share of a GPU that a segment needs: some are small, some large, and some larger than a GPU."""
     return (0.2, 0.3, 0.9, 2.0)[task.index % 4]
 
@@ -36,7 +37,7 @@ class Hungry:
     def free(self) -> None:
         self.freed += 1
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         if self.share < need(task):
             Path(folder, "half.evc").write_bytes(b"half")
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -52,7 +53,7 @@ class SharedGpu(InlineExecutor):
         self.shares: dict[str, float] = {}
         self.tries: list[tuple[int, float]] = []
 
-    def submit_larger(self, task: Task, share: float) -> None:
+    def submit_larger(self, task: SegmentTask, share: float) -> None:
         self.shares[task.segment_id] = share
         self.submit(task)
 
@@ -136,7 +137,7 @@ def test_without_more_to_be_had_it_is_an_outcome(tmp_path: Path) -> None:
 
 
 def test_another_failure_is_no_reason_for_more(tmp_path: Path) -> None:
-    def broken(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def broken(task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         raise ValueError("on purpose")
 
     with open_toy(tmp_path / "run") as run:

@@ -15,11 +15,12 @@ from evocompress.errors import HopelessError
 from evocompress.runs.status import read_status
 from evocompress.search.attempt import run_attempt
 from evocompress.search.events import Finished
-from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.first_failures import FirstFailures
 from evocompress.search.history import read_history
-from evocompress.search.records import Outcome, Task
+from evocompress.search.inline_executor import InlineExecutor
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.repair import repair_run
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment
 
@@ -33,7 +34,7 @@ class Failing:
     indices: range = range(1000)
     text: str = "no such kernel at {}"
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         if task.index in self.indices:
             raise ValueError(self.text.format(task.index))
         return ToySegment()(task, folder, parent_files)
@@ -125,7 +126,7 @@ def test_a_free_run_with_a_file_goes_on_though_the_first_fail(tmp_path: Path) ->
 
 def test_failures_of_other_kinds_and_the_setting_0_go_on(tmp_path: Path) -> None:
     class Various(Failing):
-        def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+        def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
             raise ValueError("odd" if task.index % 2 else "even")
 
     for name, segment, count in (("various", Various(), 4), ("zero", Failing(), 0)):

@@ -15,10 +15,11 @@ from toy_runs import leaves, open_toy, undisturbed_leaves
 from evocompress.errors import InfrastructureError, RunError
 from evocompress.search import run_folder
 from evocompress.search.events import Delayed
-from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
-from evocompress.search.records import Outcome, Task
+from evocompress.search.inline_executor import InlineExecutor
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.run_folder import Run, open_run
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.storage import LocalStorage, Storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
@@ -89,7 +90,7 @@ class Away:
     def __init__(self, times: int) -> None:
         self.times = times
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         if self.times > 0:
             self.times -= 1
             raise OSError(errno.ESTALE, "Stale file handle")
@@ -131,7 +132,7 @@ def test_others_go_on_meanwhile(tmp_path: Path, undisturbed: list[tuple[str, str
     """On a virtual clock: the segments that are not away are run while one waits for its turn."""
     tries: dict[int, int] = {}
 
-    def segment(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def segment(task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         tries[task.index] = tries.get(task.index, 0) + 1
         if task.index == 1 and tries[1] <= 3:
             raise OSError(errno.EIO, "Input/output error")
@@ -183,7 +184,7 @@ def test_what_is_stored_while_storage_is_not_mounted_is_no_result(
     files = tmp_path / ("files" if where == "storage" else "run")
     settings = toy_settings(segments=12, deterministic=True, lag=3)
 
-    def segment(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def segment(task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         if task.index == 2 and not (tmp_path / "away").exists() and executor.slept == 0:
             files.rename(tmp_path / "away")
             files.mkdir()

@@ -11,9 +11,9 @@ import pytest
 
 from evocompress.errors import InfrastructureError, StorageError
 from evocompress.search.events import Delayed, Finished
-from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.history import read_history
 from evocompress.search.run_folder import Run, open_run
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 

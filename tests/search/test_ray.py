@@ -17,10 +17,10 @@ import pytest
 
 from evocompress.errors import ConfigError, InfrastructureError, RunError
 from evocompress.search.events import Late
-from evocompress.search.executors import InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
-from evocompress.search.ray_executor import task_options
-from evocompress.search.records import Outcome, Task
+from evocompress.search.inline_executor import InlineExecutor
+from evocompress.search.ray_executor import RayExecutor, task_options
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
@@ -57,7 +57,7 @@ class Suicidal:
     how: signal.Signals = signal.SIGKILL
     after: float = 0.0
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         mark = Path(self.marks, str(task.index))
         if task.index == self.victim and (self.always or not mark.exists()):
             mark.touch()
@@ -67,7 +67,7 @@ class Suicidal:
         return ToySegment()(task, folder, parent_files)
 
 
-def failing(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+def failing(task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
     if task.index % 3 == 1:
         raise ValueError("on purpose")
     if task.index % 3 == 2:

@@ -20,11 +20,12 @@ import pytest
 
 from evocompress.errors import DataError, RunError
 from evocompress.search.events import Finished, LargerShare
-from evocompress.search.executors import InlineExecutor, RayExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.node_roll import NodeNews
-from evocompress.search.records import Outcome, Task
+from evocompress.search.ray_executor import RayExecutor
+from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.run_folder import open_run
 from evocompress.search.shipment import Shipment
 from evocompress.search.shipped_modules import ShippedModule, ShippedModules
@@ -52,7 +53,7 @@ class Noted:
     folder: str
     lost: str
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         node = ray.get_runtime_context().get_node_id()
         Path(self.folder, f"{task.index}-{node}-{os.getpid()}").touch()
         deadline = time.monotonic() + 120
@@ -118,7 +119,7 @@ class Joined:
         if Path(self.folder, f"unfit-{ray.get_runtime_context().get_node_id()}").exists():
             raise DataError("its disk is empty")
 
-    def __call__(self, task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+    def __call__(self, task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
         Path(self.folder, f"ran-{ray.get_runtime_context().get_node_id()}").touch()
         deadline = time.monotonic() + 120
         while task.index > 3 and len(list(Path(self.folder).glob("ran-*"))) < 2 and time.monotonic() < deadline:
@@ -164,7 +165,7 @@ def test_nodes_that_join_are_asked_before_they_get_segments(cluster: Any, tmp_pa
     assert [leaf.sha256 for leaf in fronts[0]] == [leaf.sha256 for leaf in fronts[1]]
 
 
-def needs_half_a_gpu(task: Task, folder: str, parent_files: Sequence[bytes]) -> Outcome:
+def needs_half_a_gpu(task: SegmentTask, folder: str, parent_files: Sequence[bytes]) -> Outcome:
     share = ray.get_runtime_context().get_assigned_resources()["GPU"]
     if task.index % 2 and share < 0.5:
         raise MemoryError

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from evocompress.errors import RunError
-from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.repair import repair_run
 from evocompress.search.run_folder import Run, open_run
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 SEGMENTS = 14

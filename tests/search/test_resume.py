@@ -15,9 +15,10 @@ from toy_driver import SEGMENTS, drive_toy
 from evocompress.errors import RunError
 from evocompress.search.attempt import run_attempt
 from evocompress.search.events import Finished
-from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.run_folder import Run, open_run
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 pytestmark = pytest.mark.slow

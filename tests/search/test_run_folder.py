@@ -13,11 +13,12 @@ import pytest
 
 from evocompress.errors import RunError
 from evocompress.search.events import Ended, Finished, Submitted
-from evocompress.search.executors import InlineExecutor, SimulatedExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.journal import read_journal
 from evocompress.search.pareto import hypervolume
 from evocompress.search.run_folder import Run, open_run
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.space import Float, Space
 from evocompress.search.storage import LocalStorage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space

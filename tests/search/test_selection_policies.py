@@ -14,7 +14,6 @@ import pytest
 from evocompress.errors import ConfigError
 from evocompress.extensions import SELECTION
 from evocompress.search.ask_tell import Search
-from evocompress.search.executors import SimulatedExecutor
 from evocompress.search.loop import Loop
 from evocompress.search.objectives import Member, Scale
 from evocompress.search.parent_draw import choose_parent
@@ -23,6 +22,7 @@ from evocompress.search.population import Population
 from evocompress.search.records import Leaf, Outcome
 from evocompress.search.selection_policies import Fitness, Policy, by_dominance
 from evocompress.search.settings import SearchSettings
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.storage import open_storage
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 

@@ -12,8 +12,8 @@ import pytest
 
 from evocompress.search import snapshots as module
 from evocompress.search.events import Finished, SnapshotIgnored
-from evocompress.search.executors import InlineExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.journal import Line, read_journal
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.run_state import RunState

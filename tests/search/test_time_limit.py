@@ -14,10 +14,12 @@ from toy_runs import leaves, open_toy, undisturbed_leaves
 
 from evocompress.errors import InfrastructureError
 from evocompress.search.events import Finished, Late
-from evocompress.search.executors import InlineExecutor, SeveralAttempts, SimulatedExecutor
+from evocompress.search.executors import SeveralAttempts
 from evocompress.search.history import read_history
-from evocompress.search.records import Task
+from evocompress.search.inline_executor import InlineExecutor
+from evocompress.search.records import SegmentTask
 from evocompress.search.run_folder import Run
+from evocompress.search.simulated_executor import SimulatedExecutor
 from evocompress.search.time_limit import TimeLimit
 from evocompress.search.toy_segment import ToySegment
 
@@ -29,11 +31,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str
     return undisturbed_leaves(tmp_path_factory.mktemp("undisturbed"), **SETTINGS)
 
 
-def frozen(index: int, times: int, seconds: float = 60.0) -> Callable[[Task, np.random.Generator], float]:
+def frozen(index: int, times: int, seconds: float = 60.0) -> Callable[[SegmentTask, np.random.Generator], float]:
     """Durations of a second or so, but of one segment's first attempts without end."""
     left = [times]
 
-    def duration(task: Task, rng: np.random.Generator) -> float:
+    def duration(task: SegmentTask, rng: np.random.Generator) -> float:
         if task.index == index and left[0] > 0:
             left[0] -= 1
             return math.inf

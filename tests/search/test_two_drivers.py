@@ -16,15 +16,15 @@ import pytest
 from evocompress.errors import RunError
 from evocompress.search import run_folder
 from evocompress.search.events import Finished, Watching
-from evocompress.search.executors import InlineExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.lease import Holder, Lease
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 
 _DRIVER = """
 import sys
-from evocompress.search.executors import InlineExecutor
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.run_folder import open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 settings = toy_settings(segments=24, deterministic=True, lag=4)

@@ -18,7 +18,7 @@ import numpy as np
 from evocompress.search.history import History
 from evocompress.search.journal import Journal
 from evocompress.search.quality import Quality
-from evocompress.search.records import Genome, Leaf, Outcome, Parent, Task
+from evocompress.search.records import Genome, Leaf, Outcome, Parent, SegmentTask
 from evocompress.search.settings import SearchSettings
 from evocompress.support.intervals import wilson_interval
 from evocompress.tasks.classification import ACCURACY
@@ -41,7 +41,7 @@ START = 1_760_000_000.0
 class MadeRun(History):
     """A history that lies in memory, and can be changed there."""
 
-    tasks: dict[str, Task]
+    tasks: dict[str, SegmentTask]
     outcomes: list[Outcome]
     told: list[dict[str, Any]]
     finished_at: list[float]
@@ -130,7 +130,7 @@ def _segment(
     genome = _genome(rng, hostile)
     probes = tuple(_genome(rng, hostile) for _ in range(count - 1))
     parents = (_parent(parent),) if parent else ()
-    task = Task(
+    task = SegmentTask(
         index=index,
         segment_id=segment_id,
         operator="mutate" if parent else "initial",
@@ -205,7 +205,7 @@ def _measured(correct: int, quality: Quality) -> dict[str, Any]:
 
 
 def _leaf(
-    task: Task, number: int, genome: Genome, parent: Leaf | None, rng: np.random.Generator, quality: Quality
+    task: SegmentTask, number: int, genome: Genome, parent: Leaf | None, rng: np.random.Generator, quality: Quality
 ) -> Leaf:
     leaf_id = f"{task.segment_id}-{number}"
     depth, epochs = (parent.depth + 1, parent.epochs) if parent else (0, 0)
@@ -266,7 +266,7 @@ def _measurements(nbytes: int, found: dict[str, Any], genome: Genome) -> dict[st
     }
 
 
-def _outcome(task: Task, leaves: tuple[Leaf, ...], failed: bool, hostile: str) -> Outcome:
+def _outcome(task: SegmentTask, leaves: tuple[Leaf, ...], failed: bool, hostile: str) -> Outcome:
     epochs = int(task.genome["epochs"])
     metrics = {
         "curves": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evocompress.search.executors import InlineExecutor
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.run_folder import open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 

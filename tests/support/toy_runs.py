@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evocompress.search.executors import InlineExecutor
 from evocompress.search.history import read_history
+from evocompress.search.inline_executor import InlineExecutor
 from evocompress.search.run_folder import Run, open_run
 from evocompress.search.toy_segment import ToySegment, toy_settings, toy_space
 

@@ -23,7 +23,7 @@ from evocompress.runs.front import front
 from evocompress.runs.trackers.tracker import TrackedFront, TrackedRun, TrackedSegment, Tracker, tracked_segment
 from evocompress.search.events import Ended, Finished, Opened, Submitted
 from evocompress.search.history import History, read_history
-from evocompress.search.records import Task
+from evocompress.search.records import SegmentTask
 from evocompress.support.atomic_files import write_bytes
 from evocompress.support.wording import counted
 
@@ -55,7 +55,7 @@ class Trackers:
         self._folder, self._observer, self._patience = folder, observer, patience
         self._made: dict[str, Tracker] = {name: make() for name, make in makers.items()}
         self._logs: list[_Log] = []
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, SegmentTask] = {}
         self._finished = False
 
     def __enter__(self) -> Self:

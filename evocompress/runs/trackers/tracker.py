@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evocompress.search.quality import Quality
-from evocompress.search.records import Genome, Outcome, Task
+from evocompress.search.records import Genome, Outcome, SegmentTask
 
 __all__ = ["TrackedFront", "TrackedRun", "TrackedSegment", "Tracker", "tracked_segment"]
 
@@ -81,7 +81,7 @@ class Tracker(Protocol):
         ...
 
 
-def tracked_segment(task: Task, outcome: Outcome, completion: int, hypervolume: float) -> TrackedSegment:
+def tracked_segment(task: SegmentTask, outcome: Outcome, completion: int, hypervolume: float) -> TrackedSegment:
     """What is told of a segment."""
     numbers = {"seconds": outcome.seconds, "files": float(len(outcome.leaves))}
     if outcome.leaves:

@@ -31,7 +31,7 @@ from evocompress.ideas.connections.replan import replanned
 from evocompress.networks import build
 from evocompress.protocols import Genes
 from evocompress.search.history import read_history
-from evocompress.search.records import Genome, Task
+from evocompress.search.records import Genome, SegmentTask
 from evocompress.training.trainer import TrainingGenes, train
 
 BASE = ConnectionPlan(kernel=3, near=0.3, decay=0.5, far=0.02)
@@ -255,8 +255,8 @@ def test_a_child_begins_with_what_its_parent_knows(tmp_path: Path) -> None:
     segment = prepare(parse_config(CONFIG)).segment
     genome = segment.reader.space().sample(np.random.default_rng(0))
 
-    def task(near: float) -> Task:
-        return Task(0, "s", "initial", "none", (), {**genome, "near": near, "far": 0.002}, (), 1, 0)
+    def task(near: float) -> SegmentTask:
+        return SegmentTask(0, "s", "initial", "none", (), {**genome, "near": near, "far": 0.002}, (), 1, 0)
 
     outcome = segment(task(0.25), str(tmp_path), ())
     data = (tmp_path / outcome.leaves[0].path).read_bytes()

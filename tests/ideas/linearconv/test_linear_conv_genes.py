@@ -28,7 +28,7 @@ from evocompress.ideas.linearconv.form import LinearConvForm
 from evocompress.networks import build
 from evocompress.protocols import Genes
 from evocompress.search.history import read_history
-from evocompress.search.records import Genome, Leaf, Parent, Task
+from evocompress.search.records import Genome, Leaf, Parent, SegmentTask
 from evocompress.search.space import Float
 from evocompress.search.storage import open_storage
 from evocompress.tasks.classification import evaluate
@@ -97,10 +97,10 @@ def parent(prepared: Prepared, genome: Genome, tmp_path_factory: pytest.TempPath
     return outcome.leaves[0], folder
 
 
-def task_of(genome: Genome, *probes: Genome, parent: Leaf | None = None, seed: int = 1) -> Task:
+def task_of(genome: Genome, *probes: Genome, parent: Leaf | None = None, seed: int = 1) -> SegmentTask:
     fields = ("leaf_id", "path", "sha256", "depth", "epochs", "seconds")
     parents = (Parent(*(getattr(parent, field) for field in fields)),) if parent else ()
-    return Task(0, "s", "initial", "none", parents, genome, probes, seed, 0)
+    return SegmentTask(0, "s", "initial", "none", parents, genome, probes, seed, 0)
 
 
 def check_alpha(network: nn.Module, alpha: float) -> None:
