@@ -170,8 +170,8 @@ def _text_models(line: dict[str, Any]) -> Iterator[Row]:
         rows = [run["budgets"][place] for run in line["runs"]]
         texts = []
         for key, name in (("search", "search"), ("train_once_then_pack", "train once, then pack")):
-            found = [row[key] for row in rows if row[key] is not None]
-            shown = ", ".join(f"{bits:.3f} in {_bytes(nbytes)}" for nbytes, bits in found) or "no file so small"
+            front_points = [row[key] for row in rows if row[key] is not None]
+            shown = ", ".join(f"{bits:.3f} in {_bytes(nbytes)}" for nbytes, bits in front_points) or "no file so small"
             texts.append(f"{name} {shown}")
         texts += [f"{name} {rows[0][name]:.3f}" for name in ("xz", "zstd") if rows[0][name] is not None]
         ahead = [

@@ -59,8 +59,8 @@ def read_llama(path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
         if kind in heads:  # halves of each head that turn together lie side by side in GGUF, far apart in transformers
             rows = array.reshape(heads[kind], -1, 2, array.shape[1])
             array = rows.swapaxes(1, 2).reshape(array.shape)
-        known = f"model.layers.{place[1]}.{_LAYER[kind]}" if place else _OUTSIDE[kind]
-        state[f"{known}.weight"] = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+        new_name = f"model.layers.{place[1]}.{_LAYER[kind]}" if place else _OUTSIDE[kind]
+        state[f"{new_name}.weight"] = torch.from_numpy(np.ascontiguousarray(array, np.float32))
     return LlamaForCausalLM(config).eval(), state
 
 

@@ -161,6 +161,6 @@ def _wanted() -> Tensor:
 def judge(weights: Path) -> dict[str, Any]:
     """Cosine between a held-out sentence's embedding and that of the original network: mean and first percentile."""
     model = evocompress.load(weights, MiniLM()).eval()
-    found = _embedded(model, _tokens()[_ANCHORS : _ANCHORS + _JUDGED])
-    cosine = (found * _wanted()).sum(1).double()
+    judged = _embedded(model, _tokens()[_ANCHORS : _ANCHORS + _JUDGED])
+    cosine = (judged * _wanted()).sum(1).double()
     return {"cosine": round(float(cosine.mean()), 6), "cosine_p1": round(float(cosine.quantile(0.01)), 6)}

@@ -57,18 +57,23 @@ def _against_peer(line: dict[str, Any], _: dict[str, Any]) -> Iterator[str]:
     head += ["BD-rate, accuracy", "BD-rate, CE"]
     rows = [[*theirs, "", ""]]
     for name, method in reversed(methods.items()):
-        found = method["against_peer"]
-        cells = [_ratio(row) for metric in _METRICS for row in found[metric]["at"]]
-        rows.append([name, *cells, *(_percent(found[metric]) for metric in _METRICS)])
+        comparison = method["against_peer"]
+        cells = [_ratio(row) for metric in _METRICS for row in comparison[metric]["at"]]
+        rows.append([name, *cells, *(_percent(comparison[metric]) for metric in _METRICS)])
     yield from _table(head, rows)
 
 
 def _both_fitted(line: dict[str, Any], _: dict[str, Any]) -> Iterator[str]:
     """Bytes against NNCodec's at equal cross-entropy, both with their confidence fitted."""
-    for name, found in line.get("both_fitted", {}).items():
-        head = ["confidence of both fitted, at equal test", *(f"CE {abs(row['level']):.3f}" for row in found["at"])]
-        theirs = ["–" if row["peer_bytes"] is None else f"{row['peer_bytes'] / 1000:.1f} kB" for row in found["at"]]
-        rows = [["NNCodec", *theirs, ""], [name, *map(_ratio, found["at"]), _percent(found)]]
+    for name, comparison in line.get("both_fitted", {}).items():
+        head = [
+            "confidence of both fitted, at equal test",
+            *(f"CE {abs(row['level']):.3f}" for row in comparison["at"]),
+        ]
+        theirs = [
+            "–" if row["peer_bytes"] is None else f"{row['peer_bytes'] / 1000:.1f} kB" for row in comparison["at"]
+        ]
+        rows = [["NNCodec", *theirs, ""], [name, *map(_ratio, comparison["at"]), _percent(comparison)]]
         yield from _table([*head, "BD-rate"], rows)
 
 
@@ -79,11 +84,11 @@ def _ratio(row: dict[str, Any]) -> str:
     return f"{row['ratio']:.2f}×{spread}"
 
 
-def _percent(found: dict[str, Any]) -> str:
-    if found["bd_rate"] is None:
+def _percent(comparison: dict[str, Any]) -> str:
+    if comparison["bd_rate"] is None:
         return "–"
-    spread = "" if found["bd_rate_sd"] is None else f" ± {found['bd_rate_sd']:.0f}"
-    return f"{found['bd_rate']:.0f}{spread} %"
+    spread = "" if comparison["bd_rate_sd"] is None else f" ± {comparison['bd_rate_sd']:.0f}"
+    return f"{comparison['bd_rate']:.0f}{spread} %"
 
 
 def _baselines(line: dict[str, Any], _: dict[str, Any]) -> Iterator[str]:

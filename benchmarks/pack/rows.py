@@ -55,17 +55,19 @@ def resnet20_rows(line: dict[str, Any]) -> Iterator[Row]:
     for name, method in line["methods"].items():
         target = TARGETS.get(name)
         for metric in _METRICS:
-            found = method["against_peer"][metric]
+            comparison = method["against_peer"][metric]
             quality = metric.replace("_", "-")
-            for row in found["at"]:
+            for row in comparison["at"]:
                 what = f"ResNet-20, {name}: bytes to NNCodec's at test {quality} {level_text(metric, row['level'])}"
                 met = None if target is None else meets(row, target)
                 yield Row(what, ratio_text(row), f"≤ {target:.2f}×" if target else "", met)
-            if found["bd_rate"] is not None:
-                spread = "" if found["bd_rate_sd"] is None else f" ± {found['bd_rate_sd']:.1f}"
-                yield Row(f"ResNet-20, {name}: BD-rate over {quality}", f"{found['bd_rate']:.1f}{spread} %", "", None)
-    for name, found in line.get("both_fitted", {}).items():
-        for row in found["at"]:
+            if comparison["bd_rate"] is not None:
+                spread = "" if comparison["bd_rate_sd"] is None else f" ± {comparison['bd_rate_sd']:.1f}"
+                yield Row(
+                    f"ResNet-20, {name}: BD-rate over {quality}", f"{comparison['bd_rate']:.1f}{spread} %", "", None
+                )
+    for name, comparison in line.get("both_fitted", {}).items():
+        for row in comparison["at"]:
             what = f"ResNet-20, {name}: bytes to NNCodec's at test cross-entropy {abs(row['level']):.3f}, "
             met = meets(row, TARGETS[name])
             yield Row(what + "confidence of both fitted", ratio_text(row), f"≤ {TARGETS[name]:.2f}×", met)
@@ -80,9 +82,9 @@ def others_rows(line: dict[str, Any]) -> Iterator[Row]:
     """A network that was not tuned on."""
     network = _NAMES.get(line["network"], line["network"])
     for name, method in line["methods"].items():
-        for metric, found in method["against_peer"].items():
+        for metric, comparison in method["against_peer"].items():
             target = _TARGETS_OF_OTHERS.get((line["network"], name, metric))
-            for row in found["at"]:
+            for row in comparison["at"]:
                 sign = "+" if metric == "cross_entropy" else "−"
                 loss = f"{sign}{100 * row['loss']:.2f} points" if metric == "accuracy" else f"{sign}{row['loss']:g}"
                 what = f"{network}, {name}: bytes to NNCodec's at {metric.replace('_', '-')} {loss}"

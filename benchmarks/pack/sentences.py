@@ -26,8 +26,8 @@ def sentences() -> tuple[str, ...]:
     """All of them, of 4 to 60 words, each once, in an order that is random but always the same."""
     root = Path(sysconfig.get_path("stdlib"))
     files = sorted(path for path in root.rglob("*.py") if not _LEAVE_OUT & set(path.relative_to(root).parts))
-    found = {text for path in files for text in _docstrings(path) if 4 <= len(text.split()) <= 60}
-    ordered = sorted(found)
+    texts = {text for path in files for text in _docstrings(path) if 4 <= len(text.split()) <= 60}
+    ordered = sorted(texts)
     random.Random(0).shuffle(ordered)
     return tuple(ordered)
 

@@ -223,18 +223,18 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean ± sd of the hypervolume, and the median bytes at each level, by method."""
     table: dict[str, Any] = {}
     for method in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == method]
-        volumes = [row["hypervolume"] for row in own]
+        of_method = [row for row in rows if row["method"] == method]
+        volumes = [row["hypervolume"] for row in of_method]
         sizes = {}
-        for level in own[0]["bytes"]:
-            reached = [row["bytes"][level] or math.inf for row in own]
+        for level in of_method[0]["bytes"]:
+            reached = [row["bytes"][level] or math.inf for row in of_method]
             middle = statistics.median(reached)
             sizes[level] = None if middle == math.inf else middle
         table[method] = {
             "hypervolume": round(statistics.mean(volumes), 4),
             "sd": round(statistics.stdev(volumes), 4) if len(volumes) > 1 else 0.0,
             "bytes": sizes,
-            "cpu_seconds": round(statistics.mean(row["cpu_seconds"] for row in own)),
+            "cpu_seconds": round(statistics.mean(row["cpu_seconds"] for row in of_method)),
         }
     return table
 

@@ -115,14 +115,14 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and sd of training and audit error, by share of wrong labels and method."""
     table: dict[str, Any] = {}
     for share in dict.fromkeys(run["wrong"] for run in runs):
-        own = [run for run in runs if run["wrong"] == share]
-        for method in own[0]["chosen"]:
+        of_share = [run for run in runs if run["wrong"] == share]
+        for method in of_share[0]["chosen"]:
             for split in ("train", "audit"):
-                values = [run["chosen"][method][split] for run in own]
+                values = [run["chosen"][method][split] for run in of_share]
                 sd = statistics.stdev(values) if len(values) > 1 else 0.0
                 entry = {"mean": round(statistics.mean(values), 4), "sd": round(sd, 4)}
                 table.setdefault(f"{share:g}", {}).setdefault(method, {})[split] = entry
-        sizes = [run["chosen"]["few bits"]["nbytes"] for run in own]
+        sizes = [run["chosen"]["few bits"]["nbytes"] for run in of_share]
         table[f"{share:g}"]["few bits"]["nbytes"] = statistics.median(sizes)
     return table
 

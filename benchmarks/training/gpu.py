@@ -75,21 +75,21 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.3g}") if math.isfinite(value) else None
 
 
-def checks(place: Place, found: dict[str, Any]) -> None:
-    """Fill `found` with each check: whether it passed, and by name what differs, and how much it may."""
+def checks(place: Place, results: dict[str, Any]) -> None:
+    """Fill `results` with each check: whether it passed, and by name what differs, and how much it may."""
     from benchmarks.training.gpu_checks import CHECKS
 
-    found |= {name: {"passed": False, "error": "not reached"} for name in CHECKS}
+    results |= {name: {"passed": False, "error": "not reached"} for name in CHECKS}
     for name, check in CHECKS.items():
-        found[name]["error"] = "not finished"
+        results[name]["error"] = "not finished"
         started = time.perf_counter()
         try:
             measures = check(place)
         except Exception as error:
-            found[name] = {"passed": False, "error": f"{type(error).__name__}: {error}"}
+            results[name] = {"passed": False, "error": f"{type(error).__name__}: {error}"}
             continue
         passed = all(value <= most for value, most in measures.values())  # not where one is NaN
-        found[name] = {
+        results[name] = {
             "passed": passed,
             "seconds": round(time.perf_counter() - started, 1),
             "found": {what: [_rounded(value), most] for what, (value, most) in measures.items()},
@@ -131,8 +131,8 @@ def _trainer(place: Place, *, rate: bool, precision: str = "float32") -> Callabl
     return run
 
 
-def steps(place: Place, found: dict[str, Any]) -> None:
-    """Fill `found` with milliseconds of a step, and with what the rate term multiplies them with."""
+def steps(place: Place, results: dict[str, Any]) -> None:
+    """Fill `results` with milliseconds of a step, and with what the rate term multiplies them with."""
     kinds = {
         f"{precision}, {'rate' if rate else 'plain'}": _trainer(place, rate=rate, precision=precision)
         for precision in ("float32", "bfloat16")
@@ -144,10 +144,10 @@ def steps(place: Place, found: dict[str, Any]) -> None:
             seconds = run(1)
             if turn or place.quick:  # the first turn warms up
                 times[name].append(1e3 * seconds)
-        found["ms"] = {name: round(statistics.median(values), 2) for name, values in times.items() if values}
+        results["ms"] = {name: round(statistics.median(values), 2) for name, values in times.items() if values}
     for precision in ("float32", "bfloat16"):
-        ratio = found["ms"][f"{precision}, rate"] / found["ms"][f"{precision}, plain"]
-        found[f"rate over plain, {precision}"] = round(ratio, 2)
+        ratio = results["ms"][f"{precision}, rate"] / results["ms"][f"{precision}, plain"]
+        results[f"rate over plain, {precision}"] = round(ratio, 2)
 
 
 def _segment(device: str, quick: bool, epochs: int, start: Any, ended: Any) -> None:
@@ -165,10 +165,10 @@ def _segment(device: str, quick: bool, epochs: int, start: Any, ended: Any) -> N
     ended.put((began, time.monotonic()))
 
 
-def at_once(place: Place, found: dict[str, Any], step_ms: float) -> None:
-    """Fill `found` with what 1, 2 and 4 processes do, by their number; alone one would train for about 8 seconds."""
+def at_once(place: Place, results: dict[str, Any], step_ms: float) -> None:
+    """Fill `results` with what 1, 2 and 4 processes do, by their number; alone one would train for about 8 seconds."""
     epochs = 1 if place.quick else min(max(round(8000 / (step_ms * _STEPS)), 2), 50)
-    processes = found["processes"] = dict[str, dict[str, Any]]()
+    processes = results["processes"] = dict[str, dict[str, Any]]()
     for count in (1,) if place.quick else (1, 2, 4):
         entry = processes[str(count)] = _together(place, count, epochs)
         entry["times_one"] = round(entry["images_per_s"] / processes["1"]["images_per_s"], 2)
@@ -250,15 +250,15 @@ def _utilisation(place: Place) -> float | None:
 
 def _stage(name: str, work: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """What a stage has found by the end, or by the end of its time; then it also has an `error`."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     started = time.perf_counter()
     try:
         with _within(_LIMITS[name]):
-            work(found)
+            work(results)
     except (Exception, _Late) as error:
-        found["error"] = f"{type(error).__name__.lstrip('_')}: {error}"
+        results["error"] = f"{type(error).__name__.lstrip('_')}: {error}"
     print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-    return found
+    return results
 
 
 def _describe(device: torch.device) -> dict[str, Any]:
@@ -270,15 +270,15 @@ def _describe(device: torch.device) -> dict[str, Any]:
 
 def _measure(place: Place) -> dict[str, Any]:
     """All stages; `passed` says whether all checks did, and all stages came to their end."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with _plain_products():
-        found["checks"] = _stage("checks", lambda filled: checks(place, filled))
-    found["steps"] = _stage("steps", lambda filled: steps(place, filled))
-    step_ms = found["steps"].get("ms", {}).get("float32, rate", 20.0)
-    found["at_once"] = _stage("at_once", lambda filled: at_once(place, filled, step_ms))
-    late_or_failed = [name for name, stage in found.items() if "error" in stage]
-    failed = [name for name, check in found["checks"].items() if isinstance(check, Mapping) and not check["passed"]]
-    return {"passed": not (late_or_failed or failed), **found}
+        results["checks"] = _stage("checks", lambda filled: checks(place, filled))
+    results["steps"] = _stage("steps", lambda filled: steps(place, filled))
+    step_ms = results["steps"].get("ms", {}).get("float32, rate", 20.0)
+    results["at_once"] = _stage("at_once", lambda filled: at_once(place, filled, step_ms))
+    late_or_failed = [name for name, stage in results.items() if "error" in stage]
+    failed = [name for name, check in results["checks"].items() if isinstance(check, Mapping) and not check["passed"]]
+    return {"passed": not (late_or_failed or failed), **results}
 
 
 @contextlib.contextmanager
@@ -311,9 +311,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("EVOCOMPRESS_DATA", folder)  # nothing is read from there
-        found = _measure(Place(device, arguments.quick))
-    print(json.dumps({"benchmark": "gpu", **_describe(device), "quick": arguments.quick, **found}))
-    if not found["passed"]:
+        results = _measure(Place(device, arguments.quick))
+    print(json.dumps({"benchmark": "gpu", **_describe(device), "quick": arguments.quick, **results}))
+    if not results["passed"]:
         sys.exit(1)
 
 

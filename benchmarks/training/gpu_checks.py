@@ -107,18 +107,18 @@ def _outputs(network: nn.Module, inputs: Tensor) -> Tensor:
     return outputs.cpu()
 
 
-def _largest(*found: Measures) -> Measures:
+def _largest(*measures: Measures) -> Measures:
     """Of several measurements of the same things the largest."""
-    return {name: max(one[name] for one in found if name in one) for one in found for name in one}
+    return {name: max(one[name] for one in measures if name in one) for one in measures for name in one}
 
 
 def rate_term(place: Place) -> Measures:
     """Some steps of `RateTerm`, noise first, then rounding; the device's copy gets the CPU's state before each."""
-    found: Measures = {}
+    measures: Measures = {}
     for dtype, most in ((torch.float64, 1e-3), (torch.float32, 1e-2)):
         name = str(dtype).removeprefix("torch.")
-        found |= {f"{name}: {what}": value for what, value in _rate_steps(place, dtype, most).items()}
-    return found
+        measures |= {f"{name}: {what}": value for what, value in _rate_steps(place, dtype, most).items()}
+    return measures
 
 
 def _rate_steps(place: Place, dtype: torch.dtype, most: float) -> Measures:
@@ -126,7 +126,7 @@ def _rate_steps(place: Place, dtype: torch.dtype, most: float) -> Measures:
     inputs, labels = images("3x32x32", 8 if place.quick else 32).batch(slice(None))
     cpu, other = (RateTerm(model, 1.0, examples=1000, seed=0) for model in models)
     optimiser = torch.optim.Adam(cpu.parameter_groups())
-    found = []
+    measures = []
     for turn, progress in enumerate((0.0, 0.6, 0.8) if place.quick else (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.95)):
         models[1].load_state_dict(models[0].state_dict())
         other.rate_model.load_state_dict(cpu.rate_model.state_dict())
@@ -134,13 +134,13 @@ def _rate_steps(place: Place, dtype: torch.dtype, most: float) -> Measures:
             other.log_steps.copy_(cpu.log_steps)
         with _shared_noise(turn):
             one, two = (_gradients(term, progress, inputs.to(dtype), labels) for term in (cpu, other))
-        found.append({what: (difference(one[what], two[what]), most) for what in one})
+        measures.append({what: (difference(one[what], two[what]), most) for what in one})
         optimiser.step()
     models[1].load_state_dict(models[0].state_dict())
     with torch.no_grad():
         other.log_steps.copy_(cpu.log_steps)
     one_file, two_file = cpu.pack(), other.pack()
-    return _largest(*found) | {
+    return _largest(*measures) | {
         "file": (float(one_file != two_file), 0.0),
         "off the device": (_misplaced(models[1], place) + _misplaced(other.rate_model, place), 0.0),
     }
@@ -182,13 +182,13 @@ def _gradients(term: RateTerm, progress: float, inputs: Tensor, labels: Tensor) 
 
 def dead_parts(place: Place) -> Measures:
     """`cut`, `scatter`, `gather` and `put_live_first`, of a plain network and of one with shortcuts."""
-    found = []
+    measures = []
     for name, options, shape in (("digits_cnn", place.digits, "1x8x8"), ("resnet20", place.resnet, "3x32x32")):
         pair = _pair(name, options, place)
         for network in pair:
             _kill(network)
-        found.append(_cut_both(*pair, images(shape, 4).batch(slice(None))[0], place))
-    return _largest(*found)
+        measures.append(_cut_both(*pair, images(shape, 4).batch(slice(None))[0], place))
+    return _largest(*measures)
 
 
 @torch.no_grad()
@@ -214,7 +214,7 @@ def _cut_both(network: nn.Module, other: nn.Module, inputs: Tensor, place: Place
     state = two.network.state_dict()
     whole = two.scatter(state)
     back = two.gather(whole)
-    found: Measures = {
+    measures: Measures = {
         "not cut": (float(two.reason is not None or two.parameters_after >= two.parameters_before), 0.0),
         "other channels": (float(not kept), 0.0),
         "off the device": (
@@ -227,7 +227,7 @@ def _cut_both(network: nn.Module, other: nn.Module, inputs: Tensor, place: Place
     for model in (network, other):
         put_live_first(model, inputs.to(next(model.parameters()).device))
     states = network.state_dict(), other.state_dict()
-    return found | {
+    return measures | {
         "live first: weights": (max(difference(states[0][name], states[1][name]) for name in states[0]), 1e-6),
         "live first: outputs": (difference(before, _outputs(other, inputs)), 1e-4),
         "live first: off the device": (_misplaced(other, place), 0.0),
@@ -242,19 +242,19 @@ def calibration(place: Place) -> Measures:
         sensitivities(model, examples, seed=0, device=device, in_nats=True)
         for model, device in ((network, place.cpu), (other, place.device))
     )
-    found: Measures = {
+    measures: Measures = {
         "fisher, ratio of scales as a logarithm": (max(abs(math.log(two[name] / one[name])) for name in one), 0.05)
     }
     first, second = (_second_order(model, examples, d) for model, d in ((network, place.cpu), (other, place.device)))
     for what in ("H", "g", "scale"):
         pairs = [(getattr(first[name], what), getattr(second[name], what)) for name in first]
         worst = max(difference(torch.as_tensor(value), torch.as_tensor(others)) for value, others in pairs)
-        found[f"second order: {what}"] = worst, 1e-2
+        measures[f"second order: {what}"] = worst, 1e-2
     scale, other_scale = (
         fit_confidence(copy.deepcopy(model), examples, device).scale
         for model, device in ((network, place.cpu), (other, place.device))
     )
-    return found | {"confidence": (abs(scale - other_scale), 1e-3)}
+    return measures | {"confidence": (abs(scale - other_scale), 1e-3)}
 
 
 def _second_order(model: nn.Module, examples: Examples, device: torch.device) -> dict[str, Sensitivity]:
@@ -301,7 +301,7 @@ def terms(place: Place) -> Measures:
 
 def ideas(place: Place) -> Measures:
     """Networks of layers that are not torch's own: an epoch on the device, then sensitivities there."""
-    found = []
+    measures = []
     examples = images("1x28x28", 8 if place.quick else 64)
     for name in _OF_IDEAS.intersection(NETWORKS):
         trained, copied = _pair(name, {"width": 4}, place)
@@ -317,8 +317,8 @@ def ideas(place: Place) -> Measures:
             "outputs": (difference(_outputs(trained, inputs), _outputs(copied, inputs)), 1e-3),
             "off the device": (_misplaced(copied, place), 0.0),
         }
-        found.append({f"{name}: {what}": value for what, value in measured.items()})
-    return _largest(*found)
+        measures.append({f"{name}: {what}": value for what, value in measured.items()})
+    return _largest(*measures)
 
 
 def mixed_precision(place: Place) -> Measures:
@@ -364,16 +364,16 @@ def random_state(place: Place) -> Measures:
 
 def segment(place: Place) -> Measures:
     """A lineage of segments under a rising λ, run by the inline executor; the CPU decodes and judges all its files."""
-    found, parents = [], tuple[Parent, ...]()
+    measures, parents = [], tuple[Parent, ...]()
     with tempfile.TemporaryDirectory() as folder:
         storage, runner = open_storage(folder), _segment(place)
         for index, rate_weight in enumerate((0.1, 3.0) if place.quick else (0.1, 1.0, 3.0)):
             outcome = _run(runner, storage, _task(index, {"rate_weight": rate_weight}, parents))
-            found.append(_judged_on_the_cpu(runner, outcome, storage, place))
+            measures.append(_judged_on_the_cpu(runner, outcome, storage, place))
             parents = (_parent(outcome.leaves[0]),)
     leaf = outcome.leaves[0]
     alive = outcome.metrics["trained_parameters"] / leaf.measurements["parameters"]
-    return _largest(*found) | {
+    return _largest(*measures) | {
         "error at the end": (leaf.error, 1.0 if place.quick else 0.2),
         "bytes at the end": (float(leaf.nbytes), 1e4 if place.quick else 1e3),
         "share of the weights that were trained at the end": (alive, 1.0 if place.quick else 0.8),
