@@ -32,6 +32,7 @@ def template_of(tensors: Mapping[str, object]) -> list[Signature]:
     Raises:
         CodecError: One of them has none, or what no file holds.
 
+    >>> import numpy as np
     >>> template_of({"w": np.zeros((2, 3), np.float32), "b": ((3,), "bfloat16")})
     [Signature(name='b', dtype='bfloat16', shape=(3,)), Signature(name='w', dtype='float32', shape=(2, 3))]
     """

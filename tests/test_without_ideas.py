@@ -48,7 +48,11 @@ SLOW = (
 )
 QUICK = " and ".join(f"not ({name})" for name in SLOW)
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (ROOT / "codecs").is_dir(), reason="not run from a source tree")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not (ROOT / "codecs").is_dir(), reason="not run from a source tree"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     # Plugins of pytest take a second to import.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=560)
 
 
 EACH_IN_TURN = """

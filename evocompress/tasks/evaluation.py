@@ -12,7 +12,7 @@ from evocompress.data import Splits
 from evocompress.data import load as load_data
 from evocompress.errors import ConfigError, DataError, ModelError, about_argument
 from evocompress.protocols import Measured, Observer, Said, Task
-from evocompress.tasks import build
+from evocompress.tasks import DEFAULT_TASK, build
 from evocompress.tasks.measure import measure
 from evocompress.tasks.trial_run import note_on_outputs
 
@@ -26,7 +26,7 @@ def evaluate(
     model: nn.Module,
     data: str | Splits,
     *,
-    task: str | Task = "classification",
+    task: str | Task = DEFAULT_TASK,
     split: Part = "audit",
     seed: int = 0,
     device: str = "cpu",

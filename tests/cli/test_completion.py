@@ -33,7 +33,7 @@ def test_another_shell_is_refused() -> None:
         ("evocompress sta", ["status"]),
         ("evocompress status --w", ["--watch"]),
         ("evocompress pack w -o o --preset b", ["balanced", "best"]),
-        ("evocompress export run --to p", ["parquet"]),
+        ("evocompress export run --to p", ["picture", "parquet"]),
         ("evocompress ker", ["kernels"]),
     ],
 )

@@ -28,11 +28,12 @@ def test_no_command_has_a_number_of_its_own() -> None:
         assert not re.search(r"Exit\(\d|exit\(\d|_exit\(", path.read_text("utf-8")), path
 
 
-@pytest.mark.parametrize("name", sorted(set(errors.__all__)))
+@pytest.mark.parametrize("name", sorted(set(errors.__all__) - {"about_argument"}))
 def test_what_a_user_can_put_right_is_2_and_what_a_machine_does_is_1(name: str) -> None:
     machine = {"InfrastructureError", "StorageError"}
     expected = 1 if name in machine else 4 if name == "HopelessError" else 2
-    assert exit_code_of(getattr(errors, name)()) == expected
+    error = errors.JournalError("torn") if name == "JournalError" else getattr(errors, name)()
+    assert exit_code_of(error) == expected
 
 
 @pytest.mark.parametrize(
