@@ -22,7 +22,7 @@ from evocompress.search.records import Leaf, Outcome, SegmentTask
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
 
-__all__ = ["History", "read_history", "read_run_json", "settings_of"]
+__all__ = ["History", "check_journal_is_there", "read_history", "read_run_json", "settings_of"]
 
 FORMAT = 1
 
@@ -161,6 +161,7 @@ def read_history(folder: str | os.PathLike[str]) -> History:
     The journal is read once, line by line.
     """
     run = read_run_json(folder)
+    check_journal_is_there(Path(folder), run)
     path = Path(folder, "journal")
     index = JournalIndex(path)
     told, times = Told(index), array("d")
@@ -201,6 +202,19 @@ def read_history(folder: str | os.PathLike[str]) -> History:
                 archive.insert(scale.member(leaf, (outcome.index, place)))
     views = Tasks(index), Outcomes(index), told, times, Leaves(index), list(archive), Records(index), SegmentOf(index)
     return History(Path(folder), run, *views)
+
+
+def check_journal_is_there(folder: Path, run: Mapping[str, Any]) -> None:
+    """Refuse a run whose journal is gone while its segments are there: it would look as if it had none.
+
+    Raises:
+        RunError: It is so; the message says how it is put back.
+    """
+    if not any((folder / "journal").glob("*.jsonl")) and open_storage(run.get("storage") or folder).find("seg"):
+        raise RunError(
+            f"{folder} has segments but its journal is gone; restore the folder journal from a copy, or let "
+            f"`repair_run({folder})` rebuild it"
+        )
 
 
 def settings_of(run: dict[str, Any], folder: Path) -> SearchSettings:

@@ -117,23 +117,21 @@ class RayCluster:
         return self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=soft)
 
     def capacity(self, cpus: float, gpus: float) -> int:
-        """How many segments that take so much it holds at once.
+        """How many segments that take so much its nodes hold at once.
 
         Raises:
-            RunError: None.
+            RunError: None; several nodes together do not help.
         """
-        resources = self.ray.cluster_resources()
-        fits = []
-        if gpus > 0:
-            fits.append(resources.get("GPU", 0.0) / gpus)
-        if cpus > 0:
-            fits.append(resources.get("CPU", 0.0) / cpus)
-        if min(fits) < 1:
+        needs = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need > 0}
+        there = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        places = sum(int(min(has.get(name, 0.0) / need for name, need in needs.items()) + 1e-9) for has in there)
+        if places < 1:
+            most = {name: max((has.get(name, 0.0) for has in there), default=0.0) for name in ("CPU", "GPU")}
             raise RunError(
-                f"the Ray cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs, "
-                f"a segment asks for cpus={cpus:g}, gpus={gpus:g}; lower those or add a node"
+                f"a segment asks for cpus={cpus:g}, gpus={gpus:g}, and no node of the Ray cluster has that (up to "
+                f"{most['CPU']:g} CPUs on one, up to {most['GPU']:g} GPUs); lower those or add a node"
             )
-        return int(min(fits) + 1e-9)
+        return places
 
     @property
     def is_joined(self) -> bool:

@@ -177,6 +177,8 @@ class RayExecutor:
         max_calls: int | None = None,
         max_retries: int = 3,
     ) -> None:
+        if workers is not None and workers < 1:
+            raise ConfigError(f"workers is {workers}; it must be at least 1, or None for as many as fit")
         task_options(cpus, gpus or 0.0, max_calls)  # refuse what cannot be before Ray is started
         shipment = shipment or Shipment()
         shipment.check()

@@ -23,7 +23,7 @@ from evocompress.search.ask_tell import Search, Told
 from evocompress.search.attempt import OutOfMemory, Segment, run_attempt
 from evocompress.search.events import Reason
 from evocompress.search.executors import Executor
-from evocompress.search.history import History, read_history, read_run_json, settings_of
+from evocompress.search.history import History, check_journal_is_there, read_history, read_run_json, settings_of
 from evocompress.search.journal import START, Journal, Place, Record, scan
 from evocompress.search.journal_records import BULK, GAVE_UP, LARGER_SHARE, Elapsed, checked_record
 from evocompress.search.lease import Lease
@@ -459,11 +459,7 @@ def _resume(
 ) -> Run:
     run_json = read_run_json(path)
     _check_storage(run_json)
-    if not any((path / "journal").glob("*.jsonl")) and open_storage(run_json["storage"] or path).find("seg"):
-        raise RunError(
-            f"{path} has segments but its journal is gone; restore the folder journal from a copy, or let "
-            f"`repair_run({path})` rebuild it"
-        )
+    check_journal_is_there(path, run_json)
     if settings.lag is None:  # which no override can change
         settings = dataclasses.replace(settings, lag=settings_of(run_json, path).lag)
     state, folded = Snapshots(path, space, settings).load(observer)

@@ -19,6 +19,7 @@ _WORDS = (
         r"load(…, strip_prefix=\1\2\1), or pack --strip-prefix \2, take it away",
     ),
     (r"say trusted=True", "say --trust"),
+    (r"than max_output_bytes, which", "than --max-output-bytes, which"),
     (
         r"(put it into a module by evocompress\.load\(path, model\)\.)",
         r"\1 On the command line, evocompress unpack and inspect take it as --model.",

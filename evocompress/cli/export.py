@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evocompress.errors import ConfigError
+from evocompress.errors import ConfigError, EvocompressError, RunError
 from evocompress.extensions import EXPORTERS
 from evocompress.support.command_line import about, check_output, echo
 
@@ -43,6 +43,7 @@ def export(
     from evocompress.runs.file_exporter import FileExporter
     from evocompress.runs.leaf_table import flat_rows, meaning_of
     from evocompress.search.history import read_history
+    from evocompress.search.interrupts import asked_to_end
 
     with about("--to"):
         exporter = EXPORTERS.find(to)
@@ -64,5 +65,13 @@ def export(
         return
     if output is not None:
         raise ConfigError(f"--output {output}: {to} writes into RUN/export, several files perhaps; leave this out.")
-    for path in exporter(history, folder, lambda leaf: history.storage.read(leaf.path)):
+    try:
+        written = exporter(history, folder, lambda leaf: history.storage.read(leaf.path))
+    except EvocompressError:
+        raise
+    except Exception as failure:  # a package's
+        if asked_to_end(failure):
+            raise
+        raise RunError(f"the exporter {to!r} failed: {type(failure).__name__}: {failure}") from failure
+    for path in written:
         echo(str(path))

@@ -355,7 +355,7 @@ class Config(_Section):
     task: str = pydantic.Field(
         default=DEFAULT_TASK, description="What the network is for: a name, or package.module:Class of your own."
     )
-    seed: pydantic.NonNegativeInt = pydantic.Field(default=0, description="What every draw follows from.")
+    seed: pydantic.NonNegativeInt = pydantic.Field(default=0, le=2**63 - 1, description="What every draw follows from.")
     reference_epochs: pydantic.NonNegativeInt = pydantic.Field(
         default=30, description="How long the uncompressed network is trained that the front is compared with; 0: none."
     )

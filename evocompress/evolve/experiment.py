@@ -55,7 +55,11 @@ class Experiment:
         """The data, read once per process, or shared by all of a machine."""
         if (key := self._data_key()) in _SHARED:
             return _SHARED[key]
-        return _splits(self.data, tuple(sorted(self.data_options.items())), self.seed)
+        if key not in _READ:
+            while len(_READ) > 1:
+                del _READ[next(iter(_READ))]
+            _READ[key] = load(self.data, seed=self.seed, options=dict(self.data_options))
+        return _READ[key]
 
     def share(self, data: dict[str, Any]) -> None:
         """Take what `data.shared.as_arrays` made of the splits in another process."""
@@ -83,11 +87,8 @@ class Experiment:
 
 #: Splits that came from the driver's process; one at a time.
 _SHARED: dict[str, Splits] = {}
-
-
-@functools.lru_cache(maxsize=2)
-def _splits(name: str, options: tuple[tuple[str, Any], ...], seed: int) -> Splits:
-    return load(name, seed=seed, options=dict(options))
+#: Splits that this process has read, the newest last; two at a time. Options may be lists and tables.
+_READ: dict[str, Splits] = {}
 
 
 def finite(value: float) -> float | None:

@@ -70,6 +70,7 @@ def test_shipped_configurations_load_and_come_back_from_json(path: Path) -> None
         ({**LEAST, "genes": {"codecs": {"conv": ["deadzone(stepscale=2)"]}}}, "Did you mean 'step_scale'"),
         ({**LEAST, "resources": {"gpus": -1}}, "resources.gpus"),
         ({**LEAST, "seed": -1}, "seed"),
+        ({**LEAST, "seed": 2**63}, "seed"),
     ],
 )
 def test_a_wrong_configuration_says_what_to_do(data: dict[str, Any], expected: str) -> None:

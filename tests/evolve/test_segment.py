@@ -37,9 +37,10 @@ def genome(prepared: Prepared) -> Genome:
     return {**drawn, "learning_rate": 2e-3, "l1": 1e-4, "noise": 0.05, "weight_decay": 1e-4, "rate_weight": 0.1}
 
 
-def test_a_machine_without_the_data_is_found_out(prepared: Prepared) -> None:
+@pytest.mark.parametrize("limit", ["x", [1, 2], {"a": 1}])
+def test_a_machine_without_the_data_is_found_out(prepared: Prepared, limit: Any) -> None:
     prepared.segment.check_machine()
-    elsewhere = dataclasses.replace(prepared.segment.experiment, data_options={"limit": "x"})
+    elsewhere = dataclasses.replace(prepared.segment.experiment, data_options={"limit": limit})
     with pytest.raises(EvocompressError):
         dataclasses.replace(prepared.segment, experiment=elsewhere).check_machine()
 

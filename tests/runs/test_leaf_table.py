@@ -102,6 +102,13 @@ def test_any_exporter_is_found_by_its_name(folder: Path, tmp_path: Path, monkeyp
     assert (tmp_path / "front.png").is_file()
     elsewhere = invoke_caught("export", folder, "--to", "sizes", "-o", tmp_path / "sizes.txt")
     assert isinstance(elsewhere.exception, ConfigError) and "leave this out" in str(elsewhere.exception)
+
+    def broken(history: History, place: Path, read_leaf: ReadLeaf) -> list[Path]:
+        raise KeyError("colour")
+
+    monkeypatch.setitem(EXPORTERS._loaded, "sizes", broken)
+    failed = invoke_caught("export", folder, "--to", "sizes")
+    assert isinstance(failed.exception, RunError) and "the exporter 'sizes' failed: KeyError" in str(failed.exception)
     unknown = invoke_caught("export", folder, "--to", "parket")
     assert isinstance(unknown.exception, ConfigError) and "Did you mean 'parquet'" in str(unknown.exception)
 

@@ -57,6 +57,13 @@ def lay(folder: Path, source: Path) -> Path:
     return folder
 
 
+def test_a_journal_that_is_gone_is_no_empty_run(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder = lay(tmp_path / "run", whole[0])
+    shutil.rmtree(folder / "journal")
+    with pytest.raises(RunError, match="its journal is gone"):
+        read_history(folder)
+
+
 def test_every_kth_byte_flipped(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     source, changes = whole
     data = (source / "journal" / "000001.jsonl").read_bytes()
