@@ -25,9 +25,8 @@ install: .venv/.installed ## Make .venv with the locked packages; leaves .venv/b
 demo: install ## Run the main job on 8x8 digits (within three minutes on two cores)
 	$(BIN)/evocompress run configs/digits.toml --out $(OUT)
 
-# Three on two cores: tests of Ray, commands and browsers wait for a third of their time.
 test: install ## Run the whole test suite
-	$(BIN)/python -m pytest -q -n $(or $(TEST_PROCESSES),3) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install ## Lint and type-check: ruff, mypy, pyright
 	$(BIN)/ruff check .
