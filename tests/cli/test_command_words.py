@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from evocompress.checkpoint.loading import load_state
+from evocompress.checkpoint.packing import pack, unpack
 from evocompress.cli.command_words import as_commands
 from evocompress.data.location import missing
-from evocompress.errors import EvocompressError, JournalError, ModelError
+from evocompress.errors import EvocompressError, FormatError, JournalError, ModelError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "evocompress"
@@ -70,4 +72,7 @@ def test_the_command_line_says_what_to_type() -> None:
     assert " does not exist. Run `evocompress data mnist`, or set" in as_commands(str(missing("mnist", Path("x"))))
     said = as_commands(str(of_prefixed_weights()))
     assert said.endswith(": load(…, strip_prefix='module.'), or pack --strip-prefix module., take it away.")
+    with pytest.raises(FormatError) as too_large:
+        unpack(pack({"w": torch.ones(64)}), max_output_bytes=10)
+    assert "than --max-output-bytes, which is 10" in as_commands(str(too_large.value))
     assert as_commands("it is fine") == "it is fine"
