@@ -18,6 +18,10 @@ _WORDS = (
         r"load\(…, strip_prefix=(['\"])(.*?)\1\) takes it away",
         r"load(…, strip_prefix=\1\2\1), or pack --strip-prefix \2, take it away",
     ),
+    (
+        r"^(.*) already holds a run; resume it, or choose another folder$",
+        r"\1 already holds a run; `evocompress run --resume --out \1` goes on with it; or choose another --out",
+    ),
     (r"say trusted=True", "say --trust"),
     (r"than max_output_bytes, which", "than --max-output-bytes, which"),
     (

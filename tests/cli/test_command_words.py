@@ -72,6 +72,8 @@ def test_the_command_line_says_what_to_type() -> None:
     assert " does not exist. Run `evocompress data mnist`, or set" in as_commands(str(missing("mnist", Path("x"))))
     said = as_commands(str(of_prefixed_weights()))
     assert said.endswith(": load(…, strip_prefix='module.'), or pack --strip-prefix module., take it away.")
+    said = as_commands("runs/a already holds a run; resume it, or choose another folder")
+    assert "`evocompress run --resume --out runs/a`" in said and said.endswith("or choose another --out")
     with pytest.raises(FormatError) as too_large:
         unpack(pack({"w": torch.ones(64)}), max_output_bytes=10)
     assert "than --max-output-bytes, which is 10" in as_commands(str(too_large.value))
