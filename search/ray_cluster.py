@@ -20,7 +20,7 @@ from typing import Any
 from evocompress.errors import ConfigError, InfrastructureError, RunError
 from evocompress.search.process_guard import ProcessGuard, host_and_port
 
-__all__ = ["CHECK_SECONDS", "RayCluster", "node_here", "quiet", "quoted"]
+__all__ = ["CHECK_SECONDS", "RayCluster", "node_here", "places_on", "quiet", "quoted"]
 
 #: How often it is looked whether the cluster is still there.
 CHECK_SECONDS = 2.0
@@ -44,6 +44,11 @@ def node_here() -> str:
 def quoted(words: str) -> str:
     """Ray's own words in one line, not too long for a message of ours."""
     return " ".join(words.split())[:_LONGEST]
+
+
+def places_on(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """How many segments with these needs, each above 0, a node with these resources holds at once."""
+    return int(min(resources.get(name, 0.0) / need for name, need in needs.items()) + 1e-9)
 
 
 @contextlib.contextmanager
@@ -124,9 +129,9 @@ class RayCluster:
         """
         needs = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need > 0}
         there = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        places = sum(int(min(has.get(name, 0.0) / need for name, need in needs.items()) + 1e-9) for has in there)
+        places = sum(places_on(resources, needs) for resources in there)
         if places < 1:
-            most = {name: max((has.get(name, 0.0) for has in there), default=0.0) for name in ("CPU", "GPU")}
+            most = {name: max((node.get(name, 0.0) for node in there), default=0.0) for name in ("CPU", "GPU")}
             raise RunError(
                 f"a segment asks for cpus={cpus:g}, gpus={gpus:g}, and no node of the Ray cluster has that (up to "
                 f"{most['CPU']:g} CPUs on one, up to {most['GPU']:g} GPUs); lower those or add a node"

@@ -16,7 +16,7 @@ from evocompress.errors import RunError
 from evocompress.search.attempt import SharesData
 from evocompress.search.node_probe import NodeProbe, Seen
 from evocompress.search.node_roll import Node, NodeNews, NodeRoll
-from evocompress.search.ray_cluster import RayCluster, node_here, quoted
+from evocompress.search.ray_cluster import RayCluster, node_here, places_on, quoted
 from evocompress.search.shipped_modules import ShippedModules
 
 __all__ = ["NotAsked", "RayNodes", "Sent", "check_node", "make_ready"]
@@ -204,8 +204,7 @@ class RayNodes:
         for node in self._ray.nodes():
             names = [name for name, value in node["Labels"].items() if value == node["NodeID"]]
             self._id_label = names[0] if names else self._id_label
-            fits = [node["Resources"].get(name, 0.0) / need for name, need in self._needs.items()]
-            if node["Alive"] and (places := int(min(fits) + 1e-9)) > 0:
+            if node["Alive"] and (places := places_on(node["Resources"], self._needs)) > 0:
                 found[node["NodeID"]] = Node(f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})", places)
         return found
 

@@ -60,13 +60,14 @@ def export(
         check_output(path, [])
         if path.suffix.lower() != exporter.suffix:
             raise ConfigError(f"--output {path}: the name of a file of this kind ends with {exporter.suffix}.")
-        exporter.write(history, path)
-        echo(str(path))
-        return
-    if output is not None:
+    elif output is not None:
         raise ConfigError(f"--output {output}: {to} writes into RUN/export, several files perhaps; leave this out.")
     try:
-        written = exporter(history, folder, lambda leaf: history.storage.read(leaf.path))
+        if isinstance(exporter, FileExporter):
+            exporter.write(history, path)
+            written = [path]
+        else:
+            written = exporter(history, folder, lambda leaf: history.storage.read(leaf.path))
     except EvocompressError:
         raise
     except Exception as failure:  # a package's

@@ -210,7 +210,8 @@ class PackJob:
         Raises:
             EvocompressError: The file cannot be read, or network, data, task and file do not fit each other; the
                 error's `argument` says what it is about.
-            ConfigError: A network without data or noise, both of these, or either without a network.
+            ConfigError: A network without data or noise, both of these, or either without a network; or
+                something that would have no effect without them.
 
         >>> import pathlib, tempfile, evocompress
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "linear.evc"
@@ -220,6 +221,12 @@ class PackJob:
         """
         if (model is None) != (data is None and noise is None) or (data is not None and noise is not None):
             raise ConfigError("model and one of data and noise belong together; give none of the three, or these two.")
+        if model is None and (task is not None or fit_confidence or allocation_rounds):
+            raise ConfigError(
+                "task, fit_confidence and allocation_rounds are for a network with data; give model, too."
+            )
+        if task is not None and data is None:
+            raise ConfigError("task is for data; noise has no labels.")
         tell = observer or _ignore
         with about_argument("model", ModelError):
             plain = build_network(model) if isinstance(model, str) else model

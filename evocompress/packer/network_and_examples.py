@@ -62,13 +62,15 @@ def of_state(
     As `on_data` and `on_noise`, with a note on the network's outputs; `source` names the state dict in errors.
 
     Raises:
-        EvocompressError: Something does not fit; the error's `argument` says which, task or noise.
+        EvocompressError: Something does not fit; the error's `argument` says which: task, data or noise.
     """
     if data is not None:
         with about_argument("task", ConfigError):
             purpose = None if task is None else build_task(task)
+        with about_argument("data", DataError):
             splits = load_data(data, seed=seed)
-            examples = with_splits(loaded(plain, state, source), splits, needs_labels=needs_labels, task=purpose)
+            with about_argument("task", ConfigError):
+                examples = with_splits(loaded(plain, state, source), splits, needs_labels=needs_labels, task=purpose)
     else:
         with about_argument("noise", DataError):
             examples = with_noise(loaded(plain, state, source), noise or "", samples, seed)

@@ -256,6 +256,7 @@ def test_a_job_of_a_file_reads_it_once_and_names_the_argument_of_a_mistake(
         ("model", {"model": "digits_cn", "noise": "1x8x8"}),
         ("noise", {"model": plain, "noise": "1xx8", "strip_prefix": "module."}),
         ("task", {"model": plain, "data": "digits", "task": "regresion", "strip_prefix": "module."}),
+        ("data", {"model": plain, "data": "digitz", "strip_prefix": "module."}),
         ("strip_prefix", {"strip_prefix": "modul."}),
     )
     for argument, options in mistakes:
@@ -264,6 +265,11 @@ def test_a_job_of_a_file_reads_it_once_and_names_the_argument_of_a_mistake(
         assert caught.value.argument == argument
     with pytest.raises(ConfigError, match="belong together"):
         PackJob.of_file(weights, model=plain)
+    for useless in ({"fit_confidence": True}, {"allocation_rounds": 2}, {"task": "regression"}):
+        with pytest.raises(ConfigError, match="are for a network with data"):
+            PackJob.of_file(weights, **cast(Any, useless))
+    with pytest.raises(ConfigError, match="task is for data"):
+        PackJob.of_file(weights, model=plain, noise="1x8x8", task="regression")
 
 
 def test_a_network_that_is_broken_already_is_refused() -> None:

@@ -18,6 +18,7 @@ import evocompress
 from evocompress.errors import ConfigError, EvocompressError, ModelError, RunError
 from evocompress.extensions import EXPORTERS
 from evocompress.runs.export import ReadLeaf
+from evocompress.runs.file_exporter import FileExporter
 from evocompress.runs.leaf_table import COLUMNS, flat_rows, meaning_of, write_table
 from evocompress.search.history import History, read_history
 
@@ -106,9 +107,13 @@ def test_any_exporter_is_found_by_its_name(folder: Path, tmp_path: Path, monkeyp
     def broken(history: History, place: Path, read_leaf: ReadLeaf) -> list[Path]:
         raise KeyError("colour")
 
-    monkeypatch.setitem(EXPORTERS._loaded, "sizes", broken)
-    failed = invoke_caught("export", folder, "--to", "sizes")
-    assert isinstance(failed.exception, RunError) and "the exporter 'sizes' failed: KeyError" in str(failed.exception)
+    def broken_too(history: History, path: Path) -> None:
+        raise KeyError("colour")
+
+    for exporter in (broken, FileExporter("sizes.txt", broken_too)):
+        monkeypatch.setitem(EXPORTERS._loaded, "sizes", exporter)
+        failed = invoke_caught("export", folder, "--to", "sizes").exception
+        assert isinstance(failed, RunError) and "the exporter 'sizes' failed: KeyError: 'colour'" in str(failed)
     unknown = invoke_caught("export", folder, "--to", "parket")
     assert isinstance(unknown.exception, ConfigError) and "Did you mean 'parquet'" in str(unknown.exception)
 

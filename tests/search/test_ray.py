@@ -210,7 +210,5 @@ def test_more_than_the_cluster_has_is_refused(two_cpus: None, tmp_path: Path) ->
 
 
 def test_more_workers_than_fit_anywhere_are_refused_instead_of_waiting(tmp_path: Path) -> None:
-    before = ray.is_initialized()
     with open_toy(tmp_path) as run, pytest.raises(RunError, match="asks for cpus=64"):
         RayExecutor(ToySegment(), run.storage, workers=5, cpus=64)
-    assert ray.is_initialized() == before  # there is no executor that would end what it started

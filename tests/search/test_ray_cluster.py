@@ -96,10 +96,11 @@ def test_a_node_lost_in_mid_segment_costs_only_what_ran_on_it(cluster: Any, tmp_
 
     settings = toy_settings(segments=12)
     with open_run(tmp_path / "run", header={"config": {}}, space=toy_space(), settings=settings) as run:
-        executor = RayExecutor(Noted(str(notes), lost.node_id), run.storage, address=cluster.address)
-        assert executor.workers == 2
         with pytest.raises(RunError, match="asks for cpus=2, gpus=0, and no node"):  # two halves are no node
             RayExecutor(ToySegment(), run.storage, address=cluster.address, cpus=2)
+        assert not ray.is_initialized()  # there is no executor that would leave the cluster
+        executor = RayExecutor(Noted(str(notes), lost.node_id), run.storage, address=cluster.address)
+        assert executor.workers == 2
         assert run.drive(executor, observer=observer) == "finished"
         executor.close()
     assert removed
