@@ -55,6 +55,7 @@ def export(
     folder = run / "export"
     if output is None:
         folder.mkdir(exist_ok=True)
+    path = output or folder
     if isinstance(exporter, FileExporter):
         path = output or folder / exporter.file
         check_output(path, [])
