@@ -1,9 +1,9 @@
 """Quantised training of any module, in any loop: loss + λ·rate, with learned steps and rate model (`RateTerm`).
 
-The forward pass sees quantised weights, the gradient goes straight through. First the quantiser is uniform noise of a
-step's width, whose steps are learned; later it is rounding, on the scale of steps that the file format has, so that
-what was trained is what the file holds (noise: Ballé et al., 2017; learned steps: Esser et al., 2020; rate in the loss
-of weights: Oktay et al., 2020). λ is nats of the data's loss per nat of code, so λ = 1 is the two-part code of minimum
+The forward pass sees quantised weights, the gradient goes straight through. First the quantiser is noise around a soft
+rounding that gets sharper, then rounding; steps are learned all the while, and at last stay on the scale of the file
+format, so that what was trained is what the file holds (noise: Ballé et al., 2017; soft rounding: Agustsson and Theis,
+2020; learned steps of rounding: Esser et al., 2020; rate in the loss of weights: Oktay et al., 2020). λ is nats of the data's loss per nat of code, so λ = 1 is the two-part code of minimum
 description length.
 """
 
@@ -38,6 +38,8 @@ _MOST_PARTS = 8
 _LARGEST_SYMBOL = 1 << 20
 _FINEST = 0.02  # the least spread that steps are taken from: biases begin at zero
 _EXAMPLES_OF_REACH = 1000
+_SETTLED = 0.8  # of the training; then steps stay, on the scale of the format, if weights are rounded by then
+_SHARPNESS = 4.0, 12.0  # of soft rounding: at first, and when noise ends
 _STEP_OF_SPREAD = 0.25  # steps begin at this share of a tensor's standard deviation
 _SQUARED_ERROR = 1e-4  # a λ below it is meant in squared error per bit, most likely: the unit of packing without data
 
@@ -95,7 +97,8 @@ class RateTerm:
             of up to a thousand examples, and falls with the root of their number: the more there are, the less a batch
             tells of what a weight costs, and weights that move by it wander.
         step_rate: The learning rate of the logarithms of the steps.
-        noise_share: The share of the training in which noise stands for the quantiser; then it rounds.
+        noise_share: The share of the training in which noise stands for the quantiser; then it rounds. Steps are learned
+            for 80 % of the training, or for as long as there is noise.
         seed: Of the noise.
 
     Raises:
@@ -200,21 +203,24 @@ class RateTerm:
         rounds = progress >= self._noise_share
         with torch.no_grad():
             weights = torch.cat([p.detach().reshape(-1).to(self._dtype) for p in self._parameters], out=self._weights)
-            if rounds and self._steps is None:
+            if progress >= max(self._noise_share, _SETTLED) and self._steps is None:
                 self._steps = self._rounded_steps()
             steps = self.log_steps.exp() if self._steps is None else self._steps
             spread = self._spread(steps)
             exact = weights / spread
             if rounds:
-                symbols = exact.round()
+                # The rate is that of the weights before rounding: where a zero costs nothing to leave, batches make
+                # weights wander out of it, and none of them would be drawn back.
+                priced, symbols = exact, exact.round()
             else:
                 noise = torch.rand(len(weights), generator=self._generator, device=self._device, dtype=self._dtype)
-                symbols = exact + noise.sub_(0.5)
+                sharpness = _SHARPNESS[0] * (_SHARPNESS[1] / _SHARPNESS[0]) ** (progress / self._noise_share)
+                priced = symbols = _softly_rounded(exact, noise.sub_(0.5), sharpness)
             used = torch.mul(symbols, spread, out=self._used)
             if self._turn % _LOOK_EVERY == 0:
                 self.rate_model.look(exact.round().float())
             before = [None if p.grad is None else p.grad.clone() for p in self._parameters]
-        self._symbols, self._spread_now = symbols.float(), spread
+        self._symbols, self._spread_now = priced.float(), spread
         try:
             with torch.no_grad():
                 self._put(self._used_parts)
@@ -344,6 +350,20 @@ class RateTerm:
 def _split(vector: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
     parts: tuple[Tensor, ...] = torch.split(vector, list(sizes))
     return parts
+
+
+def _softly_rounded(values: Tensor, noise: Tensor, sharpness: float) -> Tensor:
+    """Values between themselves and whole numbers, disturbed the less the surer it is to which one they round.
+
+    s(r(v) + u) with r a smooth step of the given sharpness, and s the mean of what r takes to a place (Agustsson and
+    Theis, 2020). The sharper, the more it is like rounding; at 0 it would be v + u.
+    """
+    most = math.tanh(sharpness / 2)
+    middle = values.floor().add_(0.5)
+    noisy = (values - middle).mul_(sharpness).tanh_().div_(2 * most).add_(middle).add_(noise).sub_(0.5)
+    middle = noisy.floor().add_(0.5)
+    inside = noisy.sub_(middle).mul_(2 * most).clamp_(-most, most)  # of values beyond 2^23 the middle is none
+    return inside.atanh_().div_(sharpness).add_(middle).add_(0.5)
 
 
 class _Symbols(torch.autograd.Function):

@@ -15,6 +15,7 @@ from evocompress.checkpoint.packing import pack, unpack
 from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.codecs.scales import scale_code, scale_value
 from evocompress.errors import CodecError, ConfigError, ModelError
+from evocompress.training import quantised_training
 from evocompress.training.quantised_training import RateTerm, check_rate_weight, nats_per_bit
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -77,8 +78,12 @@ def test_training_goes_on_from_a_file_where_it_stopped() -> None:
     assert after < loss + 0.05 and len(again.pack()) < 1.1 * len(data)
 
 
-def test_the_gradient_of_weights_and_steps_is_that_of_the_loss() -> None:
-    """With the noise held fixed the loss is a smooth function of weights and log-steps: finite differences."""
+def test_the_gradient_of_weights_and_steps_is_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the noise held fixed the loss is a smooth function of weights and log-steps: finite differences.
+
+    So it is where rounding is not sharp at all; the sharper it is, the more the gradient is a straight-through one.
+    """
+    monkeypatch.setattr(quantised_training, "_SHARPNESS", (1e-3, 1e-3))
     model = nn.Linear(5, 3).double()
     inputs, target = torch.randn(7, 5, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
 
@@ -105,6 +110,54 @@ def test_the_gradient_of_weights_and_steps_is_that_of_the_loss() -> None:
             change.view(-1)[place] = 1e-3
             up, down = value({name: change})[0], value({name: -change})[0]
             assert gradient.view(-1)[place].item() == pytest.approx((up - down) / 2e-3, rel=2e-2, abs=1e-5)
+
+
+def test_where_weights_are_rounded_zeros_are_drawn_back_to_zero() -> None:
+    """A weight on its way out of a zero costs more the nearer it is to a one, as it is no whole number yet."""
+    model = nn.Linear(8, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.04, -0.04, 0.01, 0.0, 0.2, -0.2, 0.0, 0.0]]))
+    rate = RateTerm(model, 1.0, examples=10, grid={"weight": 0.1})
+    with rate.quantised(0.75):
+        assert torch.equal(model.weight.detach() != 0, torch.tensor([[0, 0, 0, 0, 1, 1, 0, 0]]).bool())
+        rate.loss().backward()  # type: ignore[no-untyped-call]
+    gradient = model.weight.grad
+    assert gradient is not None
+    assert gradient[0, :6].sign().tolist() == [1, -1, 1, 0, 1, -1]
+    assert gradient[0, 0] > gradient[0, 2]
+
+
+def test_steps_are_learned_while_weights_are_rounded_and_then_stay_on_the_formats_scale() -> None:
+    model = nn.Linear(8, 4)
+    rate = RateTerm(model, 0.1, examples=10, noise_share=0.0, grid={"weight": 0.1, "bias": 0.1})
+    optimiser = torch.optim.SGD(rate.parameter_groups(), lr=0.0)
+    inputs, seen = torch.randn(16, 8), []
+    for progress in (0.0, 0.4, 0.79, 0.8, 0.95):
+        optimiser.zero_grad()
+        with rate.quantised(progress):
+            seen.append(model.weight.detach().abs()[model.weight != 0].min().item())
+            (model(inputs).square().mean() + rate.loss()).backward()
+        optimiser.step()
+    assert len(set(seen[:3])) == 3  # the smallest weight that is not zero is a step
+    assert seen[3] == seen[4] == pytest.approx(rate.finish()["weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_soft_rounding_goes_from_noise_to_rounding(dtype: torch.dtype) -> None:
+    values = torch.linspace(-3.3, 3.3, 1001, dtype=dtype)
+    noise = torch.rand(1001, dtype=dtype) - 0.5
+    soft = quantised_training._softly_rounded
+    assert torch.allclose(soft(values, noise, 1e-3), values + noise, atol=1e-3)
+    sharp = soft(values, 0.99 * noise, 60.0 if dtype == torch.float64 else 12.0)
+    sure = (values - values.round()).abs() < 0.3
+    assert (sharp - values.round()).abs()[sure].max() < (0.1 if dtype == torch.float64 else 0.4)
+    last, seen = math.inf, []
+    for sharpness in (1.0, 4.0, 12.0):
+        seen.append((soft(values, noise, sharpness) - values.round())[sure].abs().mean().item())
+        assert seen[-1] < last
+        last = seen[-1]
+    huge = torch.tensor([1e9, -3e7, 0.0], dtype=dtype)
+    assert torch.allclose(soft(huge, noise[:3], 12.0), huge, atol=1.0)
 
 
 def test_gradients_add_up_over_micro_batches() -> None:
