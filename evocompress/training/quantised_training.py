@@ -3,8 +3,8 @@
 The forward pass sees quantised weights, the gradient goes straight through. First the quantiser is noise around a soft
 rounding that gets sharper, then rounding; steps are learned all the while, and at last stay on the scale of the file
 format, so that what was trained is what the file holds (noise: Ballé et al., 2017; soft rounding: Agustsson and Theis,
-2020; learned steps of rounding: Esser et al., 2020; rate in the loss of weights: Oktay et al., 2020). λ is nats of the data's loss per nat of code, so λ = 1 is the two-part code of minimum
-description length.
+2020; learned steps of rounding: Esser et al., 2020; rate in the loss of weights: Oktay et al., 2020). λ is nats of the
+data's loss per nat of code, so λ = 1 is the two-part code of minimum description length.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class RateTerm:
             of up to a thousand examples, and falls with the root of their number: the more there are, the less a batch
             tells of what a weight costs, and weights that move by it wander.
         step_rate: The learning rate of the logarithms of the steps.
-        noise_share: The share of the training in which noise stands for the quantiser; then it rounds. Steps are learned
-            for 80 % of the training, or for as long as there is noise.
+        noise_share: The share of the training in which noise stands for the quantiser; then it rounds. Steps are
+            learned for 80 % of the training, or for as long as there is noise.
         seed: Of the noise.
 
     Raises:
