@@ -163,6 +163,7 @@ class RateTerm:
         self._spread_now = torch.empty(0)
         self._steps: Tensor | None = None  # on the format's scale, once weights are rounded
         self._symbols: Tensor | None = None
+        self._rounds = False
         if grid:
             self.rate_model.fit((self._flat() / self._spread(self.log_steps.detach().exp())).round())
 
@@ -209,8 +210,8 @@ class RateTerm:
             spread = self._spread(steps)
             exact = weights / spread
             if rounds:
-                # The rate is that of the weights before rounding: where a zero costs nothing to leave, batches make
-                # weights wander out of it, and none of them would be drawn back.
+                # The rate's slope is that at the weights before rounding: where a zero costs nothing to leave, batches
+                # make weights wander out of it, and none of them would be drawn back.
                 priced, symbols = exact, exact.round()
             else:
                 noise = torch.rand(len(weights), generator=self._generator, device=self._device, dtype=self._dtype)
@@ -220,7 +221,7 @@ class RateTerm:
             if self._turn % _LOOK_EVERY == 0:
                 self.rate_model.look(exact.round().float())
             before = [None if p.grad is None else p.grad.clone() for p in self._parameters]
-        self._symbols, self._spread_now = priced.float(), spread
+        self._symbols, self._spread_now, self._rounds = priced.float(), spread, rounds
         try:
             with torch.no_grad():
                 self._put(self._used_parts)
@@ -250,7 +251,7 @@ class RateTerm:
         symbols = _Symbols.apply(  # type: ignore[no-untyped-call]
             self._symbols, self._spread_now, self._owner, self.log_steps, *self._parameters
         )
-        bits: Tensor = self.rate_model(symbols, self._part, self._turn)
+        bits: Tensor = self.rate_model(symbols, self._part, self._turn, between=self._rounds)
         return bits
 
     @torch.no_grad()

@@ -72,16 +72,22 @@ class RateModel(nn.Module):
                 self.features[:, start : start + size] = _contexts(plane.abs().round_()).view(_FEATURES, -1)
             start += size
 
-    def forward(self, symbols: Tensor, part: int = 1, turn: int = 0) -> Tensor:
+    def forward(self, symbols: Tensor, part: int = 1, turn: int = 0, *, between: bool = False) -> Tensor:
         """Bits of all symbols (n,), a scalar; real values count as the interval of one step around them.
 
-        Of a large vector every `part`-th block, from the `turn`-th on, may stand for all.
+        Args:
+            symbols: All of them.
+            part: Of a large vector every `part`-th block may stand for all.
+            turn: The first of these blocks.
+            between: Values count as the whole number that they round to, and the slope is what the next one on their
+                side of it costs more or less: a straight line from one to the next. Along the density's own curve most
+                of what a one costs more than a zero lies between .1 and .5, where no weight that is a one feels it.
         """
         blocks = self.blocks if part == 1 else self.blocks[turn % part :: part]
         learned = self.widths, self.odds, self.lead
         with torch.autocast(symbols.device.type, enabled=False):  # it would multiply in half precision
             bits: Tensor = _Bits.apply(  # type: ignore[no-untyped-call]
-                symbols, *learned, self.features, self.owner, blocks
+                symbols, *learned, self.features, self.owner, blocks, between
             )
         return bits * part
 
@@ -159,6 +165,7 @@ class _Bits(torch.autograd.Function):
         features: Tensor,
         owner: Tensor,
         blocks: Sequence[_Block],
+        between: bool,
     ) -> Tensor:
         parameters = torch.cat([widths, odds[None]]).to(symbols.dtype)
         lead = lead.to(symbols.dtype)
@@ -170,7 +177,10 @@ class _Bits(torch.autograd.Function):
                 values = torch.addmm(parameters[:, first : first + 1], lead, context)
             else:
                 values = parameters.index_select(1, owner[start:stop]).addmm_(lead, context)
-            logarithms, by_symbol[start:stop], by_value = _mixture(here, values)
+            if between:
+                logarithms, by_symbol[start:stop], by_value = _lines(here, values)
+            else:
+                logarithms, by_symbol[start:stop], by_value = _mixture(here, values)
             bits += logarithms.sum() / -math.log(2)
             if len(lengths) == 1:
                 by_parameter[:, first] += by_value.sum(1)
@@ -185,7 +195,20 @@ class _Bits(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         by_symbol, by_parameter, by_lead = (part * grad for part in ctx.saved_tensors)
-        return by_symbol, by_parameter[:2], by_parameter[2], by_lead, None, None, None
+        return by_symbol, by_parameter[:2], by_parameter[2], by_lead, None, None, None, None
+
+
+def _lines(values: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_mixture`, of the whole numbers that values round to; the gradient is to the next one on the value's side.
+
+    A whole number itself is drawn towards zero, and zero nowhere.
+    """
+    whole = values.round()
+    side = (values - whole).sign()
+    side = torch.where(side == 0, -whole.sign(), side)
+    logarithms, _, by_parameter = _mixture(whole, parameters)
+    next_to, _, _ = _mixture(whole + side, parameters)
+    return logarithms, (logarithms - next_to).div_(math.log(2)).mul_(side), by_parameter
 
 
 def _mixture(symbols: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -58,6 +58,24 @@ def test_its_gradient_is_that_of_its_value() -> None:
     assert torch.autograd.gradcheck(bits, (symbols.requires_grad_(), *parameters))
 
 
+def test_between_whole_numbers_the_slope_is_what_the_next_one_costs_more() -> None:
+    model = RateModel([(4, 6), (5,)]).double()
+    values = torch.tensor([0.0, 0.3, -0.3, 0.7, -0.7, 1.0, -1.0, 1.2, -2.4, 3.0, 0.49], dtype=torch.float64)
+    values = values.repeat(3)[:29].clone().requires_grad_()
+    whole = values.detach().round()
+    model.look(whole)
+    bits = model(values, between=True)
+    assert bits.item() == pytest.approx(model.bits_by_symbol(whole).sum().item())
+    bits.backward()
+    upper, lower = values.detach().ceil(), values.detach().floor()
+    exact = upper == lower  # whole numbers are drawn towards zero
+    upper = torch.where(exact & (whole < 0), whole + 1, upper)
+    lower = torch.where(exact & (whole > 0), whole - 1, lower)
+    slope = model.bits_by_symbol(upper) - model.bits_by_symbol(lower)
+    assert values.grad is not None
+    torch.testing.assert_close(values.grad, torch.where(whole.eq(0) & exact, 0.0, slope))
+
+
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, symbols = drawn([(30, 40), (30,), (5, 30), (5,)])
     monkeypatch.setattr("evocompress.training.rate_model._BLOCK", 77)
