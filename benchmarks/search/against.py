@@ -50,7 +50,8 @@ VARIANTS = {
     "scalar": ["search.selection=scalar"],
     "no trials": ["genes.symbol_trials=0"],
 }
-_LADDER = (0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 1.8, 2.6)  # beyond it an empty network is cheapest
+_LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
+_RISING = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 _TRIALS_OF_EPOCH = 12  # so many trials take about the time of an epoch
 
 
@@ -78,7 +79,7 @@ def lineages(trainer: Trainer, budget: Budget, seed: int, trials: int = 0) -> No
     used, number, cost = 0, 0, each + trials // _TRIALS_OF_EPOCH
     while used + cost <= epochs:
         parent = None
-        for rate_weight in _LADDER:
+        for rate_weight in _RISING:
             if used + cost > epochs:
                 return
             parent = trainer(rate_weight, each, 1000 * seed + number, parent, symbol_trials=trials)
@@ -101,7 +102,7 @@ def optuna_trials(sampler: Callable[[int], Any]) -> Callable[[Trainer, Budget, i
         study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(seed))
 
         def objective(trial: optuna.Trial) -> tuple[float, float]:
-            rate_weight = trial.suggest_float("rate_weight", 0.05, 3.0, log=True)
+            rate_weight = trial.suggest_float("rate_weight", 0.05, 12.8, log=True)
             learning_rate = trial.suggest_float("learning_rate", 1e-3, 4e-3, log=True)
             noise = trial.suggest_float("noise", 0.3, 0.8)
             trainer(rate_weight, each, 1000 * seed + trial.number, learning_rate=learning_rate, noise=noise)

@@ -3,7 +3,7 @@
     python -m benchmarks.search.heritability [--starts 10] [--tails 3] [--seed 0] [--epochs 40] [--out DIR]
 
 Selection among lineages can only gain what differs between them and lasts. On digits each start has weights of its own
-and goes up to λ = 0.4; from its last file several tails go on to λ = 2.6, which differ in the order of examples alone.
+and goes up to λ = 0.4; from its last file several tails go on to λ = 6.4, which differ in the order of examples alone.
 Of a tail's hypervolume (validation and audit images together, for less noise) the variance within starts is luck of
 the tail, that between starts is what a parent hands down. Prints one JSON line.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.search.against import CONFIG
 from benchmarks.search.lineage import Judged, Trainer
 
-_HEAD, _TAIL = (0.05, 0.1, 0.2, 0.4), (0.8, 1.2, 1.8, 2.6)  # λ
+_HEAD, _TAIL = (0.05, 0.1, 0.2, 0.4), (0.8, 1.6, 3.2, 6.4)  # λ
 _BATCH, _START_WIDTH = 32, 0.7
 
 

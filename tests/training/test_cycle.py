@@ -179,7 +179,7 @@ def test_a_trained_grid_is_a_candidate_that_is_kept_exactly() -> None:
     module = model()
     recipes = [Recipe(1e-3, coder="mixing", names=False), Recipe(10.0)]
     cycle = Cycle(module, recipes=recipes, evaluate=accuracy, size_weight=0.0)
-    rate = RateTerm(module, 0.05, examples=240, learning_rate=0.01)
+    rate = RateTerm(module, 0.1, examples=240, learning_rate=0.01)
     optimiser, (x, y) = torch.optim.Adam(rate.parameter_groups()), spirals()
     for step in range(400):
         optimiser.zero_grad()

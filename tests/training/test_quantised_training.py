@@ -16,7 +16,7 @@ from evocompress.checkpoint.recipe import Recipe, Rule
 from evocompress.codecs.scales import scale_code, scale_value
 from evocompress.errors import CodecError, ConfigError, ModelError
 from evocompress.training import quantised_training
-from evocompress.training.quantised_training import RateTerm, check_rate_weight, nats_per_bit
+from evocompress.training.quantised_training import ROUNDINGS, RateTerm, Rounding, check_rate_weight, nats_per_bit
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -78,7 +78,10 @@ def test_training_goes_on_from_a_file_where_it_stopped() -> None:
     assert after < loss + 0.05 and len(again.pack()) < 1.1 * len(data)
 
 
-def test_the_gradient_of_weights_and_steps_is_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_the_gradient_of_weights_and_steps_is_that_of_the_loss(
+    monkeypatch: pytest.MonkeyPatch, rounding: Rounding
+) -> None:
     """With the noise held fixed the loss is a smooth function of weights and log-steps: finite differences.
 
     So it is where rounding is not sharp at all; the sharper it is, the more the gradient is a straight-through one.
@@ -89,7 +92,7 @@ def test_the_gradient_of_weights_and_steps_is_that_of_the_loss(monkeypatch: pyte
 
     def value(shift: dict[str, Tensor] | None = None, backward: bool = False) -> tuple[float, RateTerm]:
         clone = copy.deepcopy(model)
-        rate = RateTerm(clone, 0.5, examples=7, seed=3)
+        rate = RateTerm(clone, 0.5, examples=7, seed=3, rounding=rounding)
         with torch.no_grad():
             rate.rate_model.lead.zero_()  # contexts carry no gradient
             for name, change in (shift or {}).items():
@@ -112,12 +115,19 @@ def test_the_gradient_of_weights_and_steps_is_that_of_the_loss(monkeypatch: pyte
             assert gradient.view(-1)[place].item() == pytest.approx((up - down) / 2e-3, rel=2e-2, abs=1e-5)
 
 
+def test_drawn_rounding_trains_and_packs_as_the_free_one_does() -> None:
+    rate, loss = trained(network(), 0.3, rounding="drawn")
+    assert loss < 0.4 and len(rate.pack()) < 200
+    with pytest.raises(ConfigError, match="rounding is 'drwan'; it must be one of free, drawn"):
+        trained(network(), 0.3, rounding="drwan")
+
+
 def test_where_weights_are_rounded_zeros_are_drawn_back_to_zero() -> None:
     """And ones to zero, by what a one costs more: both are drawn as strongly; what is zero exactly stays."""
     model = nn.Linear(8, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[0.04, -0.04, 0.01, 0.0, 0.2, -0.2, 0.0, 0.0]]))
-    rate = RateTerm(model, 1.0, examples=10, grid={"weight": 0.1})
+    rate = RateTerm(model, 1.0, examples=10, grid={"weight": 0.1}, rounding="drawn")
     with rate.quantised(0.75):
         assert torch.equal(model.weight.detach() != 0, torch.tensor([[0, 0, 0, 0, 1, 1, 0, 0]]).bool())
         rate.loss().backward()  # type: ignore[no-untyped-call]
@@ -130,7 +140,7 @@ def test_where_weights_are_rounded_zeros_are_drawn_back_to_zero() -> None:
 
 def test_steps_are_learned_while_weights_are_rounded_and_then_stay_on_the_formats_scale() -> None:
     model = nn.Linear(8, 4)
-    rate = RateTerm(model, 0.1, examples=10, noise_share=0.0, grid={"weight": 0.1, "bias": 0.1})
+    rate = RateTerm(model, 0.1, examples=10, noise_share=0.0, rounding="drawn", grid={"weight": 0.1, "bias": 0.1})
     optimiser = torch.optim.SGD(rate.parameter_groups(), lr=0.0)
     inputs, seen = torch.randn(16, 8), []
     for progress in (0.0, 0.4, 0.79, 0.8, 0.95):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evocompress.errors import ModelError
 from evocompress.protocols import GeneSpec, TermContext, TrainingStep, Version
-from evocompress.training.quantised_training import NOISE_SHARE, REACH, STEP_RATE, RateTerm
+from evocompress.training.quantised_training import NOISE_SHARE, REACH, ROUNDINGS, STEP_RATE, RateTerm, Rounding
 from evocompress.training.symbol_descent import Losses
 from evocompress.training.terms.base import TermBase
 
@@ -36,6 +36,11 @@ class Rate(TermBase):
             NOISE_SHARE, high=1.0, log=False, plain=NOISE_SHARE,
         ),
         GeneSpec(
+            "rounding", "whether the rate draws weights to the cheaper whole number while they are rounded (drawn), or "
+            "is that of the rounded ones (free); drawn is better with tens of thousands of examples, worse with a "
+            "thousand", ["free"], kind="choice", options=ROUNDINGS, plain="free",
+        ),
+        GeneSpec(
             "step_rate", "learning rate of the logarithms of the quantisers' steps", STEP_RATE, plain=STEP_RATE
         ),
         GeneSpec(
@@ -49,9 +54,16 @@ class Rate(TermBase):
         ),
     )  # fmt: skip
 
-    def __init__(self, rate_term: str, rate_noise: float, step_rate: float, reach: float, symbol_trials: int) -> None:
+    def __init__(
+        self, rate_term: str, rate_noise: float, rounding: Rounding, step_rate: float, reach: float, symbol_trials: int
+    ) -> None:
         self._on, self._trials = rate_term == "on", symbol_trials
-        self._settings: dict[str, Any] = {"noise_share": rate_noise, "step_rate": step_rate, "reach": reach}
+        self._settings: dict[str, Any] = {
+            "noise_share": rate_noise,
+            "rounding": rounding,
+            "step_rate": step_rate,
+            "reach": reach,
+        }
         self._rate: RateTerm | None = None
         self._losses: Losses | None = None
         self._rate_weight, self._fresh = 0.0, False
