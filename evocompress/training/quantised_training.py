@@ -114,8 +114,8 @@ class RateTerm:
         rounding: "free": noise is uniform, and where weights are rounded steps stay, and the rate is that of the
             rounded weights, so that a zero costs nothing to leave. "drawn": the noise is around a soft rounding, steps
             are learned for 80 % of the training, and the rate draws weights to the cheaper whole number all the while.
-            With tens of thousands of examples drawn files are a sixth smaller, as there the rate is weak beside what
-            batches do; with a thousand they are worse.
+            With tens of thousands of examples drawn files are smaller, as there the rate is weak beside what batches
+            do; with a thousand they are worse.
         seed: Of the noise.
 
     Raises:
@@ -235,7 +235,9 @@ class RateTerm:
             else:
                 noise = torch.rand(len(weights), generator=self._generator, device=self._device, dtype=self._dtype)
                 noise.sub_(0.5)
-                symbols = self._softly_rounded(exact, noise, progress) if self._drawn else exact + noise
+                first, last = _SHARPNESS
+                sharpness = first * (last / first) ** (progress / self._noise_share)
+                symbols = _softly_rounded(exact, noise, sharpness) if self._drawn else exact + noise
             # Where a zero costs nothing to leave, batches make weights wander out of it, and nothing draws them back.
             priced = exact if rounds and self._drawn else symbols
             used = torch.mul(symbols, spread, out=self._used)
@@ -255,11 +257,6 @@ class RateTerm:
                     self._add_step_gradients(used - weights, before)
                 elif self.log_steps.grad is not None:
                     self.log_steps.grad = None
-
-    def _softly_rounded(self, values: Tensor, noise: Tensor, progress: float) -> Tensor:
-        """`_softly_rounded`, sharper the farther training is."""
-        first, last = _SHARPNESS
-        return _softly_rounded(values, noise, first * (last / first) ** (progress / self._noise_share))
 
     def loss(self) -> Tensor:
         """What the step adds to the loss: λ·bits·ln 2 / n, a scalar; inside `quantised` only.
