@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Add",
+    "Abandoned",
     "Began",
     "Call",
     "Form",
@@ -442,6 +443,13 @@ class Progressed:
 
 
 @dataclasses.dataclass(frozen=True)
+class Abandoned:
+    """A piece of work has ended before it was done: by an error, or because nobody wants the rest."""
+
+    what: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Said:
     """Something worth a line."""
 
@@ -452,8 +460,8 @@ class Said:
 class Observer(Protocol):
     """How long work reports: searching, packing, drawing curves, auditing.
 
-    It is called with `Began`, `Progressed` and `Said`, and with the events of its own kind of work (`search.events`,
-    `packer.events`); an observer passes over what it does not know.
+    It is called with `Began`, `Progressed`, `Abandoned` and `Said`, and with the events of its own kind of work
+    (`search.events`, `packer.events`); an observer passes over what it does not know.
 
     >>> heard = []
     >>> observer: Observer = heard.append
@@ -469,7 +477,7 @@ class Observer(Protocol):
 
 @contextmanager
 def reporting(observer: Observer, what: str) -> Iterator[Callable[[float], None]]:
-    """Long work, of which an observer hears when it begins, the shares that are done, and when it ends.
+    """Long work, of which an observer hears when it begins, the shares that are done, and when and how it ends.
 
     >>> heard = []
     >>> with reporting(heard.append, "auditing") as done:
@@ -480,5 +488,7 @@ def reporting(observer: Observer, what: str) -> Iterator[Callable[[float], None]
     observer(Began(what))
     try:
         yield lambda share: observer(Progressed(what, share))
-    finally:
-        observer(Progressed(what, 1.0))
+    except BaseException:
+        observer(Abandoned(what))
+        raise
+    observer(Progressed(what, 1.0))

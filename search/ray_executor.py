@@ -333,7 +333,7 @@ class RayExecutor:
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """As Ray tasks with a segment's resources; an exception inside comes out as it was raised."""
         results: dict[int, Result] = {}
-        with quiet():
+        with self._cluster.using():
             remote = self._ray.remote(**self._options)(_remote_call)
             shared = self._ray.put(function)
             while missing := [place for place in range(len(items)) if place not in results]:

@@ -28,6 +28,7 @@ from evocompress.search.segment_commit import read_commit, read_task
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.storage import Storage
+from evocompress.support.wording import counted
 
 __all__ = ["Repair", "repair_run"]
 
@@ -49,7 +50,7 @@ class Repair:
         given_up: Segments of which nothing is left and on which others depend, or whose parents are gone: they count
             as failed.
         open: Segments that were in flight, or of which nothing is left: a resume runs them.
-        broken: What is damaged in the segments' own files, a text each.
+        broken: What is damaged or gone of the segments' own files, a text each.
         lost: Lines that were not put back: of what a driver noted besides, such as that it had begun.
         aside: Where the damaged journal is now; None if nothing was done.
     """
@@ -198,6 +199,15 @@ class _Repairer:
             self.report.damage.append(error.damage)
         except RunError as error:
             self.report.damage.append(str(error))
+        else:
+            self._look_at_front(state)
+
+    def _look_at_front(self, state: RunState) -> None:
+        """Files of the front that are gone: no journal brings them back."""
+        gone = [leaf.path for leaf in state.search.front() if not self.is_stored(leaf.path)]
+        if gone:
+            of_all = counted(len(state.search.front()), "file")
+            self.report.broken.append(f"{len(gone)} of the front's {of_all} are gone, such as {gone[0]}; restore them")
 
     def _lines(self) -> Iterator[tuple[Path, int, Line | None, bool]]:
         for path in journal_names(self._journal):

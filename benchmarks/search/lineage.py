@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from evocompress.evolve.experiment import Experiment
 
-__all__ = ["Judged", "Trainer", "nondominated"]
+__all__ = ["Judged", "Trainer", "genes_of", "nondominated"]
 
 
 class Judged(NamedTuple):
@@ -38,15 +39,23 @@ class Trainer:
     """One network at a time, trained with the rate term from random weights or from a file, as a segment does.
 
     Dead parts are cut out as in a segment, so that the same epochs take the same time, and files are cropped.
+    `genes` hold where a call says nothing else.
     """
 
-    def __init__(self, experiment: Experiment, batch_size: int = 32, teacher: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        batch_size: int = 32,
+        teacher: nn.Module | None = None,
+        genes: Mapping[str, Any] | None = None,
+    ) -> None:
         from evocompress.checkpoint.recipe import Recipe
 
         self.experiment, self.splits, self.batch_size = experiment, experiment.splits(), batch_size
         self.recipe = Recipe(coder="mixing", names=False, shapes=False)
         self.files: list[Judged] = []
         self.teacher = teacher
+        self.genes = {"learning_rate": 2e-3, "noise": 0.6, **(genes or {})}
 
     def __call__(
         self,
@@ -55,8 +64,6 @@ class Trainer:
         seed: int,
         parent: bytes | None = None,
         *,
-        learning_rate: float = 2e-3,
-        noise: float = 0.6,
         start_width: float = 1.0,
         **genes: Any,
     ) -> bytes:
@@ -73,7 +80,8 @@ class Trainer:
         if parent is not None:
             network.load_state_dict(unpack(parent, names=template))
             grid = grid_of(parent, template)
-        given = {"learning_rate": learning_rate, "batch_size": self.batch_size, "rate_noise": noise, **genes}
+        given = {"batch_size": self.batch_size, **self.genes, **genes}
+        given["rate_noise"] = given.pop("noise")
         few = self.splits.train.batch(slice(0, 2))[0]
         if parent is None and start_width < 1:
             narrow(network, start_width, few, seed=seed)
@@ -104,6 +112,11 @@ class Trainer:
         validated, audited = parts
         self.files.append(Judged(nbytes, validated.error, audited.value))
         return self.files[-1]
+
+
+def genes_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """What `--gene name=value` says, each value as JSON."""
+    return {name: json.loads(value) for name, value in (pair.split("=") for pair in pairs)}
 
 
 def nondominated(files: list[Judged]) -> list[Judged]:
@@ -141,7 +154,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs="+", default=[5], help="of each segment; the last one goes on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--gene", action="append", default=[], help="name=number, such as learning_rate=2e-3")
+    parser.add_argument("--gene", action="append", default=[], help="name=value as JSON, such as learning_rate=2e-3")
     parser.add_argument("--set", dest="extra", action="append", default=[])
     parser.add_argument(
         "--from", dest="start", default="", help="a file to begin with, of the same seed, so of the same split"
@@ -154,17 +167,18 @@ def main() -> None:
     )
     parser.add_argument("--out", default="")
     options = parser.parse_args()
-    genes = {name: json.loads(number) for name, number in (gene.split("=") for gene in options.gene)}
+    genes = genes_of(options.gene)
+    start_width = genes.pop("start_width", 1.0)
     setup = prepare(load_config(options.config, [f"seed={options.seed}", *options.extra]))
     setup.segment.experiment.prepare()
     teacher = _teacher(setup.segment.experiment, options.teacher, options.teacher_model) if options.teacher else None
-    trainer, clock = Trainer(setup.segment.experiment, options.batch, teacher), time.process_time()
+    trainer, clock = Trainer(setup.segment.experiment, options.batch, teacher, genes), time.process_time()
     parent = Path(options.start).read_bytes() if options.start else None
     if options.out:
         Path(options.out).mkdir(parents=True, exist_ok=True)
     for place, rate_weight in enumerate(options.rates):
         epochs = options.epochs[min(place, len(options.epochs) - 1)]
-        parent = trainer(rate_weight, epochs, 1000 * options.seed + place, parent, **genes)
+        parent = trainer(rate_weight, epochs, 1000 * options.seed + place, parent, start_width=start_width)
         file, spent = trainer.files[-1], time.process_time() - clock
         print(
             f"λ {rate_weight:<8g} {file.nbytes:>7} B  validation {100 * (1 - file.error):.2f} %  {spent:.0f} s",

@@ -12,7 +12,7 @@ import typer
 from evocompress.cli.network_options import network_of
 from evocompress.cli.pack_options import given_options
 from evocompress.errors import ConfigError, DataError
-from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, echo, output_limit
+from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, echo, output_limit
 from evocompress.support.occam_bound import DEFAULT_DELTA, check_candidates, check_delta
 from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.tasks import DEFAULT_TASK
@@ -69,11 +69,14 @@ def certify(
     if candidates is not None:
         with about("--candidates"):
             check_candidates(candidates)
-    check_device(device)
     limit = output_limit(max_output_bytes)
 
     from evocompress.evolve.certificate import certify as certify_file
     from evocompress.runs.origin import run_of
+    from evocompress.support.devices import check_device  # imports torch, which takes seconds
+
+    with about("--device"):
+        check_device(device)
 
     folder = run_of(file) if run is None else run
     if folder is None:

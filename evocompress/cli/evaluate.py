@@ -11,7 +11,7 @@ import typer
 from evocompress.cli.network_options import network_of
 from evocompress.cli.pack_options import errors_name_options
 from evocompress.errors import ConfigError, DataError, about_argument
-from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, check_device, echo, output_limit
+from evocompress.support.command_line import MaxOutputBytes, NetworkOptions, about, echo, output_limit
 from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.tasks import DEFAULT_TASK
 
@@ -54,11 +54,11 @@ def evaluate(
     """
     if split not in _SPLITS:
         raise ConfigError(f"--split {split}: must be {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}.")
-    check_device(device)
     limit = output_limit(max_output_bytes)
 
     from evocompress.data import load
     from evocompress.protocols import Said
+    from evocompress.support.devices import check_device
     from evocompress.tasks import build
     from evocompress.tasks.evaluation import evaluate as evaluate_file
 
@@ -66,6 +66,8 @@ def evaluate(
         if isinstance(event, Said):
             echo(event.text, err=True)
 
+    with about("--device"):
+        check_device(device)
     with about("--task", task, ConfigError):
         purpose = build(task)
     network = network_of(model, settings)

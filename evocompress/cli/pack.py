@@ -30,7 +30,7 @@ from evocompress.errors import CodecError, ConfigError
 from evocompress.support.command_line import (
     MaxOutputBytes,
     NetworkOptions,
-    check_device,
+    about,
     check_output,
     check_output_folder,
     folder_named,
@@ -198,7 +198,10 @@ def pack(
     user_rules, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
     preset_recipe(preset)  # says what is wrong with it before any work
     if model is not None:
-        check_device(device)
+        from evocompress.support.devices import check_device
+
+        with about("--device"):
+            check_device(device)
 
     from evocompress.cli.pack_report import PackReport
     from evocompress.packer.job import PackJob  # imports torch, which takes seconds

@@ -12,7 +12,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from evocompress.protocols import Began, Progressed, Said
+from evocompress.protocols import Abandoned, Began, Progressed, Said
 from evocompress.support.printable import SafeConsole
 
 __all__ = ["ProgressBars"]
@@ -34,6 +34,8 @@ class ProgressBars:
                 self._open(what)
             case Progressed(what, share):
                 self._move(what, share)
+            case Abandoned(what):
+                self._close(what)
             case Said(text):
                 self.say(text)
             case _:
@@ -65,5 +67,8 @@ class ProgressBars:
         bar, task = self._bars[what]
         bar.update(task, completed=share)
         if share >= 1.0:
-            bar.stop()
-            del self._bars[what]
+            self._close(what)
+
+    def _close(self, what: str) -> None:
+        if what in self._bars:
+            self._bars.pop(what)[0].stop()

@@ -33,7 +33,7 @@ def repair(
 
     done = repair_run(run, dry_run=dry_run)
     if not done.damage:
-        echo(f"{run}: nothing to repair")
+        echo(f"{run}: nothing to repair in its journal")
     else:
         for line in _lines(run, done):
             echo(line)

@@ -31,6 +31,7 @@ from evocompress.networks import build
 from evocompress.protocols import Task
 from evocompress.runs.origin import files_evaluated, leaf_of
 from evocompress.search.history import read_history
+from evocompress.support.devices import check_device
 from evocompress.support.inputs import tensors_in
 from evocompress.support.intervals import wilson_interval
 from evocompress.support.occam_bound import (
@@ -164,13 +165,15 @@ def certify(
         max_output_bytes: Refuse a file whose tensors take more bytes together, as for `unpack`.
 
     Raises:
-        ConfigError: δ or the number of candidates is out of its range, or the task has no error that counts examples.
+        ConfigError: There is no such device, δ or the number of candidates is out of its range, or the task has no
+            error that counts examples.
         DataError: The labels are not one class for each example.
         ModelError: The file does not fit the network, or the network the data.
         EvocompressError: The file cannot be read, or is no `.evc` file.
     """
     check_delta(delta)
     check_candidates(source.candidates)
+    check_device(device)
     splits, task = source.splits, source.task
     _check_labels(splits)
     nbytes = len(read_evc(path))

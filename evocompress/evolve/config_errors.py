@@ -18,10 +18,15 @@ def _model_at(path: Sequence[str | int], sections: Sections) -> type[pydantic.Ba
     return sections.get(".".join(map(str, path)))
 
 
-def _all_keys(sections: Sections) -> dict[str, str]:
-    """Every key of every section to its full name, for hints; a key of the whole before one of a section."""
-    names = sorted(sections, key=bool, reverse=True)
-    return {key: f"{name}.{key}".lstrip(".") for name in names for key in sections[name].model_fields}
+def _all_keys(sections: Sections) -> dict[str, list[str]]:
+    """Every key to its full names in all sections, for hints; where the whole has it, that alone."""
+    keys: dict[str, list[str]] = {key: [key] for key in sections[""].model_fields} if "" in sections else {}
+    of_the_whole = set(keys)
+    for name in sorted(filter(None, sections)):
+        for key in sections[name].model_fields:
+            if key not in of_the_whole:
+                keys.setdefault(key, []).append(f"{name}.{key}")
+    return keys
 
 
 def _unknown(path: Sequence[str | int], sections: Sections) -> str:
@@ -31,12 +36,13 @@ def _unknown(path: Sequence[str | int], sections: Sections) -> str:
     fields, everywhere = list(model.model_fields) if model else [], _all_keys(sections)
     near = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.5)
     prefix = ".".join(map(str, path[:-1]))
-    hint = f"{prefix}.{near[0]}" if near and prefix else near[0] if near else ""
-    hint = everywhere.get(str(path[-1]), hint)  # a key of another section, written out in full
-    if not hint:
+    hints = [f"{prefix}.{near[0]}".lstrip(".")] if near else []
+    hints = everywhere.get(str(path[-1]), hints)  # a key of other sections, written out in full
+    if not hints:
         further = difflib.get_close_matches(str(path[-1]), list(everywhere), n=1, cutoff=0.7)
-        hint = everywhere[further[0]] if further else ""
-    return f"{name}: there is no such key." + (f" Did you mean {hint!r}?" if hint else f" Known: {', '.join(fields)}.")
+        hints = everywhere[further[0]] if further else []
+    said = " or ".join(map(repr, hints))
+    return f"{name}: there is no such key." + (f" Did you mean {said}?" if said else f" Known: {', '.join(fields)}.")
 
 
 def explained(error: pydantic.ValidationError, sections: Sections, prefix: Sequence[str] = ()) -> list[str]:

@@ -357,8 +357,8 @@ def run_experiment(
         resume: Go on with what is there.
         override: Accept a configuration that differs from the run's; the change is journalled.
         address: An existing Ray cluster; None starts a local one.
-        observer: Hears `search.events`, `Said`, and `Began` and `Progressed` of the audit and of what is trained beside
-            segments; see `runs.display.RunDisplay`.
+        observer: Hears `search.events`, `Said`, and how far the audit is, and what is trained beside segments
+            (`protocols.reporting`); see `runs.display.RunDisplay`.
         seeds: The folder of another run, with files of whose front a new run begins.
 
     Raises:

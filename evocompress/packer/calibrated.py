@@ -21,6 +21,7 @@ from evocompress.data.examples import Examples
 from evocompress.packer.layerwise import layerwise_records
 from evocompress.protocols import Task
 from evocompress.search.quality import Quality
+from evocompress.support.devices import check_device
 from evocompress.support.modules import check_not_scripted, copied
 from evocompress.tasks.classification import Classification
 from evocompress.tasks.measure import measure
@@ -135,8 +136,10 @@ def calibrate(
 
     Raises:
         ModelError: The network fails on the examples, or its outputs are not finite, or it is a scripted one.
+        ConfigError: There is no such device.
     """
     check_not_scripted(model)
+    check_device(device)
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:samples]
     examples = train.take(chosen)
     sensitivities = second_order_sensitivities(

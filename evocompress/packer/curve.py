@@ -20,7 +20,7 @@ from evocompress.checkpoint.size_prior import size_prior
 from evocompress.codecs import LOSSLESS, parse_codec
 from evocompress.codecs.dtypes import is_float, name_of
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.protocols import Began, Observer, Progressed
+from evocompress.protocols import Observer, reporting
 from evocompress.support.atomic_files import replacing
 from evocompress.support.wording import counted
 
@@ -82,7 +82,7 @@ def curve_points(
         codecs: Names in `CODECS`, or stages written out.
         ladder: Rate weights λ, squared error per bit.
         presets: Names in `PRESETS`.
-        observer: Hears `Began` and `Progressed` of all files together.
+        observer: Hears how far all files together are, as `protocols.reporting` says it.
 
     Raises:
         ConfigError: A codec is lossless: it has one point, without an error, and no curve.
@@ -100,18 +100,15 @@ def curve_points(
     trials += [_Trial(preset_label(name), preset(name, weight), prior) for name in presets for weight in ladder]
     measured, warm = _measured(arrays), set[str]()
     tell, what = observer or (lambda event: None), f"packing {counted(len(trials), 'file')}"
-    tell(Began(what))
-    try:
+    with reporting(tell, what) as done:
         for number, trial in enumerate(trials, 1):
             if trial.label not in warm:  # a codec's first call may compile: that is not the checkpoint's time
                 warm.add(trial.label)
                 pack({"w": np.eye(8)}, dataclasses.replace(trial.recipe, rate_weight=1e-3))
             point = _point(trial, arrays, measured)
             if number < len(trials):
-                tell(Progressed(what, number / len(trials)))
+                done(number / len(trials))
             yield point
-    finally:
-        tell(Progressed(what, 1.0))
 
 
 def preset_label(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Events of the pack job, which its observer hears beside `protocols.Began` and `protocols.Progressed`."""
+"""Events of the pack job, which its observer hears beside those of `protocols.reporting`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -56,7 +56,7 @@ from evocompress.packer.lost_tensors import Sensitivities, lost_tensors, with_lo
 from evocompress.packer.network_and_examples import NetworkAndExamples, of_state
 from evocompress.packer.targets import TRIES, LossLimit, SizeLimit, Target, Try, best, fill, find_rate_weight
 from evocompress.packer.temperature_scaling import Confidence, fit_confidence
-from evocompress.protocols import Began, Observer, Progressed, Said
+from evocompress.protocols import Observer, Said, reporting
 from evocompress.search.interrupts import Interrupts
 from evocompress.support.atomic_files import write_bytes
 
@@ -128,7 +128,7 @@ class PackJob:
         names: Whether the file stores the tensors' names.
         shapes: Whether it stores their shapes and dtypes; without, it is bare, and `names` must be False.
         inference: Fold batch normalisation's statistics: smaller, but not to be trained on.
-        observer: Hears `packer.events`, and `Began` and `Progressed` of what takes long.
+        observer: Hears `packer.events`, and what takes long, as `protocols.reporting` says it.
 
     Raises:
         CodecError: There is no such preset, or names come without shapes.
@@ -287,7 +287,7 @@ class PackJob:
             ModelError: The network fails on the examples, or its outputs are not finite.
         """
         began = time.perf_counter()
-        with self._work("calibrating") as progress:
+        with reporting(self._tell, "calibrating") as progress:
             self._calibration = calibrate(
                 examples.model, examples.train, examples.held_out,
                 samples=samples, seed=seed, device=device, progress=progress, task=examples.task,
@@ -310,7 +310,7 @@ class PackJob:
         how = self._how_at(rate_weight, self._layerwise)
         if by_default:
             how = how._replace(sensitivities=with_small_raised(self._arrays(), how.sensitivities))
-        with self._work("quantising") if self._layerwise else contextlib.nullcontext() as progress:
+        with reporting(self._tell, "quantising") if self._layerwise else contextlib.nullcontext() as progress:
             attempt = self._attempt(rate_weight, self._layerwise, progress, how)
         return self._result(attempt, met=True, stopped=False)
 
@@ -407,21 +407,12 @@ class PackJob:
             kind = "layer by layer" if layerwise else "all layers at once"
             self._tell(Said(f"quantising {kind} takes {shown_seconds(seconds)} for each file"))
 
-    @contextlib.contextmanager
-    def _work(self, what: str) -> Iterator[Share]:
-        """Long work, of which the observer hears when it begins, the share that is done, and when it ends."""
-        self._tell(Began(what))
-        try:
-            yield lambda share: self._tell(Progressed(what, share))
-        finally:
-            self._tell(Progressed(what, 1.0))
-
     def _allocate(self, rate_weight: float, number: int, phases: int) -> None:
         """Correct the sensitivities at a λ."""
         assert self._calibration is not None
         self._tell(PhaseBegan(f"allocating bytes at λ = {rate_weight:.3g}, {self._how}", number, phases))
         recipe = self._recipe(rate_weight, calibrated=True, layerwise=self._layerwise)
-        with self._work("allocating") as progress:
+        with reporting(self._tell, "allocating") as progress:
             self._calibration = allocate(
                 self._calibration,
                 self._state,
@@ -517,7 +508,7 @@ class PackJob:
         tries, growth = target.near if refined else _FAR
         first, layerwise = len(tried), refined and self._layerwise
         try:
-            with self._work("searching") as progress:
+            with reporting(self._tell, "searching") as progress:
 
                 def share(of_try: float) -> None:
                     progress(min((len(tried) - first + of_try) / tries, 1.0))

@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evocompress.protocols import Began, Progressed, Said
+from evocompress.protocols import Abandoned, Began, Progressed, Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee, measured_float32_bytes
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import (
@@ -157,6 +157,9 @@ class RunDisplay:
                     self.progress.work |= {what: share}
                     if share >= 1.0:
                         del self.progress.work[what]
+            case Abandoned(what):
+                with self._lock:
+                    self.progress.work.pop(what, None)
             case _:
                 pass
 

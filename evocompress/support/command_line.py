@@ -21,7 +21,6 @@ __all__ = [
     "MaxOutputBytes",
     "NetworkOptions",
     "about",
-    "check_device",
     "check_output",
     "check_output_folder",
     "echo",
@@ -109,33 +108,6 @@ def check_output_folder(output: Path, source: Path, option: str = "--output") ->
         raise ConfigError(f"{option} {output} is the input itself; give another name.")
     if not output.parent.is_dir():
         raise ConfigError(f"{option} {output}: its folder does not exist.")
-
-
-def check_device(name: str) -> None:
-    """Refuse a `--device` that torch cannot compute on here.
-
-    Raises:
-        ConfigError: Says why, and what there is.
-    """
-    import torch
-
-    usable = f"torch can use {', '.join(_usable_devices())} here."
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name!r} is no device; {usable}") from error
-    try:
-        torch.zeros(1, device=device).item()
-    except Exception as error:  # each of torch's backends fails in a way of its own
-        why = str(error).strip().partition("\n")[0].rstrip(".")
-        raise ConfigError(f"--device {name!r} cannot be used ({why}); {usable}") from error
-
-
-def _usable_devices() -> list[str]:
-    import torch
-
-    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def output_console() -> SafeConsole:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import evocompress
 from evocompress.cli import app
-from evocompress.errors import EvocompressError, ModelError
+from evocompress.errors import ConfigError, EvocompressError, ModelError
 
 SOURCE = """
 import torch
@@ -44,6 +44,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"weight": -model.weight.detach(), "bias": model.bias.detach()}, tmp_path / "b.safetensors"
     )
     return tmp_path
+
+
+def test_from_python_a_network_goes_by_name_and_a_device_that_is_none_is_refused(folder: Path) -> None:
+    named = evocompress.evaluate(folder / "w.evc", "judged_module:net", "judged_module:classes")
+    assert named.value == 1.0
+    for device in ("blah", "meta", "cuda:99"):
+        with pytest.raises(ConfigError, match=f"'{device}' (is no device|cannot be used).*torch can use cpu") as caught:
+            evocompress.evaluate(folder / "w.evc", "judged_module:net", "judged_module:classes", device=device)
+        assert caught.value.argument == "device"
+    with pytest.raises(ModelError, match="no_such_network") as unknown:
+        evocompress.evaluate(folder / "w.evc", "no_such_network", "judged_module:classes")
+    assert unknown.value.argument == "model"
 
 
 def test_both_files_are_judged(folder: Path) -> None:

@@ -39,4 +39,4 @@ def test_a_flipped_bit_is_one_line_and_repair_says_what_it_did(
     assert done.exit_code == 0 and "journal.damaged-1" in done.output and "run --resume --out" in done.output
     assert [leaf.leaf_id for leaf in read_history(tmp_path / "run").archive] == [leaf.leaf_id for leaf in front]
     again = CliRunner().invoke(app, ["repair", str(tmp_path / "run")])
-    assert again.exit_code == 0 and "nothing to repair" in again.output
+    assert again.exit_code == 0 and "nothing to repair in its journal" in again.output and "note:" not in again.output

@@ -29,6 +29,7 @@ def test_shipped_configurations_load_and_come_back_from_json(path: Path) -> None
         ({**LEAST, "serach": {}}, "serach: there is no such key. Did you mean 'search'"),
         ({**LEAST, "search": {"segmnts": 3}}, "search.segmnts: there is no such key. Did you mean 'search.segments'"),
         ({**LEAST, "segments": 3}, "segments: there is no such key. Did you mean 'search.segments'"),
+        ({**LEAST, "epochs": 3}, "epochs: there is no such key. Did you mean 'genes.epochs' or 'teacher.epochs'?"),
         ({**LEAST, "learning_rate": 3}, "Did you mean 'genes.learning_rate'"),
         ({**LEAST, "zzzz": 3}, "zzzz: there is no such key. Known: name, model"),
         ({"data": "digits"}, "model: is missing"),

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from synthetic_run import synthetic_run
 
-from evocompress.protocols import Said, reporting
+from evocompress.protocols import Abandoned, Began, Said, reporting
 from evocompress.runs.display import Progress, RunDisplay, board, front_table
 from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
@@ -126,6 +126,19 @@ def test_board_shows_work_beside_segments_until_it_has_ended() -> None:
         made.print(board(display.progress, 5.0))
     assert "auditing 3 files of the front" in written() and "25 %" in written()
     assert not display.progress.work
+
+
+def test_work_that_fails_leaves_the_board_and_is_never_said_to_be_done() -> None:
+    heard: list[object] = []
+    made, _ = console(terminal=False)
+    display = RunDisplay(console=made)
+    with pytest.raises(OSError, match="the disk is full"), reporting(display, "auditing") as done:
+        done(0.5)
+        raise OSError("the disk is full")
+    assert not display.progress.work
+    with pytest.raises(OSError, match="full"), reporting(heard.append, "auditing"):
+        raise OSError("full")
+    assert heard == [Began("auditing"), Abandoned("auditing")]
 
 
 def test_board_shows_brackets_as_they_are() -> None:

@@ -186,6 +186,21 @@ def test_map_runs_jobs_around_a_search(two_cpus: None, tmp_path: Path) -> None:
         executor.close()
 
 
+def test_what_ray_raises_around_jobs_is_said_in_our_words(
+    two_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*args: object, **options: object) -> None:
+        raise ray.exceptions.RaySystemError("the head is gone")
+
+    with open_toy(tmp_path) as run:
+        executor = RayExecutor(ToySegment(), run.storage)
+        with monkeypatch.context() as patch:
+            patch.setattr(ray, "wait", lost)
+            with pytest.raises(InfrastructureError, match="Ray cannot go on .*the head is gone.* resume the run"):
+                executor.map(square, [1])
+        executor.close()
+
+
 def test_max_calls_is_always_explicit() -> None:
     """Left to itself Ray starts a new process for every task with num_gpus > 0."""
     assert task_options(cpus=1, gpus=0)["max_calls"] == 0

@@ -64,6 +64,15 @@ def test_a_journal_that_is_gone_is_no_empty_run(whole: tuple[Path, dict[str, Any
         read_history(folder)
 
 
+def test_files_of_the_front_that_are_gone_are_said(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder = lay(tmp_path / "run", whole[0])
+    front = [leaf.path for leaf in read_history(folder).archive]
+    (folder / front[0]).unlink()
+    done = repair_run(folder)
+    assert not done.damage
+    assert done.broken == [f"1 of the front's {len(front)} files are gone, such as {front[0]}; restore them"]
+
+
 def test_every_kth_byte_flipped(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     source, changes = whole
     data = (source / "journal" / "000001.jsonl").read_bytes()

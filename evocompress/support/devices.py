@@ -1,0 +1,40 @@
+"""Devices that torch can compute on here."""
+
+from __future__ import annotations
+
+import torch
+
+from evocompress.errors import ConfigError
+
+__all__ = ["check_device"]
+
+
+def check_device(device: torch.device | str) -> None:
+    """Refuse a device that torch cannot compute on here.
+
+    Raises:
+        ConfigError: Says why, and what there is; it is about the argument `device`.
+
+    >>> check_device("cpu")
+    """
+    usable = f"torch can use {', '.join(_usable_devices())} here."
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise _about_device(f"{device!r} is no device; {usable}") from error
+    try:
+        torch.zeros(1, device=place).item()
+    except Exception as error:  # each of torch's backends fails in a way of its own
+        why = str(error).strip().partition("\n")[0].rstrip(".")
+        raise _about_device(f"{device!r} cannot be used ({why}); {usable}") from error
+
+
+def _about_device(message: str) -> ConfigError:
+    error = ConfigError(message)
+    error.argument = "device"
+    return error
+
+
+def _usable_devices() -> list[str]:
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
