@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from evocompress.checkpoint.packing import pack, unpack
     from evocompress.checkpoint.pretrained import from_pretrained
     from evocompress.checkpoint.recipe import Recipe, Rule
+    from evocompress.packer.evaluation import evaluate
     from evocompress.runs.opened_run import open_run
-    from evocompress.tasks.evaluation import evaluate
     from evocompress.training.cycle import Cycle
     from evocompress.training.quantised_training import RateTerm
 
@@ -46,7 +46,7 @@ _HOMES = {
     "RateTerm": "training.quantised_training",
     "Recipe": "checkpoint.recipe",
     "Rule": "checkpoint.recipe",
-    "evaluate": "tasks.evaluation",
+    "evaluate": "packer.evaluation",
     "from_pretrained": "checkpoint.pretrained",
     "load": "checkpoint.loading",
     "open_run": "runs.opened_run",

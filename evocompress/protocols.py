@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "Add",
     "Abandoned",
+    "Add",
     "Began",
     "Call",
     "Form",

@@ -28,7 +28,6 @@ from evocompress.search.segment_commit import read_commit, read_task
 from evocompress.search.settings import SearchSettings
 from evocompress.search.space import Space
 from evocompress.search.storage import Storage
-from evocompress.support.wording import counted
 
 __all__ = ["Repair", "repair_run"]
 
@@ -204,10 +203,10 @@ class _Repairer:
 
     def _look_at_front(self, state: RunState) -> None:
         """Files of the front that are gone: no journal brings them back."""
-        gone = [leaf.path for leaf in state.search.front() if not self.is_stored(leaf.path)]
-        if gone:
-            of_all = counted(len(state.search.front()), "file")
-            self.report.broken.append(f"{len(gone)} of the front's {of_all} are gone, such as {gone[0]}; restore them")
+        front = [leaf.path for leaf in state.search.front()]
+        if gone := [path for path in front if not self.is_stored(path)]:
+            counts = f"{len(gone)} of {len(front)}"
+            self.report.broken.append(f"files of the front are gone, {counts}, such as {gone[0]}; restore them")
 
     def _lines(self) -> Iterator[tuple[Path, int, Line | None, bool]]:
         for path in journal_names(self._journal):

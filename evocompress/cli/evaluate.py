@@ -16,8 +16,8 @@ from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.tasks import DEFAULT_TASK
 
 if TYPE_CHECKING:
+    from evocompress.packer.evaluation import Part
     from evocompress.protocols import Measured
-    from evocompress.tasks.evaluation import Part
 
 __all__ = ["register"]
 
@@ -57,10 +57,10 @@ def evaluate(
     limit = output_limit(max_output_bytes)
 
     from evocompress.data import load
+    from evocompress.packer.evaluation import evaluate as evaluate_file
     from evocompress.protocols import Said
     from evocompress.support.devices import check_device
     from evocompress.tasks import build
-    from evocompress.tasks.evaluation import evaluate as evaluate_file
 
     def say(event: object) -> None:
         if isinstance(event, Said):

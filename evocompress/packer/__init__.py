@@ -1,1 +1,1 @@
-"""The pack job: calibrate, search λ, allocate, write; and rate-distortion curves."""
+"""The pack job: calibrate, search λ, allocate, write; rate-distortion curves; and how good a file's network is."""

@@ -70,7 +70,7 @@ def test_files_of_the_front_that_are_gone_are_said(whole: tuple[Path, dict[str, 
     (folder / front[0]).unlink()
     done = repair_run(folder)
     assert not done.damage
-    assert done.broken == [f"1 of the front's {len(front)} files are gone, such as {front[0]}; restore them"]
+    assert done.broken == [f"files of the front are gone, 1 of {len(front)}, such as {front[0]}; restore them"]
 
 
 def test_every_kth_byte_flipped(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
