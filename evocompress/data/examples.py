@@ -17,7 +17,7 @@ from evocompress.support.inputs import Inputs, count, described, mapped, tensors
 
 __all__ = ["IGNORED", "Augmentation", "Examples", "Splits"]
 
-Augmentation: TypeAlias = Literal["none", "crop-flip"] | Callable[[Any, torch.Generator], Any]
+Augmentation: TypeAlias = Literal["none", "flip", "crop-flip"] | Callable[[Any, torch.Generator], Any]
 """A built-in change of training images, or a function (inputs of a batch, CPU generator) -> inputs."""
 SPLITS = ("train", "validation", "audit")
 _DISCRETE = (torch.int32, torch.int64)
@@ -72,9 +72,9 @@ class Examples:
         if numbers and not bool(labels.isfinite().all()):
             raise DataError("labels hold NaN or infinity; numbers to predict must be finite")
         is_image = tensor is not None and tensor.ndim == 4
-        is_known = callable(self.augmentation) or self.augmentation in ("none", "crop-flip")
-        if not is_known or (self.augmentation == "crop-flip" and not is_image):
-            rule = "must be 'none', 'crop-flip' for (n, c, h, w), or a function (inputs, generator) -> inputs"
+        is_known = callable(self.augmentation) or self.augmentation in ("none", "flip", "crop-flip")
+        if not is_known or (self.augmentation in ("flip", "crop-flip") and not is_image):
+            rule = "must be 'none', 'flip' or 'crop-flip' for (n, c, h, w), or a function (inputs, generator) -> inputs"
             raise DataError(f"augmentation {self.augmentation!r}: {rule}")
 
     def _check_tensor(self, inputs: Tensor) -> None:

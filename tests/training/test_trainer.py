@@ -290,6 +290,14 @@ def test_crop_and_flip_cut_windows_of_the_padded_image() -> None:
     assert torch.equal(augment(images, "none", torch.Generator()), images)
 
 
+def test_flips_alone_mirror_half_of_the_images_left_to_right() -> None:
+    images = torch.arange(1.0, 200 * 2 * 5 * 6 + 1).reshape(200, 2, 5, 6)
+    out = augment(images, "flip", torch.Generator().manual_seed(0))
+    mirrored = [torch.equal(new, old.flip(2)) for new, old in zip(out, images, strict=True)]
+    kept = [torch.equal(new, old) for new, old in zip(out, images, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True)) and 70 < sum(mirrored) < 130
+
+
 def test_threads() -> None:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
