@@ -119,7 +119,7 @@ def test_train_keeps_a_stratified_part(tmp_path: Path) -> None:
         ({"validation": 100, "train": 101}, "train 101 must be from 1 to 100"),
         ({"validation": 40, "train": 0}, "train 0 must be"),
         ({"valdation": 40}, "unknown option 'valdation'. Did you mean 'validation'"),
-        ({"validation": 40, "augmentation": "flip"}, "augmentation 'flip'"),
+        ({"validation": 40, "augmentation": "flop"}, "augmentation 'flop'"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path: Path) -> None:
