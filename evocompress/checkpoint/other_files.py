@@ -25,6 +25,11 @@ _DISTRIBUTED = (
     "by code that opens its pickles: only where you trust it"
 )
 _PART = f"is a part of a checkpoint of torch.distributed.checkpoint; {_DISTRIBUTED}"
+_CTRANSLATE2 = (
+    "is a model of CTranslate2, whose package computes with it and gives no weights back; pack the checkpoint that it "
+    "was converted from"
+)
+_GGML = "is a GGML file, older than GGUF; pack the checkpoint that it was converted from, or a GGUF file of it"
 _OF_TENSORFLOW = f"is a part of a TensorFlow checkpoint; {_TENSORFLOW}"
 
 #: What files of other formats begin with.
@@ -37,6 +42,7 @@ _MAGICS = (
     (b"\xfd7zXZ", "is compressed with xz; unpack that first"),
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd; unpack that first"),
     (b"7z\xbc\xaf", "is a 7z archive; unpack that first"),
+    *((magic, _GGML) for magic in (b"lmgg", b"fmgg", b"tjgg")),
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; fetch that with git lfs pull"),
 )
 #: What names of other formats look like.
@@ -51,6 +57,8 @@ _MOST_JSON = 1 << 26  # bytes of a JSON file that are read to tell what it is
 _TABLE_END = bytes.fromhex("57fb808b247547db")  # of the tables in which TensorFlow keeps a checkpoint's index
 _TAR = 257  # where a tar archive says that it is one
 _TFLITE = slice(4, 8)
+#: The version of the format, and the length and name of the network's specification.
+_OF_CTRANSLATE2 = re.compile(rb"[\x01-\x1f]\0\0\0.\0[A-Za-z0-9]+Spec\0", re.DOTALL)
 
 
 def part_of_another_kind(path: Path) -> str:
@@ -90,6 +98,8 @@ def kind_of_file(path: Path) -> str:
         return "is a tar archive; unpack that first"
     if head[_TFLITE] == b"TFL3":
         return f"is a TensorFlow Lite model; {_TENSORFLOW}"
+    if _OF_CTRANSLATE2.match(head):
+        return _CTRANSLATE2
     if tail == _TABLE_END:
         return _OF_TENSORFLOW
     if head.lstrip()[:1] in (b"{", b"["):

@@ -52,6 +52,12 @@ FILES = {
         "model.ckpt.index", bytes(40) + bytes.fromhex("57fb808b247547db"), "is a part of a TensorFlow checkpoint",
     ),
     "data of TensorFlow": ("model.ckpt.data-00000-of-00001", bytes(64), "is a part of a TensorFlow checkpoint"),
+    "ctranslate2": (
+        "model.bin",
+        b"\6\0\0\0\x10\0TransformerSpec\0" + bytes(5000),
+        "is a model of CTranslate2, whose package computes with it and gives no weights back; pack the checkpoint",
+    ),
+    "ggml": ("ggml-tiny.bin", b"lmgg" + bytes(64), "is a GGML file, older than GGUF"),
     "lite": ("m.tflite", b"\x1c\0\0\0TFL3" + bytes(24), "is a TensorFlow Lite model"),
     "flax": ("flax_model.msgpack", b"\x82" + short_text("params") + b"\x80", "is MessagePack, as Flax writes"),
     "flax without an ending": ("weights", b"\xde\x00\x20" + short_text("encoder") + b"\x80", "is MessagePack"),
