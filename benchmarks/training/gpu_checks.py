@@ -39,7 +39,7 @@ from evocompress.search.storage import Storage, open_storage
 from evocompress.tasks.measure import measure
 from evocompress.training.dead_parts import cut, put_live_first
 from evocompress.training.genes import gene_specs
-from evocompress.training.quantised_training import RateTerm
+from evocompress.training.quantised_training import ROUNDINGS, RateTerm, Rounding
 from evocompress.training.trainer import TrainingGenes, train
 
 __all__ = ["CHECKS", "Measures", "Place", "images"]
@@ -115,16 +115,17 @@ def _largest(*measures: Measures) -> Measures:
 def rate_term(place: Place) -> Measures:
     """Some steps of `RateTerm`, noise first, then rounding; the device's copy gets the CPU's state before each."""
     measures: Measures = {}
-    for dtype, most in ((torch.float64, 1e-3), (torch.float32, 1e-2)):
-        name = str(dtype).removeprefix("torch.")
-        measures |= {f"{name}: {what}": value for what, value in _rate_steps(place, dtype, most).items()}
+    for rounding in ROUNDINGS:
+        for dtype, most in ((torch.float64, 1e-3), (torch.float32, 1e-2)):
+            name = f"{rounding} {str(dtype).removeprefix('torch.')}"
+            measures |= {f"{name}: {what}": value for what, value in _rate_steps(place, rounding, dtype, most).items()}
     return measures
 
 
-def _rate_steps(place: Place, dtype: torch.dtype, most: float) -> Measures:
+def _rate_steps(place: Place, rounding: Rounding, dtype: torch.dtype, most: float) -> Measures:
     models = [model.to(dtype) for model in _pair("resnet20", place.resnet, place)]
     inputs, labels = images("3x32x32", 8 if place.quick else 32).batch(slice(None))
-    cpu, other = (RateTerm(model, 1.0, examples=1000, seed=0) for model in models)
+    cpu, other = (RateTerm(model, 1.0, examples=1000, rounding=rounding, seed=0) for model in models)
     optimiser = torch.optim.Adam(cpu.parameter_groups())
     measures = []
     for turn, progress in enumerate((0.0, 0.6, 0.8) if place.quick else (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.95)):
