@@ -94,9 +94,11 @@ def _rate_model(line: dict[str, Any]) -> Iterator[Row]:
             yield Row(f"rate term, {name}, segment {place + 1} ({counted(len(rows), 'seed')})", text, target, met)
     for name, entry in line["steps"].items():
         most = {"resnet20": 1.3, "lenet5_caffe": 1.6}.get(name)
-        slower = max(entry["noise"], entry["rounding"])
+        slower = max(value for phase, value in entry.items() if phase != "plain_ms")
         target = "" if most is None else f"≤ {most:g}×"
         text = f"{entry['noise']:.2f}× a plain step of {entry['plain_ms']:.1f} ms; {entry['rounding']:.2f}× rounding"
+        if "drawn noise" in entry:
+            text += f"; drawn {entry['drawn noise']:.2f}×, {entry['drawn rounding']:.2f}× rounding"
         yield Row(
             f"rate term: training step of {name}, batch 128", text, target, None if most is None else slower <= most
         )
