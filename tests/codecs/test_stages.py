@@ -48,6 +48,8 @@ def test_stage_numbers_are_unique_and_known() -> None:
         ("deadzone(passes=1.5)", "must be of type int"),
         ("deadzone(passes=11)", r"must lie in \[0, 10\]"),
         ("deadzone(step_scale=0)", "must lie in"),
+        ("deadzone(step_scale=100.5)", r"must lie in \[0.01, 100\]"),
+        ("trellis(step_scale=100.5)", r"must lie in \[0.01, 100\]"),
         ("dct(axes=rows)+deadzone", "must be one of spatial, matrix"),
         ("dct(axes=2)+deadzone", "must be of type"),
         ("threshold(mode=firm)+deadzone", "must be one of hard, soft"),
