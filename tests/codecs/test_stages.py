@@ -73,6 +73,12 @@ def test_a_wrong_spec_says_what_is_wrong(text: str, message: str) -> None:
         parse_codec(text)
 
 
+def test_nothing_but_zeros_has_a_step_of_one_byte() -> None:
+    for array in (np.zeros((3, 4)), np.full((3, 4), 1e-9)):
+        coded = parse_codec("deadzone").encode(array, Cost(1e-4))
+        assert coded.side == b"\0" and not coded.planes[0].symbols.any()
+
+
 def test_best_picks_the_least_score() -> None:
     x, cost = laplace(20, 10, 3, 3), Cost(1e-4)
     candidates = [parse_codec(name) for name in CODECS if name != "lossless"]
