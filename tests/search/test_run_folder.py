@@ -280,6 +280,15 @@ def test_a_damaged_run_json_is_an_error_of_the_run(tmp_path: Path, damage: str) 
         open_toy(tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("search", [{"segmants": 3}, {"initial": 0}, {"bytes_range": 3}, {"bytes_range": [1]}])
+def test_damaged_settings_are_said(tmp_path: Path, search: dict[str, Any]) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
+    run_json = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**run_json, "search": search}))
+    with pytest.raises(RunError, match=r"run\.json is damaged \(search: .*restore it from a copy"):
+        read_history(tmp_path)
+
+
 def test_a_failed_open_gives_the_lease_back(tmp_path: Path) -> None:
     open_toy(tmp_path).__exit__(None, None, None)
     with pytest.raises(RunError, match="another configuration"):
