@@ -192,6 +192,12 @@ def test_an_existing_run_is_not_overwritten_and_a_missing_one_not_resumed(tmp_pa
         open_toy(tmp_path / "run")
 
 
+def test_a_run_is_begun_unless_a_resume_is_asked_for(tmp_path: Path) -> None:
+    open_run(tmp_path, header=HEADER, space=toy_space(), settings=toy_settings()).__exit__(None, None, None)
+    with pytest.raises(RunError, match="already holds a run"):
+        open_run(tmp_path, header=HEADER, space=toy_space(), settings=toy_settings())
+
+
 def test_what_a_driver_killed_at_once_left_is_no_obstacle(tmp_path: Path) -> None:
     for name in ("lease.json.0a1b2c3d.tmp", "run.json.0a1b2c3d.tmp", "lease.lock"):
         (tmp_path / name).touch()
