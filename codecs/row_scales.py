@@ -74,7 +74,7 @@ class RowScales:
 
 def _scales(halves: Ints) -> Floats:
     """2^(k/2)."""
-    return scale_values(_CODES * np.clip(halves.astype(np.int64), -(1 << 20), 1 << 20))
+    return scale_values(_CODES * halves.astype(np.int64))
 
 
 def _halves(sensitivity: Sensitivity | None, shape: Shape) -> Ints | None:

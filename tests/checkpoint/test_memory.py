@@ -155,6 +155,21 @@ def test_few_long_rows_decode_in_parts(spec: str, shape: tuple[int, int]) -> Non
     assert np.array_equal(found, codec.decode(coded, shape).astype(np.float32))
 
 
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("spec", ["trellis", "deadzone", "codebook(passes=0)"])
+def test_no_more_than_a_part_is_decoded_at_once(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, sizes = parse_codec(spec), list[int]()
+
+    def seen(x: np.ndarray[Any, Any], name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        sizes.append(x.size)
+        return to_dtype(x, name, shape)
+
+    coded = codec.encode(laplace(110, 100), Cost(1e-5))
+    monkeypatch.setattr(partial_decoding, "to_dtype", seen)
+    decode_in_parts(codec, [plane.symbols for plane in coded.planes], coded.side, (110, 100), "float32")
+    assert sizes == [1000] * 11
+
+
 @pytest.mark.parametrize("shape", [(), (0, 4), (1, 1_200_000), (1_200_000,), (3, 2)])
 def test_shapes_that_are_not_cut_into_parts(shape: tuple[int, ...]) -> None:
     codec, x = parse_codec("trellis"), np.full(shape, 0.25)

@@ -13,7 +13,16 @@ from hypothesis.extra import numpy as hnp
 
 from evocompress.codecs.codec import SideReader, varint
 from evocompress.codecs.contexts import ALPHABET, CLASSES, DIRECT, extra_bits, magnitude_class, token_base, tokenize
-from evocompress.codecs.entropy import BitCounter, Decoder, Encoder, State, Symbols, classes_of, rate_table
+from evocompress.codecs.entropy import (
+    BitCounter,
+    Decoder,
+    Encoder,
+    PlainDecoder,
+    State,
+    Symbols,
+    classes_of,
+    rate_table,
+)
 from evocompress.codecs.planes import from_planes, plane_layouts, to_planes
 from evocompress.codecs.rounding import rate_optimised
 from evocompress.codecs.scales import MAX_CODE, MIN_CODE, scale_code, scale_codes, scale_value, scale_values
@@ -102,6 +111,22 @@ def test_arrays_lie_in_planes_and_come_back(symbols: npt.NDArray[np.int32]) -> N
     assert [(*plane.symbols.shape, plane.kind) for plane in planes] == [tuple(p) for p in plane_layouts(symbols.shape)]
     back = from_planes(iter([plane.symbols for plane in planes]), symbols.shape)
     assert back.shape == symbols.shape and (back == symbols).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
+def test_a_plane_without_symbols_takes_nothing(shape: tuple[int, int]) -> None:
+    some, none = np.array([[0, 1, -3], [0, 0, 90]], np.int32), np.zeros(shape, np.int32)
+    encoder, shorter = Encoder(), Encoder()
+    for symbols in (some, none, some):
+        encoder.plane(symbols, "weights")
+    for _ in range(2):
+        shorter.plane(some, "weights")
+    stream = encoder.finish()
+    assert stream == shorter.finish()
+    for decoder in (Decoder(stream), PlainDecoder(stream)):
+        for symbols in (some, none, some):
+            assert np.array_equal(decoder.plane(symbols.shape, "weights"), symbols)
+        decoder.finish()
 
 
 def test_long_vectors_are_cut_into_rows() -> None:

@@ -106,6 +106,15 @@ def test_plain_python_reads_rans(seed: int) -> None:
     plain.finish()
 
 
+def test_plain_python_reads_loud_symbols_among_small_ones() -> None:
+    """Loud ones count as 1023 in the means that choose the classes of the small ones."""
+    rng = np.random.default_rng(0)
+    symbols = np.where(rng.random((40, 60)) < 0.05, 5000, rng.laplace(0, 1, (40, 60)).round()).astype(np.int32)
+    encoder = rans.Encoder()
+    encoder.plane(symbols, "weights")
+    assert RansDecoder(encoder.finish()).plane(40, 60, "weights") == symbols.tolist()
+
+
 @pytest.mark.parametrize("period", [1, 3, 9])
 def test_plain_python_reads_mixing(period: int) -> None:
     made = planes(period) + trellis_planes(period + 9)

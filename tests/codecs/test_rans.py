@@ -166,6 +166,15 @@ def test_a_counter_and_a_decoder_learn_what_the_encoder_does() -> None:
     assert same(start.tables, State().tables)
 
 
+def test_a_decoder_says_how_many_bits_the_planes_have_taken() -> None:
+    counter, decoder = BitCounter(State()), Decoder(encode(FIXED))
+    assert decoder.bits == 0.0
+    for symbols, kind in FIXED:
+        counter.plane(symbols, kind)
+        decoder.plane(symbols.shape, kind)
+        assert decoder.bits == pytest.approx(counter.bits, abs=0.01)
+
+
 @pytest.mark.parametrize(("kind", "symbol"), [("bytes", 256), ("bytes", -1), ("weights", -(1 << 31))])
 def test_symbols_out_of_range_are_refused(kind: Kind, symbol: int) -> None:
     with pytest.raises(CodecError, match="must lie in"):

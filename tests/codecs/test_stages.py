@@ -48,6 +48,8 @@ def test_stage_numbers_are_unique_and_known() -> None:
         ("deadzone(passes=1.5)", "must be of type int"),
         ("deadzone(passes=11)", r"must lie in \[0, 10\]"),
         ("deadzone(step_scale=0)", "must lie in"),
+        ("deadzone(step_scale=100.5)", r"must lie in \[0.01, 100\]"),
+        ("trellis(step_scale=100.5)", r"must lie in \[0.01, 100\]"),
         ("dct(axes=rows)+deadzone", "must be one of spatial, matrix"),
         ("dct(axes=2)+deadzone", "must be of type"),
         ("threshold(mode=firm)+deadzone", "must be one of hard, soft"),
@@ -69,6 +71,12 @@ def test_stage_numbers_are_unique_and_known() -> None:
 def test_a_wrong_spec_says_what_is_wrong(text: str, message: str) -> None:
     with pytest.raises(CodecError, match=message):
         parse_codec(text)
+
+
+def test_nothing_but_zeros_has_a_step_of_one_byte() -> None:
+    for array in (np.zeros((3, 4)), np.full((3, 4), 1e-9)):
+        coded = parse_codec("deadzone").encode(array, Cost(1e-4))
+        assert coded.side == b"\0" and not coded.planes[0].symbols.any()
 
 
 def test_best_picks_the_least_score() -> None:

@@ -80,6 +80,8 @@ def test_a_writer_refuses_ties_and_orders_that_cannot_be() -> None:
         writer.tie("b", "b")
     writer.tie("c", "b")
     writer.tie("d", "c")  # to the source of c
+    with pytest.raises(CodecError, match="'a' comes after 'd'"):
+        writer.add(record("a"))
     assert list(read(writer.finish(), ["d", "c", "b"])) == ["b", "c", "d"]
 
 

@@ -198,6 +198,8 @@ def _forked(
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.environ |= {**environment, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+            if (config := sys.modules.get("numba.core.config")) is not None:
+                config.reload_config()  # numba is loaded already, with another folder for what it compiles
             os.chdir(tree)
             sys.path.insert(0, str(tree))
             sys.dont_write_bytecode = True

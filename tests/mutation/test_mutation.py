@@ -45,6 +45,18 @@ def test_an_error_at_import_is_noticed(tmp_path: Path) -> None:
     assert isinstance(outcome, Outcome) and (outcome.kind, outcome.test) == ("failed", "at import")
 
 
+def test_what_is_compiled_is_kept_apart_although_numba_is_loaded(tmp_path: Path) -> None:
+    """Else a mutant may run what was compiled for another one."""
+    pytest.importorskip("numba")
+    cache = str(tmp_path / "cache")
+    (tmp_path / "test_it.py").write_text(
+        f"import numba\ndef test_it():\n    assert numba.config.CACHE_DIR == {cache!r}\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    outcome = run(tmp_path, ["test_it.py::test_it"], tmp_path / "log", {"NUMBA_CACHE_DIR": cache}, 100.0, 100.0)
+    assert outcome.kind == "passed"
+
+
 def test_the_tests_of_a_line_are_those_that_reach_it_the_fastest_first() -> None:
     seconds = {
         "a.py::slow": (20.0, 20.0),

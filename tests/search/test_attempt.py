@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,23 @@ def test_scratch_on_another_disk_is_copied(tmp_path: Path, monkeypatch: pytest.M
     outcome = run_attempt(ToySegment(), first_task(), open_storage(tmp_path))
     assert outcome.status == "ok"
     assert all(sha256((tmp_path / leaf.path).read_bytes()) == leaf.sha256 for leaf in outcome.leaves)
+
+
+def test_a_scratch_folder_that_stays_costs_no_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, where a file that is still open keeps its folder from being removed."""
+    real, refused = os.rmdir, list[str]()
+
+    def rmdir(path: str, **keywords: Any) -> None:
+        if "evocompress-" in str(path):
+            refused.append(path)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        real(path, **keywords)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    storage, task = open_storage(tmp_path / "run"), first_task()
+    outcome = run_attempt(ToySegment(), task, storage)
+    assert refused and outcome.status == "ok" and read_commit(storage, task.segment_id) == outcome
 
 
 _FULL = """

@@ -424,3 +424,21 @@ def test_records_are_read_again_where_they_stand(tmp_path: Path) -> None:
     gone = next(place for place in range(9) if index._files[place] == 2 and place not in index.others)
     with pytest.raises(RunError, match="000002.jsonl is gone"):
         records[gone]
+
+
+def test_segments_that_are_forgotten_leave_their_lines(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append([("submitted", {"task": {}}), ("finished", OUTCOME)])
+    journal.close()
+    index = JournalIndex(tmp_path)
+    for line in scan(tmp_path):
+        index.add(line, line.record())
+    index.tasks["s"], index.parents["s"], index.leaves["s-0"] = 0, "r-0", 0
+    index.segment_ids.append("s")
+    for numbers in (index.finished, index.failed, index.completions):
+        numbers.append(1)
+    index.forget_segments()
+    assert not index.tasks and not index.parents and not index.leaves and not index.segment_ids
+    assert not index.finished and not index.failed and not index.completions
+    assert [record["type"] for record in Records(index)] == ["submitted", "finished"]
+    index.close()

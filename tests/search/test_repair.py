@@ -133,6 +133,8 @@ def test_what_is_lost_of_a_journal_comes_back(whole: tuple[Path, dict[str, Any]]
     report = repair_run(folder)
     assert report.aside is not None and dry.aside is None
     assert (dry.outcomes, dry.tasks, dry.decided) == (report.outcomes, report.tasks, report.decided)
+    if loss == "all":
+        assert (report.kept, report.outcomes, report.tasks, report.decided) == (0, SEGMENTS, SEGMENTS, 0)
     assert archive(folder) == archive(source)
     assert len(read_history(folder).outcomes) == SEGMENTS
     assert set(read_history(folder).leaves) == set(read_history(source).leaves)
@@ -192,6 +194,16 @@ def test_it_is_refused_while_a_driver_is_alive_and_does_nothing_to_a_whole_run(t
     assert {path: path.read_bytes() for path in (tmp_path / "journal").iterdir()} == before
     with pytest.raises(RunError, match="is no run"):
         repair_run(tmp_path / "none")
+
+
+@pytest.mark.parametrize("space", [{}, {"genes": [], "recipe": []}, {"genes": {"x": {"type": "flaot"}}, "recipe": []}])
+def test_a_damaged_space_is_said(whole: tuple[Path, dict[str, Any]], tmp_path: Path, space: dict[str, Any]) -> None:
+    folder = lay(tmp_path / "run", whole[0])
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").unlink()
+    (folder / "run.json").write_text(json.dumps({**run, "space": space}))
+    with pytest.raises(RunError, match=r"run\.json is damaged \(space: .*restore it from a copy"):
+        repair_run(folder)
 
 
 def test_a_repair_that_was_killed_is_gone_on_with(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -192,6 +192,12 @@ def test_an_existing_run_is_not_overwritten_and_a_missing_one_not_resumed(tmp_pa
         open_toy(tmp_path / "run")
 
 
+def test_a_run_is_begun_unless_a_resume_is_asked_for(tmp_path: Path) -> None:
+    open_run(tmp_path, header=HEADER, space=toy_space(), settings=toy_settings()).__exit__(None, None, None)
+    with pytest.raises(RunError, match="already holds a run"):
+        open_run(tmp_path, header=HEADER, space=toy_space(), settings=toy_settings())
+
+
 def test_what_a_driver_killed_at_once_left_is_no_obstacle(tmp_path: Path) -> None:
     for name in ("lease.json.0a1b2c3d.tmp", "run.json.0a1b2c3d.tmp", "lease.lock"):
         (tmp_path / name).touch()
@@ -278,6 +284,15 @@ def test_a_damaged_run_json_is_an_error_of_the_run(tmp_path: Path, damage: str) 
     (tmp_path / "run.json").write_text(damage)
     with pytest.raises(RunError, match=r"run\.json"):
         open_toy(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("search", [{"segmants": 3}, {"initial": 0}, {"bytes_range": 3}, {"bytes_range": [1]}])
+def test_damaged_settings_are_said(tmp_path: Path, search: dict[str, Any]) -> None:
+    open_toy(tmp_path).__exit__(None, None, None)
+    run_json = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**run_json, "search": search}))
+    with pytest.raises(RunError, match=r"run\.json is damaged \(search: .*restore it from a copy"):
+        read_history(tmp_path)
 
 
 def test_a_failed_open_gives_the_lease_back(tmp_path: Path) -> None:

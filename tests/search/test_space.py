@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evocompress.errors import ConfigError
+from evocompress.search.records import Genome
 from evocompress.search.space import Choice, Float, Integer, Space
 from evocompress.search.variation import crossover, mutate, probes
 
@@ -121,6 +123,14 @@ def test_errors_name_the_rule(make: object, text: str) -> None:
         make()
 
 
+@pytest.mark.parametrize("value", [SPACE, SPACE.genes["lr"], SPACE.genes["epochs"], SPACE.genes["codec"]])
+def test_a_space_and_its_genes_cannot_be_changed(value: object) -> None:
+    assert dataclasses.is_dataclass(value)
+    for field in dataclasses.fields(value):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field.name, getattr(value, field.name))
+
+
 def test_a_fresh_start_is_low_and_a_lineage_goes_up() -> None:
     space = Space({"rate": Float(0.05, 8.0, log=True, start=0.3, advance=0.12), "other": Float(0.0, 1.0)})
     rng = np.random.default_rng(0)
@@ -136,6 +146,14 @@ def test_a_fresh_start_is_low_and_a_lineage_goes_up() -> None:
     assert seen == sorted(seen) and seen[-1] == seen[-2] == 8.0  # at the end it stays
     assert seen[1] / seen[0] == pytest.approx((8.0 / 0.05) ** 0.12, rel=1e-4)
     assert Space.from_json(space.to_json()) == space
+
+
+def test_a_lineage_that_begins_anew_takes_what_begins_low_or_advances_from_a_fresh_genome() -> None:
+    low, moving = Float(0.0, 1.0, start=0.5), Float(0.0, 1.0, advance=0.1)
+    space = Space({"low": low, "moving": moving, "other": Float(0.0, 1.0), "count": Integer(1, 9)})
+    genome: Genome = {"low": 0.9, "moving": 0.8, "other": 0.7, "count": 6}
+    fresh: Genome = {"low": 0.1, "moving": 0.2, "other": 0.3, "count": 4}
+    assert space.restarted(genome, fresh) == {"low": 0.1, "moving": 0.2, "other": 0.7, "count": 6}
 
 
 @pytest.mark.parametrize("shares", [{"start": 0.0}, {"start": 1.5}, {"advance": -0.1}, {"advance": 2.0}])
