@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,10 @@ class Setting:
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value (not None), in words; nothing if nothing is."""
-        numbers = value if isinstance(value, tuple) else (value,)
-        if problem := next(filter(None, map(self._problem_of_number, numbers)), ""):
+        values = value if isinstance(value, tuple) else (value,)
+        if problem := next(filter(None, map(self._problem_of_number, values)), ""):
             return problem
-        is_disordered = self.ordered and not numbers[0] < numbers[-1]
+        is_disordered = self.ordered and not values[0] < values[-1]
         return "must be two numbers, the first below the second" if is_disordered else ""
 
     def _problem_of_number(self, value: Any) -> str:
@@ -176,14 +177,13 @@ class SearchSettings:
     mutation_sigma: float = _open_share(0.15, "How far it then moves, as a share of its range.")
 
     def __post_init__(self) -> None:
-        for name in ("bytes_range", "error_range", "reference"):
-            low, high = (float(value) for value in getattr(self, name))
-            object.__setattr__(self, name, (low, high))
         for name, setting in SETTINGS.items():
             value = getattr(self, name)
             optional = name in _OPTIONAL
-            if problem := "" if value is None and optional else setting.problem(value):
+            if problem := "" if value is None and optional else _wrong_type(name, value) or setting.problem(value):
                 raise ConfigError(f"{name} = {value}; it {problem}{', or left out' if optional else ''}")
+            if _TYPES[name] == "tuple[float, float]":
+                object.__setattr__(self, name, tuple(map(float, value)))
         if self.continue_share + self.mutate_share + self.crossover_share <= 0:
             raise ConfigError("continue_share, mutate_share and crossover_share are all 0; raise at least one")
 
@@ -232,6 +232,28 @@ class SearchSettings:
         return cls(**fields)
 
 
+def _wrong_type(name: str, value: Any) -> str:
+    """What is wrong with a value's type, in words: run.json may hold anything."""
+    match _TYPES[name]:
+        case "int":
+            return (
+                "" if isinstance(value, numbers.Integral) and not isinstance(value, bool) else "must be a whole number"
+            )
+        case "float":
+            return "" if _is_number(value) else "must be a number"
+        case "tuple[float, float]":
+            is_pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+            return "" if is_pair else "must be two numbers"
+        case "bool":
+            return "" if isinstance(value, bool) else "must be true or false"
+        case _:
+            return "" if isinstance(value, str) else "must be a text"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 #: What is known of each setting, by name.
 SETTINGS: Mapping[str, Setting] = {
     field.name: field.metadata["setting"] for field in dataclasses.fields(SearchSettings)
@@ -247,4 +269,6 @@ USER_SETTINGS: Mapping[str, Setting] = {
     ),
     **{name: setting for name, setting in SETTINGS.items() if setting.users},
 }
+#: Each setting's type as it is written above, without None.
+_TYPES = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(SearchSettings)}
 _OPTIONAL = {field.name for field in dataclasses.fields(SearchSettings) if field.default is None}

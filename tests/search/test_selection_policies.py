@@ -103,6 +103,15 @@ def test_size_bins_are_tried_in_turn() -> None:
         ({"tournament_share": 0.0}, "tournament_share"),
         ({"mutation_rate": 0.0}, "mutation_rate"),
         ({"segmants": 3}, "segmants"),
+        ({"initial": []}, r"initial = \(\); it must be a whole number"),
+        ({"pool_size": 2.5}, "pool_size = 2.5; it must be a whole number"),
+        ({"initial": True}, "initial = True; it must be a whole number"),
+        ({"segments": "4"}, "segments = 4; it must be a whole number, or left out"),
+        ({"deterministic": 1}, "deterministic = 1; it must be true or false"),
+        ({"bytes_range": [1, "2"]}, "bytes_range .* must be two numbers"),
+        ({"selection": 3}, "selection = 3; it must be a text"),
+        ({"seed": None}, "seed = None; it must be a whole number"),
+        ({"mutation_rate": "high"}, "mutation_rate = high; it must be a number"),
     ],
 )
 def test_settings_name_what_is_wrong(change: dict[str, object], name: str) -> None:
