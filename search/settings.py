@@ -236,9 +236,8 @@ def _wrong_type(name: str, value: Any) -> str:
     """What is wrong with a value's type, in words: run.json may hold anything."""
     match _TYPES[name]:
         case "int":
-            return (
-                "" if isinstance(value, numbers.Integral) and not isinstance(value, bool) else "must be a whole number"
-            )
+            is_whole = _is_number(value) and isinstance(value, numbers.Integral)
+            return "" if is_whole else "must be a whole number"
         case "float":
             return "" if _is_number(value) else "must be a number"
         case "tuple[float, float]":
@@ -251,7 +250,7 @@ def _wrong_type(name: str, value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and type(value) is not bool
 
 
 #: What is known of each setting, by name.
