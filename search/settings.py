@@ -250,7 +250,7 @@ def _wrong_type(name: str, value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and type(value) is not bool
+    return not isinstance(value, bool) and isinstance(value, numbers.Real)
 
 
 #: What is known of each setting, by name.
