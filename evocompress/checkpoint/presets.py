@@ -7,7 +7,7 @@ import difflib
 
 from evocompress.checkpoint.defaults import DEFAULT_PRESET
 from evocompress.checkpoint.recipe import DEFAULT_RATE_WEIGHT, Recipe, Rule
-from evocompress.errors import CodecError
+from evocompress.errors import CodecError, about_argument
 
 __all__ = ["LAYERWISE", "PRESETS", "preset"]
 
@@ -51,7 +51,8 @@ def preset(
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise CodecError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{hint}")
+        with about_argument("preset"):
+            raise CodecError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{hint}")
     chosen = PRESETS[name]
     defaults = chosen.defaults
     if calibrated or layerwise:

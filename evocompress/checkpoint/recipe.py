@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from evocompress.codecs import LOSSLESS, Codec, codec_spec, parse_codec
 from evocompress.codecs.coders import CODERS, CoderName
 from evocompress.codecs.container import NAMES_WITHOUT_SHAPES
-from evocompress.errors import CodecError
+from evocompress.errors import CodecError, about_argument
 from evocompress.support.wording import listed, shortened
 
 __all__ = ["DEFAULT_RATE_WEIGHT", "Recipe", "Rule"]
@@ -162,7 +162,8 @@ class Recipe:
         idle = [rule.match for rule in self.rules if not any(rule.applies(*pair) for pair in names_and_dimensions)]
         if idle:
             names = listed([shortened(name) for name, _ in names_and_dimensions], _LISTED)
-            raise CodecError(f"No tensor matches {', '.join(map(repr, idle))}; tensors are {names or '(none)'}.")
+            with about_argument("rules"):
+                raise CodecError(f"No tensor matches {', '.join(map(repr, idle))}; tensors are {names or '(none)'}.")
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready data."""

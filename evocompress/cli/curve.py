@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evocompress.errors import ConfigError
-from evocompress.support.command_line import MaxOutputBytes, check_output, echo, output_limit
+from evocompress.support.command_line import MaxOutputBytes, about, check_output, echo, output_limit
 from evocompress.support.quantities import OUTPUT_LIMIT
 from evocompress.support.wording import counted
 
@@ -118,8 +118,9 @@ def _presets(text: str | None) -> list[str]:
     chosen = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not chosen:
         raise ConfigError(f"--presets is empty; name at least one of {', '.join(PRESETS)}, or leave it out.")
-    for name in chosen:
-        preset(name, 1e-4)  # says what is wrong with it before any work
+    with about("--presets"):
+        for name in chosen:
+            preset(name, 1e-4)  # says what is wrong with it before any work
     return chosen
 
 

@@ -196,7 +196,8 @@ def pack(
     else:
         check_output(output, [weights, *(shards(weights) or ())])
     user_rules, limit = tuple(map(parse_rule, rules or ())), parse_limit(max_bytes)
-    preset_recipe(preset)  # says what is wrong with it before any work
+    with errors_name_options(context):
+        preset_recipe(preset)  # says what is wrong with it before any work
     if model is not None:
         from evocompress.support.devices import check_device
 

@@ -53,7 +53,8 @@ def errors_name_options(context: typer.Context) -> Iterator[None]:
         if error.argument is None:
             raise
         value = context.params.get(error.argument)
-        with about(_flag(error.argument), value if isinstance(value, str) else ""):
+        flags = {parameter.name: max(parameter.opts, key=len) for parameter in context.command.params}
+        with about(flags.get(error.argument, _flag(error.argument)), value if isinstance(value, str) else ""):
             raise
 
 

@@ -126,6 +126,8 @@ _ON_NOISE = ("--model", "digits_cnn", "--noise", "1x8x8")
         ((*_ON_NOISE, "--device", "blah"), "--device: 'blah' is no device; torch can use cpu"),
         ((*_ON_NOISE, "--device", "meta"), "--device: 'meta' cannot be used"),
         ((*_ON_NOISE, "--device", "cuda:99"), "--device: 'cuda:99' cannot be used"),
+        (("--preset", "bset"), "--preset: There is no preset 'bset'; there are fast, balanced, best. Did you mean"),
+        (("--rule", "no_such*=dct"), "--rule: No tensor matches 'no_such*'; tensors are"),
         (("--max-loss-increase", "nan"), "needs --model and --data"),
         (("--max-bytes", "lots"), "--max-bytes: size='lots'"),
         (("--rate-weight", "nan"), "--rate-weight nan: must be a positive"),
