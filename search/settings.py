@@ -183,7 +183,7 @@ class SearchSettings:
             if problem := "" if value is None and optional else _wrong_type(name, value) or setting.problem(value):
                 raise ConfigError(f"{name} = {value}; it {problem}{', or left out' if optional else ''}")
             if _TYPES[name] == "tuple[float, float]":
-                object.__setattr__(self, name, tuple(map(float, value)))
+                object.__setattr__(self, name, tuple(float(number) for number in getattr(self, name)))
         if self.continue_share + self.mutate_share + self.crossover_share <= 0:
             raise ConfigError("continue_share, mutate_share and crossover_share are all 0; raise at least one")
 
