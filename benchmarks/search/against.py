@@ -2,7 +2,7 @@
 
     python -m benchmarks.search.against [--epochs 1500] [--seeds 3] [--processes 2] [--methods …] [--out DIR]
         [--config configs/digits.toml] [--each 40] [--batch 32] [--trials 300] [--levels 0.98 0.95 0.90] [--set …]
-        [--gene rounding="drawn"] [--seconds 600]
+        [--gene rounding="drawn"]
 
 Every method has so many epochs in all, one core, and the same data. `--each` is the length of a lineage's segments;
 those of the search are an eighth longer, straight trainings of Optuna's two and a half times as long. A trial of other
@@ -10,9 +10,8 @@ symbols (gene `symbol_trials`) counts as a twelfth of an epoch, which is about w
 of each method are in the result. Files are chosen on validation data (the non-dominated ones), and then judged once on
 the audit split.
 
-With `--seconds` the search and lineages end after so many CPU seconds instead, as networks of several widths take
-several times as long for an epoch; the ladder and Optuna have their epochs. `--gene` is for all but the search, whose
-genes are in the configuration.
+`--gene` is for all but the search, whose genes are in the configuration. Where these give networks of several widths,
+epochs are no measure of time: compare the CPU seconds, and give the methods different `--epochs`.
 
 - `search`: the search as the configuration has it, deterministic, inline, with trials of other symbols in each segment.
 - `no rate`: the same without the rate term; `no probes`, `scalar`, `no trials`: without probes, with a scalar score,
@@ -71,7 +70,6 @@ class Budget:
     config: str
     extra: tuple[str, ...] = ()
     genes: tuple[str, ...] = ()
-    seconds: float | None = None
 
 
 def ladder(trainer: Trainer, budget: Budget, seed: int) -> None:
@@ -82,13 +80,12 @@ def ladder(trainer: Trainer, budget: Budget, seed: int) -> None:
 
 def lineages(trainer: Trainer, budget: Budget, seed: int, trials: int = 0) -> None:
     """Lineages under a rising λ until the epochs are used."""
-    each, epochs = budget.each, budget.epochs if budget.seconds is None else math.inf
+    each, epochs = budget.each, budget.epochs
     used, number, cost = 0, 0, each + trials // _TRIALS_OF_EPOCH
-    end = math.inf if budget.seconds is None else time.process_time() + budget.seconds
-    while used + cost <= epochs and time.process_time() < end:
+    while used + cost <= epochs:
         parent = None
         for rate_weight in _RISING:
-            if used + cost > epochs or time.process_time() >= end:
+            if used + cost > epochs:
                 return
             parent = trainer(rate_weight, each, 1000 * seed + number, parent, symbol_trials=trials)
             used, number = used + cost, number + 1
@@ -183,12 +180,11 @@ def searched(method: str, seed: int, budget: Budget, folder: str) -> Iterator[Ju
     from evocompress.search.history import read_history
 
     each, trials = 9 * budget.each // 8, 0 if method in ("no rate", "no trials") else budget.trials
-    seconds = budget.seconds
-    segments = budget.epochs // (each + trials // _TRIALS_OF_EPOCH) if seconds is None else 100_000
+    segments = budget.epochs // (each + trials // _TRIALS_OF_EPOCH)
     settings = [f"seed={seed}", "search.deterministic=true", "search.lag=1", f"search.segments={segments}"]
     settings += [f"genes.epochs={each}", f"genes.symbol_trials={trials}"]
     settings += ["resources.executor=inline", "reference_epochs=0"]
-    settings += [f"search.minutes={100_000 if seconds is None else seconds / 60}"]  # not the configuration's own
+    settings += ["search.minutes=100000"]  # epochs end it, not the demo's clock
     run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"
     run_experiment(load_config(budget.config, [*settings, *VARIANTS[method], *budget.extra]), run)
     history = read_history(run)
@@ -263,7 +259,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--trials", type=int, default=300, help="of other symbols, in a segment of the search")
     parser.add_argument("--gene", action="append", default=[], help="of all but the search: name=value as JSON")
-    parser.add_argument("--seconds", type=float, help="instead of epochs, where that can be")
     parser.add_argument("--levels", type=float, nargs="+", default=[0.98, 0.95, 0.90], help="of audited accuracy")
     parser.add_argument("--out", default="")
     arguments = parser.parse_args()
@@ -275,7 +270,6 @@ def main() -> None:
         arguments.config,
         tuple(arguments.extra),
         tuple(arguments.gene),
-        arguments.seconds,
     )
     folder = arguments.out or tempfile.mkdtemp(prefix="against-")
     context = multiprocessing.get_context("spawn")

@@ -17,6 +17,7 @@ from evocompress.support.inputs import Inputs, count, described, mapped, tensors
 
 __all__ = ["IGNORED", "Augmentation", "Examples", "Splits"]
 
+_OF_IMAGES = ("flip", "crop-flip")
 Augmentation: TypeAlias = Literal["none", "flip", "crop-flip"] | Callable[[Any, torch.Generator], Any]
 """A built-in change of training images, or a function (inputs of a batch, CPU generator) -> inputs."""
 SPLITS = ("train", "validation", "audit")
@@ -72,8 +73,8 @@ class Examples:
         if numbers and not bool(labels.isfinite().all()):
             raise DataError("labels hold NaN or infinity; numbers to predict must be finite")
         is_image = tensor is not None and tensor.ndim == 4
-        is_known = callable(self.augmentation) or self.augmentation in ("none", "flip", "crop-flip")
-        if not is_known or (self.augmentation in ("flip", "crop-flip") and not is_image):
+        is_known = callable(self.augmentation) or self.augmentation in ("none", *_OF_IMAGES)
+        if not is_known or (self.augmentation in _OF_IMAGES and not is_image):
             rule = "must be 'none', 'flip' or 'crop-flip' for (n, c, h, w), or a function (inputs, generator) -> inputs"
             raise DataError(f"augmentation {self.augmentation!r}: {rule}")
 

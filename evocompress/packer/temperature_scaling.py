@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from evocompress.data.examples import IGNORED, Examples
 from evocompress.errors import DataError, ModelError
+from evocompress.support.devices import check_device
 from evocompress.support.inputs import Inputs, call
 from evocompress.support.modules import evaluation_mode, first_tensor
 from evocompress.tasks.classification import check_fit
@@ -56,9 +57,11 @@ def fit_confidence(model: nn.Module, held_out: Examples, device: torch.device | 
         device: Where to compute.
 
     Raises:
+        ConfigError: There is no such device.
         DataError: The examples have no labels.
         ModelError: No single layer makes the logits, or the outputs are no logits for these labels.
     """
+    check_device(device)
     if not held_out.is_labelled:
         raise DataError(
             "the held-out examples have no labels (all are -100), so no confidence can be fitted; "

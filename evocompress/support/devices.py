@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from evocompress.errors import ConfigError
+from evocompress.errors import ConfigError, about_argument
 
 __all__ = ["check_device"]
 
@@ -18,21 +18,16 @@ def check_device(device: torch.device | str) -> None:
     >>> check_device("cpu")
     """
     usable = f"torch can use {', '.join(_usable_devices())} here."
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise _about_device(f"{device!r} is no device; {usable}") from error
-    try:
-        torch.zeros(1, device=place).item()
-    except Exception as error:  # each of torch's backends fails in a way of its own
-        why = str(error).strip().partition("\n")[0].rstrip(".")
-        raise _about_device(f"{device!r} cannot be used ({why}); {usable}") from error
-
-
-def _about_device(message: str) -> ConfigError:
-    error = ConfigError(message)
-    error.argument = "device"
-    return error
+    with about_argument("device"):
+        try:
+            place = torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise ConfigError(f"{device!r} is no device; {usable}") from error
+        try:
+            torch.zeros(1, device=place).item()
+        except Exception as error:  # each of torch's backends fails in a way of its own
+            why = str(error).strip().partition("\n")[0].rstrip(".")
+            raise ConfigError(f"{device!r} cannot be used ({why}); {usable}") from error
 
 
 def _usable_devices() -> list[str]:
