@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evocompress.data import Examples
-from evocompress.errors import DataError, ModelError
+from evocompress.errors import ConfigError, DataError, ModelError
 from evocompress.packer.temperature_scaling import fit_confidence, output_layer
 
 
@@ -127,3 +127,9 @@ def test_sequences_with_a_label_for_each_place() -> None:
     fitted = fit_confidence(_Sequences(), Examples(words, labels))
     assert fitted.layer == "head"
     assert fitted.scale < 0.5  # labels are random: no confidence is due
+
+
+def test_a_device_that_is_none_is_refused(held_out: Examples) -> None:
+    with pytest.raises(ConfigError, match="'blah' is no device") as caught:
+        fit_confidence(classifier(1.0), held_out, "blah")
+    assert caught.value.argument == "device"
