@@ -15,6 +15,7 @@ __all__ = [
     "Finished",
     "LargerShare",
     "Late",
+    "LateJob",
     "Opened",
     "Reason",
     "SnapshotIgnored",
@@ -113,6 +114,19 @@ class Late:
     limit: float
     node: str | None = None
     attempt: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LateJob:
+    """A job beside the segments, such as the audit, takes long: so many seconds on `node`, or waiting where it is None.
+
+    With `is_silent` nothing was heard of its worker for so long; that is ended, and the job begun anew.
+    """
+
+    what: str
+    seconds: float
+    node: str | None
+    is_silent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

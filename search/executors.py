@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from evocompress.search.attempt import Lost, OutOfMemory, Running, Segment
+from evocompress.search.events import LateJob
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.node_roll import NodeNews
 from evocompress.search.records import Outcome, SegmentTask
@@ -60,8 +61,18 @@ class Executor(Protocol):
         """Let so much time go by on this executor's clock."""
         ...
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """`function` of every item, on the workers, in order; for jobs around a search. Raises what it raises."""
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        what: str = "a job",
+        observer: Callable[[LateJob], object] | None = None,
+    ) -> list[Result]:
+        """`function` of every item, on the workers, in order; for jobs around a search. Raises what it raises.
+
+        An executor that can tell says to `observer` if one takes long; `what` is what people call it.
+        """
         ...
 
     def cancel(self) -> None:

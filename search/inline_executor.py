@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from evocompress.errors import RunError
 from evocompress.search.attempt import Lost, Segment, run_attempt
+from evocompress.search.events import LateJob
 from evocompress.search.executors import Executor, ExecutorResources
 from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.storage import Storage
@@ -52,7 +53,14 @@ class InlineExecutor:
         """Let time go by."""
         time.sleep(seconds)
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        what: str = "a job",
+        observer: Callable[[LateJob], object] | None = None,
+    ) -> list[Result]:
         """One after the other, here."""
         return [function(item) for item in items]
 

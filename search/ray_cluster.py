@@ -20,7 +20,7 @@ from typing import Any
 from evocompress.errors import ConfigError, InfrastructureError, RunError
 from evocompress.search.process_guard import ProcessGuard, host_and_port
 
-__all__ = ["CHECK_SECONDS", "RayCluster", "node_here", "places_on", "quiet", "quoted"]
+__all__ = ["CHECK_SECONDS", "RayCluster", "heard", "node_here", "places_on", "quiet", "quoted"]
 
 #: How often it is looked whether the cluster is still there.
 CHECK_SECONDS = 2.0
@@ -39,6 +39,15 @@ def node_here() -> str:
 
     node_id: str = ray.get_runtime_context().get_node_id()
     return node_id
+
+
+def heard(answer: Any, seconds: float) -> None:
+    """In a worker: wait until something that it said has been answered, for so long at most."""
+    import ray
+    from ray.exceptions import RayError
+
+    with contextlib.suppress(RayError):
+        ray.get(answer, timeout=seconds)
 
 
 def quoted(words: str) -> str:

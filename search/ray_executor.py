@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import os
-import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from evocompress.errors import ConfigError, EvocompressError, InfrastructureError
+from evocompress.errors import ConfigError, EvocompressError
 from evocompress.search.attempt import (
     Lost,
     OutOfMemory,
@@ -28,12 +25,14 @@ from evocompress.search.attempt import (
     larger_share,
     run_attempt,
 )
+from evocompress.search.events import LateJob
 from evocompress.search.executors import Executor, ExecutorResources
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.node_roll import NodeNews
-from evocompress.search.processes import born
-from evocompress.search.ray_cluster import CHECK_SECONDS, RayCluster, node_here, quiet
+from evocompress.search.ray_cluster import RayCluster, quiet
+from evocompress.search.ray_jobs import RayJobs
 from evocompress.search.ray_nodes import NotAsked, RayNodes, Sent, check_node, make_ready
+from evocompress.search.ray_reports import RayReports, Report, report
 from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.shipment import Shipment
 from evocompress.search.shipped_modules import ShippedModules
@@ -45,7 +44,6 @@ __all__ = ["GPU_SHARE", "RayExecutor", "default_gpus", "ray_executor", "task_opt
 GPU_SHARE = 0.25
 # A GPU process is renewed after so many segments: a leak stays bounded, and starting anew costs little per segment.
 _GPU_MAX_CALLS = 100
-_REPORT_SECONDS = 5.0
 
 
 def task_options(cpus: float, gpus: float, max_calls: int | None = None, max_retries: int = 3) -> dict[str, Any]:
@@ -86,69 +84,21 @@ def default_gpus(cluster: Mapping[str, float]) -> float:
     return GPU_SHARE if cluster.get("GPU", 0.0) > 0 else 0.0
 
 
-def _remote_call(
-    fit: frozenset[str] | None,
-    modules: ShippedModules,
-    segment: object,
-    data: Any,
-    function: Callable[[Any], Any],
-    item: Any,
-) -> Any:
-    check_node(fit)
-    make_ready(modules, segment, data)
-    return function(item)
-
-
 def _remote_attempt(
     fit: frozenset[str] | None,
     modules: ShippedModules,
     segment: Segment,
     data: Any,
     storage: Storage,
-    begun: Any,
+    reports: Any,
     attempt: int,
     task: SegmentTask,
     more_memory: bool,
 ) -> Outcome:
     check_node(fit)
-    place = _Place(node_here(), socket.gethostname(), os.getpid(), born(os.getpid()))
-    begun.note.remote(attempt, place)
+    report(reports, attempt)
     make_ready(modules, segment, data)
     return run_attempt(segment, task, storage, more_memory=more_memory)
-
-
-class _Place(NamedTuple):
-    """Where an attempt runs. `born` is the process's start time, since pids are used again."""
-
-    node_id: str
-    host: str
-    pid: int
-    born: str
-
-
-_Reports: TypeAlias = dict[int, tuple[_Place | None, float]]
-
-
-class _Begun:
-    """The actor that knows which attempts have begun, and when by its own clock."""
-
-    def __init__(self) -> None:
-        self.attempts: dict[int, tuple[_Place, float]] = {}
-
-    def note(self, attempt: int, place: _Place) -> None:
-        self.attempts[attempt] = (place, time.monotonic())
-
-    def seconds(self, wanted: Sequence[int]) -> _Reports:
-        """Where what has begun among `wanted` runs, and for how many seconds; the others are forgotten."""
-        now = time.monotonic()
-        self.attempts = {attempt: self.attempts[attempt] for attempt in wanted if attempt in self.attempts}
-        return {attempt: (place, now - at) for attempt, (place, at) in self.attempts.items()}
-
-
-def _remote_kill(place: _Place) -> None:
-    """End a worker that was given up: one that is stopped does not hear Ray, and would keep its resources."""
-    if born(place.pid) == place.born != "":
-        os.kill(place.pid, signal.SIGKILL)
 
 
 class RayExecutor:
@@ -193,14 +143,8 @@ class RayExecutor:
             self._remote = self._ray.remote(**options)(_remote_attempt)
             data = segment.shared() if isinstance(segment, SharesData) else None
             self._sent = Sent(self._ray.put(shipment.modules), self._ray.put(segment), self._ray.put(data))
-            begun = self._ray.remote(
-                num_cpus=0,
-                max_restarts=-1,
-                scheduling_strategy=self._cluster.on_node(self._cluster.here),
-                runtime_env=options["runtime_env"],
-            )
-            self._begun = begun(_Begun).remote()  # beside the driver: what freezes elsewhere leaves it alone
-            self._shared = (*self._sent, self._ray.put(storage), self._begun)
+            self._reports = RayReports(self._cluster, options["runtime_env"])
+            self._shared = (*self._sent, self._ray.put(storage), self._reports.actor)
             self._capacity = self._cluster.capacity(cpus, gpus)  # in any case: what fits nowhere would wait for ever
             self._workers = workers
             stack.pop_all()
@@ -212,10 +156,14 @@ class RayExecutor:
             installs=bool(shipment.of_a_task()),
         )
         self._tasks: dict[Any, tuple[SegmentTask, int]] = {}  # with the number of the attempt
-        self._attempts = itertools.count()
-        self._submitted: dict[int, float] = {}
-        self._newest = -1  # of the attempts that are known to have begun
-        self._overtaken: dict[int, float] = {}  # since when younger attempts are known to have begun
+        self._jobs = RayJobs(
+            self._cluster,
+            self._nodes,
+            self._sent,
+            options=options,
+            reports=self._reports,
+            look_around=self._look_around,
+        )
         self._lost: set[str] = set()
         self._shares: dict[str, float] = {}  # of a GPU, of segments that have more than the others
 
@@ -253,38 +201,27 @@ class RayExecutor:
     def attempt(self, task: SegmentTask) -> None:
         """Hand it to Ray once more, for another node than those where attempts at it have begun, if there is one."""
         with self._cluster.using():
-            reports = self._reports()
+            reports = self._reported()
             numbers = [number for other, number in self._tasks.values() if other.segment_id == task.segment_id]
-            late = {place.node_id for number in numbers if (place := reports.get(number, (None, 0.0))[0]) is not None}
+            places = [reports[number].place for number in numbers if number in reports]
+            late = {place.node_id for place in places if place is not None}
             others = [node for node in self._nodes.fit() if node not in late]
         self._start(task, self._cluster.on_node(others[len(numbers) % len(others)]) if late and others else "SPREAD")
 
     def running(self) -> Mapping[str, Running]:
         """The oldest attempt of each task that has begun, as Ray's workers report it."""
         with self._cluster.using():
-            reports = self._reports()
+            reports = self._reported()
         oldest: dict[str, Running] = {}
         for task, number in sorted(self._tasks.values(), key=lambda item: item[1]):
             if number in reports:
-                place, seconds = reports[number]
-                node = "an unknown node" if place is None else f"{place.host} (node {place.node_id[:8]})"
-                oldest.setdefault(task.segment_id, Running(node, seconds))
+                place = reports[number].place
+                node = "an unknown node" if place is None else str(place)
+                oldest.setdefault(task.segment_id, Running(node, reports[number].seconds))
         return oldest
 
-    def _reports(self) -> _Reports:
-        """What is known of all attempts: that one has begun follows from others that were submitted later, too.
-
-        A worker that freezes at once has no time to report.
-        """
-        now, numbers = self.now(), [number for _, number in self._tasks.values()]
-        try:
-            reports: _Reports = self._ray.get(self._begun.seconds.remote(numbers), timeout=_REPORT_SECONDS)
-        except self._ray.exceptions.RayError:  # then all that is known is when they were handed over
-            return {number: (None, now - self._submitted[number]) for number in numbers}
-        self._newest = max(self._newest, *reports, -1)
-        overtaken = [number for number in numbers if number < self._newest and number not in reports]
-        self._overtaken = {number: self._overtaken.get(number, now) for number in overtaken}
-        return reports | {number: (None, now - since) for number, since in self._overtaken.items()}
+    def _reported(self) -> dict[int, Report]:
+        return self._reports.of([number for _, number in self._tasks.values()])
 
     def look_at_nodes(self, probe: NodeProbe) -> None:
         """Call the probe on each node that a segment fits on, all at once; not in a Ray of this executor's own.
@@ -303,8 +240,7 @@ class RayExecutor:
         return [dataclasses.replace(news, workers=self.workers) for news in self._nodes.news()]
 
     def _start(self, task: SegmentTask, strategy: Any) -> None:
-        number = next(self._attempts)
-        self._submitted[number] = self.now()
+        number = self._reports.number()
         with self._cluster.using():
             strategy, fit = self._nodes.placed(strategy)
             share = self._shares.get(task.segment_id, self._gpus)
@@ -330,36 +266,16 @@ class RayExecutor:
                 ready, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
             return [found for reference in ready if (found := self._outcome(reference)) is not None]
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        what: str = "a job",
+        observer: Callable[[LateJob], object] | None = None,
+    ) -> list[Result]:
         """As Ray tasks with a segment's resources; an exception inside comes out as it was raised."""
-        results: dict[int, Result] = {}
-        with self._cluster.using():
-            remote = self._ray.remote(**self._options)(_remote_call)
-            shared = self._ray.put(function)
-            while missing := [place for place in range(len(items)) if place not in results]:
-                strategy, fit = self._nodes.placed()
-                there = remote if strategy is None else remote.options(scheduling_strategy=strategy)
-                references = {place: there.remote(fit, *self._sent, shared, items[place]) for place in missing}
-                waiting = list(references.values())
-                while waiting:
-                    self._look_around()
-                    waiting = self._ray.wait(waiting, num_returns=len(waiting), timeout=CHECK_SECONDS)[1]
-                for place, reference in references.items():
-                    with contextlib.suppress(NotAsked):
-                        results[place] = self._result(reference)
-                if len(results) < len(items):
-                    self._nodes.look()
-        return [results[place] for place in range(len(items))]
-
-    def _result(self, reference: Any) -> Any:
-        """What a job has returned; what it raised is raised as it was."""
-        try:
-            return self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            raise getattr(error, "cause", None) or error from None
-        except self._ray.exceptions.RayError as error:
-            words = " ".join(str(error).split())
-            raise InfrastructureError(f"a worker was lost for good: {words}; resume the run to try again") from error
+        return self._jobs.map(function, items, what, observer or _ignore)
 
     def cancel(self) -> None:
         """Kill everything in flight."""
@@ -368,7 +284,7 @@ class RayExecutor:
                 with contextlib.suppress(Exception):
                     self._ray.cancel(reference, force=True)
         self._tasks.clear()
-        self._submitted.clear()
+        self._reports.clear()
         self._shares.clear()
 
     def close(self) -> None:
@@ -391,8 +307,7 @@ class RayExecutor:
         if reference not in self._tasks:
             return None
         task, number = self._tasks.pop(reference)
-        self._submitted.pop(number, None)
-        self._newest = max(self._newest, number)
+        self._reports.ended(number)
         others = [other for other, (same, _) in self._tasks.items() if same.segment_id == task.segment_id]
         try:
             outcome: Outcome = self._ray.get(reference)
@@ -418,16 +333,18 @@ class RayExecutor:
         return outcome
 
     def _give_up(self, references: Sequence[Any]) -> None:
-        reports = self._reports()
-        kill = self._ray.remote(num_cpus=0, max_retries=0, runtime_env=self._options["runtime_env"])(_remote_kill)
+        reports = self._reported()
         for reference in references:
             number = self._tasks.pop(reference)[1]
-            self._submitted.pop(number, None)
+            self._reports.forget(number)
             with contextlib.suppress(Exception):
                 self._ray.cancel(reference, force=True)
-            place = reports.get(number, (None, 0.0))[0]
-            if place is not None:
-                kill.options(scheduling_strategy=self._cluster.on_node(place.node_id, soft=False)).remote(place)
+            if number in reports and (place := reports[number].place) is not None:
+                self._reports.end(place)
+
+
+def _ignore(event: object) -> None:
+    """Where nobody listens."""
 
 
 def _python_path() -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from evocompress.errors import ConfigError, RunError
 from evocompress.search.attempt import Lost, Running, Segment, run_attempt
+from evocompress.search.events import LateJob
 from evocompress.search.records import Outcome, SegmentTask
 from evocompress.search.storage import Storage
 
@@ -120,7 +121,14 @@ class SimulatedExecutor:
         """Start another attempt, or queue it."""
         self.submit(task)
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        what: str = "a job",
+        observer: Callable[[LateJob], object] | None = None,
+    ) -> list[Result]:
         """One after the other, in no virtual time."""
         return [function(item) for item in items]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from evocompress.search.records import SegmentTask
 
-__all__ = ["ATTEMPTS", "FLOOR_SECONDS", "TimeLimit", "Watched"]
+__all__ = ["ATTEMPTS", "FLOOR_SECONDS", "TimeLimit", "Watched", "doubled"]
 
 #: How many attempts at a segment there are at most, and then once more the time of the last.
 ATTEMPTS = 4
@@ -43,6 +43,15 @@ class TimeLimit:
         return max(FLOOR_SECONDS, _TIMES_MEDIAN * statistics.median(self._seen)) if self._seen else None
 
 
+def doubled(first: float, count: int) -> float:
+    """The sum of so many times, each twice as long as the one before.
+
+    >>> [doubled(10.0, count) for count in (1, 2, 3, 4)]
+    [10.0, 30.0, 70.0, 150.0]
+    """
+    return first * (2.0**count - 1.0)
+
+
 @dataclasses.dataclass
 class Watched:
     """A task at an executor since a reading of its clock, with so many attempts and lines about it so far."""
@@ -53,14 +62,9 @@ class Watched:
     lines: int = 0
 
     def patience(self, limit: float) -> float:
-        """Seconds from the first attempt's beginning to the next: each attempt has twice the time of the one before.
-
-        >>> from unittest.mock import Mock
-        >>> [Watched(Mock(), 0.0, attempts).patience(10.0) for attempts in (1, 2, 3, 4)]
-        [10.0, 30.0, 70.0, 150.0]
-        """
-        return limit * (2.0**self.attempts - 1.0)
+        """Seconds from the first attempt's beginning to the next: each attempt has twice the time of the one before."""
+        return doubled(limit, self.attempts)
 
     def said_until(self, limit: float) -> float:
         """Seconds until the next line about one that only waits, by the same ladder."""
-        return limit * (2.0 ** (self.lines + 1) - 1.0)
+        return doubled(limit, self.lines + 1)

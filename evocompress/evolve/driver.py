@@ -320,8 +320,9 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer)
         epochs = 0 if prepared.config.initial_weights else prepared.config.reference_epochs
         trained = f"after {counted(epochs, 'epoch')} of training"
         observer(Said(f"measuring the uncompressed network to compare with, {trained}"))
-        with reporting(observer, "measuring the uncompressed network"):
-            run.record("reference", **executor.map(job, [epochs])[0])
+        what = "measuring the uncompressed network"
+        with reporting(observer, what):
+            run.record("reference", **executor.map(job, [epochs], what=what, observer=observer)[0])
     audited = {leaf_id for event in run.events("audited") for leaf_id in event["leaves"]}
     waiting = [leaf for leaf in run.search.front() if leaf.leaf_id not in audited]
     if waiting:
@@ -331,7 +332,7 @@ def _audit(run: Run, prepared: Prepared, executor: Executor, observer: Observer)
         judged: dict[str, Any] = {}
         with reporting(observer, what) as done:
             for parts in _rounds(waiting, prepared.segment.reader, executor.workers):
-                for judged_here in executor.map(job_audit, parts):
+                for judged_here in executor.map(job_audit, parts, what=what, observer=observer):
                     judged |= judged_here
                 done(len(judged) / len(waiting))
         run.record("audited", leaves=judged)

@@ -121,7 +121,7 @@ def provide_teacher(
             observer(Said(what))
             job = TeacherJob(experiment, file.model, file.model_options)
             with reporting(observer, what):
-                data, quality = executor.map(job, [config.teacher.epochs])[0]
+                data, quality = executor.map(job, [config.teacher.epochs], what=what, observer=observer)[0]
     digest = hashlib.sha256(data).hexdigest()
     if recorded and digest != recorded[0]:
         raise RunError(

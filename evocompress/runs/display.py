@@ -30,6 +30,7 @@ from evocompress.search.events import (
     Finished,
     LargerShare,
     Late,
+    LateJob,
     Opened,
     SnapshotIgnored,
     Submitted,
@@ -136,6 +137,8 @@ class RunDisplay:
                 self._say(f"segment {event.task.index + 1} ran out of memory ({_first_line(event.error)}); {more}")
             case Late():
                 self._say(_late(event))
+            case LateJob():
+                self._say(_late_job(event))
             case NodeNews():
                 self.progress.workers = event.workers
                 self._say(_node_news(event))
@@ -399,6 +402,15 @@ def _late(event: Late) -> str:
         f"{running}, longer than its limit of {limit}: attempt {event.attempt} begins, on another node if "
         "there is one; the first that is stored counts"
     )
+
+
+def _late_job(event: LateJob) -> str:
+    took = format_duration(event.seconds)
+    if event.node is None:
+        return f"{event.what}: waiting for a free worker for {took}"
+    if event.is_silent:
+        return f"{event.what}: nothing was heard of the worker on {event.node} for {took}; it is ended, and begun anew"
+    return f"{event.what}: running on {event.node} for {took}"
 
 
 def _first_line(text: str) -> str:

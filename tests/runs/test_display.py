@@ -15,7 +15,7 @@ from evocompress.runs.display import Progress, RunDisplay, board, front_table
 from evocompress.runs.front import front
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.ask_tell import Told
-from evocompress.search.events import Ended, Finished, LargerShare, Opened, Submitted
+from evocompress.search.events import Ended, Finished, LargerShare, LateJob, Opened, Submitted
 from evocompress.search.history import History
 from evocompress.search.node_roll import NodeNews
 from evocompress.search.quality import Quality
@@ -75,6 +75,18 @@ def test_nodes_of_a_cluster_are_told_and_counted() -> None:
         "n8 (node cd) is gone; at once run 1 segment",
     ]
     assert display.progress.workers == 1
+
+
+def test_a_job_that_takes_long_or_falls_silent_is_told() -> None:
+    made, text = console(terminal=False)
+    with RunDisplay(console=made) as display:
+        display(LateJob("auditing 3 files", 601.0, None))
+        display(LateJob("auditing 3 files", 1801.0, "n7 (node ab)"))
+        display(LateJob("auditing 3 files", 125.0, "n7 (node ab)", is_silent=True))
+    lines = " ".join(text().split())
+    assert "auditing 3 files: waiting for a free worker for 10:01" in lines
+    assert "auditing 3 files: running on n7 (node ab) for 30:01" in lines
+    assert "nothing was heard of the worker on n7 (node ab) for 2:05" in lines and "begun anew" in lines
 
 
 def test_a_larger_share_of_a_gpu_is_told() -> None:

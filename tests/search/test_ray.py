@@ -186,6 +186,59 @@ def test_map_runs_jobs_around_a_search(two_cpus: None, tmp_path: Path) -> None:
         executor.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class Freezing:
+    """A job whose worker freezes for so many times, each marked by a file."""
+
+    marks: Path
+    times: int
+
+    def __call__(self, value: int) -> int:
+        for number in range(self.times):
+            mark = self.marks / f"{value}-{number}"
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return value**2
+
+
+@pytest.fixture
+def impatient(two_cpus: None, tmp_path: Path) -> Iterator[RayExecutor]:
+    """An executor whose jobs may be silent for a few seconds."""
+    with open_toy(tmp_path / "run") as run:
+        executor = RayExecutor(ToySegment(), run.storage)
+        executor._jobs._silent_seconds = 3.0
+        yield executor
+        executor.close()
+
+
+def test_a_job_whose_worker_freezes_is_begun_anew(impatient: RayExecutor, tmp_path: Path) -> None:
+    heard: list[Any] = []
+    assert impatient.map(Freezing(tmp_path, 1), [3, 2], what="squaring", observer=heard.append) == [9, 4]
+    assert {event.what for event in heard} == {"squaring"} and all(event.is_silent for event in heard)
+    assert len(heard) == 2 and heard[0].node.startswith(socket.gethostname()) and heard[0].seconds > 3
+
+
+def test_a_job_that_only_takes_long_is_left_alone(impatient: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr("evocompress.search.ray_jobs.FLOOR_SECONDS", 1.0)
+    assert impatient.map(slow_square, [3], what="squaring", observer=heard.append) == [9]
+    assert heard and not any(event.is_silent for event in heard) and heard[-1].node.startswith(socket.gethostname())
+
+
+def slow_square(value: int) -> int:
+    time.sleep(5)
+    return value**2
+
+
+def test_a_job_whose_workers_all_freeze_stops_the_driver(impatient: RayExecutor, tmp_path: Path) -> None:
+    heard: list[Any] = []
+    # Ray begins a task anew three times, so the fourth worker that is ended is the last.
+    with pytest.raises(InfrastructureError, match="lost for good|nothing was heard of 4 workers"):
+        impatient.map(Freezing(tmp_path, 9), [3], what="squaring", observer=heard.append)
+    assert len(heard) == 4
+
+
 def test_what_ray_raises_around_jobs_is_said_in_our_words(
     two_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

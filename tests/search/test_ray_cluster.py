@@ -149,7 +149,7 @@ def test_nodes_that_join_are_asked_before_they_get_segments(cluster: Any, tmp_pa
         assert (executor.workers, executor.node_news()) == (1, [])
         assert run.drive(executor, observer=observer) == "finished"
         assert executor.workers == 2
-        assert next(executor._attempts) < 20, "Ray has put hardly anything on a node that was left out"
+        assert executor._reports.number() < 20, "Ray has put hardly anything on a node that was left out"
         cluster.remove_node(added[1])
         while not (gone := executor.node_news()):
             executor.sleep(0.1)
