@@ -216,9 +216,10 @@ class GenomeReader:
         """Whether this genome weighs distortion by gradients."""
         return self.resolve(genome)["sensitivity"] == "gradient"
 
-    def epochs(self, genome: Genome) -> int:
-        """How many epochs a segment trains."""
-        return int(self.resolve(genome)["epochs"])
+    def epochs(self, genome: Genome, *, from_random: bool = False) -> int:
+        """How many epochs a segment trains, which may be more where it begins with random weights."""
+        values = self.resolve(genome)
+        return int(values["epochs"]) * (int(values["first_epochs"]) if from_random else 1)
 
     def start_width(self, genome: Genome) -> float:
         """The share of channels that a segment from random weights begins with."""

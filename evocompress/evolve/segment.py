@@ -125,7 +125,7 @@ class Segment:
         few = mapped(splits.train.batch(slice(0, 2))[0], lambda tensor: tensor.to(device))
         clock = time.perf_counter()
         width = self.reader.start_width(task.genome)
-        if width < 1 and not parent_files and not self.trained:
+        if width < 1 and self._from_random(task):
             narrow(model, width, few, seed=task.seed)
         live = cut(model, few)
         smaller = live.parameters_after < _WORTH_CUTTING * live.parameters_before
@@ -221,7 +221,7 @@ class Segment:
             model,
             splits.train,
             self.reader.training(task.genome),
-            epochs=self.reader.epochs(task.genome),
+            epochs=self.reader.epochs(task.genome, from_random=self._from_random(task)),
             seed=task.seed,
             device=device,
             precision=self.experiment.precision,
@@ -248,8 +248,12 @@ class Segment:
             _TEACHERS[key] = Teacher(network, splits.train.to(device), task, self.experiment.precision)
         return _TEACHERS[key]
 
+    def _from_random(self, task: SegmentTask) -> bool:
+        return not task.parents and not self.trained
+
     def _epochs(self, task: SegmentTask) -> int:
-        return self.reader.epochs(task.genome) + (task.parents[0].epochs if task.parents else 0)
+        epochs = self.reader.epochs(task.genome, from_random=self._from_random(task))
+        return epochs + (task.parents[0].epochs if task.parents else 0)
 
     def _scales(self, model: nn.Module, splits: Splits, task: SegmentTask, device: torch.device) -> dict[str, float]:
         """Sensitivities in nats: once, since they are of the weights and not of a recipe."""

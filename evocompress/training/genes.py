@@ -51,6 +51,10 @@ CORE: tuple[GeneSpec, ...] = (
     GeneSpec("learning_rate", "the optimiser's learning rate", (3e-4, 5e-3), low_open=True, plain=1e-3),
     GeneSpec("epochs", "how long a segment trains", (1, 4), kind="whole", low=1, log=False, plain=1),
     GeneSpec(
+        "first_epochs", "how many times as long a segment trains that begins with random weights", 1, kind="whole",
+        low=1, log=False, plain=1,
+    ),
+    GeneSpec(
         "start_width", "share of each layer's channels, drawn at random, that segments from random weights begin with",
         1.0, low_open=True, high=1.0, log=False, plain=1.0,
     ),
@@ -78,7 +82,7 @@ CORE: tuple[GeneSpec, ...] = (
 )  # fmt: skip
 
 #: Training genes that a segment acts on, and not the trainer.
-OF_SEGMENT = ("epochs", "start_width")
+OF_SEGMENT = ("epochs", "first_epochs", "start_width")
 
 
 @functools.cache

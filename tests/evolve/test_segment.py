@@ -216,6 +216,21 @@ def test_files_hold_names_where_they_are_asked_to(prepared: Prepared, genome: Ge
     assert unpack((tmp_path / outcome.leaves[0].path).read_bytes()).keys() == experiment.network().state_dict().keys()
 
 
+def test_segments_from_random_weights_may_train_longer(prepared: Prepared, genome: Genome, tmp_path: Path) -> None:
+    longer = {**genome, "epochs": 1, "first_epochs": 3}
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    outcome = prepared.segment(task_of(longer), str(tmp_path / "a"), ())
+    leaf = outcome.leaves[0]
+    assert len(outcome.metrics["curves"]["train_loss"]) == 3 == leaf.epochs
+    data = (tmp_path / "a" / leaf.path).read_bytes()
+    parent = Parent(leaf.leaf_id, leaf.path, leaf.sha256, 1, leaf.epochs, 1.0, leaf.weights_sha256)
+    child = prepared.segment(task_of(longer, parents=(parent,)), str(tmp_path / "b"), (data,))
+    assert len(child.metrics["curves"]["train_loss"]) == 1 and child.leaves[0].epochs == 4
+    trained = dataclasses.replace(prepared.segment, trained=True)  # with weights that know something
+    assert trained(task_of(longer), str(tmp_path / "c"), ()).leaves[0].epochs == 1
+
+
 def test_segments_from_random_weights_begin_narrow_and_live_parts_come_first(
     prepared: Prepared, genome: Genome, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from evocompress.checkpoint.presets import preset
 from evocompress.checkpoint.recipe import Recipe
 from evocompress.codecs import Sensitivity
 from evocompress.data import Examples
-from evocompress.packer.allocation import allocate
+from evocompress.packer.allocation import _corrected, _Slope, allocate
 from evocompress.packer.calibrated import Calibration, calibrate
 from evocompress.packer.layerwise import layerwise_records
 
@@ -101,3 +101,14 @@ def test_no_round_changes_nothing(calibration: Calibration) -> None:
     recipe = preset("balanced", 1e-3, calibrated=True)
     same = allocate(calibration, network().state_dict(), recipe, layerwise=False, rounds=0)
     assert same.sensitivities == calibration.sensitivities
+
+
+def test_slopes_that_say_nothing_correct_nothing() -> None:
+    """Coding more coarsely may save no byte of so small a network, or change nothing of what is measured."""
+    factors = {"0.weight": 2.0, "2.weight": 0.5}
+    for slopes in (
+        [_Slope(("0.weight",), 0, 1.0), _Slope(("2.weight",), 0, 2.0)],
+        [_Slope(("0.weight",), 8, 0.0), _Slope(("2.weight",), 9, 0.0)],
+        [_Slope(("0.weight",), -3, 1.0), _Slope(("2.weight",), 1, 2.0)],
+    ):
+        assert _corrected(factors, slopes, {}) == factors
