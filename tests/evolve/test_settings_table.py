@@ -1,4 +1,7 @@
-"""The table of settings and the pages made of it; `python tests/evolve/test_settings_table.py` writes them anew."""
+"""The table of settings and the pages made of it.
+
+`PYTHONPATH=tests/support python tests/evolve/test_settings_table.py` writes them anew.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def made(page: str) -> str:
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_what_the_code_says(page: str) -> None:
     (written,) = MARKED.findall((ROOT / page).read_text(encoding="utf-8"))
-    assert written == made(page), "run python tests/evolve/test_settings_table.py"
+    assert written == made(page), "run PYTHONPATH=tests/support python tests/evolve/test_settings_table.py"
 
 
 def test_every_key_has_its_row() -> None:
