@@ -21,7 +21,6 @@ from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, SegmentTask
 from evocompress.search.settings import SearchSettings
 from evocompress.search.storage import Storage, open_storage
-from evocompress.support.wording import counted
 
 __all__ = ["History", "check_journal_is_there", "read_history", "read_run_json", "settings_of"]
 
@@ -50,7 +49,7 @@ class History:
 
     def __repr__(self) -> str:
         """Which run it is, in a line: all that was recorded takes pages, and is read from the journal."""
-        return f"<History {self.folder}: {counted(len(self.outcomes), 'segment')}, {counted(len(self.leaves), 'file')}>"
+        return f"<History {self.folder}: segments {len(self.outcomes)}, files {len(self.leaves)}>"
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The payloads of all journal lines of a type, in order, each with its "time"."""

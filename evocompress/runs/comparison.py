@@ -92,14 +92,14 @@ class Comparison(NamedTuple):
                 count qualities that nobody wants.
         """
         given = sum(map(len, fronts.values()))
-        fronts = {
+        counting = {
             label: [*points] if chance_level else _useful(points, histories[label], quality)
             for label, points in fronts.items()
         }
-        fronts_steps = {label: steps(points, quality) for label, points in fronts.items()}
+        fronts_steps = {label: steps(points, quality) for label, points in counting.items()}
         baseline = next(iter(fronts_steps.values()))
         rows = []
-        for label, points in fronts.items():
+        for label, points in counting.items():
             curve = hypervolume_curve(histories[label])
             rows.append(
                 ComparedRun(
@@ -111,10 +111,10 @@ class Comparison(NamedTuple):
                     _bd_rate_or_none(baseline, fronts_steps[label]),
                 )
             )
-        groups = seed_groups({label: history for label, history in histories.items() if fronts[label]})
+        groups = seed_groups({label: history for label, history in histories.items() if counting[label]})
         reached = {name: [fronts_steps[label] for label in labels] for name, labels in groups.items()}
         surfaces = {name: attainment(members) for name, members in reached.items()}
-        return cls(tuple(rows), groups, surfaces, fronts, given - sum(map(len, fronts.values())))
+        return cls(tuple(rows), groups, surfaces, counting, given - sum(map(len, counting.values())))
 
 
 def _useful(points: Iterable[FrontPoint], history: History, quality: Quality) -> list[FrontPoint]:

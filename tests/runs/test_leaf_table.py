@@ -146,7 +146,7 @@ def test_what_a_notebook_prints_is_short(folder: Path) -> None:
     run = evocompress.open_run(folder)
     history, points = run.history, run.front()
     assert repr(run) == f"<OpenedRun {folder}: {len(history.outcomes)} segments, front of {len(points)} files>"
-    assert repr(history) == f"<History {folder}: {len(history.outcomes)} segments, {len(history.leaves)} files>"
+    assert repr(history) == f"<History {folder}: segments {len(history.outcomes)}, files {len(history.leaves)}>"
     leaf = run.leaf(points[0].leaf_id)
     assert repr(leaf).startswith(f"<OpenedLeaf {points[0].leaf_id}: ") and "accuracy" in repr(leaf)
     data = bytes(10_000)
