@@ -47,6 +47,10 @@ class History:
     records: Sequence[Record]
     segment_of: Mapping[str, str]
 
+    def __repr__(self) -> str:
+        """Which run it is, in a line: all that was recorded takes pages, and is read from the journal."""
+        return f"<History {self.folder}: segments {len(self.outcomes)}, files {len(self.leaves)}>"
+
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The payloads of all journal lines of a type, in order, each with its "time"."""
         return list(self._events(kind))
@@ -81,6 +85,15 @@ class History:
         if isinstance(self.outcomes, Outcomes):
             return [self.outcomes[number] for number in self.outcomes.index_of_journal.failed]
         return [outcome for outcome in self.outcomes if outcome.status != "ok"]
+
+    @property
+    def given_up(self) -> dict[str, Any] | None:
+        """The event of a run that was given up, as its first segments all failed alike; None once it has begun anew.
+
+        Those segments are no longer among the outcomes, as a resume tries them again.
+        """
+        events = [] if self.tasks else self.events(GAVE_UP)
+        return events[-1] if events else None
 
     @property
     def storage(self) -> Storage:
@@ -140,7 +153,11 @@ def read_run_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder, "run.json")
     try:
         run = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    except NotADirectoryError:
+        raise RunError(f"{os.fspath(folder)} is no run: it is a file, not a folder") from None
+    except FileNotFoundError:
+        if not os.path.exists(folder):
+            raise RunError(f"{os.fspath(folder)} is no run: it does not exist") from None
         raise RunError(f"{os.fspath(folder)} is no run: it has no run.json") from None
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); restore it from a copy") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Interrupts", "asked_to_end", "is_interrupt"]
+__all__ = ["Interrupts", "asked_to_end", "is_interrupt", "sigterm_interrupts"]
 
 T = TypeVar("T")
 
@@ -23,6 +24,31 @@ def asked_to_end(error: BaseException) -> KeyboardInterrupt | SystemExit | None:
     """The Ctrl-C or the exit (what SIGTERM is in a worker) that an error is, or was before it came out of numba."""
     told = error.__cause__ or error.__context__ if isinstance(error, SystemError) else error
     return told if isinstance(told, KeyboardInterrupt | SystemExit) else None
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM (the polite end by a cluster or a service manager) do what Ctrl-C does, for a while.
+
+    A process that is forked meanwhile ends by SIGTERM, as others do. Outside the main thread, where Python delivers no
+    signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 class Interrupts:

@@ -160,7 +160,7 @@ class Loop:
         tries = self._tries[task.segment_id] = self._tries.get(task.segment_id, 0) + 1
         if tries > len(self._pauses):
             raise InfrastructureError(
-                f"segment {task.index + 1} ({task.segment_id}) could not be run in {tries} tries: {lost.reason}. "
+                f"segment {task.number} ({task.segment_id}) could not be run in {tries} tries: {lost.reason}. "
                 "Mend that, and resume the run: nothing is lost, and its budget is not spent."
             )
         pause = self._pauses[tries - 1]
@@ -215,7 +215,7 @@ class Loop:
         task = watched.task
         if watched.attempts >= ATTEMPTS:
             raise InfrastructureError(
-                f"segment {task.index + 1} ({task.segment_id}) has not ended in {watched.attempts} attempts, the first "
+                f"segment {task.number} ({task.segment_id}) has not ended in {watched.attempts} attempts, the first "
                 f"on {first.node}, where it has run for {first.seconds:.0f} s. "
                 "Mend that, or raise the limit, and resume the run: nothing is lost, and its budget is not spent."
             )

@@ -140,6 +140,11 @@ class SegmentTask:
     seed: int
     seen: int
 
+    @property
+    def number(self) -> int:
+        """The segment's number where people read it: `index` from 1."""
+        return self.index + 1
+
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready data, which shares the genomes."""
         return {**self.__dict__, "parents": [dict(parent.__dict__) for parent in self.parents]}
@@ -177,7 +182,7 @@ class Leaf:
     epochs: int = 0
     seconds: float = 0.0
     weights_sha256: str = ""
-    measurements: dict[str, Any] = dataclasses.field(default_factory=dict)
+    measurements: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready data, which shares genome and measurements."""
@@ -213,6 +218,11 @@ class Outcome:
     seconds: float = 0.0
     encode_fraction: float = 0.0
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """The segment's number where people read it: `index` from 1."""
+        return self.index + 1
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready data, which shares what is free-form."""

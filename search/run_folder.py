@@ -474,7 +474,7 @@ def _resume(
         raise RunError(f"{path} cannot go on: {problem}; undo that, or start a new run in another folder")
     if changes and not override and not only_budget(changes):
         raise RunError(
-            f"{path} was made with another configuration: {describe(changes)}; undo that, or go on with an override"
+            f"{path} was made with another configuration: {describe(changes)}; undo that, or go on with override=True"
         )
     for line in scan(path / "journal", folded):
         state.take(line)

@@ -40,6 +40,8 @@ _LOCKED = ("quality", "network", "data", "storage")
 # How long a run goes on changes nothing in what was done; a resume may change it without an override.
 _ENDS = ("segments", "minutes", "give_up_after")
 _BUDGET = frozenset(f"{prefix}search.{name}" for prefix in ("", "config.") for name in _ENDS)
+#: Parts of a configuration, and the parts of a header that follow from each; splits and first weights do from the seed.
+_FOLLOWS = {"config.search.": ("search.",), "config.genes.": ("space.",), "search.seed": ("data.", "network.")}
 _LOCKED_SETTINGS = ("seed", "deterministic", "lag", "bytes_range", "error_range", "reference")
 
 
@@ -105,8 +107,19 @@ def only_budget(changes: Mapping[str, list[Any]]) -> bool:
 
 
 def describe(changes: Mapping[str, list[Any]]) -> str:
-    """The differences in one line, long values cut."""
-    return "; ".join(f"{key} was {_short(old)}, is {_short(new)}" for key, (old, new) in changes.items())
+    """The differences in one line, long values cut, under the keys that a configuration has.
+
+    What may change anyway is left out, and what only follows from a key of the configuration that is told.
+
+    >>> describe({"config.search.probes": [1, 2], "search.probes": [1, 2], "search.segments": [100, 200]})
+    'search.probes was 1, is 2'
+    """
+    told = {key: change for key, change in changes.items() if key not in _BUDGET}
+    for source, follows in _FOLLOWS.items():
+        if any(key.startswith(source) for key in told):
+            told = {key: change for key, change in told.items() if not key.startswith(follows)}
+    shown = {"seed" if key == "search.seed" else key.removeprefix("config."): told[key] for key in told}
+    return "; ".join(f"{key} was {_short(old)}, is {_short(new)}" for key, (old, new) in shown.items())
 
 
 def _short(value: Any) -> str:

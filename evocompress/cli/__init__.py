@@ -38,7 +38,7 @@ from evocompress.cli.command_group import CommandGroup
 from evocompress.cli.command_words import as_commands
 from evocompress.cli.exit_codes import ExitCode, exit_code_of
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.search.interrupts import is_interrupt
+from evocompress.search.interrupts import is_interrupt, sigterm_interrupts
 from evocompress.support.command_line import echo
 from evocompress.support.printable import SafeConsole, printable
 
@@ -85,7 +85,7 @@ def _one_line_errors() -> Iterator[None]:
         prefix = f"{error.filename}: " if error.filename else ""
         _tell(f"{prefix}{error.strerror or error}")
         sys.exit(ExitCode.FAILED)
-    except SystemError as error:
+    except (KeyboardInterrupt, SystemError) as error:
         if not is_interrupt(error):
             raise
         sys.exit(ExitCode.STOPPED)
@@ -116,5 +116,5 @@ def _print_warnings_safely() -> None:
 def main() -> None:
     """Entry point of the command `evocompress`."""
     _print_warnings_safely()
-    with _one_line_errors():
+    with _one_line_errors(), sigterm_interrupts():
         app(**completion.asked())

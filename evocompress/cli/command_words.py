@@ -23,6 +23,7 @@ _WORDS = (
         r"\1 already holds a run; `evocompress run --resume --out \1` goes on with it; or choose another --out",
     ),
     (r"say trusted=True", "say --trust"),
+    (r"go on with override=True", "go on with --override"),
     (r"than max_output_bytes, which", "than --max-output-bytes, which"),
     (
         r"(put it into a module by evocompress\.load\(path, model\)\.)",

@@ -30,7 +30,8 @@ def export(
         typer.Option(
             metavar="NAME",
             help="csv or parquet: a table with a row for each file that was evaluated; optuna: a study in SQLite; "
-            "front, segments, picture or report: a part of what a run leaves at its end; or an installed package's.",
+            "front, segments, picture or report: a part of what a run leaves at its end; or an installed package's. "
+            "A data frame comes from Python: evocompress.open_run(RUN).dataframe().",
             autocompletion=_exporters,
         ),
     ] = "csv",
@@ -46,7 +47,7 @@ def export(
     from evocompress.search.interrupts import asked_to_end
 
     with about("--to"):
-        exporter = EXPORTERS.find(to)
+        exporter = EXPORTERS.find(to, hint="A data frame comes from Python: evocompress.open_run(RUN).dataframe().")
     history = read_history(run)
     if columns:
         for name in flat_rows(history)[0] if history.outcomes else ():

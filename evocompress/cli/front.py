@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import collections
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,7 +42,8 @@ def front(
         bool, typer.Option("--different-data", help="Compare runs although they were judged on different data.")
     ] = False,
     show_all: Annotated[
-        bool, typer.Option("--all", help="Show files of chance level too, which pictures and the table leave out.")
+        bool,
+        typer.Option("--all", help="Show files of chance level too, and let them count where runs are compared."),
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -50,14 +51,16 @@ def front(
 ) -> None:
     """Print the front of a run, finished or going on; compare several.
 
-    Files of chance level, which are on every front, are left out of the table unless --all or a limit asks for them.
+    Files of chance level, which are on every front, are left out of the table unless --all or a limit asks for them,
+    and of a comparison unless --all asks for them. A run that has no file yet has an empty front; what failed is
+    counted, with the reasons.
     Where --under, --above or --below is met by no file of any run, the exit status is 3.
     """
     from evocompress.runs.comparison import check_same_data, common_quality
     from evocompress.runs.display import front_table
-    from evocompress.runs.export import front_rows
     from evocompress.runs.front import KNEE, in_view, knee
     from evocompress.runs.front import front as front_of
+    from evocompress.runs.status import NO_FILE
     from evocompress.search.history import read_history
     from evocompress.support.command_line import output_console
 
@@ -75,28 +78,32 @@ def front(
     whole = {label: front_of(history) for label, history in histories.items()}
     fronts = {label: limits.apply(points) for label, points in whole.items()}
     if png is not None:
-        _draw(histories, png)
+        _draw(histories, png, chance_level=show_all)
     missed = limits.given and not any(fronts.values())
     output = Output(as_json, quiet)
     if not output.says_results:
-        output.document({label: front_rows(points, quality) for label, points in fronts.items()}, indent=1)
+        documents = {label: _document(points, histories[label], quality) for label, points in fronts.items()}
+        output.document(documents, indent=1)
         raise typer.Exit(ExitCode.MISSED if missed else ExitCode.OK)
     console = output_console()
     for label, points in fronts.items():
         shown = points if show_all or limits.given else in_view(points, quality)
-        console.print(front_table(shown, quality, title=label, whole=whole[label]))
+        if whole[label]:
+            console.print(front_table(shown, quality, title=label, whole=whole[label]))
+        else:
+            console.print(f"{label}: {NO_FILE}", markup=False, highlight=False, soft_wrap=True)
         if len(shown) < len(points):
             console.print(f"{left_out(len(points) - len(shown))}; --all shows them", markup=False, highlight=False)
         if knee(whole[label], quality) in points:
             console.print(f"*: {KNEE}", markup=False, highlight=False, soft_wrap=True)
-        if failed := _failed(histories[label]):
-            console.print(failed, markup=False, highlight=False, soft_wrap=True)
+        for line in _failed(histories[label]):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print()
     if limits.given:
         for label, points in fronts.items():
             console.print(limits.answer(label, points), markup=False, highlight=False, soft_wrap=True)
     if len(runs) > 1:
-        _compare(console, histories, fronts, quality)
+        _compare(console, histories, fronts, quality, chance_level=show_all)
     if missed:
         raise typer.Exit(ExitCode.MISSED)
 
@@ -110,11 +117,34 @@ def left_out(count: int) -> str:
     return f"{counted(count, 'file')} of chance level {'is' if count == 1 else 'are'} left out"
 
 
-def _failed(history: History) -> str:
-    """How many segments left no file, and how they ended."""
-    ends = collections.Counter(outcome.status for outcome in history.failed)
-    kinds = ", ".join(f"{count} {status}" for status, count in ends.most_common())
-    return f"{ends.total()} of {counted(len(history.outcomes), 'segment')} left no file: {kinds}" if ends else ""
+def _failed(history: History) -> list[str]:
+    """How many segments left no file, and a line for each way in which they ended; nothing where all left one."""
+    from evocompress.runs.status import failures_of, shown_failures
+
+    failures = failures_of(history)
+    count = sum(failure.count for failure in failures)
+    head = f"{count} of {counted(_ended(history), 'segment')} left no file:"
+    return [head, *shown_failures(failures)] if failures else []
+
+
+def _ended(history: History) -> int:
+    """How many segments have ended; those of a run that was given up are no longer among the outcomes."""
+    given_up = history.given_up
+    return len(history.outcomes) if given_up is None else len(given_up["segments"])
+
+
+def _document(points: list[FrontPoint], history: History, quality: Quality) -> dict[str, Any]:
+    """A run for programs: its front, and the segments that left no file, by names that `status` and `run` have too."""
+    from evocompress.runs.export import front_rows
+    from evocompress.runs.status import failures_of
+
+    failures = failures_of(history)
+    return {
+        "front": front_rows(points, quality),
+        "segments": _ended(history),
+        "failed": sum(failure.count for failure in failures),
+        "failures": [dataclasses.asdict(failure) for failure in failures],
+    }
 
 
 class _Limits:
@@ -161,7 +191,7 @@ class _Limits:
         return f"{label}: {kind}: {pick.file}, {format_bytes(pick.nbytes)}, {quality.name} {quality.show(pick.quality)}"
 
 
-def _draw(histories: dict[str, History], png: Path) -> None:
+def _draw(histories: dict[str, History], png: Path, *, chance_level: bool) -> None:
     from evocompress.runs.front_figure import compare_figure, write_front_png
     from evocompress.support.atomic_files import replacing
 
@@ -169,11 +199,16 @@ def _draw(histories: dict[str, History], png: Path) -> None:
         write_front_png(next(iter(histories.values())), png)
         return
     with replacing(png) as temporary:
-        compare_figure(histories).savefig(temporary, dpi=160, format="png")
+        compare_figure(histories, chance_level=chance_level).savefig(temporary, dpi=160, format="png")
 
 
 def _compare(
-    console: Console, histories: dict[str, History], fronts: dict[str, list[FrontPoint]], quality: Quality
+    console: Console,
+    histories: dict[str, History],
+    fronts: dict[str, list[FrontPoint]],
+    quality: Quality,
+    *,
+    chance_level: bool,
 ) -> None:
     """Hypervolume of each run, what the seeds of an experiment attain, and the fronts' sizes at equal quality."""
     from rich.table import Table
@@ -182,7 +217,7 @@ def _compare(
     from evocompress.runs.comparison import Comparison
     from evocompress.runs.comparison_tables import attained_table, bd_rate_table
 
-    comparison = Comparison.of(histories, fronts, quality)
+    comparison = Comparison.of(histories, fronts, quality, chance_level=chance_level)
     table = Table(box=None, pad_edge=False, header_style="bold", title="Compared", title_justify="left")
     best = f"best {quality.name}"
     for title in ("run", "points", "smallest B", best, "hypervolume (validation)", "BD-rate vs the first"):
@@ -192,17 +227,20 @@ def _compare(
         table.add_row(
             Text(row.label),
             str(row.points),
-            str(row.smallest or 0),
+            "—" if row.smallest is None else str(row.smallest),
             Text("—" if row.best is None else quality.show(row.best)),
             "—" if row.hypervolume is None else f"{row.hypervolume:.4f}",
             rate if number else "—",
         )
     console.print(table)
+    if comparison.left_out:
+        note = f"{left_out(comparison.left_out)} of the comparison; --all lets them count"
+        console.print(note, markup=False, highlight=False)
     for name, labels in comparison.groups.items():
         if labels[1:]:
             title = f"\nAttained by {name}, which differ in their seeds"
             console.print(title, markup=False, highlight=False, soft_wrap=True)
-            console.print(attained_table([fronts[label] for label in labels], quality))
+            console.print(attained_table([comparison.fronts[label] for label in labels], quality))
     if len(comparison.groups) > 1:
         console.print("\nBD-rate of the column against the row")
         console.print(bd_rate_table(comparison.attained))

@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or going on.")],
 ) -> None:
-    """Write export/ anew: front.csv, the front's files, segments.parquet, front.png and report.html."""
+    """Write export/ anew: front.csv, the front's files, segments.parquet, front.png and report.html.
+
+    This is about one run. Several are compared by `evocompress front RUN RUN --png FILE`, in tables and a picture.
+    """
     from evocompress.runs.export import export_run
     from evocompress.search.history import read_history
 

@@ -166,7 +166,8 @@ class Genes(_Section):
     @classmethod
     def _ordered(cls, value: Any) -> Any:
         if isinstance(value, tuple) and not value[0] < value[1]:
-            raise ValueError("the first number must be below the second")
+            fixed = f"; write {value[0]!r} to fix it" if value[0] == value[1] else ""
+            raise ValueError(f"the first number must be below the second{fixed}")
         if isinstance(value, list) and (not value or len(set(value)) != len(value)):
             raise ValueError("give at least one option, each once")
         return value
@@ -179,8 +180,10 @@ def _option(name: str, given: Any) -> Any:
     parts: list[Any] = list(given) if isinstance(given, list | tuple) else []
     if len(parts) == 2 and all(type(part) in (int, float) for part in parts):
         low, high = parts
+        if low == high:
+            raise ValueError(f"{name}: the first number must be below the second; write {low!r} to fix it")
         if not 0 < low < high < math.inf:
-            raise ValueError(f"{name}: must be two numbers, 0 < low < high")
+            raise ValueError(f"{name}: must be two numbers, 0 < low < high, as a range is drawn on a log axis")
         return (low, high)
     plain = all(isinstance(part, str | int | float) for part in parts)
     if not plain or len(parts) < 2 or len(set(parts)) != len(parts):
@@ -213,12 +216,22 @@ def _type_of(spec: GeneSpec) -> Any:
     if spec.high is not None:
         bounds["lt" if spec.high_open else "le"] = spec.high
     number: Any = Annotated[int if whole else float, pydantic.Field(**bounds)]
-    # Of a log axis there is no 0, even where 0 itself switches the gene off.
-    end: Any = Annotated[number, pydantic.Field(gt=0)] if spec.log else number
+    end: Any = Annotated[number, pydantic.AfterValidator(functools.partial(_on_log_axis, spec))] if spec.log else number
     either: Any = Union[number, tuple[end, end]]  # noqa: UP007 - made of values, not of types
     if spec.check is not None:
         either = Annotated[either, pydantic.AfterValidator(functools.partial(_passed, spec.check))]
     return Optional[either] if spec.default is None else either  # noqa: UP045
+
+
+def _on_log_axis(spec: GeneSpec, value: Any) -> Any:
+    """An end of a range as it is; ValueError for 0, which a log axis does not have, even where 0 may be given."""
+    if value > 0:
+        return value
+    small, off = 1 if spec.kind == "whole" else 0.001, ", which switches it off" if spec.plain == 0 else ""
+    raise ValueError(
+        "must be above 0: a range is drawn on a log axis, which has no 0. "
+        f"Write a small number instead, such as {small}; or only 0, without a range{off}"
+    )
 
 
 def _passed(check: Callable[[Any], object], value: Any) -> Any:

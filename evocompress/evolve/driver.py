@@ -10,13 +10,10 @@ import importlib.metadata
 import math
 import os
 import platform
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from evocompress.checkpoint.float32_size import float32_bytes
@@ -40,6 +37,7 @@ from evocompress.runs.export import Export, check_libraries, export_run
 from evocompress.search.events import Opened
 from evocompress.search.executors import Executor, ExecutorResources, HasNodeNews, LooksAtNodes, MakeExecutor
 from evocompress.search.history import read_history, read_run_json
+from evocompress.search.interrupts import sigterm_interrupts
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.records import Leaf
 from evocompress.search.run_folder import Run, made_with, open_run, rare_events
@@ -287,23 +285,6 @@ def _look_at_nodes(
         tell(Said(f"{keys} has no effect here: the executor inline runs segments in this process"))
 
 
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM (a cluster's polite end) does what Ctrl-C does, in the audit and the export too."""
-
-    def handle(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _rounds(leaves: Sequence[Leaf], reader: GenomeReader, workers: int) -> list[list[list[Any]]]:
     """Files to judge, in at most `_ROUNDS` rounds, so that there is progress to report; in each a part for a worker."""
     files = [(leaf.leaf_id, leaf.path, leaf.sha256, reader.model_options(leaf.genome)) for leaf in leaves]
@@ -405,7 +386,7 @@ def run_experiment(
         )
         forget_request(folder)  # one that an earlier driver did not hear; those from now on are for this one
         quality = prepared.segment.experiment.task().quality
-        stack.enter_context(_sigterm_interrupts())
+        stack.enter_context(sigterm_interrupts())  # in the audit and the export, too
         if prepared.note is not None:
             tell(Said(prepared.note))
         if sown is not None:

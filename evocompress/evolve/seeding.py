@@ -11,9 +11,11 @@ from typing import Any
 from evocompress.errors import ConfigError
 from evocompress.evolve.config import Config, parse_config
 from evocompress.evolve.genome import GenomeReader, network_options
+from evocompress.runs.front import in_view, knee
 from evocompress.runs.origin import files_evaluated
 from evocompress.search.history import History, read_history
 from evocompress.search.old_runs import quality_of_run
+from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, SegmentTask
 from evocompress.search.run_folder import Run
 from evocompress.search.settings import SearchSettings
@@ -27,7 +29,7 @@ class Seeds:
     """Files of a run's front, each with its genome as one of the new run; `evaluated` files were looked at there."""
 
     source: str
-    files: tuple[tuple[Leaf, bytes], ...]
+    files: tuple[tuple[Leaf, bytes], ...] = dataclasses.field(repr=False)
     evaluated: int
 
 
@@ -36,7 +38,10 @@ def read_seeds(
 ) -> Seeds:
     """The front of a run as seeds of another: as many files as its pool holds, and no more than half its segments.
 
-    Their qualities hold only where both runs judge alike, and their files only in the same network.
+    Files of chance level (`front.in_view`) are none: their weights have learned nothing that another run could go on
+    with. Of the others some are taken that are spread over the front. Where there is room for one alone it is the knee,
+    or the best if there is no knee. Their qualities hold only where both runs judge alike, and their files only in the
+    same network.
 
     Args:
         source: The folder of that run.
@@ -58,10 +63,16 @@ def read_seeds(
     if not leaves:
         raise ConfigError(f"{source} has no file of a network with such options to begin with.")
     most = settings.pool_size if settings.segments is None else min(settings.pool_size, max(1, settings.segments // 2))
-    chosen = [leaves[place] for place in _evenly(len(leaves), most)]
-    return Seeds(
-        str(source), tuple((leaf, history.storage.read(leaf.path)) for leaf in chosen), files_evaluated(history)
-    )
+    files = tuple((leaf, history.storage.read(leaf.path)) for leaf in _chosen(leaves, most, history.quality))
+    return Seeds(str(source), files, files_evaluated(history))
+
+
+def _chosen(leaves: Sequence[Leaf], most: int, quality: Quality) -> list[Leaf]:
+    """At most so many leaves of a front, smallest first: of those that are of use the ends and some between."""
+    useful = in_view(leaves, quality)
+    if most == 1:  # an end would be the smallest file, and the worst
+        return [knee(useful, quality) or min(useful, key=lambda leaf: leaf.error)]
+    return [useful[place] for place in _evenly(len(useful), most)]
 
 
 def _check_alike(history: History, config: Config, header: Mapping[str, Any]) -> None:
@@ -81,12 +92,12 @@ def _check_alike(history: History, config: Config, header: Mapping[str, Any]) ->
 def _evenly(count: int, most: int) -> Sequence[int]:
     """At most so many places among `count`, spread evenly, the ends among them.
 
-    >>> _evenly(10, 4), _evenly(3, 9), _evenly(5, 1)
-    ([0, 3, 6, 9], [0, 1, 2], [0])
+    >>> _evenly(10, 4), _evenly(3, 9)
+    ([0, 3, 6, 9], [0, 1, 2])
     """
     if count <= most:
         return list(range(count))
-    return [round(place * (count - 1) / max(1, most - 1)) for place in range(most)]
+    return [round(place * (count - 1) / (most - 1)) for place in range(most)]
 
 
 def sow(run: Run, seeds: Seeds) -> None:

@@ -97,7 +97,7 @@ class PackResult:
     are None until `within` or `PackJob.measure` has measured them.
     """
 
-    data: bytes
+    data: bytes = dataclasses.field(repr=False)
     rate_weight: float
     met: bool = True
     stopped: bool = False

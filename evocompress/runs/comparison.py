@@ -15,7 +15,7 @@ import numpy as np
 import scipy  # its parts are imported when they are first used, which takes half a second
 
 from evocompress.errors import ConfigError, EvocompressError
-from evocompress.runs.front import FrontPoint, hypervolume_curve
+from evocompress.runs.front import FrontPoint, front, hypervolume_curve, in_view
 from evocompress.search.quality import Quality
 
 if TYPE_CHECKING:
@@ -61,21 +61,45 @@ class ComparedRun(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Runs compared: a row for each, the groups that differ in their seeds alone, and what each group attains."""
+    """Runs compared: a row for each, the groups that differ in their seeds alone, and what each group attains.
+
+    `fronts` are the files that count, `left_out` is how many others there are.
+    """
 
     rows: tuple[ComparedRun, ...]
     groups: dict[str, list[str]]
     attained: dict[str, list[Step]]
+    fronts: dict[str, list[FrontPoint]]
+    left_out: int
 
     @classmethod
     def of(
-        cls, histories: Mapping[str, History], fronts: Mapping[str, Sequence[FrontPoint]], quality: Quality
+        cls,
+        histories: Mapping[str, History],
+        fronts: Mapping[str, Sequence[FrontPoint]],
+        quality: Quality,
+        *,
+        chance_level: bool = False,
     ) -> Comparison:
-        """Compare runs by label, whose fronts may be parts of the whole ones; `common_quality` says if they can be."""
-        fronts_steps = {label: steps(points, quality) for label, points in fronts.items()}
+        """Compare runs by label; `common_quality` says if they can be.
+
+        Args:
+            histories: The runs.
+            fronts: Their fronts, or parts of those.
+            quality: What all of them measure.
+            chance_level: Whether files of chance level count (those that are not `in_view` on the whole front). They
+                say nothing of how well a run compresses, but they would be the smallest ones, and a BD-rate would
+                count qualities that nobody wants.
+        """
+        given = sum(map(len, fronts.values()))
+        counting = {
+            label: [*points] if chance_level else _useful(points, histories[label], quality)
+            for label, points in fronts.items()
+        }
+        fronts_steps = {label: steps(points, quality) for label, points in counting.items()}
         baseline = next(iter(fronts_steps.values()))
         rows = []
-        for label, points in fronts.items():
+        for label, points in counting.items():
             curve = hypervolume_curve(histories[label])
             rows.append(
                 ComparedRun(
@@ -87,9 +111,16 @@ class Comparison(NamedTuple):
                     _bd_rate_or_none(baseline, fronts_steps[label]),
                 )
             )
-        groups = seed_groups({label: history for label, history in histories.items() if fronts[label]})
+        groups = seed_groups({label: history for label, history in histories.items() if counting[label]})
         reached = {name: [fronts_steps[label] for label in labels] for name, labels in groups.items()}
-        return cls(tuple(rows), groups, {name: attainment(surfaces) for name, surfaces in reached.items()})
+        surfaces = {name: attainment(members) for name, members in reached.items()}
+        return cls(tuple(rows), groups, surfaces, counting, given - sum(map(len, counting.values())))
+
+
+def _useful(points: Iterable[FrontPoint], history: History, quality: Quality) -> list[FrontPoint]:
+    """The points that are in view on the whole front, of which they may be a part."""
+    leaf_ids = {point.leaf_id for point in in_view(front(history), quality)}
+    return [point for point in points if point.leaf_id in leaf_ids]
 
 
 def check_same_data(histories: Mapping[str, History]) -> None:

@@ -130,11 +130,10 @@ class RunDisplay:
                 front = sorted((kept[leaf_id] for leaf_id in held), key=lambda leaf: leaf.nbytes)
                 self._finish(event.outcome, hypervolume=event.hypervolume, front=front, done=event.completion + 1)
             case Delayed():
-                number = event.task.index + 1
-                self._say(f"segment {number} is tried again in {event.pause:g} s: {event.reason}")
+                self._say(f"segment {event.task.number} is tried again in {event.pause:g} s: {event.reason}")
             case LargerShare():
                 more = f"it is tried again with {event.share:g} of a GPU"
-                self._say(f"segment {event.task.index + 1} ran out of memory ({_first_line(event.error)}); {more}")
+                self._say(f"segment {event.task.number} ran out of memory ({_first_line(event.error)}); {more}")
             case Late():
                 self._say(_late(event))
             case LateJob():
@@ -191,7 +190,8 @@ class RunDisplay:
             progress.finishes.append(now)
             progress.failed += outcome.status != "ok"
         if outcome.status != "ok":
-            self._say(f"segment {outcome.index} {outcome.status.replace('_', ' ')}: {_first_line(outcome.error)}")
+            ended = outcome.status.replace("_", " ")
+            self._say(f"segment {outcome.number} {ended}: {_first_line(outcome.error)}")
         if self._live is None and (now - self._last_line >= self._interval or done == progress.total):
             self._last_line = now
             self._print(_line(progress, now))
@@ -390,7 +390,7 @@ def _node_news(event: NodeNews) -> str:
 
 
 def _late(event: Late) -> str:
-    number, took, limit = event.task.index + 1, format_duration(event.seconds), format_duration(event.limit)
+    number, took, limit = event.task.number, format_duration(event.seconds), format_duration(event.limit)
     if event.node is None:
         return f"segment {number} has been waiting for a free worker for {took}"
     running = f"segment {number} has been running on {event.node} for {took}"

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,6 +41,7 @@ __all__ = [
     "export_run",
     "front_rows",
     "segment_rows",
+    "table_row",
     "to_optuna",
     "write_front_csv",
     "write_front_files",
@@ -207,7 +208,8 @@ def write_front_files(
 def front_rows(points: Sequence[FrontPoint], quality: Quality, *, prefix: str = "") -> list[dict[str, Any]]:
     """The front as rows with `FRONT_COLUMNS`; `prefix` stands before each file's name.
 
-    Qualities and errors are as they were measured, not as they are shown; details and genome are canonical JSON.
+    Qualities and errors are as they were measured, not as they are shown; details and genome are mappings, which
+    `table_row` makes texts of.
     """
     return [
         {
@@ -222,17 +224,26 @@ def front_rows(points: Sequence[FrontPoint], quality: Quality, *, prefix: str = 
             "quality_high": rounded(point.high),
             "error": rounded(point.error),
             "total": point.total,
-            "details": canonical_json(point.details),
+            "details": dict(point.details),
             "depth": point.depth,
             "epochs": point.epochs,
             "seconds": round(point.seconds, 3),
             "leaf_id": point.leaf_id,
             "segment_id": point.segment_id,
             "sha256": point.sha256,
-            "genome": canonical_json(point.genome),
+            "genome": dict(point.genome),
         }
         for point in points
     ]
+
+
+def table_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as a table takes it, which has a text in each cell: mappings as canonical JSON.
+
+    >>> table_row({"bytes": 742, "genome": {"epochs": 2}})
+    {'bytes': 742, 'genome': '{"epochs":2}'}
+    """
+    return {name: canonical_json(value) if isinstance(value, Mapping) else value for name, value in row.items()}
 
 
 def write_front_csv(points: Sequence[FrontPoint], path: str | Path, quality: Quality, *, prefix: str = "") -> None:
@@ -240,7 +251,7 @@ def write_front_csv(points: Sequence[FrontPoint], path: str | Path, quality: Qua
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, FRONT_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(front_rows(points, quality, prefix=prefix))
+    writer.writerows(map(table_row, front_rows(points, quality, prefix=prefix)))
     write_bytes(path, text.getvalue().encode())
 
 

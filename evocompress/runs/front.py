@@ -10,7 +10,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -54,6 +54,22 @@ KNEE = (
 )
 
 
+class _Placed(Protocol):
+    """What has a place in the plane of size and quality: a point of a front, a leaf."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def quality(self) -> float: ...
+
+    @property
+    def error(self) -> float: ...
+
+
+PlacedT = TypeVar("PlacedT", bound=_Placed)
+
+
 @dataclasses.dataclass(frozen=True)
 class FrontPoint:
     """One file of the front: its size, its quality with the 95 % interval `low..high`, its origin.
@@ -83,7 +99,7 @@ class FrontPoint:
     seconds: float
     sha256: str
     path: str
-    genome: Genome
+    genome: Genome = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,8 +274,8 @@ def parse_level(text: str, quality: Quality) -> float:
     return value
 
 
-def in_view(points: Sequence[FrontPoint], quality: Quality) -> list[FrontPoint]:
-    """The points that pictures show at first: of at least half the best quality.
+def in_view(points: Sequence[PlacedT], quality: Quality) -> list[PlacedT]:
+    """The points that pictures show at first, and that runs are compared by: of at least half the best quality.
 
     Files of a few bytes that guess are always on a front; in view, they would take most of both axes. Half the best
     says nothing of a quality that is minimised, or not above 0: then those are left out that are more than four times
@@ -273,7 +289,7 @@ def in_view(points: Sequence[FrontPoint], quality: Quality) -> list[FrontPoint]:
     return [point for point, merit in zip(points, merits, strict=True) if merit >= least]
 
 
-def knee(points: Sequence[FrontPoint], quality: Quality) -> FrontPoint | None:
+def knee(points: Sequence[PlacedT], quality: Quality) -> PlacedT | None:
     """The point farthest below the chord that joins the front's ends, over (log2 bytes, error) scaled to [0, 1].
 
     The ends are those of the points `in_view`: a file that guesses would make a knee of one that is hardly better.
@@ -289,7 +305,7 @@ def knee(points: Sequence[FrontPoint], quality: Quality) -> FrontPoint | None:
     return ordered[best] if below[best] > 1e-9 else None
 
 
-def _size_order(point: FrontPoint) -> tuple[int, float]:
+def _size_order(point: _Placed) -> tuple[int, float]:
     """Sort key of a front: smallest first."""
     return point.nbytes, point.error
 

@@ -56,13 +56,14 @@ def front_figure(history: History, beside: Mapping[str, Sequence[tuple[int, floa
     return figure
 
 
-def compare_figure(runs: Mapping[str, History]) -> Figure:
+def compare_figure(runs: Mapping[str, History], *, chance_level: bool = False) -> Figure:
     """Several runs by label, each front in its colour with error bars, reference lines where they differ.
 
     The runs must measure the same quality, or the axis has no meaning; the first one's is shown. Of runs that differ in
     their seeds alone, where they are enough (`comparison.LEAST_SEEDS`), the median attainment surface is drawn, with a
     band from the worst to the best and a darker one of the middle half (Fonseca and Fleming, 1996). Below the axes is
-    the BD-rate of each run, or group of runs, against the first.
+    the BD-rate of each run, or group of runs, against the first. Files of chance level (those that are not `in_view`)
+    count in what several attain and in BD-rates only with `chance_level`.
     """
     quality = next((history.quality for history in runs.values()), Quality("quality"))
     figure, axes = new_figure("Fronts compared", f"{len(runs)} runs")
@@ -73,7 +74,7 @@ def compare_figure(runs: Mapping[str, History]) -> Figure:
     for name, labels in seed_groups({label: runs[label] for label in runs if fronts[label]}).items():
         members = [fronts[label] for label in labels]
         judged = "" if all(points[0].audited for points in members) else " (validation, not audited)"
-        reached = [steps(points, quality) for points in members]
+        reached = [steps(points if chance_level else in_view(points, quality), quality) for points in members]
         surfaces[name] = attainment(reached)
         if labels[1:]:
             _attainment(axes, reached, quality, next(colours), f"{name}: median, middle half, all{judged}")

@@ -20,6 +20,8 @@ from evocompress.runs.leaf_table import flat_rows
 from evocompress.search.history import History, read_history
 from evocompress.search.records import Leaf
 from evocompress.support.optional_libraries import needs_extra
+from evocompress.support.quantities import format_bytes
+from evocompress.support.wording import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -36,6 +38,12 @@ class OpenedLeaf:
 
     record: Leaf
     history: History
+
+    def __repr__(self) -> str:
+        """Which file it is, in a line: what the journal says of it takes pages."""
+        quality = self.history.quality
+        judged = f"{quality.name} {quality.show(self.record.quality)} (validation)"
+        return f"<OpenedLeaf {self.record.leaf_id}: {format_bytes(self.record.nbytes)}, {judged}>"
 
     def read(self) -> bytes:
         """The file's bytes.
@@ -68,6 +76,11 @@ class OpenedRun:
     """A run as it was when it was opened; `history` has all that was recorded."""
 
     history: History
+
+    def __repr__(self) -> str:
+        """Which run it is, in a line: its history takes pages."""
+        files = counted(len(self.front()), "file")
+        return f"<OpenedRun {self.history.folder}: {counted(len(self.history.outcomes), 'segment')}, front of {files}>"
 
     def front(self) -> Sequence[FrontPoint]:
         """The files that no other is both smaller and better than, smallest first; audited where the run has ended."""

@@ -15,7 +15,18 @@ from evocompress.search.quality import Quality
 from evocompress.support.quantities import format_bytes, format_duration
 from evocompress.support.wording import counted
 
-__all__ = ["Failure", "InFlight", "State", "Status", "read_status", "shown_status", "status_of"]
+__all__ = [
+    "NO_FILE",
+    "Failure",
+    "InFlight",
+    "State",
+    "Status",
+    "failures_of",
+    "read_status",
+    "shown_failures",
+    "shown_status",
+    "status_of",
+]
 
 #: "held": by a driver of another machine, whose process cannot be looked up from here.
 State: TypeAlias = Literal["running", "held", "finished", "stopped", "dead"]
@@ -27,6 +38,8 @@ _ENDS = {
     "interrupted": "by Ctrl-C or a signal",
     "gave_up": "its first segments all failed alike; a resume tries them again",
 }
+#: What is said of a run that has no file of its own so far.
+NO_FILE = "no file yet"
 _SHOWN = 5  # failures and segments in flight that have a line
 
 
@@ -101,12 +114,9 @@ def status_of(history: History, *, now: float | None = None) -> Status:
     waiting = history.in_flight
     submitted = _last_submissions(history, {task.segment_id for task in waiting})
     in_flight = [
-        InFlight(task.segment_id, task.index + 1, task.operator, max(0.0, now - submitted[task.segment_id]))
+        InFlight(task.segment_id, task.number, task.operator, max(0.0, now - submitted[task.segment_id]))
         for task in waiting
     ]
-    failed = collections.Counter((outcome.status, outcome.error) for outcome in history.failed)
-    if not history.tasks and (given_up := history.events("gave_up")):  # and nothing was begun since
-        failed[given_up[-1]["status"], given_up[-1]["error"]] = len(given_up[-1]["segments"])
     ends = [
         *([elapsed / done * (settings.segments - done)] if settings.segments and done else []),
         *([60.0 * settings.minutes - elapsed] if settings.minutes else []),
@@ -126,8 +136,16 @@ def status_of(history: History, *, now: float | None = None) -> Status:
         front=tuple((leaf.nbytes, leaf.quality) for leaf in history.archive),
         quality=history.quality,
         in_flight=tuple(in_flight),
-        failures=tuple(Failure(status, error, count) for (status, error), count in failed.most_common()),
+        failures=failures_of(history),
     )
+
+
+def failures_of(history: History) -> tuple[Failure, ...]:
+    """The ways in which segments of a run ended without a file, the most frequent first; also of one given up."""
+    failed = collections.Counter((outcome.status, outcome.error) for outcome in history.failed)
+    if (given_up := history.given_up) is not None:
+        failed[given_up["status"], given_up["error"]] = len(given_up["segments"])
+    return tuple(Failure(status, error, count) for (status, error), count in failed.most_common())
 
 
 def _last_submissions(history: History, segment_ids: Set[str]) -> dict[str, float]:
@@ -170,9 +188,7 @@ def shown_status(status: Status) -> list[str]:
     if status.state in ("running", "held"):
         used += f"; the journal's last line is {format_duration(status.silent)} old"
     lines += [f"  {used}", f"  {_front(status)}"]
-    for failure in status.failures[:_SHOWN]:
-        lines.append(f"  {failure.count} × {failure.status}: {failure.error or 'no reason was given'}")
-    lines += _more(status.failures, "way of failing", "ways of failing")
+    lines += shown_failures(status.failures)
     for segment in status.in_flight[:_SHOWN]:
         lines.append(
             f"  segment {segment.number} ({segment.operator}), submitted {format_duration(segment.seconds)} ago"
@@ -180,9 +196,15 @@ def shown_status(status: Status) -> list[str]:
     return [*lines, *_more(status.in_flight, "segment in flight", "segments in flight")]
 
 
+def shown_failures(failures: Sequence[Failure]) -> list[str]:
+    """How often segments ended without a file and why, as lines for people; of many ways the most frequent."""
+    lines = [f"  {one.count} × {one.status}: {one.error or 'no reason was given'}" for one in failures[:_SHOWN]]
+    return [*lines, *_more(failures, "way of failing", "ways of failing")]
+
+
 def _front(status: Status) -> str:
     if not status.front:
-        return "no file yet"
+        return NO_FILE
     ends = [f"{format_bytes(nbytes)} @ {status.quality.show(quality)}" for nbytes, quality in status.front]
     between = f"{ends[0]} to {ends[-1]}" if len(ends) > 1 else ends[0]
     return f"front: {counted(len(ends), 'file')}, {between}; hypervolume {status.hypervolume:.4f}"

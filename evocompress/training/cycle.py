@@ -28,11 +28,11 @@ class Compressed:
     `grid` has the steps of the file's tensors, where the next `RateTerm` goes on (`checkpoint.grid.grid_of`).
     """
 
-    data: bytes
+    data: bytes = dataclasses.field(repr=False)
     recipe: Recipe
     quality: float
     score: float
-    grid: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    grid: Mapping[str, float] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def nbytes(self) -> int:

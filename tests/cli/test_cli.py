@@ -163,12 +163,12 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_front_and_report(run: Path, tmp_path: Path) -> None:
-    whole = json.loads(invoke("front", run, "--json").output)[str(run)]
+    whole = json.loads(invoke("front", run, "--json").output)[str(run)]["front"]
     assert len(whole) > 2
     middle = whole[len(whole) // 2]
-    under = json.loads(invoke("front", run, "--under", f"{middle['bytes']}", "--json").output)[str(run)]
+    under = json.loads(invoke("front", run, "--under", f"{middle['bytes']}", "--json").output)[str(run)]["front"]
     assert under == [row for row in whole if row["bytes"] <= middle["bytes"]]
-    above = json.loads(invoke("front", run, "--above", str(middle["quality"]), "--json").output)[str(run)]
+    above = json.loads(invoke("front", run, "--above", str(middle["quality"]), "--json").output)[str(run)]["front"]
     assert above == [row for row in whole if row["quality"] >= middle["quality"]]
     assert f"smallest: {middle['file'].rpartition('/')[2]}" in invoke("front", run, "--above", middle["quality"]).output
     none = invoke("front", run, "--under", "1")

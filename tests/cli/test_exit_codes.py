@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+import signal
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import pytest
+from command_process import CommandProcess
+from synthetic_run import synthetic_run, write_synthetic_run
 
 from evocompress import errors
 from evocompress.cli import app, main
 from evocompress.cli.exit_codes import ExitCode, exit_code_of
+from evocompress.search.interrupts import sigterm_interrupts
+from evocompress.search.lease import Lease
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +76,34 @@ def test_a_reader_that_goes_away() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.wait(120) == ExitCode.READER_GONE and not process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("words", "begin"),
+    [(("watch", "--port", "0"), "http://"), (("status", "--watch", "--json"), "{")],
+    ids=lambda words: words[0] if isinstance(words, tuple) else "",
+)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_command_that_only_looks_is_stopped(
+    tmp_path: Path, words: tuple[str, ...], begin: str, how: signal.Signals
+) -> None:
+    write_synthetic_run(tmp_path / "run", synthetic_run(5))
+    with Lease(tmp_path / "run"):  # it is being driven, so that there is something to wait for
+        command = CommandProcess(words[0], tmp_path / "run", *words[1:], output=tmp_path / "said")
+        command.wait_until_it_says(begin)
+        command.send_signal(how)
+        assert command.wait() == ExitCode.STOPPED and "Traceback" not in command.said
+
+
+def test_a_fork_of_a_command_ends_by_sigterm() -> None:
+    with sigterm_interrupts():
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which this child has nothing to do with
+            child.start()
+        child.terminate()
+        child.join(20)
+    assert child.exitcode == -signal.SIGTERM
 
 
 def test_an_unknown_option_is_2(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_pack_on_held_out_examples(tmp_path: Path) -> None:
 
 
 def test_front(folder: Path) -> None:
-    rows = json.loads(invoke("front", folder, "--json", "--quiet").stdout)[str(folder)]
+    rows = json.loads(invoke("front", folder, "--json", "--quiet").stdout)[str(folder)]["front"]
     assert [row["bytes"] for row in rows] == [point.nbytes for point in front(read_history(folder))]
     met, missed = (invoke("front", folder, "--quiet", "--under", size) for size in ("1MB", "1"))
     assert (met.exit_code, met.output, missed.exit_code, missed.output) == (0, "", 3, "")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from small_digits_run import small_digits_run
 
+from evocompress.cli.command_words import as_commands
 from evocompress.errors import RunError
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import config_of_run, run_experiment
@@ -23,8 +24,13 @@ def test_a_gene_evolves_and_another_is_fixed_from_now_on(tmp_path: Path) -> None
     assert run_experiment(parse_config(SMALL), folder).finished
     changes = ["genes.learning_rate=[0.001, 0.01]", "genes.weight_decay=1e-4", "search.segments=8"]
     config = config_of_run(folder, changes)
-    with pytest.raises(RunError, match="go on with an override"):
+    told = "genes.learning_rate was 0.004, is [0.001, 0.01]; genes.weight_decay was [1e-05, 0.001], is 0.0001"
+    with pytest.raises(RunError) as refused:  # each change once, and none of the budget, which may change
         run_experiment(config, folder, resume=True)
+    text = f"{folder} was made with another configuration: {told}; undo that, or go on with override=True"
+    assert str(refused.value) == text and as_commands(text).endswith("undo that, or go on with --override")
+    with pytest.raises(RunError, match="cannot go on: seed was 0, is 3; undo that"):  # not what follows from it
+        run_experiment(config_of_run(folder, ["seed=3"]), folder, resume=True)
     assert run_experiment(config, folder, resume=True, override=True).finished
     history = read_history(folder)
     (override,) = history.events("override")

@@ -61,7 +61,20 @@ def test_shipped_configurations_load_and_come_back_from_json(path: Path) -> None
         ({**LEAST, "search": 3}, "search"),
         (
             {**LEAST, "genes": {"epochs": [3, 3]}},
-            "genes.epochs: the first number must be below the second (got [3, 3])",
+            "genes.epochs: the first number must be below the second; write 3 to fix it (got [3, 3])",
+        ),
+        (
+            {**LEAST, "genes": {"model_options": {"width": [8, 8]}}},
+            "width: the first number must be below the second; write 8 to fix it",
+        ),
+        (
+            {**LEAST, "genes": {"model_options": {"width": [0, 8]}}},
+            "width: must be two numbers, 0 < low < high, as a range is drawn on a log axis",
+        ),
+        (
+            {**LEAST, "genes": {"label_smoothing": [0, 0.2]}},
+            "genes.label_smoothing.0: must be above 0: a range is drawn on a log axis, which has no 0. Write a small "
+            "number instead, such as 0.001; or only 0, without a range, which switches it off (got 0)",
         ),
         ({**LEAST, "genes": {"rate_weight": [0.0, 1.0]}}, "genes.rate_weight"),
         ({**LEAST, "genes": {"learning_rate": float("nan")}}, "genes.learning_rate"),
@@ -107,7 +120,8 @@ def test_all_problems_are_told_at_once_in_our_own_words() -> None:
         "genes.epochs: must be a whole number, or two numbers [low, high] (got 'three')",
         "genes.learning_rate.1: must be a number (got 'x')",
         "genes.rate_weight: the first number must be below the second (got [0.001, 1e-05])",
-        "genes.l1.0: must be above 0 (got 0)",
+        "genes.l1.0: must be above 0: a range is drawn on a log axis, which has no 0. Write a small number instead, "
+        "such as 0.001; or only 0, without a range, which switches it off (got 0)",
         "genes.optimiser: must be a list of some of 'adam', 'adamw', 'sgd' (got 'adamm')",
         "genes.schedule.0: must be 'constant' or 'cosine'; did you mean 'cosine'? (got 'cosin')",
         "genes.sensitivity: give at least one option, each once (got [])",

@@ -7,18 +7,33 @@ from typing import Any
 
 import pytest
 from small_digits_run import small_digits_run
+from synthetic_run import synthetic_run
 from typer.testing import CliRunner
 
 from evocompress.cli import app
 from evocompress.errors import ConfigError, RunError
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import run_experiment
+from evocompress.evolve.seeding import _chosen
+from evocompress.runs.front import in_view, knee
 from evocompress.runs.origin import files_evaluated
 from evocompress.search.history import read_history
-
-pytestmark = pytest.mark.slow
+from evocompress.tasks.classification import ACCURACY
 
 SMALL = small_digits_run(search={"segments": 4, "probes": 2}, genes={"learning_rate": 0.004})
+
+
+def test_which_files_are_taken() -> None:
+    archive, quality = synthetic_run(30, seed=5).archive, ACCURACY
+    useful = in_view(archive, quality)
+    bend, best = knee(useful, quality), min(archive, key=lambda leaf: leaf.error)
+    assert 3 < len(useful) < len(archive) and bend not in (None, useful[0])
+    assert _chosen(archive, 1, quality) == [bend]
+    assert _chosen(useful[:1] + useful[-1:], 1, quality) == [best]  # two files have no knee
+    assert _chosen(archive, 2, quality) == [useful[0], useful[-1]]
+    assert _chosen(archive, 99, quality) == useful
+    guess = archive[0]
+    assert _chosen([guess], 9, quality) == [guess]  # where there is nothing else
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +43,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_population_begins_with_the_front(source: Path, tmp_path: Path) -> None:
     genes = {**SMALL["genes"], "rate_weight": [0.1, 1.0], "learning_rate": [0.001, 0.01]}
     config = parse_config({**SMALL, "genes": genes, "search": {**SMALL["search"], "segments": 9, "initial": 3}})
@@ -59,6 +75,7 @@ def test_the_population_begins_with_the_front(source: Path, tmp_path: Path) -> N
     assert run_experiment(config, folder, resume=True).segments == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -75,6 +92,7 @@ def test_runs_that_are_judged_otherwise_are_no_seeds(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_is_no_run_and_a_resume(source: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no run"):
         run_experiment(parse_config(SMALL), tmp_path / "run", seeds=tmp_path)

@@ -120,7 +120,7 @@ def test_the_command_line_asks_in_the_quality_own_way(finished: Path) -> None:
     for option in ("--above", "--below"):
         text = said("front", finished, option, level)
         assert f"smallest: {points[-1].file}" in text and points[0].file not in text
-        rows = json.loads(said("front", finished, option, level, "--json"))[str(finished)]
+        rows = json.loads(said("front", finished, option, level, "--json"))[str(finished)]["front"]
         assert [row["bytes"] for row in rows] == [points[-1].nbytes]
     with pytest.raises(ConfigError, match=r"--below: RMSE='5 m' is not a number, with or without the unit steps"):
         said("front", finished, "--below", "5 m")

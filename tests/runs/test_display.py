@@ -113,7 +113,9 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert 8 <= len(progress) <= 10
     assert progress[-1].startswith("segments 40/40, hypervolume ") and "left" not in progress[-1]
     assert "0:28 left" in "".join(progress)
-    assert sum("diverged: loss is nan after epoch 1" in line for line in lines) == 3
+    assert [line for line in lines if "diverged: loss is nan after epoch 1" in line] == [
+        f"segment {number} diverged: loss is nan after epoch 1" for number in (8, 21, 34)
+    ]
     assert "[bold]written as it is[/bold] " + "x" * 200 in lines
     assert lines[-1] == "interrupted after 40 segments"
 

@@ -257,11 +257,18 @@ def test_compare_figure_has_a_band_for_the_seeds_of_an_experiment_and_bd_rates()
     figure = compare_figure(runs)
     assert legend_of(figure) == ["a 0 and 2 more: median, middle half, all"]
     assert figure.get_supxlabel() == ""
-    figure = compare_figure(runs | {"b": of_experiment("mlp", 7)})
+    figure = compare_figure(runs | {"b": of_experiment("mlp", 5)})
     assert legend_of(figure) == ["a 0 and 2 more: median, middle half, all", "b"]
-    groups = list(runs.values()), [of_experiment("mlp", 7)]
-    surfaces = [attainment([steps(front(run), run.quality) for run in group]) for group in groups]
-    assert f"b: {bd_rate(*surfaces):+.1f} %" in figure.get_supxlabel()
+    groups = list(runs.values()), [of_experiment("mlp", 5)]
+
+    def told(useful: bool) -> str:
+        """What is said of the BD-rate where files of chance level are left out, or count."""
+        quality = groups[1][0].quality
+        chosen = [[in_view(front(run), quality) if useful else front(run) for run in group] for group in groups]
+        return f"b: {bd_rate(*(attainment([steps(points, quality) for points in one]) for one in chosen)):+.1f} %"
+
+    assert told(True) != told(False) and told(True) in figure.get_supxlabel()
+    assert told(False) in compare_figure(runs | {"b": groups[1][0]}, chance_level=True).get_supxlabel()
 
 
 @pytest.mark.parametrize("segments", [0, 1, 30])

@@ -15,12 +15,16 @@ from commands import invoke_caught
 from synthetic_run import content, synthetic_run, write_synthetic_run
 
 import evocompress
+from evocompress import Recipe
 from evocompress.errors import ConfigError, EvocompressError, ModelError, RunError
+from evocompress.evolve.seeding import Seeds
 from evocompress.extensions import EXPORTERS
+from evocompress.packer.job import PackResult
 from evocompress.runs.export import ReadLeaf
 from evocompress.runs.file_exporter import FileExporter
 from evocompress.runs.leaf_table import COLUMNS, flat_rows, meaning_of, write_table
 from evocompress.search.history import History, read_history
+from evocompress.training.cycle import Compressed
 
 
 @pytest.fixture
@@ -116,6 +120,9 @@ def test_any_exporter_is_found_by_its_name(folder: Path, tmp_path: Path, monkeyp
         assert isinstance(failed, RunError) and "the exporter 'sizes' failed: KeyError: 'colour'" in str(failed)
     unknown = invoke_caught("export", folder, "--to", "parket")
     assert isinstance(unknown.exception, ConfigError) and "Did you mean 'parquet'" in str(unknown.exception)
+    assert "evocompress.open_run(RUN).dataframe()" in str(
+        invoke_caught("export", folder, "--to", "dataframe").exception
+    )
 
 
 def test_a_run_for_notebooks(folder: Path) -> None:
@@ -133,6 +140,20 @@ def test_a_run_for_notebooks(folder: Path) -> None:
     (folder / leaf.record.path).unlink()
     with pytest.raises(RunError, match="is gone"):
         leaf.read()
+
+
+def test_what_a_notebook_prints_is_short(folder: Path) -> None:
+    run = evocompress.open_run(folder)
+    history, points = run.history, run.front()
+    assert repr(run) == f"<OpenedRun {folder}: {len(history.outcomes)} segments, front of {len(points)} files>"
+    assert repr(history) == f"<History {folder}: segments {len(history.outcomes)}, files {len(history.leaves)}>"
+    leaf = run.leaf(points[0].leaf_id)
+    assert repr(leaf).startswith(f"<OpenedLeaf {points[0].leaf_id}: ") and "accuracy" in repr(leaf)
+    data = bytes(10_000)
+    made = [PackResult(data, 1e-4), Compressed(data, Recipe(1e-4), 0.9, 0.9), Seeds("run", ((leaf.record, data),), 3)]
+    for thing in (run, history, leaf, leaf.record, points[0], *made):
+        assert len(repr(thing)) < 1000, type(thing)
+    assert "genome" not in repr(points[0]) and "measurements" not in repr(leaf.record)
 
 
 def test_a_leaf_goes_into_a_module(folder: Path) -> None:

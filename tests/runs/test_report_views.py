@@ -53,9 +53,9 @@ def test_curves_lie_along_the_lineages_of_the_front() -> None:
     history = synthetic_run(60)
     segments = {leaf.leaf_id.partition("-")[0] for p in front(history) for leaf in history.lineage(p.leaf_id)}
     made = views(history)["curves"]["segments"]
-    assert {curve["index"] for curve in made} == {history.tasks[segment].index for segment in segments}
+    assert {curve["number"] for curve in made} == {history.tasks[segment].index + 1 for segment in segments}
     for curve in made:
-        task = next(task for task in history.tasks.values() if task.index == curve["index"])
+        task = next(task for task in history.tasks.values() if task.number == curve["number"])
         assert curve["begin"] == (task.parents[0].epochs if task.parents else 0)
         assert (curve["parent"] >= 0) == bool(task.parents)
 

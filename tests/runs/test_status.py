@@ -67,8 +67,15 @@ def test_a_damaged_lease_and_no_run(folder: Path, tmp_path: Path) -> None:
     (folder / "lease.json").write_text("[")
     with pytest.raises(RunError, match="lease .* is damaged"):
         read_status(folder)
-    with pytest.raises(RunError, match="is no run"):
-        ask_to_stop(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("nothing", "is no run: it does not exist"),
+        ("file", "is no run: it is a file, not a folder"),
+        ("empty", "is no run: it has no run.json"),
+    ):
+        with pytest.raises(RunError, match=f"{name} {words}"):
+            ask_to_stop(tmp_path / name)
 
 
 def test_a_driver_stops_when_it_is_asked_and_a_resume_goes_on_for_longer(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_run_goes_on_with_other_genes(tmp_path: Path, mode: dict[str, Any]) ->
     with open_toy(tmp_path, **mode) as run:
         drive(run)
     before = [outcome.to_json() for outcome in read_history(tmp_path).outcomes]
-    with pytest.raises(RunError, match="space.genes.extra was null.*go on with an override"):
+    with pytest.raises(RunError, match="space.genes.extra was null.*go on with override=True"):
         open_toy(tmp_path, OTHER, resume=True, segments=40, **mode)
     with open_toy(tmp_path, OTHER, resume=True, override=True, segments=40, **mode) as run:
         drive(run)

@@ -220,7 +220,9 @@ def test_a_changed_configuration_is_refused_then_overridden_and_journalled(tmp_p
     open_toy(tmp_path).__exit__(None, None, None)
     header = {**HEADER, "config": {"search": {"segments": 30, "probes": 3}, "resources": {"cpus": 1}}}
     changed: dict[str, Any] = {"header": header, "settings": toy_settings(segments=30, probes=3)}
-    with pytest.raises(RunError, match=r"config.search.probes was null, is 3.*override"):
+    with pytest.raises(
+        RunError, match=r"configuration: search.probes was null, is 3; undo that, or go on with override=True$"
+    ):
         open_toy(tmp_path, resume=True, **changed)
     open_toy(tmp_path, resume=True, override=True, **changed).__exit__(None, None, None)
     history = read_history(tmp_path)
@@ -246,7 +248,7 @@ def test_the_budget_may_change_without_an_override_and_is_journalled(tmp_path: P
 def test_free_keys_may_change(tmp_path: Path) -> None:
     open_toy(tmp_path).__exit__(None, None, None)
     header = {**HEADER, "config": {**HEADER["config"], "resources": {"cpus": 4}}, "versions": {"python": "4"}}
-    with pytest.raises(RunError, match="config.resources.cpus"):
+    with pytest.raises(RunError, match=" resources.cpus"):
         open_toy(tmp_path, resume=True, header=header)
     with open_toy(tmp_path, resume=True, header=header, free=["config.resources"]):
         pass

@@ -124,7 +124,7 @@ def _leaf_columns(history: History, leaves: Sequence[Leaf], number: Mapping[str,
         "epochs": [leaf.epochs for leaf in leaves],
         "seconds": [round(leaf.seconds, 1) for leaf in leaves],
         "parent": [-1 if parent is None else number.get(parent, -1) for parent in parents],
-        "segment": [task.index for task in tasks],
+        "segment": [task.number for task in tasks],
         "operator": [task.operator for task in tasks],
     }
 
@@ -222,14 +222,18 @@ def _segments(history: History) -> dict[str, Any]:
         counts["leaves"] += len(outcome.leaves)
         counts["accepted"] += len(told.get("accepted", ()))
         if outcome.status != "ok":
-            failures[outcome.status, outcome.error].append(outcome.index)
+            failures[outcome.status, outcome.error].append(outcome.number)
+    if (given_up := history.given_up) is not None:  # after its first segments
+        numbers = range(1, len(given_up["segments"]) + 1)
+        failures[given_up["status"], given_up["error"]] += numbers
+        statuses[given_up["status"]] += len(numbers)
     common = sorted(failures.items(), key=lambda item: (-len(item[1]), item[1]))
     return {
         "statuses": dict(sorted(statuses.items())),
         "operators": {name: dict(counts) for name, counts in sorted(operators.items())},
         "failures": [
-            {"status": status, "error": error[:2000], "count": len(indices), "segments": indices[:8]}
-            for (status, error), indices in common[:_MAX_FAILURES]
+            {"status": status, "error": error[:2000], "count": len(numbers), "segments": numbers[:8]}
+            for (status, error), numbers in common[:_MAX_FAILURES]
         ],
         "moreFailures": max(0, len(common) - _MAX_FAILURES),
         "seconds": round(sum(outcome.seconds for outcome in history.outcomes), 1),

@@ -94,7 +94,7 @@ class _Curves:
         curves = {name: _numbers(renamed_value(recorded, *names)) for name, names in _CURVES.items()}
         self._left -= sum(map(len, curves.values()))
         if self._left >= 0:
-            self._shown[outcome.segment_id] = {"index": outcome.index, **curves}
+            self._shown[outcome.segment_id] = {"number": outcome.number, **curves}
 
     def to_json(self) -> dict[str, Any]:
         place = {segment: number for number, segment in enumerate(self._shown)}
@@ -117,7 +117,7 @@ class _Timeline:
             started, finished = told_at - outcome.seconds, told_at
         node = str(outcome.metrics.get("node") or "unknown node")
         operator = history.tasks[outcome.segment_id].operator
-        self._bars.append((started, max(started, finished), node, outcome.index, outcome.status, operator))
+        self._bars.append((started, max(started, finished), node, outcome.number, outcome.status, operator))
 
     def to_json(self, limit: int) -> dict[str, Any]:
         self._bars.sort()
@@ -139,7 +139,7 @@ class _Timeline:
             "lane": [place[lane] for *_, lane in kept],
             "start": [round(started - begin, 2) for started, *_ in kept],
             "seconds": [round(finished - started, 2) for started, finished, *_ in kept],
-            "index": [index for _, _, _, index, _, _, _ in kept],
+            "number": [number for _, _, _, number, _, _, _ in kept],
             "status": [status for _, _, _, _, status, _, _ in kept],
             "operator": [operator for _, _, _, _, _, operator, _ in kept],
         }

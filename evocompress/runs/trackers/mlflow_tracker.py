@@ -65,7 +65,7 @@ class Mlflow:
         ]
         self._write(run_id, {}, points)
         self._client.set_terminated(run_id, "FINISHED" if segment.status == "ok" else "FAILED")
-        self._write(self._search, {}, [("hypervolume", segment.hypervolume, segment.completion)])
+        self._write(self._search, {}, [("hypervolume", segment.hypervolume, segment.completion + 1)])
 
     def end(self, front: TrackedFront) -> None:
         """Store the front as artifacts."""

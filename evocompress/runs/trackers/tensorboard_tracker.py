@@ -38,7 +38,7 @@ class TensorBoard:
                 for epoch, value in enumerate(values, start=1):
                     writer.add_scalar(name, value, epoch)
             for name, number in segment.numbers.items():
-                writer.add_scalar(f"segment/{name}", number, segment.completion)
+                writer.add_scalar(f"segment/{name}", number, segment.completion + 1)
             for name in ("segment_id", "operator", "parent", "status", "error"):
                 if text := getattr(segment, name):
                     writer.add_text(name, f"    {text}")  # as code, which Markdown leaves alone
@@ -46,7 +46,7 @@ class TensorBoard:
             genome: dict[str, Any] = {**segment.genome, "operator": segment.operator, "parent": segment.parent}
             # Within the segment's own folder, not in one of the time's name.
             writer.add_hparams(genome, results, run_name=str(folder.absolute()))
-        self._search.add_scalar("hypervolume", segment.hypervolume, segment.completion)
+        self._search.add_scalar("hypervolume", segment.hypervolume, segment.completion + 1)
         self._search.flush()
 
     def end(self, front: TrackedFront) -> None:

@@ -90,7 +90,7 @@ def tracked_segment(task: SegmentTask, outcome: Outcome, completion: int, hyperv
         numbers |= {"depth": leaf.depth, "epochs": leaf.epochs}
     curves = outcome.metrics.get("curves", {})
     return TrackedSegment(
-        number=task.index + 1,
+        number=task.number,
         completion=completion,
         segment_id=task.segment_id,
         operator=task.operator,

@@ -7,6 +7,7 @@ import os
 import uuid
 from typing import Any
 
+from evocompress.runs.export import table_row
 from evocompress.runs.trackers.tracker import TrackedFront, TrackedRun, TrackedSegment
 from evocompress.support.optional_libraries import needs_extra
 
@@ -44,12 +45,13 @@ class WandB:
                 point = {name: curve[epoch] for name, curve in segment.curves.items() if epoch < len(curve)}
                 run.log(point, step=epoch + 1)
             run.summary.update({**segment.numbers, "error_text": segment.error})
-        self._search.log({"hypervolume": segment.hypervolume}, step=segment.completion)
+        self._search.log({"hypervolume": segment.hypervolume}, step=segment.completion + 1)
 
     def end(self, front: TrackedFront) -> None:
         """Store the front as an artifact."""
-        columns = [*front.rows[0]] if front.rows else []
-        self._search.log({"front": self._wandb.Table(columns=columns, data=[list(row.values()) for row in front.rows])})
+        rows = [table_row(row) for row in front.rows]
+        columns = [*rows[0]] if rows else []
+        self._search.log({"front": self._wandb.Table(columns=columns, data=[list(row.values()) for row in rows])})
         if front.files:
             artifact = self._wandb.Artifact(f"front-{self._search.id}", type="front")
             for path in front.files:
