@@ -268,11 +268,11 @@ def _cluster_status(ray: Any) -> Any:
         if not is_autoscaler_v2():
             report = json.loads(_internal_kv_get(_REPORT_KEY))
             return report if isinstance(report, dict) else None
-        from ray._raylet import GcsClient
         from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
         status = GetClusterStatusReply()
-        status.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+        client = ray._raylet.GcsClient(ray.get_runtime_context().gcs_address)
+        status.ParseFromString(client.get_cluster_status(timeout_s=10))
         return status
     return None
 
