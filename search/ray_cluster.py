@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import logging
 import math
@@ -268,9 +269,7 @@ def _cluster_status(ray: Any) -> Any:
         if not is_autoscaler_v2():
             report = json.loads(_internal_kv_get(_REPORT_KEY))
             return report if isinstance(report, dict) else None
-        from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-
-        status = GetClusterStatusReply()
+        status = importlib.import_module("ray.core.generated.autoscaler_pb2").GetClusterStatusReply()
         client = ray._raylet.GcsClient(ray.get_runtime_context().gcs_address)
         status.ParseFromString(client.get_cluster_status(timeout_s=10))
         return status

@@ -32,7 +32,8 @@ class Autoscaled:
     def __init__(
         self, after: int = 0, most: int = 8, is_elsewhere: bool = True, says: AutoscalerAnswer = "yes"
     ) -> None:
-        self.after, self.most, self.is_elsewhere, self.says = after, most, is_elsewhere, says
+        self.after, self.most, self.is_elsewhere = after, most, is_elsewhere
+        self.says: AutoscalerAnswer = says
         self.requests: list[list[dict[str, float]]] = []
         self.looks = 0
 
