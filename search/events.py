@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from evocompress.search.ask_tell import Told
@@ -10,6 +11,7 @@ from evocompress.search.quality import Quality
 from evocompress.search.records import Leaf, Outcome, SegmentTask
 
 __all__ = [
+    "AwaitingNodes",
     "Delayed",
     "Ended",
     "Finished",
@@ -32,6 +34,14 @@ class Watching:
 
     pid: int
     host: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AwaitingNodes:
+    """A segment with these `needs` fits on no node of a cluster; its autoscaler was asked for some `seconds` ago."""
+
+    needs: Mapping[str, float]
     seconds: float
 
 

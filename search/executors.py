@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from evocompress.search.attempt import Lost, OutOfMemory, Running, Segment
-from evocompress.search.events import LateJob
+from evocompress.search.events import AwaitingNodes, LateJob
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.node_roll import NodeNews
 from evocompress.search.records import Outcome, SegmentTask
@@ -138,6 +138,7 @@ class ExecutorResources:
         address: A cluster to join; None for one of its own.
         env_vars: Environment variables of the workers, set before anything is imported there.
         shipment: What workers on other machines get besides.
+        observer: Hears what is waited for before an executor is there.
     """
 
     workers: int | None = None
@@ -146,6 +147,7 @@ class ExecutorResources:
     address: str | None = None
     env_vars: Mapping[str, str] = dataclasses.field(default_factory=dict)
     shipment: Shipment = Shipment()
+    observer: Callable[[AwaitingNodes], object] | None = None
 
 
 MakeExecutor: TypeAlias = Callable[[Segment, Storage, ExecutorResources], Executor]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
+import json
 import logging
 import math
 import os
@@ -14,13 +16,24 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 from evocompress.errors import ConfigError, InfrastructureError, RunError
 from evocompress.search.process_guard import ProcessGuard, host_and_port
 
-__all__ = ["CHECK_SECONDS", "RayCluster", "heard", "node_here", "places_on", "quiet", "quoted"]
+__all__ = [
+    "CHECK_SECONDS",
+    "AutoscalerAnswer",
+    "RayCluster",
+    "answer_of_report",
+    "answer_of_state",
+    "heard",
+    "node_here",
+    "places_on",
+    "quiet",
+    "quoted",
+]
 
 #: How often it is looked whether the cluster is still there.
 CHECK_SECONDS = 2.0
@@ -31,6 +44,11 @@ _HEAD_SECONDS, _NODE_SECONDS = 30.0, 5.0
 _GUARD_SECONDS = 45.0
 # Characters of Ray's own words that a message of ours quotes.
 _LONGEST = 400
+# Under which key Ray's autoscaler writes its report.
+_REPORT_KEY = b"__autoscaling_status"
+
+#: Whether nodes can come that were asked for: "yes" and "no" are an autoscaler's word, "unknown" is that of nobody.
+AutoscalerAnswer: TypeAlias = Literal["yes", "no", "unknown"]
 
 
 def node_here() -> str:
@@ -130,22 +148,46 @@ class RayCluster:
         """Ray's strategy that puts something on this node, or, where it is `soft` and that one is gone, on another."""
         return self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=soft)
 
+    def places(self, needs: Mapping[str, float]) -> int:
+        """How many segments with these needs, each above 0, its nodes hold at once."""
+        return sum(places_on(node["Resources"], needs) for node in self.ray.nodes() if node["Alive"])
+
     def capacity(self, cpus: float, gpus: float) -> int:
         """How many segments that take so much its nodes hold at once.
 
         Raises:
             RunError: None; several nodes together do not help.
         """
-        needs = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need > 0}
-        there = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        places = sum(places_on(resources, needs) for resources in there)
+        places = self.places({name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need > 0})
         if places < 1:
+            there = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
             most = {name: max((node.get(name, 0.0) for node in there), default=0.0) for name in ("CPU", "GPU")}
+            adds = ", and no autoscaler adds one" if self.is_elsewhere else ""
             raise RunError(
                 f"a segment asks for cpus={cpus:g}, gpus={gpus:g}, and no node of the Ray cluster has that (up to "
-                f"{most['CPU']:g} CPUs on one, up to {most['GPU']:g} GPUs); lower those or add a node"
+                f"{most['CPU']:g} CPUs on one, up to {most['GPU']:g} GPUs){adds}; lower those or add a node"
             )
         return places
+
+    def request_nodes(self, bundles: Sequence[Mapping[str, float]]) -> None:
+        """Ask the cluster's autoscaler for nodes with room for all these at once, in the place of what it was asked.
+
+        The request outlives this process. Without an autoscaler, and through Ray's client, it has no effect.
+        """
+        with contextlib.suppress(RuntimeError, AssertionError):  # as there is no autoscaler's state at hand
+            import ray.autoscaler.sdk
+
+            ray.autoscaler.sdk.request_resources(bundles=[dict(bundle) for bundle in bundles])
+
+    def autoscaler_clock(self) -> int:
+        """By which `autoscaler_answer` knows what was asked before now."""
+        return 0 if (status := _cluster_status(self.ray)) is None else _asked_at(status)
+
+    def autoscaler_answer(self, asked_at: int) -> AutoscalerAnswer:
+        """Whether nodes can come for what was asked before this reading of `autoscaler_clock`, as far as is known."""
+        if (status := _cluster_status(self.ray)) is None:
+            return "unknown"
+        return answer_of_report(status) if isinstance(status, dict) else answer_of_state(status, asked_at)
 
     @property
     def is_joined(self) -> bool:
@@ -186,6 +228,52 @@ class _Part:
                     f"{self.name} at {host}:{port} has not answered for {now - self.silent_since:.0f} s ({error}). "
                     "Start the cluster again, and resume the run: what was finished is kept, its budget is not spent."
                 ) from error
+
+
+def answer_of_report(report: Mapping[str, Any]) -> AutoscalerAnswer:
+    """What an autoscaler of Ray's first kind says of itself, in the report that `ray status` prints.
+
+    It names its nodes by their types. Where nothing adds nodes, a process in its place names each by its id.
+    """
+    nodes = report.get("autoscaler_report")
+    if not nodes or not (types := [*nodes["active_nodes"], *nodes["pending_launches"]]):
+        return "unknown"
+    return "no" if all(name.startswith("node_") for name in types) else "yes"
+
+
+def answer_of_state(status: Any, asked_at: int) -> AutoscalerAnswer:
+    """What an autoscaler of Ray's second kind answers, the same on a cluster to which nothing adds nodes.
+
+    It says which requests it can never meet, of the state of the cluster that it has seen last.
+    """
+    state = status.autoscaling_state
+    if state.last_seen_cluster_resource_state_version <= asked_at:
+        return "unknown"
+    return "no" if state.infeasible_cluster_resource_constraints else "yes"
+
+
+def _asked_at(status: Any) -> int:
+    """Which state of the cluster is the newest; reports of the first kind do not say it."""
+    return 0 if isinstance(status, dict) else int(status.cluster_resource_state.cluster_resource_state_version)
+
+
+def _cluster_status(ray: Any) -> Any:
+    """What the cluster's autoscaler says: a report (dict) or a state (protobuf), or None where nobody says anything.
+
+    Ray has no public function for it, so whatever goes wrong here counts as silence.
+    """
+    with contextlib.suppress(Exception):
+        from ray.autoscaler.v2.utils import is_autoscaler_v2
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        if not is_autoscaler_v2():
+            report = json.loads(_internal_kv_get(_REPORT_KEY))
+            return report if isinstance(report, dict) else None
+        status = importlib.import_module("ray.core.generated.autoscaler_pb2").GetClusterStatusReply()
+        client = ray._raylet.GcsClient(ray.get_runtime_context().gcs_address)
+        status.ParseFromString(client.get_cluster_status(timeout_s=10))
+        return status
+    return None
 
 
 def _parts(ray: Any, node_id: str) -> list[_Part]:

@@ -25,10 +25,11 @@ from evocompress.search.attempt import (
     larger_share,
     run_attempt,
 )
-from evocompress.search.events import LateJob
+from evocompress.search.events import AwaitingNodes, LateJob
 from evocompress.search.executors import Executor, ExecutorResources
 from evocompress.search.node_probe import NodeProbe
 from evocompress.search.node_roll import NodeNews
+from evocompress.search.ray_autoscaler import NodeRequest
 from evocompress.search.ray_cluster import RayCluster, quiet
 from evocompress.search.ray_jobs import RayJobs
 from evocompress.search.ray_nodes import NotAsked, RayNodes, Sent, check_node, make_ready
@@ -111,6 +112,9 @@ class RayExecutor:
     that follows the nodes that are fit, as they come and go. `gpus` None means `default_gpus`. `env_vars` are set in
     the workers before anything is imported there; `shipment` is what they get beside the segment. A Ray that this
     process is in already was told its folders when it was joined.
+
+    An autoscaler of the cluster is asked for nodes for `workers` segments until `close`. Where a segment fits on no
+    node, and the autoscaler can add one, that is waited for, and `observer` hears of it.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class RayExecutor:
         shipment: Shipment | None = None,
         max_calls: int | None = None,
         max_retries: int = 3,
+        observer: Callable[[AwaitingNodes], object] | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise ConfigError(f"workers is {workers}; it must be at least 1, or None for as many as fit")
@@ -145,6 +150,9 @@ class RayExecutor:
             self._sent = Sent(self._ray.put(shipment.modules), self._ray.put(segment), self._ray.put(data))
             self._reports = RayReports(self._cluster, options["runtime_env"])
             self._shared = (*self._sent, self._ray.put(storage), self._reports.actor)
+            self._request = NodeRequest(self._cluster, {"CPU": cpus, "GPU": gpus}, workers, observer or _ignore)
+            stack.callback(self._request.withdraw)
+            self._request.open()
             self._capacity = self._cluster.capacity(cpus, gpus)  # in any case: what fits nowhere would wait for ever
             self._workers = workers
             stack.pop_all()
@@ -292,6 +300,8 @@ class RayExecutor:
         if self._cluster.is_joined:
             self.cancel()
             self._nodes.stop_asking()
+            with contextlib.suppress(Exception):  # where the head is gone, so is what it was asked for
+                self._request.withdraw()
         self._cluster.leave()
 
     def _look_around(self) -> None:
@@ -377,4 +387,5 @@ def ray_executor(segment: Segment, storage: Storage, resources: ExecutorResource
         address=resources.address,
         env_vars=resources.env_vars,
         shipment=resources.shipment,
+        observer=resources.observer,
     )

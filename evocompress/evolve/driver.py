@@ -221,7 +221,9 @@ def _about_split(data: str, split: str) -> Iterator[None]:
         raise DataError(f"{data}, {split}: {error}") from error
 
 
-def _executor(prepared: Prepared, storage: Storage, address: str | None, shipment: Shipment) -> Executor:
+def _executor(
+    prepared: Prepared, storage: Storage, address: str | None, shipment: Shipment, tell: Observer
+) -> Executor:
     resources = prepared.config.resources
     threads = str(resources.threads)
     threads_variables = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -237,6 +239,7 @@ def _executor(prepared: Prepared, storage: Storage, address: str | None, shipmen
             # Read by the libraries when a worker starts; without them two workers on two cores fight over both.
             env_vars=threads_variables | resources.env_vars,
             shipment=shipment,
+            observer=tell,
         ),
     )
 
@@ -363,8 +366,9 @@ def run_experiment(
         segment = dataclasses.replace(prepared.segment, teacher=teacher_file(config, storage))
         prepared = dataclasses.replace(prepared, segment=segment)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(sigterm_interrupts())  # first, so that a cluster is left, and asked for no more nodes
         shipment = _shipment(prepared.config, address)
-        executor = _executor(prepared, storage, address, shipment)
+        executor = _executor(prepared, storage, address, shipment, tell)
         stack.callback(executor.close)
         # A new run has no mark yet.
         place = storage if resume else open_storage(config.storage or folder)
@@ -386,7 +390,6 @@ def run_experiment(
         )
         forget_request(folder)  # one that an earlier driver did not hear; those from now on are for this one
         quality = prepared.segment.experiment.task().quality
-        stack.enter_context(sigterm_interrupts())  # in the audit and the export, too
         if prepared.note is not None:
             tell(Said(prepared.note))
         if sown is not None:

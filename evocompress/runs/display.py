@@ -25,6 +25,7 @@ from evocompress.protocols import Abandoned, Began, Progressed, Said
 from evocompress.runs.front import AgainstPacking, FrontPoint, Reference, detail_names, knee, measured_float32_bytes
 from evocompress.runs.text_plot import braille_scatter, sparkline
 from evocompress.search.events import (
+    AwaitingNodes,
     Delayed,
     Ended,
     Finished,
@@ -141,6 +142,8 @@ class RunDisplay:
             case NodeNews():
                 self.progress.workers = event.workers
                 self._say(_node_news(event))
+            case AwaitingNodes():
+                self._say(_awaiting(event))
             case Watching():
                 holder = f"pid {event.pid} on {event.host}"
                 self._say(f"waiting {event.seconds:g} s to see whether another driver ({holder}) is alive")
@@ -379,6 +382,10 @@ def _ratio(ratio: float) -> str:
     return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:.1f}×"
 
 
+# Up to how many seconds after it was asked an autoscaler has said for the first time that nodes can come.
+_SOON = 60.0
+
+
 def _node_news(event: NodeNews) -> str:
     match event.change:
         case "unfit":
@@ -387,6 +394,14 @@ def _node_news(event: NodeNews) -> str:
             return f"{event.nodes} takes part now; at once run {counted(event.workers, 'segment')}"
         case "gone":
             return f"{event.nodes} is gone; at once run {counted(event.workers, 'segment')}"
+
+
+def _awaiting(event: AwaitingNodes) -> str:
+    asks = ", ".join(f"{need:g} {name}" for name, need in event.needs.items())
+    nodes = f"waiting for a node: a segment asks for {asks}, and no node of the Ray cluster has that"
+    if event.seconds < _SOON:
+        return f"{nodes} yet; its autoscaler was asked for more"
+    return f"{nodes} after {format_duration(event.seconds)}; ray status says what its autoscaler does"
 
 
 def _late(event: Late) -> str:
