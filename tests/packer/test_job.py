@@ -253,7 +253,7 @@ def test_a_job_of_a_file_reads_it_once_and_names_the_argument_of_a_mistake(
         weights=weights, preset="fast", model=plain, noise="1x8x8", samples=16, strip_prefix="module."
     )
     with pytest.raises(TypeError, match="positional"):  # a network and data are mixed up too easily
-        PackJob.of_file(weights, "fast", plain)  # type: ignore[misc]
+        PackJob.of_file(weights, "fast", plain)  # type: ignore[call-arg]
     assert read == [weights] and one.is_calibrated and one.checkpoint.keys() == state.keys()
     assert unpack(one.at(1e-5).data).keys() == state.keys()
     mistakes = (
