@@ -130,13 +130,14 @@ class Late:
 class LateJob:
     """A job beside the segments, such as the audit, takes long: so many seconds on `node`, or waiting where it is None.
 
-    With `is_silent` nothing was heard of its worker for so long; that is ended, and the job begun anew.
+    "silent": nothing was heard of its worker for so long; if that stands still it is ended, and the job begun anew.
+    "begun anew": its worker was lost, and it runs on this node now.
     """
 
     what: str
     seconds: float
     node: str | None
-    is_silent: bool = False
+    kind: Literal["slow", "silent", "begun anew"] = "slow"
 
 
 @dataclasses.dataclass(frozen=True)

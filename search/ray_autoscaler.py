@@ -5,6 +5,7 @@ Ray adds nodes for tasks that wait, and for what is requested of it. Of the seco
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -17,6 +18,7 @@ __all__ = ["NodeRequest"]
 # For how long nobody may report on the cluster's nodes before it counts as one that nothing is added to. An
 # autoscaler looks around every 5 seconds, and begins some seconds after the head.
 _REPORT_SECONDS = 30.0
+_RENEW_SECONDS = 30.0
 
 
 class NodeRequest:
@@ -42,6 +44,7 @@ class NodeRequest:
         self._cluster, self._segments, self._observer = cluster, segments, observer
         self._needs = {name: need for name, need in needs.items() if need > 0}
         self._is_asked = False
+        self._asked_at = -math.inf
 
     def open(self) -> None:
         """Ask, and wait until a segment fits on a node, as long as the autoscaler may add one.
@@ -61,12 +64,17 @@ class NodeRequest:
 
     def withdraw(self) -> None:
         """Ask for nothing from now on, so that nodes which are idle may go."""
-        if self._is_asked and self._cluster.is_joined:
+        if self._is_asked and self._cluster.is_joined and not self._cluster.is_silent:
             self._cluster.request_nodes([])
         self._is_asked = False
 
+    def renew(self) -> None:
+        """Ask again from time to time: another run in the cluster may have asked for something else since, or ended."""
+        if self._is_asked and self._segments is not None and time.monotonic() - self._asked_at >= _RENEW_SECONDS:
+            self._ask(self._segments)
+
     def _ask(self, segments: int) -> None:
-        self._is_asked = True
+        self._is_asked, self._asked_at = True, time.monotonic()
         self._cluster.request_nodes([dict(self._needs)] * segments)
 
     def _wait(self, segments: int) -> bool:
@@ -77,9 +85,11 @@ class NodeRequest:
             answer, waited = self._cluster.autoscaler_answer(asked_at), time.monotonic() - began
             if answer == "no" or (answer == "unknown" and not lines and waited >= _REPORT_SECONDS):
                 return False
-            if answer == "yes" and waited >= doubled(FLOOR_SECONDS, lines):
+            if (answer == "yes" or lines) and waited >= doubled(FLOOR_SECONDS, lines):
                 self._observer(AwaitingNodes(self._needs, waited))
                 lines += 1
+            if time.monotonic() - self._asked_at >= _RENEW_SECONDS:
+                self._ask(segments)
             self._cluster.check()
             time.sleep(CHECK_SECONDS / 2)
         return True

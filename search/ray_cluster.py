@@ -12,8 +12,11 @@ import json
 import logging
 import math
 import os
+import re
+import signal
 import socket
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,6 +193,15 @@ class RayCluster:
         return answer_of_report(status) if isinstance(status, dict) else answer_of_state(status, asked_at)
 
     @property
+    def is_silent(self) -> bool:
+        """Whether a part of it did not answer the last time: Ray would wait for that, without a word."""
+        return any(part.silent_since is not None for part in self._parts)
+
+    def alive(self) -> set[str]:
+        """Ids of its nodes."""
+        return {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
+
+    @property
     def is_joined(self) -> bool:
         """Whether this process is in Ray still."""
         return bool(self.ray.is_initialized())
@@ -230,6 +242,9 @@ class _Part:
                 ) from error
 
 
+_NAMED_BY_ID = re.compile("node_[0-9a-f]{32,}")
+
+
 def answer_of_report(report: Mapping[str, Any]) -> AutoscalerAnswer:
     """What an autoscaler of Ray's first kind says of itself, in the report that `ray status` prints.
 
@@ -238,7 +253,7 @@ def answer_of_report(report: Mapping[str, Any]) -> AutoscalerAnswer:
     nodes = report.get("autoscaler_report")
     if not nodes or not (types := [*nodes["active_nodes"], *nodes["pending_launches"]]):
         return "unknown"
-    return "no" if all(name.startswith("node_") for name in types) else "yes"
+    return "no" if all(_NAMED_BY_ID.fullmatch(name) for name in types) else "yes"
 
 
 def answer_of_state(status: Any, asked_at: int) -> AutoscalerAnswer:
@@ -312,7 +327,7 @@ def _connect(ray: Any, address: str | None, folders: Mapping[str, Any] | None = 
     _knock(cluster or "")
     try:
         # "local" by name: without an address Ray would join whatever cluster somebody else left on this machine.
-        with _told_by_us() if cluster else contextlib.nullcontext():
+        with _signals_kept(), _told_by_us() if cluster else contextlib.nullcontext():
             ray.init(
                 address=cluster or "local",
                 include_dashboard=None if cluster else False,
@@ -330,6 +345,20 @@ def _connect(ray: Any, address: str | None, folders: Mapping[str, Any] | None = 
             raise ConfigError(f"resources.working_dir or py_modules cannot be sent: {words}") from error
         raise RunError(f"no Ray cluster at {cluster!r} ({error}); start one, or leave address out") from error
     return True
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep what SIGTERM does, which Ray makes the end of the process where it is joined."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -311,6 +311,7 @@ class RayExecutor:
         """
         if self._cluster.check():
             self._nodes.look()
+            self._request.renew()
 
     def _outcome(self, reference: Any) -> Outcome | Lost | OutOfMemory | None:
         """What a finished reference holds; nothing where it was given up, or another attempt may still end."""

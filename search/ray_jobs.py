@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from evocompress.errors import InfrastructureError
+from evocompress.errors import InfrastructureError, RunError
 from evocompress.search.events import LateJob
 from evocompress.search.ray_cluster import CHECK_SECONDS, RayCluster
 from evocompress.search.ray_nodes import NotAsked, RayNodes, Sent, check_node, make_ready
 from evocompress.search.ray_reports import Place, RayReports, Report, beating
 from evocompress.search.shipped_modules import ShippedModules
-from evocompress.search.time_limit import ATTEMPTS, FLOOR_SECONDS, doubled
+from evocompress.search.time_limit import FLOOR_SECONDS, doubled
 
 __all__ = ["RayJobs"]
 
@@ -26,6 +26,8 @@ __all__ = ["RayJobs"]
 _SILENT_SECONDS, _BEATS = 120.0, 24
 # After how many times those seconds it is given up where it should have ended, and nothing has begun anew.
 _NOT_ENDED = 10.0
+# So many workers of a job may be lost: Ray counts those that crash, but begins one that was out of memory for ever.
+_PLACES = 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,16 +47,30 @@ def _remote_call(
     check_node(fit)
     with beating(reports, number, beat):
         make_ready(modules, segment, data)
-        return function(item)
+        try:
+            return function(item)
+        except SystemExit as error:  # Ray would take it for the loss of a worker
+            raise RunError(f"the code of a job ended its process: SystemExit: {error.code}") from error
 
 
 @dataclasses.dataclass
 class _Job:
-    """Since when a job is waited for, which workers of it were ended, and how many lines there were about it."""
+    """A job that is waited for since `began`: its workers so far, which of them were to be ended, lines about it."""
 
     began: float = dataclasses.field(default_factory=time.monotonic)
-    ended: list[Place] = dataclasses.field(default_factory=list)
+    places: list[Place] = dataclasses.field(default_factory=list)
+    ended: dict[Place, Any] = dataclasses.field(default_factory=dict)
+    suspect_since: float | None = None
+    next_end: float = 0.0
     lines: int = 0
+
+    @property
+    def place(self) -> Place | None:
+        return self.places[-1] if self.places else None
+
+    def begin(self, place: Place) -> None:
+        self.places.append(place)
+        self.suspect_since, self.next_end = None, 0.0
 
 
 class RayJobs:
@@ -112,6 +128,9 @@ class RayJobs:
                 }
                 try:
                     self._wait({references[place]: number for place, number in numbers.items()}, what, observer)
+                except BaseException:
+                    self._give_up(references.values())
+                    raise
                 finally:
                     for number in numbers.values():
                         self._reports.forget(number)
@@ -121,6 +140,12 @@ class RayJobs:
                 if len(results) < len(items):
                     self._nodes.look()
         return [results[place] for place in range(len(items))]
+
+    def _give_up(self, references: Iterable[Any]) -> None:
+        """Nobody waits for them any more, so they shall not keep their places."""
+        for reference in references:
+            with contextlib.suppress(Exception):
+                self._ray.cancel(reference, force=True)
 
     def _wait(self, numbers: Mapping[Any, int], what: str, observer: Callable[[LateJob], object]) -> None:
         """Until all have ended; in between, end workers that are silent, and say what takes long."""
@@ -132,32 +157,71 @@ class RayJobs:
             if not waiting:
                 return
             left = [numbers[reference] for reference in waiting]
-            reports = self._reports.of(left)
+            reports, alive = self._reports.of(left), self._cluster.alive()
             for number in left:
-                if (event := self._looked_at(jobs[number], reports.get(number), what)) is not None:
+                if (event := self._looked_at(jobs[number], reports.get(number), alive, what)) is not None:
                     observer(event)
 
-    def _looked_at(self, job: _Job, report: Report | None, what: str) -> LateJob | None:
-        """End its worker where that is silent; what there is to say."""
-        now = time.monotonic()
+    def _looked_at(self, job: _Job, report: Report | None, alive: set[str], what: str) -> LateJob | None:
+        """End its worker where that stands still; what there is to say.
+
+        Raises:
+            InfrastructureError: Too many workers were lost, or one that stands still cannot be ended.
+        """
         place = None if report is None else report.place
-        node = None if place is None else str(place)
-        if report is not None and place is not None and report.silent > self._silent_seconds:
-            if place in job.ended and report.silent < _NOT_ENDED * self._silent_seconds:
-                return None  # Ray takes some time to begin the job anew
-            if place in job.ended or len(job.ended) == ATTEMPTS:
+        if place is not None and place != job.place:
+            job.begin(place)
+            if len(job.places) > _PLACES:
                 raise InfrastructureError(
-                    f"{what}: nothing is heard of its worker on {place}, after {len(job.ended)} that were ended. "
-                    "Mend that, and resume the run: nothing is lost."
+                    f"{what}: {_PLACES} workers were lost one after another, the last before one on {place}. Mend that "
+                    "(is there too little memory?), and resume the run: nothing is lost."
                 )
-            self._reports.end(place)
-            job.ended.append(place)
-            return LateJob(what, report.silent, node, is_silent=True)
-        seconds = now - job.began if report is None else report.seconds
+            if len(job.places) > 1 and job.places[-2] not in job.ended:
+                return LateJob(what, time.monotonic() - job.began, str(place), kind="begun anew")
+        if report is not None and place is not None and place.node_id in alive and not self._is_gone(job, place):
+            if report.silent > self._silent_seconds:
+                return self._silent(job, place, report.silent, what)
+            job.suspect_since = None
+        else:
+            place = None  # its worker is lost, and Ray looks for another
+        seconds = time.monotonic() - job.began
         if seconds <= doubled(FLOOR_SECONDS, job.lines + 1):
             return None
         job.lines += 1
-        return LateJob(what, seconds, node)
+        return LateJob(what, seconds, None if place is None else str(place))
+
+    def _silent(self, job: _Job, place: Place, silent: float, what: str) -> LateJob | None:
+        """A worker of which nothing was heard for too long: it is ended once it was silent at two looks.
+
+        A driver that was stopped itself hears at its second look what came in meanwhile.
+        """
+        now = time.monotonic()
+        if place in job.ended:
+            if silent >= _NOT_ENDED * self._silent_seconds:
+                raise InfrastructureError(
+                    f"{what}: nothing is heard of its worker on {place}, which cannot be ended. "
+                    "Mend that, and resume the run: nothing is lost."
+                )
+            return None
+        if job.suspect_since is None:
+            job.suspect_since = now
+        if now - job.suspect_since < 3 * self._silent_seconds / _BEATS or now < job.next_end:
+            return None
+        job.ended[place] = self._reports.end(place, only_idle=True)
+        return LateJob(what, silent, str(place), kind="silent")
+
+    def _is_gone(self, job: _Job, place: Place) -> bool:
+        """Whether a worker that was to be ended is gone; one that computes is left alone for a while."""
+        if (reference := job.ended.get(place)) is None or not self._ray.wait([reference], timeout=0)[0]:
+            return False
+        try:
+            is_gone = bool(self._ray.get(reference))
+        except self._ray.exceptions.RayError:
+            return False
+        if not is_gone:
+            del job.ended[place]
+            job.next_end = time.monotonic() + self._silent_seconds
+        return is_gone
 
     def _result(self, reference: Any) -> Any:
         """What a job has returned; what it raised is raised as it was."""

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evocompress.search.processes import born
+from evocompress.search.processes import born, cpu_seconds
 from evocompress.search.ray_cluster import RayCluster, heard, node_here
 
 __all__ = ["Place", "RayReports", "Report", "beating", "report"]
 
 _ANSWER_SECONDS = 5.0
+_IDLE_SECONDS = 2.0  # in which a process that computes takes at least a quarter of a core
 
 
 class Place(NamedTuple):
@@ -58,12 +59,14 @@ def beating(actor: Any, attempt: int, seconds: float) -> Iterator[None]:
 
     The first report has arrived before the attempt begins, so that a process which freezes in it is known.
     """
-    heard(actor.note.remote(attempt, _here()), _ANSWER_SECONDS)
+    here = _here()
+    heard(actor.note.remote(attempt, here), _ANSWER_SECONDS)
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(seconds):
-            report(actor, attempt)
+            with contextlib.suppress(Exception):  # the next beat may be heard
+                actor.note.remote(attempt, here)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -71,7 +74,7 @@ def beating(actor: Any, attempt: int, seconds: float) -> Iterator[None]:
         yield
     finally:
         done.set()
-        thread.join()
+        thread.join(_ANSWER_SECONDS)
 
 
 class _Begun:
@@ -95,10 +98,19 @@ class _Begun:
         }
 
 
-def _kill(place: Place) -> None:
-    """End a worker that was given up: one that is stopped does not hear Ray, and would keep its resources."""
+def _kill(place: Place, only_idle: bool) -> bool:
+    """End a worker that was given up: one that is stopped does not hear Ray, and would keep its resources.
+
+    With `only_idle` it is left alone where it computes. Whether it is gone now.
+    """
+    if only_idle:
+        before = cpu_seconds(place.pid)
+        time.sleep(_IDLE_SECONDS)
+        if cpu_seconds(place.pid) - before > _IDLE_SECONDS / 4:
+            return False
     if born(place.pid) == place.born != "":
         os.kill(place.pid, signal.SIGKILL)
+    return True
 
 
 class RayReports:
@@ -154,7 +166,12 @@ class RayReports:
         self._overtaken = {number: self._overtaken.get(number, now) for number in overtaken}
         return reports | {number: Report(None, now - since) for number, since in self._overtaken.items()}
 
-    def end(self, place: Place) -> None:
-        """End a worker's process, which need not hear of it itself."""
+    def end(self, place: Place, *, only_idle: bool = False) -> Any:
+        """End a worker's process, which need not hear of it itself, or only one that does not compute.
+
+        Ray's reference to whether it is gone.
+        """
         kill = self._ray.remote(num_cpus=0, max_retries=0, runtime_env=self._runtime_env)(_kill)
-        kill.options(scheduling_strategy=self._cluster.on_node(place.node_id, soft=False)).remote(place)
+        return kill.options(scheduling_strategy=self._cluster.on_node(place.node_id, soft=False)).remote(
+            place, only_idle
+        )

@@ -423,8 +423,13 @@ def _late_job(event: LateJob) -> str:
     took = format_duration(event.seconds)
     if event.node is None:
         return f"{event.what}: waiting for a free worker for {took}"
-    if event.is_silent:
-        return f"{event.what}: nothing was heard of the worker on {event.node} for {took}; it is ended, and begun anew"
+    if event.kind == "silent":
+        return (
+            f"{event.what}: nothing was heard of the worker on {event.node} for {took}; if it stands still it is "
+            "ended, and the job begun anew"
+        )
+    if event.kind == "begun anew":
+        return f"{event.what}: a worker was lost; after {took} it was begun anew on {event.node}"
     return f"{event.what}: running on {event.node} for {took}"
 
 

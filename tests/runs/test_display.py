@@ -82,8 +82,10 @@ def test_a_job_that_takes_long_or_falls_silent_is_told() -> None:
     with RunDisplay(console=made) as display:
         display(LateJob("auditing 3 files", 601.0, None))
         display(LateJob("auditing 3 files", 1801.0, "n7 (node ab)"))
-        display(LateJob("auditing 3 files", 125.0, "n7 (node ab)", is_silent=True))
+        display(LateJob("auditing 3 files", 125.0, "n7 (node ab)", kind="silent"))
+        display(LateJob("auditing 3 files", 30.0, "n8 (node cd)", kind="begun anew"))
     lines = " ".join(text().split())
+    assert "a worker was lost; after 0:30 it was begun anew on n8 (node cd)" in lines
     assert "auditing 3 files: waiting for a free worker for 10:01" in lines
     assert "auditing 3 files: running on n7 (node ab) for 30:01" in lines
     assert "nothing was heard of the worker on n7 (node ab) for 2:05" in lines and "begun anew" in lines

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from evocompress.errors import InfrastructureError, RunError
+from evocompress.search.interrupts import sigterm_interrupts
 from evocompress.search.ray_cluster import _connect, _Part, _parts
 
 
@@ -83,6 +84,18 @@ def test_a_wrong_token_is_told_from_a_cluster_that_is_not_there(capfd: pytest.Ca
     assert capfd.readouterr().err == ""
 
 
+def test_what_sigterm_does_outlasts_the_joining_of_a_cluster() -> None:
+    def init(**options: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
+
+    before = signal.getsignal(signal.SIGTERM)
+    with sigterm_interrupts():
+        assert _connect(SimpleNamespace(is_initialized=lambda: False, init=init), None)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_what_is_written_while_a_cluster_is_joined_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **options: os.write(2, b"a warning\n"))
     assert _connect(ray, "cluster")
@@ -92,6 +105,7 @@ def test_what_is_written_while_a_cluster_is_joined_is_shown(capfd: pytest.Captur
 _JOINING = """
 import os, sys, time
 from evocompress.search.process_guard import ProcessGuard
+from evocompress.search.interrupts import sigterm_interrupts
 from evocompress.search.ray_cluster import _told_by_us
 guard = ProcessGuard(sys.argv[1], every=0.05, patience=0.2)
 with _told_by_us():
