@@ -61,13 +61,14 @@ class Autoscaled:
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> None:
+def time(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Each sleep takes a minute."""
     now = itertools.count(0, 60)
     clock = SimpleNamespace(now=next(now))
     clock.sleep = lambda seconds: setattr(clock, "now", next(now))
     clock.monotonic = lambda: float(clock.now)
     monkeypatch.setattr(ray_autoscaler, "time", clock)
+    return clock
 
 
 def opened(cluster: Autoscaled, segments: int | None) -> tuple[NodeRequest, list[AwaitingNodes]]:
@@ -92,13 +93,13 @@ def test_as_many_nodes_are_asked_for_as_segments_are_to_run_until_the_end() -> N
     assert sizes(cluster) == [3, 0]
 
 
-def test_a_request_that_another_run_has_replaced_is_renewed(time: None) -> None:
+def test_a_request_that_another_run_has_replaced_is_renewed(time: SimpleNamespace) -> None:
     cluster = Autoscaled()
     request, _ = opened(cluster, 3)
     cluster.request_nodes([])  # as another run does at its end
     request.renew()
     assert sizes(cluster) == [3, 0], "not all the time"
-    ray_autoscaler.time.sleep(1)
+    time.sleep(1)
     request.renew()
     assert sizes(cluster) == [3, 0, 3]
     cluster.is_silent = True  # Ray would wait for its head
