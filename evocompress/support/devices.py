@@ -6,7 +6,18 @@ import torch
 
 from evocompress.errors import ConfigError, about_argument
 
-__all__ = ["check_device"]
+__all__ = ["check_device", "device_of"]
+
+
+def device_of(device: torch.device | str) -> torch.device:
+    """A device by its name, which is checked; one that is given as such is taken as it is.
+
+    Raises:
+        ConfigError: Torch cannot compute on it here.
+    """
+    if isinstance(device, str):
+        check_device(device)
+    return torch.device(device)
 
 
 def check_device(device: torch.device | str) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from evocompress.data.examples import Examples
 from evocompress.errors import ModelError
 from evocompress.protocols import Measured, Task
+from evocompress.support.devices import device_of
 from evocompress.support.inputs import call
 from evocompress.support.modules import evaluation_mode
 from evocompress.support.wording import kind_of
@@ -30,8 +31,10 @@ def measure(
         batch_size: How many labels a batch has; of sequences (n, L) a batch has fewer examples, at least one.
 
     Raises:
+        ConfigError: There is no such device.
         ModelError: The network's outputs do not fit the task, or the task gives an error that cannot be minimised.
     """
+    device = device_of(device)
     model.to(device)
     examples = examples.to(device)
     batch_size = max(batch_size // (examples.labels[0].numel() or 1), 1)

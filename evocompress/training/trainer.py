@@ -26,6 +26,7 @@ from evocompress.protocols import (
     TrainingStep,
     Version,
 )
+from evocompress.support.devices import device_of
 from evocompress.support.inputs import call
 from evocompress.support.modules import evaluation_mode, gradients_of_recurrent_layers
 from evocompress.support.wording import kind_of
@@ -106,10 +107,10 @@ def train(
         teacher: A trained network for the same inputs and outputs, which the gene `distillation` makes it learn from.
 
     Raises:
-        ConfigError: A mask that fits no parameter.
+        ConfigError: A mask that fits no parameter, or no such device.
         ModelError: A term has nothing to act on.
     """
-    device = torch.device(device)
+    device = device_of(device)
     task = build(DEFAULT_TASK) if task is None else task
     model.to(device)
     shuffling, disturbing, dropping = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()

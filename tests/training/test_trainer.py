@@ -20,7 +20,9 @@ from evocompress.errors import ConfigError
 from evocompress.networks import build
 from evocompress.protocols import TermContext
 from evocompress.support.threads import limit_threads
+from evocompress.tasks import build as build_task
 from evocompress.tasks.classification import evaluate
+from evocompress.tasks.measure import measure
 from evocompress.tasks.regression import Regression
 from evocompress.training import trainer
 from evocompress.training.terms.base import TermBase
@@ -168,6 +170,15 @@ def test_a_mask_holds_zeros_too_and_must_fit() -> None:
     for name, wrong in (("fc1.wait", mask), ("fc1.weight", mask[:1]), ("fc1.weight", mask.float())):
         with pytest.raises(ConfigError, match=f"mask '{name}'"):
             train(model, problem(), TrainingGenes(), epochs=1, seed=0, mask={name: wrong})
+
+
+@pytest.mark.parametrize("device", ["blah", "cuda:99"])
+def test_a_device_that_is_none_is_one_line(device: str) -> None:
+    said = f"'{device}' (is no device|cannot be used).*torch can use cpu"
+    with pytest.raises(ConfigError, match=said):
+        train(net(), problem(), TrainingGenes(), epochs=1, seed=0, device=device)
+    with pytest.raises(ConfigError, match=said):
+        measure(build_task("classification"), net(), problem(), device)
 
 
 def test_noise_leaves_nothing_behind() -> None:
