@@ -216,7 +216,11 @@ def pack(
             max_output_bytes=output_bytes, observer=PackReport(say), rules=user_rules, names=names and not bare,
             shapes=not bare, inference=inference,
         )  # fmt: skip
-        result = _result(job, rate_weight, relative_rate_weight, limit, max_loss_increase)
+        try:
+            result = _result(job, rate_weight, relative_rate_weight, limit, max_loss_increase)
+        except KeyboardInterrupt:
+            say.warning(f"Stopped: there is no file yet that meets the target, so {output} was not written.")
+            raise typer.Exit(ExitCode.STOPPED) from None
     if limit is None and max_loss_increase is None and rate_weight is None:
         share = f"{relative_rate_weight:g} of the weights' mean square"
         say.result(f"λ = {result.rate_weight:.3g}, which is {share}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -82,6 +83,8 @@ def run(
     from evocompress.support.command_line import about
     from evocompress.support.quantities import parse_duration
 
+    if seeds is not None and config is None and not resume:
+        raise ConfigError("--from begins a new run with another one's files: give a configuration file, too.")
     loaded, text, folder = _configuration(config, out, settings or (), resume=resume, trusted=trust)
     if seeds is not None and resume:
         raise ConfigError("--from is for a new run; leave it or --resume out.")
@@ -92,7 +95,7 @@ def run(
             seconds = None if until is None else parse_duration(until)
         loaded = with_more(loaded, folder, segments=more, seconds=seconds)
     output = Output(as_json, quiet)
-    again = f"evocompress run --resume --out {folder}" + (f" --address {address}" if address else "")
+    again = f"evocompress run --resume --out {shlex.quote(str(folder))}" + (f" --address {address}" if address else "")
     try:
         with _observer(output) as shown, _tracked(log or (), folder, shown) as observer:
             summary = run_experiment(
@@ -106,6 +109,9 @@ def run(
                 seeds=seeds,
             )
     except KeyboardInterrupt:
+        if not (folder / "run.json").exists():
+            _say_stop(output, "\nStopped before the run began; nothing was written. Start it again.")
+            raise typer.Exit(ExitCode.STOPPED) from None
         _say_stop(output, f"\nStopped. Nothing that was finished is lost. Go on with:\n  {again}")
         raise typer.Exit(ExitCode.STOPPED) from None
     except (HopelessError, InfrastructureError) as error:
@@ -115,7 +121,7 @@ def run(
     history = read_history(folder)
     output.document(_document(summary, history))
     if not summary.finished or summary.export is None:
-        _say_stop(output, f"Stopped after {summary.segments} segments. Go on with:\n  {again}")
+        _say_stop(output, f"Stopped after {counted(summary.segments, 'segment')}. Go on with:\n  {again}")
         raise typer.Exit(ExitCode.STOPPED)
     if not front(history):
         _say_stop(output, _reasons_for_no_file(history))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from torch import nn
 
 from evocompress.checkpoint.loading import load_formed
 from evocompress.data import Splits
 from evocompress.data import load as load_data
+from evocompress.data.user import as_splits
 from evocompress.errors import ConfigError, DataError, ModelError, about_argument
 from evocompress.networks import build as build_network
 from evocompress.protocols import Measured, Observer, Said, Task
@@ -26,7 +28,7 @@ Part = Literal["audit", "validation", "train"]
 def evaluate(
     path: str | os.PathLike[str],
     model: str | nn.Module,
-    data: str | Splits,
+    data: str | Splits | Sequence[Any] | Mapping[str, Any],
     *,
     task: str | Task = DEFAULT_TASK,
     split: Part = "audit",
@@ -41,7 +43,7 @@ def evaluate(
         path: A compressed file, or a checkpoint as `load` takes it.
         model: The network that the file is of: a name, `package.module:factory`, or the plain module, which stays
             as it is.
-        data: A data set's name, `package.module:loader`, or its splits.
+        data: A data set's name, `package.module:loader`, its splits, or what a loader returns.
         task: What the network is for: a name, `package.module:Class`, or the task itself.
         split: Which part of the data.
         seed: Of the data's split, where that is not given.
@@ -69,7 +71,7 @@ def evaluate(
     check_device(device)
     purpose = build(task) if isinstance(task, str) else task
     with about_argument("data", DataError):
-        splits = load_data(data, seed=seed) if isinstance(data, str) else data
+        splits = load_data(data, seed=seed) if isinstance(data, str) else as_splits("data", data)
         examples = getattr(splits, split)
         with about_argument("model", ModelError):
             plain = build_network(model) if isinstance(model, str) else model

@@ -37,7 +37,7 @@ def check_device(device: torch.device | str) -> None:
         try:
             torch.zeros(1, device=place).item()
         except Exception as error:  # each of torch's backends fails in a way of its own
-            why = str(error).strip().partition("\n")[0].rstrip(".")
+            why = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
             raise ConfigError(f"{device!r} cannot be used ({why}); {usable}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import evocompress
 from evocompress.cli import app
-from evocompress.errors import ConfigError, EvocompressError, ModelError
+from evocompress.errors import ConfigError, DataError, EvocompressError, ModelError
 
 SOURCE = """
 import torch
@@ -56,6 +57,15 @@ def test_from_python_a_network_goes_by_name_and_a_device_that_is_none_is_refused
     with pytest.raises(ModelError, match="no_such_network") as unknown:
         evocompress.evaluate(folder / "w.evc", "no_such_network", "judged_module:classes")
     assert unknown.value.argument == "model"
+
+
+def test_from_python_data_are_what_a_loader_returns(folder: Path) -> None:
+    module = importlib.import_module("judged_module")
+    assert evocompress.evaluate(folder / "w.evc", module.net(), module.classes(0)).value == 1.0
+    for wrong in (module.classes(0)[0], module.classes):
+        with pytest.raises(DataError, match="must be three pairs") as caught:
+            evocompress.evaluate(folder / "w.evc", module.net(), wrong)
+        assert caught.value.argument == "data"
 
 
 def test_both_files_are_judged(folder: Path) -> None:

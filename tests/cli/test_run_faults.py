@@ -23,7 +23,7 @@ LEAST: dict[str, Any] = {"model": "digits_cnn", "data": "digits"}
 
 
 def fail(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, *words: object
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: BaseException, *words: object
 ) -> tuple[int, str]:
     def failing(*args: object, **kwargs: object) -> None:
         raise error
@@ -32,7 +32,8 @@ def fail(
     monkeypatch.setattr("sys.argv", ["evocompress", "run", *(str(word) for word in words)])
     with pytest.raises(SystemExit) as caught:
         main()
-    return int(caught.value.code or 0), capsys.readouterr().err
+    said = capsys.readouterr()
+    return int(caught.value.code or 0), said.err or said.out
 
 
 @pytest.fixture
@@ -54,6 +55,25 @@ def test_a_fault_is_one_line_with_the_command_to_go_on(
     code, error = fail(capsys, monkeypatch, kind("the head of the Ray cluster is gone."), *words)
     again = f"evocompress run --resume --out {out} --address 10.0.0.1:6379"
     assert (code, error) == (1, f"error: the head of the Ray cluster is gone. Go on with: {again}\n")
+
+
+def test_a_stop_before_the_run_began_leaves_nothing_to_go_on_with(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = config.parent / "a run"
+    code, error = fail(capsys, monkeypatch, KeyboardInterrupt(), config, "--out", out)
+    assert code == 130 and "before the run began; nothing was written" in error and "--resume" not in error
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+    code, error = fail(capsys, monkeypatch, KeyboardInterrupt(), config, "--out", out)
+    assert code == 130 and f"evocompress run --resume --out '{out}'" in error
+
+
+def test_files_of_another_run_need_a_configuration(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, error = fail(capsys, monkeypatch, AssertionError(), "--from", config.parent)
+    assert code == 2 and "--from" in error and "give a configuration file, too" in error
 
 
 def test_a_run_that_cannot_succeed_has_an_exit_code_of_its_own_and_begins_anew(

@@ -306,6 +306,7 @@ def test_a_process_that_is_interrupted_leaves_the_best_file_or_none(
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130 and "Traceback" not in process.said
     assert ("Stopped early" in process.said) is written
+    assert ("was not written" in process.said) is not written
     if written:
         assert unpack(output.read_bytes()).keys() == state.keys()
     left = {path.name for path in tmp_path.iterdir()} - {"said.txt"}
