@@ -33,6 +33,8 @@ _CONTEXT.set_forkserver_preload(
 
 def _main(function: Callable[..., object], arguments: Sequence[str], stdout: str, stderr: str, folder: str) -> None:
     os.chdir(folder)
+    # A shell that runs the tests in the background has had Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     files = {path: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for path in {stdout, stderr}}
     for stream, path in ((sys.stdout, stdout), (sys.stderr, stderr)):
         os.dup2(files[path], stream.fileno())
