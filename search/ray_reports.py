@@ -21,6 +21,7 @@ from evocompress.search.ray_cluster import RayCluster, heard, node_here
 __all__ = ["Place", "RayReports", "Report", "beating", "report"]
 
 _ANSWER_SECONDS = 5.0
+_FIRST_SECONDS = 60.0  # for the first report of a job: the actor's own process may be starting
 _IDLE_SECONDS = 2.0  # in which a process that computes takes at least a quarter of a core
 
 
@@ -60,7 +61,7 @@ def beating(actor: Any, attempt: int, seconds: float) -> Iterator[None]:
     The first report has arrived before the attempt begins, so that a process which freezes in it is known.
     """
     here = _here()
-    heard(actor.note.remote(attempt, here), _ANSWER_SECONDS)
+    heard(actor.note.remote(attempt, here), _FIRST_SECONDS)
     done = threading.Event()
 
     def beat() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from training_problem import net, problem
 
-from evocompress.errors import ModelError
+from evocompress.errors import ConfigError, ModelError
 from evocompress.networks import build
 from evocompress.support.modules import evaluation_mode
 from evocompress.tasks.classification import check_fit, evaluate
@@ -48,6 +48,8 @@ def test_logits_that_are_not_finite_are_wrong_answers() -> None:
 def test_the_device_is_honoured() -> None:
     """The meta device has no values: a network and data that were moved there fail to give a number, and say so."""
     with pytest.raises((RuntimeError, NotImplementedError), match="[Mm]eta"):
+        evaluate(net(), problem(), torch.device("meta"))
+    with pytest.raises(ConfigError, match="'meta' cannot be used"):
         evaluate(net(), problem(), "meta")
     moved = problem().to("meta")
     assert moved.inputs.device.type == moved.batch(slice(2))[0].device.type == "meta"
