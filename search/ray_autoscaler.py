@@ -5,6 +5,7 @@ Ray adds nodes for tasks that wait, and for what is requested of it. Of the seco
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -71,7 +72,8 @@ class NodeRequest:
     def renew(self) -> None:
         """Ask again from time to time: another run in the cluster may have asked for something else since, or ended."""
         if self._is_asked and self._segments is not None and time.monotonic() - self._asked_at >= _RENEW_SECONDS:
-            self._ask(self._segments)
+            with contextlib.suppress(Exception):  # the next time may do; that a cluster is gone is noticed elsewhere
+                self._ask(self._segments)
 
     def _ask(self, segments: int) -> None:
         self._is_asked, self._asked_at = True, time.monotonic()

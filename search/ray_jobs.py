@@ -156,6 +156,8 @@ class RayJobs:
             waiting = self._ray.wait(waiting, num_returns=len(waiting), timeout=CHECK_SECONDS)[1]
             if not waiting:
                 return
+            if self._cluster.is_silent:  # Ray would wait for its head, and nobody look at the time
+                continue
             left = [numbers[reference] for reference in waiting]
             reports, alive = self._reports.of(left), self._cluster.alive()
             for number in left:

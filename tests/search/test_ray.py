@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -265,6 +266,16 @@ def test_a_job_that_loses_worker_after_worker_is_given_up() -> None:
             place = Place("node", "host", pid, "1")
             heard.append(jobs._looked_at(job, Report(place, 1.0), {"node"}, "auditing"))
     assert [event and event.kind for event in heard] == [None] + ["begun anew"] * 7
+
+
+def test_nothing_is_asked_of_a_head_that_is_silent() -> None:
+    """Ray would wait for it, and the driver could not say that it is gone."""
+    jobs, answers = RayJobs.__new__(RayJobs), iter([["job"], ["job"], []])
+    jobs._look_around = lambda: None
+    jobs._cluster = SimpleNamespace(is_silent=True)  # type: ignore[assignment]
+    jobs._ray = SimpleNamespace(wait=lambda waiting, **options: (None, next(answers)))
+    jobs._wait({"job": 1}, "auditing", print)
+    assert next(answers, None) is None
 
 
 def test_a_driver_that_was_stopped_itself_ends_no_worker() -> None:

@@ -108,6 +108,23 @@ def test_a_request_that_another_run_has_replaced_is_renewed(time: SimpleNamespac
     assert sizes(cluster) == [3, 0, 3]
 
 
+def test_a_request_that_cannot_be_renewed_ends_nothing(time: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Autoscaled()
+    request, _ = opened(cluster, 3)
+
+    def lost(bundles: Sequence[Mapping[str, float]]) -> None:
+        raise ConnectionError("the head is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "request_nodes", lost)
+        time.sleep(1)
+        request.renew()
+    cluster.request_nodes([])
+    time.sleep(1)
+    request.renew()
+    assert sizes(cluster) == [3, 0, 3]
+
+
 def test_while_a_node_is_waited_for_the_request_is_renewed(time: None) -> None:
     cluster = Autoscaled(after=40)
     opened(cluster, None)
