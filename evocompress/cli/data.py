@@ -26,7 +26,7 @@ def data(
     """Fetch a data set, with its checksums verified; what is there already is kept."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from evocompress.data.download import fetch
+    from evocompress.data.download import SOURCES, fetch
     from evocompress.support.printable import SafeConsole
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -38,4 +38,4 @@ def data(
             progress.update(task, completed=done, total=total)  # type: ignore[arg-type]
 
         folder = fetch(name, root, show)
-    echo(f"{name}: {folder}")
+    echo(f"{name}: {folder}" if name in SOURCES else f"{name}: is there; there is nothing to fetch")

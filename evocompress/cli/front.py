@@ -101,7 +101,9 @@ def front(
         console.print()
     if limits.given:
         for label, points in fronts.items():
-            console.print(limits.answer(label, points), markup=False, highlight=False, soft_wrap=True)
+            console.print(limits.answer(label, points, whole[label]), markup=False, highlight=False, soft_wrap=True)
+    for run in dict.fromkeys(run for run in runs if runs.count(run) > 1):
+        output.note(f"{run} is given more than once, and is shown once.")
     if len(runs) > 1:
         _compare(console, histories, fronts, quality, chance_level=show_all)
     if missed:
@@ -178,17 +180,29 @@ class _Limits:
             and (self.level is None or self.quality.merit(point.quality) >= self.quality.merit(self.level))
         ]
 
-    def answer(self, label: str, points: list[FrontPoint]) -> str:
+    def answer(self, label: str, points: list[FrontPoint], whole: list[FrontPoint]) -> str:
+        """The file of `points` that is asked for; where there is none the one of the whole front that is nearest."""
         from evocompress.runs.front import best_under, smallest_meeting
+
+        quality, level = self.quality, self.level
+        if points:
+            pick = best_under(points, self.under or 0) if level is None else smallest_meeting(points, level, quality)
+            assert pick is not None
+            return f"{label}: {'best' if level is None else 'smallest'}: {self._shown(pick)}"
+        missed = f"{label}: no file of the front meets this."
+        if not whole:
+            return missed
+        if self.under is not None and (pick := best_under(whole, self.under)) is not None:
+            return f"{missed} The best of that size: {self._shown(pick)}"
+        if self.under is not None:
+            return f"{missed} The smallest: {self._shown(min(whole, key=lambda point: point.nbytes))}"
+        return f"{missed} The best: {self._shown(min(whole, key=lambda point: point.error))}"
+
+    def _shown(self, point: FrontPoint) -> str:
         from evocompress.support.quantities import format_bytes
 
-        if not points:
-            return f"{label}: no file of the front meets this."
-        quality, level = self.quality, self.level
-        pick = best_under(points, self.under or 0) if level is None else smallest_meeting(points, level, quality)
-        assert pick is not None
-        kind = "best" if level is None else "smallest"
-        return f"{label}: {kind}: {pick.file}, {format_bytes(pick.nbytes)}, {quality.name} {quality.show(pick.quality)}"
+        quality = self.quality
+        return f"{point.file}, {format_bytes(point.nbytes)}, {quality.name} {quality.show(point.quality)}"
 
 
 def _draw(histories: dict[str, History], png: Path, *, chance_level: bool) -> None:

@@ -48,9 +48,15 @@ def run(
         ),
     ] = None,
     more: Annotated[
-        int | None, typer.Option(help="With --resume: so many segments more than were begun so far.", min=1)
+        int | None,
+        typer.Option(
+            help="With --resume: so many segments more than were begun so far, however long they take.", min=1
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="With --resume: for so long from now, such as 2h or 90min.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="With --resume: for so long from now, such as 2h or 90min, however many segments that is."),
+    ] = None,
     trust: Annotated[
         bool,
         typer.Option(
@@ -61,7 +67,7 @@ def run(
         bool, typer.Option("--override", help="With --resume: accept a changed configuration, and journal the change.")
     ] = False,
     seeds: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--from", metavar="RUN", help="Begin with files of another run's front, of the same network and data."
         ),
@@ -83,10 +89,12 @@ def run(
     from evocompress.support.command_line import about
     from evocompress.support.quantities import parse_duration
 
-    if seeds is not None and config is None and not resume:
+    if seeds and len(seeds) > 1:
+        raise ConfigError(f"--from takes one run, and {len(seeds)} are given.")
+    if seeds and config is None and not resume:
         raise ConfigError("--from begins a new run with another one's files: give a configuration file, too.")
     loaded, text, folder = _configuration(config, out, settings or (), resume=resume, trusted=trust)
-    if seeds is not None and resume:
+    if seeds and resume:
         raise ConfigError("--from is for a new run; leave it or --resume out.")
     if more is not None or until is not None:
         if not resume:
@@ -106,7 +114,7 @@ def run(
                 override=override,
                 address=address,
                 observer=observer,
-                seeds=seeds,
+                seeds=seeds[0] if seeds else None,
             )
     except KeyboardInterrupt:
         if not (folder / "run.json").exists():
@@ -128,6 +136,8 @@ def run(
         raise typer.Exit(ExitCode.FAILED)
     if output.says_results:
         _show(loaded.name, history, summary.export)
+    if resume and not summary.begun and not output.quiet:
+        output.note("The run had used its budget already, so no segment was begun; --more 100 or --until 2h goes on.")
     for problem in summary.export.problems:
         output.warning(f"note: {problem}")
 

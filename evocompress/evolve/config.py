@@ -527,4 +527,20 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     data.setdefault("name", Path(path).stem)
-    return parse_config(override_values(data, overrides), str(path))
+    given = [*overrides]
+    changed = override_values(data, given)
+    try:
+        return parse_config(changed, str(path))
+    except ConfigError:
+        if not given or not _fits(data):
+            raise
+    # The file is right by itself, so the mistake is in what was given beside it.
+    return parse_config(changed, f"{', '.join(given)}, given beside {path}")
+
+
+def _fits(data: dict[str, Any]) -> bool:
+    try:
+        parse_config(data)
+    except ConfigError:
+        return False
+    return True

@@ -93,12 +93,13 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
-    """How a run ended: whether its budget is used up, and what was exported."""
+    """How a run ended: whether its budget is used up, what was exported, how many segments this call began."""
 
     folder: Path
     finished: bool
     segments: int
     export: Export | None
+    begun: int
 
 
 def _versions() -> dict[str, str]:
@@ -347,12 +348,14 @@ def run_experiment(
         seeds: The folder of another run, with files of whose front a new run begins.
 
     Raises:
-        ConfigError: That run's files are of no use in this one.
+        ConfigError: That run's files are of no use in this one, or an address is given to an executor without one.
         RunError: The folder is in use, damaged, or of another configuration.
         EvocompressError: A library is missing that the export at the end needs.
     """
     tell: Observer = observer or _ignore
     check_libraries()
+    if address is not None and config.resources.executor == "inline":
+        raise ConfigError(f"{address} is the address of a Ray cluster, but resources.executor = inline uses none.")
     config = _with_absolute_paths(config)
     prepared = prepare(config, config_text)
     if resume:
@@ -399,6 +402,7 @@ def run_experiment(
             provide_teacher(run, config, teacher, prepared.segment.experiment, executor, tell)
         seconds = None if settings.minutes is None else max(0.0, 60.0 * settings.minutes - run.elapsed)
         tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality, seconds))
+        before = run.search.asked
         reason = run.drive(
             executor,
             observer=tell,
@@ -406,14 +410,14 @@ def run_experiment(
             time_limit=config.resources.time_limit,
         )
         forget_request(folder)
-        segments = run.completions
+        segments, begun = run.completions, run.search.asked - before
         if reason != "finished":
-            return RunSummary(run.folder, False, segments, None)
+            return RunSummary(run.folder, False, segments, None, begun)
         _audit(run, prepared, executor, tell)
         tell(Said("writing export/"))
         history = run.history()
         export = export_run(history, run.folder, lambda leaf: run.storage.read(leaf.path))
-        return RunSummary(run.folder, True, segments, export)
+        return RunSummary(run.folder, True, segments, export, begun)
 
 
 def _following(prepared: Prepared, folder: str | os.PathLike[str]) -> Prepared:

@@ -178,7 +178,8 @@ def _driver(history: History) -> tuple[State, str]:
 def shown_status(status: Status) -> list[str]:
     """The status as lines for people."""
     of = f" of {status.segments}" if status.segments else ""
-    parts = [f"{status.done}{of} segments", f"{len(status.in_flight)} in flight", f"{status.failed} failed"]
+    waiting = "in flight" if status.state in ("running", "held") else "to be run again"
+    parts = [f"{status.done}{of} segments", f"{len(status.in_flight)} {waiting}", f"{status.failed} failed"]
     lines = [f"{status.name}: {status.state} ({status.driver})", "  " + ", ".join(parts)]
     used = f"{format_duration(status.elapsed)} used"
     if status.minutes:
@@ -193,7 +194,7 @@ def shown_status(status: Status) -> list[str]:
         lines.append(
             f"  segment {segment.number} ({segment.operator}), submitted {format_duration(segment.seconds)} ago"
         )
-    return [*lines, *_more(status.in_flight, "segment in flight", "segments in flight")]
+    return [*lines, *_more(status.in_flight, f"segment {waiting}", f"segments {waiting}")]
 
 
 def shown_failures(failures: Sequence[Failure]) -> list[str]:

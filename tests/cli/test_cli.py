@@ -244,6 +244,12 @@ def test_a_configuration_error_names_the_nearest_key(
     (tmp_path / "c.toml").write_text('model = "digits_cnn"\ndata = "digits"\n[search]\nsegmets = 3\n')
     code, error = fail(capsys, monkeypatch, "run", tmp_path / "c.toml")
     assert code == 2 and "Did you mean 'search.segments'" in error
+    with_setting = ("--set", "search.segmets=3")
+    code, error = fail(capsys, monkeypatch, "run", tmp_path / "c.toml", *with_setting)
+    assert code == 2 and f"error: {tmp_path / 'c.toml'}:" in error  # the file is wrong by itself
+    (tmp_path / "c.toml").write_text('model = "digits_cnn"\ndata = "digits"\n')
+    code, error = fail(capsys, monkeypatch, "run", tmp_path / "c.toml", *with_setting)
+    assert code == 2 and f"error: search.segmets=3, given beside {tmp_path / 'c.toml'}:" in error
     (tmp_path / "d.toml").write_text('model = "digits_cn"\ndata = "digits"\n')
     code, error = fail(capsys, monkeypatch, "run", tmp_path / "d.toml", "--out", tmp_path / "r")
     assert code == 2 and "digits_cnn" in error and not (tmp_path / "r").exists()
@@ -270,6 +276,8 @@ def test_a_foreign_folder_or_storage_is_refused(
         capsys, monkeypatch, "run", tmp_path / "c.toml", "--out", tmp_path / "r", "--set", "storage=nosuch://b"
     )
     assert code == 2 and "nosuch" in error and not (tmp_path / "r").exists()
+    code, error = fail(capsys, monkeypatch, "run", tmp_path / "c.toml", "--out", tmp_path / "r", "--address", "auto")
+    assert code == 2 and "auto is the address of a Ray cluster, but resources.executor = inline uses none" in error
     code, error = fail(
         capsys, monkeypatch, "run", tmp_path / "c.toml", "--out", tmp_path / "r", "--set", "resources.executor=ray",
         "--address", "127.0.0.1:9",

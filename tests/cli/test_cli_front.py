@@ -61,7 +61,8 @@ def test_a_run_that_was_given_up_has_no_file_and_says_why(tmp_path: Path) -> Non
     shown = invoke(folder)
     reasons = "4 of 4 segments left no file:\n  4 × failed: ValueError: no such kernel\n"
     assert shown.exit_code == 0 and shown.output == f"{folder}: no file yet\n{reasons}\n"
-    assert invoke(folder, folder).output.startswith(shown.output)
+    twice = invoke(folder, folder).output
+    assert twice.startswith(shown.output) and f"{folder} is given more than once, and is shown once" in twice
     assert json.loads(invoke(folder, "--json").output)[str(folder)] == {
         "front": [],
         "segments": 4,
@@ -86,6 +87,13 @@ def test_details_and_genome_are_objects_in_json_and_texts_in_a_table(run: Path, 
 def test_limits_that_nothing_meets_are_no_success(run: Path, limit: tuple[str, ...]) -> None:
     result = invoke(run, *limit)
     assert result.exit_code == 3 and "no file of the front meets this" in result.output
+    points = front(synthetic_run(30))
+    nearest = points[0] if limit[0] == "--under" else min(points, key=lambda point: point.error)
+    kind = "smallest" if limit[0] == "--under" else "best"
+    assert f"this. The {kind}: {nearest.file}, " in result.output
+    if limit[0] == "--above":
+        size = str(points[0].nbytes)
+        assert f"The best of that size: {points[0].file}, " in invoke(run, *limit, "--under", size).output
     assert invoke(run, *limit, "--json").exit_code == 3
     assert invoke(run, "--under", "1GB").exit_code == 0
 

@@ -97,6 +97,8 @@ def test_a_driver_stops_when_it_is_asked_and_a_resume_goes_on_for_longer(tmp_pat
     stopped = read_status(folder)
     assert (stopped.state, stopped.driver) == ("stopped", "by request")
     begun = stopped.done + len(stopped.in_flight)
+    assert f"{begun - stopped.done} to be run again" in shown_status(stopped)[1]
+    assert " in flight, " in shown_status(running)[1]
     assert "no driver to stop" in invoke_caught("stop", folder).output
 
     again = invoke_caught("run", "--resume", "--out", folder, "--more", 2)
@@ -104,6 +106,9 @@ def test_a_driver_stops_when_it_is_asked_and_a_resume_goes_on_for_longer(tmp_pat
     finished = read_status(folder)
     assert (finished.state, finished.done, finished.segments) == ("finished", begun + 2, begun + 2)
     assert invoke_caught("status", folder, "--watch").exit_code == 0  # ends, as the run has
+    nothing = invoke_caught("run", "--resume", "--out", folder)
+    assert nothing.exit_code == 0 and "no segment was begun; --more 100 or --until 2h goes on" in nothing.output
+    assert "no segment was begun" not in again.output
 
     longer = invoke_caught("run", "--resume", "--out", folder, "--until", "0.5 s")
     assert longer.exit_code == 0, longer.output
