@@ -41,7 +41,11 @@ _LOCKED = ("quality", "network", "data", "storage")
 _ENDS = ("segments", "minutes", "give_up_after")
 _BUDGET = frozenset(f"{prefix}search.{name}" for prefix in ("", "config.") for name in _ENDS)
 #: Parts of a configuration, and the parts of a header that follow from each; splits and first weights do from the seed.
-_FOLLOWS = {"config.search.": ("search.",), "config.genes.": ("space.",), "search.seed": ("data.", "network.")}
+_FOLLOWS = {
+    "config.search.": ("search.", "ranges."),
+    "config.genes.": ("space.",),
+    "search.seed": ("data.", "network."),
+}
 _LOCKED_SETTINGS = ("seed", "deterministic", "lag", "bytes_range", "error_range", "reference")
 
 
@@ -93,7 +97,7 @@ def compare(old: Any, new: Any, free: Collection[str] = (), prefix: str = "") ->
 
 def locked(changes: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """The changes that no override can make."""
-    keys = {*_LOCKED, *(f"search.{name}" for name in _LOCKED_SETTINGS)}
+    keys = {*_LOCKED, *(f"search.{name}" for name in _LOCKED_SETTINGS), "config.search.ratio_range"}
     return {name: change for name, change in changes.items() if name in keys or name.split(".")[0] in keys}
 
 
@@ -113,6 +117,8 @@ def describe(changes: Mapping[str, list[Any]]) -> str:
 
     >>> describe({"config.search.probes": [1, 2], "search.probes": [1, 2], "search.segments": [100, 200]})
     'search.probes was 1, is 2'
+    >>> describe(locked({"config.search.ratio_range": [[9, 99], [9, 80]], "search.bytes_range": [[5, 55], [6, 55]]}))
+    'search.ratio_range was [9, 99], is [9, 80]'
     """
     told = {key: change for key, change in changes.items() if key not in _BUDGET}
     for source, follows in _FOLLOWS.items():
