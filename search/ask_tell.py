@@ -14,6 +14,7 @@ import numpy as np
 from evocompress.errors import RunError
 from evocompress.search.archive import Archive
 from evocompress.search.first_failures import FirstFailures
+from evocompress.search.lineages import Lineages
 from evocompress.search.objectives import Member, Scale
 from evocompress.search.parent_draw import choose_parent, size_bin
 from evocompress.search.population import Population
@@ -65,8 +66,6 @@ class Search:
         self._first = FirstFailures(settings.give_up_after)
         self._tries = [0] * settings.size_bins
         self._children: Counter[str] = Counter()  # leaf_id to how many tasks it has been the first parent of
-        self._lineages: set[int] = set()  # indices of tasks whose leaves are the ends of lineages
-        self._open: dict[str, Member] = {}  # ends of lineages that still have a way to go, by leaf_id, oldest first
         self._next = 0
         self._seen = 0
         self._tasks: dict[str, SegmentTask] = {}
@@ -74,6 +73,7 @@ class Search:
         self._held: Counter[str] = Counter()  # leaf_ids that tasks in flight and waiting outcomes need
         self._suspects: dict[str, str] = {}  # leaf_id to path of leaves that somebody let go of
         self._hypercube: list[Genome] = []
+        self._lineages = self._no_lineages()
 
     # ---- what there is ------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class Search:
             if members is None:
                 return False
             self._release((member.leaf.leaf_id, member.leaf.path) for member in members)
-            self._fold(members)
+            self._fold(self._seen, members)
         return True
 
     def _register(self, task: SegmentTask) -> None:
@@ -174,10 +174,7 @@ class Search:
         self._next = task.index + 1
         self._tasks[task.segment_id] = task
         self._held.update(parent.leaf_id for parent in task.parents)
-        if task.rule == "lineage" or task.operator in ("initial", "seed"):
-            self._lineages.add(task.index)
-        if task.rule == "lineage" and (end := self._open.pop(task.parents[0].leaf_id, None)) is not None:
-            self._release([(end.leaf.leaf_id, end.leaf.path)])
+        self._lineages.register(task)
         if not task.parents or not self.settings.policy.counts_tries:
             return
         self._children[task.parents[0].leaf_id] += 1
@@ -195,12 +192,10 @@ class Search:
             genome = self._initial(index)
         elif not len(self._population.pool):
             # Nothing to go on from yet (more workers than initial segments, or none succeeded): another fresh start.
-            genome = self.space.sample(rng)
+            genome = self.space.sample(rng, self.settings.lineage_start)
         elif self.settings.lineage_share and rng.random() < self.settings.lineage_share:
-            if self._open:
-                parent = next(reversed(self._open.values()))
-                operator, rule, parents = "continue", "lineage", (parent,)
-                genome = self.space.advanced(self._genome_of(parent))
+            if (end := self._lineages.newest()) is not None:
+                operator, rule, parents, genome = "continue", "lineage", (end[0],), end[1]
             else:
                 genome = self._new_lineage(rng)
         else:
@@ -216,7 +211,7 @@ class Search:
     def _initial(self, index: int) -> Genome:
         if not self._hypercube:
             rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(_HYPERCUBE,)))
-            self._hypercube = self.space.latin_hypercube(self.settings.initial, rng)
+            self._hypercube = self.space.latin_hypercube(self.settings.initial, rng, self.settings.lineage_start)
         return dict(self._hypercube[index])
 
     def _new_lineage(self, rng: np.random.Generator) -> Genome:
@@ -224,7 +219,7 @@ class Search:
 
         So what is selected among lineages is how they train; what a lineage came to says little of any one segment.
         """
-        fresh, draw = self.space.sample(rng), float(rng.random())
+        fresh, draw = self.space.sample(rng, self.settings.lineage_start), float(rng.random())
         members = [member for member in self._population.archive.members if member.y < self.settings.reference[1]]
         if not members or not self.settings.policy.ranks or draw < 0.5:
             return fresh
@@ -236,7 +231,8 @@ class Search:
         s, genome = self.settings, self._genome_of(parent)
         draw = float(rng.random()) * (s.continue_share + s.mutate_share + s.crossover_share)
         if draw < s.continue_share:
-            return "continue", (parent,), self.space.advanced(genome)
+            falls = s.lineage_turns > 0 and float(rng.random()) < 0.5
+            return "continue", (parent,), self.space.advanced(genome, -1 if falls else 1, s.lineage_step)
         if draw >= s.continue_share + s.mutate_share:
             other = self._population.pool.neighbour(parent, rng)
             if other is not None:
@@ -273,7 +269,7 @@ class Search:
             self._waiting[task.index] = members
             self._held.update(member.leaf.leaf_id for member in members)
         else:
-            self._fold(members)
+            self._fold(task.index, members)
         self._release((parent.leaf_id, parent.path) for parent in task.parents)
         return Told(before, self.hypervolume, accepted, displaced)
 
@@ -288,20 +284,11 @@ class Search:
         accepted = tuple(leaf_id for leaf_id in new if leaf_id in self.archive)
         return accepted, tuple(leaf.leaf_id for leaf in displaced if leaf.leaf_id not in new)
 
-    def _fold(self, members: tuple[Member, ...]) -> None:
+    def _fold(self, index: int, members: tuple[Member, ...]) -> None:
         self._seen += 1
-        if members and members[0].key[0] in self._lineages:
-            self._open_end(members[0])
+        self._lineages.fold(index, members)
         self._suspect(member.leaf for member in members)
         self._suspect(member.leaf for member in self._population.insert(members))
-
-    def _open_end(self, end: Member) -> None:
-        """Remember the end of a lineage, unless the network has collapsed, or there is no way further."""
-        self._lineages.discard(end.key[0])
-        genome = self._genome_of(end)
-        if end.y < self.settings.reference[1] and self.space.advanced(genome) != genome:
-            self._open[end.leaf.leaf_id] = end
-            self._held[end.leaf.leaf_id] += 1
 
     # ---- files that nobody needs any more --------------------------------------------------------------------------
 
@@ -318,13 +305,19 @@ class Search:
         """The paths of all leaves for which `needs` holds."""
         members = [*self.archive.members, *self._population.archive.members, *self._population.pool.members]
         members += [member for waiting in self._waiting.values() for member in waiting]
-        members += self._open.values()
+        members += self._lineages.needed()
         paths = {member.leaf.path for member in members}
         return paths | {parent.path for task in self._tasks.values() for parent in task.parents}
 
     def _suspect(self, leaves: Iterable[Leaf]) -> None:
         # A leaf that is still needed when it is looked at comes back here once its last holder lets go of it.
         self._suspects.update((leaf.leaf_id, leaf.path) for leaf in leaves)
+
+    def _no_lineages(self) -> Lineages:
+        def hold(leaf: Leaf) -> None:
+            self._held[leaf.leaf_id] += 1
+
+        return Lineages(self.space, self.settings, hold, lambda leaf: self._release([(leaf.leaf_id, leaf.path)]))
 
     def _release(self, leaves: Iterable[tuple[str, str]]) -> None:
         for leaf_id, path in leaves:
@@ -342,8 +335,7 @@ class Search:
             "seen": self._seen,
             "tries": list(self._tries),
             "children": dict(self._children),
-            "lineages": sorted(self._lineages),
-            "open": [{"key": list(end.key), "leaf": end.leaf.to_json()} for end in self._open.values()],
+            "lineages": self._lineages.state_dict(),
             "ratios": list(self._control.ratios),
             "first": self._first.state_dict(),
             "in_flight": [task.to_json() for task in self._tasks.values()],
@@ -355,9 +347,7 @@ class Search:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, on a search of the same space and settings."""
         self._next, self._seen, self._tries = state["next"], state["seen"], list(state["tries"])
-        self._children, self._lineages = Counter(state["children"]), set(state["lineages"])
-        ends = [(Leaf.from_json(item["leaf"]), (item["key"][0], item["key"][1])) for item in state["open"]]
-        self._open = {leaf.leaf_id: self._scale.member(leaf, key) for leaf, key in ends}
+        self._children = Counter(state["children"])
         self._control.ratios.clear()
         self._control.ratios.extend(state["ratios"])
         self._first.load_state_dict(state["first"])
@@ -370,7 +360,8 @@ class Search:
             for index, leaves in state["waiting"].items()
         }
         self._held.update(member.leaf.leaf_id for members in self._waiting.values() for member in members)
-        self._held.update(self._open)
+        self._lineages = self._no_lineages()
+        self._lineages.load_state_dict(state["lineages"])
         self.archive = Archive.from_state(state["archive"], self.settings.reference, self._scale)
         self._population = Population.from_state(state["population"], self.settings)
         self._suspects = {}

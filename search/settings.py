@@ -168,6 +168,23 @@ class SearchSettings:
         high=1,
         configured=0.5,
     )
+    lineage_turns: int = _setting(
+        0, "How often a lineage turns round where λ has come to an end of its range; 0: λ only rises.", low=0
+    )
+    lineage_start: tuple[float, float] | None = _setting(
+        None,
+        "Where in λ's range, from 0 to 1, lineages begin; left out: in its lowest three tenths.",
+        low=0,
+        high=1,
+        ordered=True,
+    )
+    lineage_step: float | None = _setting(
+        None,
+        "How far λ moves from one segment of a lineage to the next, as a share of its range; left out: 0.12.",
+        low=0,
+        high=1,
+        low_open=True,
+    )
     size_bin_share: float = _share(0.15, "The share of parents from the front's least tried bin.")
     budget_share: float = _share(0.15, "The share of parents that are the best under byte_budget.")
     continue_share: float = _share(0.30, "The share of segments that go on with their parent's genome.")
@@ -182,7 +199,7 @@ class SearchSettings:
             optional = name in _OPTIONAL
             if problem := "" if value is None and optional else _wrong_type(name, value) or setting.problem(value):
                 raise ConfigError(f"{name} = {value}; it {problem}{', or left out' if optional else ''}")
-            if _TYPES[name] == "tuple[float, float]":
+            if _TYPES[name] == "tuple[float, float]" and value is not None:
                 object.__setattr__(self, name, tuple(float(number) for number in getattr(self, name)))
         if self.continue_share + self.mutate_share + self.crossover_share <= 0:
             raise ConfigError("continue_share, mutate_share and crossover_share are all 0; raise at least one")

@@ -28,7 +28,7 @@ from evocompress.search.storage import write_whole
 
 __all__ = ["Snapshots"]
 
-_FORMAT = 1  # to be raised where the same lines come to another state
+_FORMAT = 2  # to be raised where the same lines come to another state
 _NAME = re.compile(r"\d{9}\.json")
 _KEPT = 2  # the one before the last too: the last may be what a failing disk lost
 # What may differ between the settings of a snapshot and those of a resume: how long a run goes on is no part of a fold.

@@ -48,12 +48,13 @@ class Float:
         low, high: The ends of its range.
         log: Whether its scale is logarithmic.
         start: The share of the range, from `low` on, that genomes of a fresh start are drawn from.
-        advance: The share of the range that it moves up by where a lineage goes on.
+        advance: The share of the range that it moves by where a lineage goes on.
 
     >>> Float(1e-4, 1e-2, log=True).from_unit(0.5)
     0.001
-    >>> Float(1.0, 100.0, log=True, advance=0.25).advanced(10.0)
-    31.6228
+    >>> gene = Float(1.0, 100.0, log=True, advance=0.25)
+    >>> gene.advanced(10.0), gene.advanced(10.0, -1)
+    (31.6228, 3.16228)
     """
 
     low: float
@@ -68,10 +69,19 @@ class Float:
             shares = f"start={self.start}, advance={self.advance}"
             raise ConfigError(f"Float gene has {shares}; they are shares of the range, start above 0")
 
-    def advanced(self, value: Scalar) -> float:
-        """The value of a lineage's next segment; at `high` it stays."""
-        unit = _to_unit(float(value), self.low, self.high, self.log)
-        return float(value) if self.advance == 0 else self.from_unit(min(unit + self.advance, 1.0))
+    def advanced(self, value: Scalar, direction: int = 1, step: float | None = None) -> float:
+        """The value of a lineage's next segment, up (1) or down (-1); at the end of the range it stays.
+
+        `step` replaces `advance`, but for a gene that does not advance.
+        """
+        if self.advance == 0:
+            return float(value)
+        moved = self.place(value) + direction * (self.advance if step is None else step)
+        return self.from_unit(min(max(moved, 0.0), 1.0))
+
+    def place(self, value: Scalar) -> float:
+        """Where in the range a value lies, from 0 to 1; the inverse of `from_unit`."""
+        return _to_unit(float(value), self.low, self.high, self.log)
 
     def from_unit(self, u: float) -> float:
         """The value at `u` in [0, 1]."""
@@ -228,10 +238,18 @@ class Space:
         """The genome at a point of the unit cube, one coordinate per gene in sorted order."""
         return {name: self.genes[name].from_unit(float(u)) for name, u in zip(self.names, point, strict=True)}
 
-    def fresh(self, point: Iterable[float]) -> Genome:
-        """As `from_unit`, but where genes have a `start` within that share of their range."""
-        starts = (getattr(self.genes[name], "start", 1.0) for name in self.names)
-        return self.from_unit(float(u) * start for u, start in zip(point, starts, strict=True))
+    def fresh(self, point: Iterable[float], begin: tuple[float, float] | None = None) -> Genome:
+        """As `from_unit`, but where genes have a `start` within that share of their range.
+
+        With `begin`, genes that advance are between these two shares of their range instead.
+        """
+        starts = [(0.0, float(getattr(self.genes[name], "start", 1.0))) for name in self.names]
+        if begin is not None:
+            starts = [
+                begin if name in self.advancing else start for name, start in zip(self.names, starts, strict=True)
+            ]
+        ends = zip(point, starts, strict=True)
+        return self.from_unit(low + float(u) * (high - low) for u, (low, high) in ends)
 
     def completed(self, genome: Genome) -> Genome:
         """A genome of an earlier space as one of this: the nearest values, defaults for genes that were added since.
@@ -260,24 +278,36 @@ class Space:
             return f"genes {added} are new, and nothing says what they were in the genomes that there are"
         return ""
 
-    def advanced(self, genome: Genome) -> Genome:
-        """The genome with which a lineage goes on: genes that advance have done so."""
-        moving = {name: gene for name, gene in self.genes.items() if isinstance(gene, Float) and gene.advance}
-        return {**genome, **{name: gene.advanced(genome[name]) for name, gene in moving.items()}}
+    @property
+    def advancing(self) -> dict[str, Float]:
+        """The genes that move along a lineage: λ."""
+        return {name: gene for name, gene in self.genes.items() if isinstance(gene, Float) and gene.advance}
+
+    def advanced(self, genome: Genome, direction: int = 1, step: float | None = None) -> Genome:
+        """The genome with which a lineage goes on, up (1) or down (-1): genes that advance have moved by `step`."""
+        moved = {name: gene.advanced(genome[name], direction, step) for name, gene in self.advancing.items()}
+        return {**genome, **moved}
+
+    def upper_half(self, genome: Genome) -> bool:
+        """Whether a genome's advancing genes are above the middle of their ranges, on average."""
+        places = [gene.place(genome[name]) for name, gene in self.advancing.items()]
+        return bool(places) and sum(places) / len(places) > 0.5
 
     def restarted(self, genome: Genome, fresh: Genome) -> Genome:
         """A genome with those genes of a fresh one that begin low in their range, or advance."""
         return {**genome, **{name: fresh[name] for name, gene in self.genes.items() if _begins(gene)}}
 
-    def sample(self, rng: np.random.Generator) -> Genome:
-        """A uniform genome, for a fresh start."""
-        return self.fresh(rng.random(len(self.names)))
+    def sample(self, rng: np.random.Generator, begin: tuple[float, float] | None = None) -> Genome:
+        """A uniform genome, for a fresh start; `begin` as in `fresh`."""
+        return self.fresh(rng.random(len(self.names)), begin)
 
-    def latin_hypercube(self, n: int, rng: np.random.Generator) -> list[Genome]:
+    def latin_hypercube(
+        self, n: int, rng: np.random.Generator, begin: tuple[float, float] | None = None
+    ) -> list[Genome]:
         """`n` genomes that fill each gene's range evenly (McKay, Beckman and Conover, 1979)."""
         from scipy.stats import qmc  # half a second to import, and only a run's driver needs it
 
-        return [self.fresh(point) for point in qmc.LatinHypercube(len(self.names), rng=rng).random(n)]
+        return [self.fresh(point, begin) for point in qmc.LatinHypercube(len(self.names), rng=rng).random(n)]
 
     def validate(self, genome: Genome) -> None:
         """Raise `ConfigError` where a genome has a missing, unknown or out-of-range gene."""

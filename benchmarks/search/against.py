@@ -20,6 +20,8 @@ epochs are no measure of time: compare the CPU seconds, and give the methods dif
 - `ladder`: straight rate-aware trainings from random weights, one per λ, which share the epochs.
 - `lineages`: lineages under a rising λ, each from its parent's file, restarted until the epochs are used; `lineages
   tried`: the same with as many trials of other symbols in each segment as the search has.
+- `turning`: one lineage, first at a large λ, twice as long as its other segments; then λ falls, rises, falls again,
+  until the epochs are used.
 - `optuna`, `optuna gp`: its default multi-objective sampler (NSGA-II; Deb et al., 2002) and its Gaussian process
   one over straight trainings: λ, learning rate, share of noise.
 
@@ -31,6 +33,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import math
 import multiprocessing
@@ -56,6 +59,7 @@ VARIANTS = {
 }
 _LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 _RISING = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+_TURNING = (2.2, 0.9, 0.4, 0.2, 0.4, 0.9, 2.2, 4.5)  # and again from its second
 _TRIALS_OF_EPOCH = 12  # so many trials take about the time of an epoch
 
 
@@ -94,6 +98,17 @@ def lineages(trainer: Trainer, budget: Budget, seed: int, trials: int = 0) -> No
 def lineages_tried(trainer: Trainer, budget: Budget, seed: int) -> None:
     """Lineages, with trials of other symbols in each segment."""
     lineages(trainer, budget, seed, trials=budget.trials)
+
+
+def turning(trainer: Trainer, budget: Budget, seed: int) -> None:
+    """One lineage whose λ falls and rises, again and again."""
+    parent, used, rates = None, 0, itertools.chain(_TURNING[:1], itertools.cycle((*_TURNING[1:], *_TURNING[:1])))
+    for number, rate_weight in enumerate(rates):
+        epochs = budget.each if number else 2 * budget.each
+        if used + epochs > budget.epochs:
+            return
+        parent = trainer(rate_weight, epochs, 1000 * seed + number, parent)
+        used += epochs
 
 
 def optuna_trials(sampler: Callable[[int], Any]) -> Callable[[Trainer, Budget, int], None]:
@@ -159,6 +174,7 @@ METHODS: dict[str, Callable[[Trainer, Budget, int], None]] = {
     "ladder": ladder,
     "lineages": lineages,
     "lineages tried": lineages_tried,
+    "turning": turning,
     "optuna": optuna_trials(_default_sampler),
     "optuna gp": optuna_trials(_gaussian_process),
 }

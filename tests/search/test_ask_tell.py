@@ -371,6 +371,93 @@ def test_lineages_are_taken_to_their_end_and_new_ones_begin() -> None:
     assert rates[0][1] / rates[0][0] == pytest.approx(100**0.25, rel=1e-3)
 
 
+@pytest.mark.parametrize(("begin", "first"), [((0.7, 0.8), -1), ((0.1, 0.2), 1)])
+def test_a_lineage_turns_round_at_the_ends_of_the_range(begin: tuple[float, float], first: int) -> None:
+    """It goes to the end that is further away, turns round twice, and then a new one begins."""
+    gene = Float(0.1, 10.0, log=True, start=0.3, advance=0.25)
+    space = Space({"rate": gene, "other": Float(0.0, 1.0)})
+    settings = toy_settings(
+        initial=1, segments=40, lineage_share=1.0, probes=0, pool_size=2,
+        lineage_turns=2, lineage_start=begin, lineage_step=0.2,
+    )  # fmt: skip
+    search, after = Search(space, settings), Search(space, settings)
+    lineages: list[list[float]] = []
+    while (task := search.ask()) is not None:
+        if task.operator == "initial":
+            lineages.append([])
+        lineages[-1].append(gene.place(task.genome["rate"]))
+        after.replay(task)
+        leaf_id = f"{task.segment_id}-0"
+        leaf = Leaf(
+            leaf_id, leaf_id, "s", 30 + task.index, 0.9 - 0.01 * task.index, 0.1 + 0.01 * task.index, task.genome
+        )
+        again = Search(space, settings)
+        again.load_state_dict(json.loads(json.dumps(search.state_dict())))
+        for one in (search, again, after):
+            one.tell(Outcome(task.segment_id, task.index, "ok", (leaf,)))
+        assert again.state_dict() == search.state_dict() == after.state_dict()
+    assert len(lineages) > 2
+    for places in lineages[:-1]:
+        assert begin[0] - 1e-6 <= places[0] <= begin[1] + 1e-6
+        steps = np.diff(places)
+        assert list(dict.fromkeys(np.sign(steps))) == [first, -first]
+        turned = np.flatnonzero(np.diff(np.sign(steps))) + 1
+        ends = [1.0 if first > 0 else 0.0, 0.0 if first > 0 else 1.0]
+        assert [places[turn] for turn in turned] == pytest.approx(ends, abs=1e-5)
+        assert places[-1] == pytest.approx(ends[0], abs=1e-5)  # its third end: no turns are left
+        assert np.abs(steps).max() == pytest.approx(0.2, abs=1e-5)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize("mode", [{}, {"deterministic": True, "lag": 2}], ids=["free", "deterministic"])
+def test_a_lineage_that_turns_goes_back_where_the_network_collapses(failed: bool, mode: dict[str, Any]) -> None:
+    gene = Float(0.1, 10.0, log=True, start=0.3, advance=0.25)
+    space = Space({"rate": gene, "other": Float(0.0, 1.0)})
+    settings = toy_settings(
+        initial=1, segments=30, lineage_share=1.0, probes=0, pool_size=1,
+        lineage_turns=3, lineage_start=(0.1, 0.2), lineage_step=0.2, **mode,
+    )  # fmt: skip
+    search = Search(space, settings)
+    places: dict[str, float] = {}
+    went_back = 0
+    while (task := search.ask()) is not None:
+        place = gene.place(task.genome["rate"])
+        leaf_id = f"{task.segment_id}-0"
+        places[leaf_id] = place
+        if task.parents and places[task.parents[0].leaf_id] > place:
+            went_back += 1
+            assert places[task.parents[0].leaf_id] <= 0.6
+        assert all(search.needs(parent.leaf_id) for parent in task.parents)
+        error = 9.0 if place > 0.6 else 0.1 + 0.01 * task.index
+        leaves = () if failed and place > 0.6 else (Leaf(leaf_id, leaf_id, "s", 30, 1 - error, error, task.genome),)
+        again = Search(space, settings)
+        again.load_state_dict(json.loads(json.dumps(search.state_dict())))
+        for one in (search, again):
+            one.tell(Outcome(task.segment_id, task.index, "ok" if leaves else "diverged", leaves))
+        assert again.state_dict() == search.state_dict()
+        assert again.needed_paths() == search.needed_paths()
+        assert set(search.collect().values()).isdisjoint(search.needed_paths())
+    assert went_back > 2
+
+
+def test_what_goes_on_from_the_front_does_so_both_ways_where_lineages_turn() -> None:
+    space = Space({"rate": Float(0.1, 10.0, log=True, start=0.3, advance=0.1), "other": Float(0.0, 1.0)})
+    for turns, directions in ((0, {1}), (1, {1, -1})):
+        settings = toy_settings(initial=1, segments=30, probes=0, continue_share=1, mutate_share=0, crossover_share=0)
+        search = Search(space, dataclasses.replace(settings, lineage_turns=turns, lineage_start=(0.4, 0.6)))
+        parents: dict[str, float] = {}
+        seen = set()
+        while (task := search.ask()) is not None:
+            rate = float(task.genome["rate"])
+            if task.parents and (before := parents[task.parents[0].leaf_id]) != rate:
+                seen.add(1 if rate > before else -1)
+            leaf_id = f"{task.segment_id}-0"
+            parents[leaf_id] = rate
+            leaf = Leaf(leaf_id, leaf_id, "s", 30 + task.index, 0.9, 0.1 / (1 + task.index), task.genome)
+            search.tell(Outcome(task.segment_id, task.index, "ok", (leaf,)))
+        assert seen == directions
+
+
 def test_new_lineages_inherit_how_the_front_was_trained() -> None:
     """Half of them begin with genes near those of a file of the front, and with λ where lineages begin."""
     space = Space({"rate": Float(0.1, 10.0, log=True, start=0.3, advance=0.5), "other": Float(0.0, 1.0)})
