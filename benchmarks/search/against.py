@@ -40,7 +40,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,8 +188,8 @@ def prepared(seed: int, budget: Budget) -> Prepared:
     return prepare(load_config(budget.config, [f"seed={seed}", "resources.executor=inline", *budget.extra]))
 
 
-def searched(method: str, seed: int, budget: Budget, folder: str) -> Iterator[Judged]:
-    """The search's archive after at most so many epochs, audited."""
+def searched(method: str, seed: int, budget: Budget, folder: str) -> tuple[list[Judged], int]:
+    """The search's archive, audited, and how many epochs it has trained: more than the budget with `first_epochs`."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import run_experiment
     from evocompress.runs.front import audits
@@ -204,11 +204,14 @@ def searched(method: str, seed: int, budget: Budget, folder: str) -> Iterator[Ju
     run = Path(folder) / f"{method.replace(' ', '-')}-{seed}"
     run_experiment(load_config(budget.config, [*settings, *VARIANTS[method], *budget.extra]), run)
     history = read_history(run)
-    by_leaf = audits(history)
+    by_leaf, files = audits(history), []
     for leaf in history.archive:
         quality = by_leaf[leaf.leaf_id].quality
         assert quality is not None
-        yield Judged(leaf.nbytes, leaf.error, quality)
+        files.append(Judged(leaf.nbytes, leaf.error, quality))
+    before = {task.segment_id: max((p.epochs for p in task.parents), default=0) for task in history.tasks.values()}
+    ended = [outcome for outcome in history.outcomes if outcome.leaves]
+    return files, sum(outcome.leaves[0].epochs - before[outcome.segment_id] for outcome in ended)
 
 
 def one(method: str, seed: int, budget: Budget, folder: str, levels: Sequence[float]) -> dict[str, Any]:
@@ -218,13 +221,13 @@ def one(method: str, seed: int, budget: Budget, folder: str, levels: Sequence[fl
 
     setup = prepared(seed, budget)
     setup.segment.experiment.prepare()
-    clock = time.process_time()
+    clock, epochs = time.process_time(), budget.epochs
     if method in METHODS:
         trainer = Trainer(setup.segment.experiment, budget.batch, genes=genes_of(budget.genes))
         METHODS[method](trainer, budget, seed)
         files = trainer.files
     else:
-        files = [*searched(method, seed, budget, folder)]
+        files, epochs = searched(method, seed, budget, folder)
     chosen = nondominated(files)
     scale = Scale.of(setup.settings)
     points = [scale.point(file.nbytes, 1 - file.audited) for file in chosen]
@@ -234,6 +237,7 @@ def one(method: str, seed: int, budget: Budget, folder: str, levels: Sequence[fl
         "seed": seed,
         "hypervolume": round(hypervolume(points, setup.settings.reference), 4),
         "bytes": at,
+        "epochs": epochs,
         "files": len(chosen),
         "cpu_seconds": round(time.process_time() - clock, 1),
         "front": [(file.nbytes, round(file.audited, 4)) for file in chosen],
