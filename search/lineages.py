@@ -140,9 +140,14 @@ class Lineages:
             self._hold(leaf)
 
     def _first_way(self, genome: Genome) -> _Way:
-        """That of a new lineage: towards the end of λ's range that is further away, or, if none turns round, up."""
+        """That of a new lineage: towards the end of λ's range that is further away, or, if none turns round, up.
+
+        One that begins low has been at the low end, so to say, and turns round once less.
+        """
         turns = self._settings.lineage_turns
-        return _Way(-1 if turns and self._space.upper_half(genome) else 1, turns)
+        if turns and self._space.upper_half(genome):
+            return _Way(-1, turns)
+        return _Way(1, max(turns - 1, 0))
 
     def _gone_on(self, end: _End) -> tuple[Genome, _Way]:
         """The genome of a lineage's next segment, and how it goes on then; the same genome at the end of its way."""

@@ -169,7 +169,10 @@ class SearchSettings:
         configured=0.5,
     )
     lineage_turns: int = _setting(
-        0, "How often a lineage turns round where λ has come to an end of its range; 0: λ only rises.", low=0
+        0,
+        "How often a lineage that begins in the upper half of λ's range, where λ falls first, turns round at an end. "
+        "One that begins in the lower half rises first, and turns round once less. 0: λ only rises.",
+        low=0,
     )
     lineage_start: tuple[float, float] | None = _setting(
         None,
