@@ -178,7 +178,8 @@ def test_every_setting_of_the_search_that_people_set_reaches_it() -> None:
         "segments": 7, "minutes": 1.5, "initial": 3, "pool_size": 5, "probes": 1, "probe_share": 0.3, "lag": 4,
         "deterministic": True, "selection": "scalar", "byte_budget": "16kB", "error_range": [0.1, 0.9],
         "reference": [1.2, 1.3], "tournament_size": 3, "size_bins": 4, "tournament_share": 0.5, "size_bin_share": 0.2,
-        "lineage_share": 0.6, "lineage_turns": 2, "lineage_start": [0.5, 0.75], "lineage_step": 0.25, "give_up_after": 5,
+        "lineage_share": 0.6, "lineage_turns": 2, "lineage_start": [0.5, 0.75], "lineage_step": 0.25,
+        "give_up_after": 5,
         "budget_share": 0.25, "continue_share": 0.2, "mutate_share": 0.7, "crossover_share": 0.3, "mutation_rate": 0.4,
         "mutation_sigma": 0.2,
     }  # fmt: skip
