@@ -135,6 +135,10 @@ class Search:
         self._register(task)
         return task
 
+    def close_lineages(self) -> None:
+        """Go on with no lineage that there is; to be called where the space has changed."""
+        self._lineages.close()
+
     def replay(self, task: SegmentTask) -> None:
         """Take in a task that this search had asked before it was interrupted, in place of asking it."""
         if task.index != self._next or not self._catch_up():

@@ -102,6 +102,15 @@ class Lineages:
         if begun.back is not None:
             self._release(begun.back.member.leaf)
 
+    def close(self) -> None:
+        """Leave all lineages where they are; new ones begin.
+
+        Where the space has changed, ends of the way become ends no more, and their files may be gone since long.
+        """
+        for end in self._ends():
+            self._release(end.member.leaf)
+        self._open, self._begun = {}, {}
+
     def needed(self) -> list[Member]:
         """What lineages go on from, or may go back to."""
         return [end.member for end in self._ends()]
@@ -145,7 +154,7 @@ class Lineages:
         One that begins low has been at the low end, so to say, and turns round once less.
         """
         turns = self._settings.lineage_turns
-        if turns and self._space.upper_half(genome):
+        if turns and self._space.upper_half(self._space.completed(genome)):
             return _Way(-1, turns)
         return _Way(1, max(turns - 1, 0))
 

@@ -466,6 +466,8 @@ def _resume(
     of_snapshot = state.completions
     events, read = _events_after(path, folded)
     before = made_with(run_json, [*state.events, *events])
+    # A setting that a run's version did not have was what its default is now.
+    before = {**before, "search": {**SearchSettings().to_json(), **before["search"]}}
     current = identity(header, space, settings, storage_uri)
     changes = compare(before, current, free)
     if fixed := locked(changes):
@@ -492,6 +494,7 @@ def _resume(
     )
     if changes:
         run.record("override", changes=changes, **current)
+        state.overridden(changes)
     run.record("resumed", **{key: header.get(key) for key in ("versions", "git_revision")}, pid=os.getpid())
     run.adopt()
     return run

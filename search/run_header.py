@@ -42,11 +42,11 @@ _ENDS = ("segments", "minutes", "give_up_after")
 _BUDGET = frozenset(f"{prefix}search.{name}" for prefix in ("", "config.") for name in _ENDS)
 #: Parts of a configuration, and the parts of a header that follow from each; splits and first weights do from the seed.
 _FOLLOWS = {
-    "config.search.": ("search.", "ranges."),
     "config.genes.": ("space.",),
     "search.seed": ("data.", "network."),
 }
-_LOCKED_SETTINGS = ("seed", "deterministic", "lag", "bytes_range", "error_range", "reference")
+# With more turns, lineages that had come to their end would go on, whose files are gone.
+_LOCKED_SETTINGS = ("seed", "deterministic", "lag", "bytes_range", "error_range", "reference", "lineage_turns")
 
 
 def make_run_json(
@@ -119,8 +119,13 @@ def describe(changes: Mapping[str, list[Any]]) -> str:
     'search.probes was 1, is 2'
     >>> describe(locked({"config.search.ratio_range": [[9, 99], [9, 80]], "search.bytes_range": [[5, 55], [6, 55]]}))
     'search.ratio_range was [9, 99], is [9, 80]'
+    >>> describe(locked({"config.search.ratio_range": [[9, 99], [9, 80]], "search.seed": [0, 1], "data.x": [2, 3]}))
+    'search.ratio_range was [9, 99], is [9, 80]; seed was 0, is 1'
     """
     told = {key: change for key, change in changes.items() if key not in _BUDGET}
+    for key in [key for key in told if key.startswith("config.search.")]:
+        name = key.removeprefix("config.search.")
+        told.pop("search.bytes_range" if name == "ratio_range" else f"search.{name}", None)
     for source, follows in _FOLLOWS.items():
         if any(key.startswith(source) for key in told):
             told = {key: change for key, change in told.items() if not key.startswith(follows)}

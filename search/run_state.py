@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from evocompress.errors import RunError
@@ -55,6 +56,13 @@ class RunState:
             self.events.append(record)
             if line.kind == GAVE_UP:
                 self.begin_again()
+            elif line.kind == "override":
+                self.overridden(record.get("changes", {}))
+
+    def overridden(self, changes: Mapping[str, Any]) -> None:
+        """Take note of an override, which differs from what was before by `changes`."""
+        if any(key.startswith("space.") for key in changes):
+            self.search.close_lineages()
 
     def begin_again(self) -> None:
         """Forget all segments: their first ones failed alike, the run was given up, and a resume tries them again."""

@@ -183,7 +183,8 @@ class SearchSettings:
     )
     lineage_step: float | None = _setting(
         None,
-        "How far λ moves from one segment of a lineage to the next, as a share of its range; left out: 0.12.",
+        "How far λ moves from one segment of a lineage to the next, as a share of its range, and up to half as far "
+        "again where it comes to an end of it; left out: 0.12.",
         low=0,
         high=1,
         low_open=True,

@@ -72,15 +72,15 @@ class Float:
     def advanced(self, value: Scalar, direction: int = 1, step: float | None = None) -> float:
         """The value of a lineage's next segment, up (1) or down (-1); at the end of the range it stays.
 
-        `step` replaces `advance`, but for a gene that does not advance. Where less than half a step would be left to
+        `step` replaces `advance`, but for a gene that does not advance. Where less than half of it would be left to
         the end, it goes there at once.
         """
         if self.advance == 0:
             return float(value)
-        step = self.advance if step is None else step
-        moved = self.place(value) + direction * step
         end = 1.0 if direction > 0 else 0.0
-        return self.from_unit(end if direction * (end - moved) < step / 2 else moved)
+        moved = self.place(value) + direction * (self.advance if step is None else step)
+        least = 0.0 if step is None else step / 2
+        return self.from_unit(end if direction * (end - moved) < least else moved)
 
     def place(self, value: Scalar) -> float:
         """Where in the range a value lies, from 0 to 1; the inverse of `from_unit`."""

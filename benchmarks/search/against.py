@@ -189,7 +189,7 @@ def prepared(seed: int, budget: Budget) -> Prepared:
 
 
 def searched(method: str, seed: int, budget: Budget, folder: str) -> tuple[list[Judged], int]:
-    """The search's archive, audited, and how many epochs it has trained: more than the budget with `first_epochs`."""
+    """The search's archive, audited, and the epochs of segments with files: more than given with `first_epochs`."""
     from evocompress.evolve.config import load_config
     from evocompress.evolve.driver import run_experiment
     from evocompress.runs.front import audits
@@ -209,7 +209,7 @@ def searched(method: str, seed: int, budget: Budget, folder: str) -> tuple[list[
         quality = by_leaf[leaf.leaf_id].quality
         assert quality is not None
         files.append(Judged(leaf.nbytes, leaf.error, quality))
-    before = {task.segment_id: max((p.epochs for p in task.parents), default=0) for task in history.tasks.values()}
+    before = {task.segment_id: task.parents[0].epochs if task.parents else 0 for task in history.tasks.values()}
     ended = [outcome for outcome in history.outcomes if outcome.leaves]
     return files, sum(outcome.leaves[0].epochs - before[outcome.segment_id] for outcome in ended)
 

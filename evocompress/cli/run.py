@@ -136,8 +136,8 @@ def run(
         raise typer.Exit(ExitCode.FAILED)
     if output.says_results:
         _show(loaded.name, history, summary.export)
-    if resume and not summary.begun and not output.quiet:
-        output.note("The run had used its budget already, so no segment was begun; --more 100 or --until 2h goes on.")
+    if resume and not summary.ended and not output.quiet:
+        output.note("The run had used its budget already, so no segment was trained; --more 100 or --until 2h goes on.")
     for problem in summary.export.problems:
         output.warning(f"note: {problem}")
 

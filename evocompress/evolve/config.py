@@ -47,6 +47,7 @@ __all__ = [
     "load_config",
     "override_values",
     "parse_config",
+    "with_overrides",
 ]
 
 Positive: TypeAlias = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -527,18 +528,27 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     data.setdefault("name", Path(path).stem)
+    return with_overrides(data, overrides, str(path))
+
+
+def with_overrides(data: Mapping[str, Any], overrides: Iterable[str], source: str) -> Config:
+    """A checked configuration from nested mappings, changed by what `overrides` say; its errors name the culprit.
+
+    Raises:
+        ConfigError: A key or value is wrong, in the source or in what is given beside it.
+    """
     given = [*overrides]
     changed = override_values(data, given)
     try:
-        return parse_config(changed, str(path))
+        return parse_config(changed, source)
     except ConfigError:
         if not given or not _fits(data):
             raise
-    # The file is right by itself, so the mistake is in what was given beside it.
-    return parse_config(changed, f"{', '.join(given)}, given beside {path}")
+    # The source is right by itself, so the mistake is in what was given beside it.
+    return parse_config(changed, f"{', '.join(given)}, given beside {source}")
 
 
-def _fits(data: dict[str, Any]) -> bool:
+def _fits(data: Mapping[str, Any]) -> bool:
     try:
         parse_config(data)
     except ConfigError:

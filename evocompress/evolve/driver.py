@@ -22,7 +22,7 @@ from evocompress.checkpoint.packing import pack_without_loss
 from evocompress.data.examples import SPLITS
 from evocompress.errors import ConfigError, DataError, EvocompressError, ModelError, RunError
 from evocompress.evolve.audit import AuditJob, ReferenceJob
-from evocompress.evolve.config import Config, override_values, parse_config
+from evocompress.evolve.config import Config, parse_config, with_overrides
 from evocompress.evolve.experiment import Experiment, load_checkpoint
 from evocompress.evolve.genome import GenomeReader
 from evocompress.evolve.layer_groups import layer_groups
@@ -93,13 +93,13 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
-    """How a run ended: whether its budget is used up, what was exported, how many segments this call began."""
+    """How a run ended: whether its budget is used up, what was exported; `ended` segments came to an end just now."""
 
     folder: Path
     finished: bool
     segments: int
     export: Export | None
-    begun: int
+    ended: int
 
 
 def _versions() -> dict[str, str]:
@@ -402,7 +402,7 @@ def run_experiment(
             provide_teacher(run, config, teacher, prepared.segment.experiment, executor, tell)
         seconds = None if settings.minutes is None else max(0.0, 60.0 * settings.minutes - run.elapsed)
         tell(Opened(config.name, settings.segments, executor.workers, tuple(run.search.front()), quality, seconds))
-        before = run.search.asked
+        before = run.completions
         reason = run.drive(
             executor,
             observer=tell,
@@ -410,14 +410,14 @@ def run_experiment(
             time_limit=config.resources.time_limit,
         )
         forget_request(folder)
-        segments, begun = run.completions, run.search.asked - before
+        segments, ended = run.completions, run.completions - before
         if reason != "finished":
-            return RunSummary(run.folder, False, segments, None, begun)
+            return RunSummary(run.folder, False, segments, None, ended)
         _audit(run, prepared, executor, tell)
         tell(Said("writing export/"))
         history = run.history()
         export = export_run(history, run.folder, lambda leaf: run.storage.read(leaf.path))
-        return RunSummary(run.folder, True, segments, export, begun)
+        return RunSummary(run.folder, True, segments, export, ended)
 
 
 def _following(prepared: Prepared, folder: str | os.PathLike[str]) -> Prepared:
@@ -472,7 +472,7 @@ def config_of_run(folder: str | os.PathLike[str], overrides: Iterable[str] = (),
         raise RunError(f"{folder}: there is no run here (no run.json).") from None
     if not trusted:
         check_trust(folder, run, stored)
-    return parse_config(override_values(stored, overrides), f"{folder}/run.json")
+    return with_overrides(stored, overrides, f"{folder}/run.json")
 
 
 def with_more(

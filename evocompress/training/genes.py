@@ -27,7 +27,7 @@ __all__ = ["CORE", "OF_SEGMENT", "TrainingGenes", "check_value", "gene_specs", "
 CORE: tuple[GeneSpec, ...] = (
     GeneSpec(
         "rate_weight", "λ: nats of the loss on all the data that one nat of the file is worth; larger is smaller and "
-        "rougher; a lineage raises it", (0.03, 8.0), low_open=True, role="recipe", start=0.3, advance=0.12,
+        "rougher; a lineage moves it", (0.03, 8.0), low_open=True, role="recipe", start=0.3, advance=0.12,
         check=check_rate_weight,
     ),
     GeneSpec(

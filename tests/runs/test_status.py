@@ -107,8 +107,8 @@ def test_a_driver_stops_when_it_is_asked_and_a_resume_goes_on_for_longer(tmp_pat
     assert (finished.state, finished.done, finished.segments) == ("finished", begun + 2, begun + 2)
     assert invoke_caught("status", folder, "--watch").exit_code == 0  # ends, as the run has
     nothing = invoke_caught("run", "--resume", "--out", folder)
-    assert nothing.exit_code == 0 and "no segment was begun; --more 100 or --until 2h goes on" in nothing.output
-    assert "no segment was begun" not in again.output
+    assert nothing.exit_code == 0 and "no segment was trained; --more 100 or --until 2h goes on" in nothing.output
+    assert "no segment was trained" not in again.output
 
     longer = invoke_caught("run", "--resume", "--out", folder, "--until", "0.5 s")
     assert longer.exit_code == 0, longer.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,30 @@ def test_a_run_goes_on_with_other_genes(tmp_path: Path, mode: dict[str, Any]) ->
     assert 7 in {task.genome["extra"] for task in children}
     with open_toy(tmp_path, OTHER, resume=True, segments=40, **mode) as run:  # and needs no override any more
         assert run.completions == 40 and not run.search.in_flight
+
+
+def test_a_gene_that_moves_along_lineages_can_be_added(tmp_path: Path) -> None:
+    turning: dict[str, Any] = {"lineage_share": 0.5, "lineage_turns": 1}
+    with open_toy(tmp_path, **turning) as run:
+        drive(run)
+    rate = Float(0.1, 10.0, log=True, advance=0.2)
+    space = Space({**TOY.genes, "lam": rate}, RECIPE, defaults={"lam": 5.0})
+    with open_toy(tmp_path, space, resume=True, override=True, segments=20, **turning) as run:
+        drive(run)
+    assert read_history(tmp_path).events("override")
+
+
+def test_a_run_of_before_a_setting_goes_on_with_its_default(tmp_path: Path) -> None:
+    with open_toy(tmp_path) as run:
+        drive(run)
+    content = json.loads((tmp_path / "run.json").read_text())
+    for name in ("lineage_turns", "lineage_start", "lineage_step"):
+        del content["search"][name]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with open_toy(tmp_path, resume=True, segments=14) as run:
+        drive(run)
+    with pytest.raises(RunError, match="cannot go on: search.lineage_turns was 0, is 1; undo that"):
+        open_toy(tmp_path, resume=True, override=True, lineage_turns=1)
 
 
 def test_genes_can_be_taken_back(tmp_path: Path) -> None:
