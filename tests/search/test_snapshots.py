@@ -114,7 +114,7 @@ def test_a_snapshot_that_does_not_fit_is_passed_over(
     if change == "settings":
         changes = {**changes, "pool_size": 5}
     if change == "version":
-        monkeypatch.setattr(module, "_FORMAT", 2)
+        monkeypatch.setattr(module, "_FORMAT", module._FORMAT + 1)
     if change == "journal":  # whole in itself, and another one
         lines = journal.read_bytes().splitlines(keepends=True)
         text = json.loads(lines[1])
