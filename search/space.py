@@ -246,13 +246,11 @@ class Space:
 
         With `begin`, genes that advance are between these two shares of their range instead.
         """
-        starts = [(0.0, float(getattr(self.genes[name], "start", 1.0))) for name in self.names]
+        starts = {name: (0.0, float(getattr(gene, "start", 1.0))) for name, gene in self.genes.items()}
         if begin is not None:
-            starts = [
-                begin if name in self.advancing else start for name, start in zip(self.names, starts, strict=True)
-            ]
-        ends = zip(point, starts, strict=True)
-        return self.from_unit(low + float(u) * (high - low) for u, (low, high) in ends)
+            starts |= dict.fromkeys(self.advancing, begin)
+        places = zip(point, (starts[name] for name in self.names), strict=True)
+        return self.from_unit(low + float(u) * (high - low) for u, (low, high) in places)
 
     def completed(self, genome: Genome) -> Genome:
         """A genome of an earlier space as one of this: the nearest values, defaults for genes that were added since.

@@ -89,13 +89,8 @@ def run(
     from evocompress.support.command_line import about
     from evocompress.support.quantities import parse_duration
 
-    if seeds and len(seeds) > 1:
-        raise ConfigError(f"--from takes one run, and {len(seeds)} are given.")
-    if seeds and config is None and not resume:
-        raise ConfigError("--from begins a new run with another one's files: give a configuration file, too.")
+    source = _source(seeds or (), config, resume=resume)
     loaded, text, folder = _configuration(config, out, settings or (), resume=resume, trusted=trust)
-    if seeds and resume:
-        raise ConfigError("--from is for a new run; leave it or --resume out.")
     if more is not None or until is not None:
         if not resume:
             raise ConfigError("--more and --until are for a run that goes on: give --resume, too.")
@@ -114,7 +109,7 @@ def run(
                 override=override,
                 address=address,
                 observer=observer,
-                seeds=seeds[0] if seeds else None,
+                seeds=source,
             )
     except KeyboardInterrupt:
         if not (folder / "run.json").exists():
@@ -140,6 +135,21 @@ def run(
         output.note("The run had used its budget already, so no segment was trained; --more 100 or --until 2h goes on.")
     for problem in summary.export.problems:
         output.warning(f"note: {problem}")
+
+
+def _source(runs: Sequence[Path], config: Path | None, *, resume: bool) -> Path | None:
+    """The run that `--from` names, if any.
+
+    Raises:
+        ConfigError: It names several, or what is to begin is no new run.
+    """
+    if len(runs) > 1:
+        raise ConfigError(f"--from takes one run, and {len(runs)} are given.")
+    if runs and resume:
+        raise ConfigError("--from is for a new run; leave it or --resume out.")
+    if runs and config is None:
+        raise ConfigError("--from begins a new run with another one's files: give a configuration file, too.")
+    return runs[0] if runs else None
 
 
 def _configuration(

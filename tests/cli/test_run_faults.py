@@ -74,6 +74,8 @@ def test_files_of_another_run_need_a_configuration(
 ) -> None:
     code, error = fail(capsys, monkeypatch, AssertionError(), "--from", config.parent)
     assert code == 2 and "--from" in error and "give a configuration file, too" in error
+    code, error = fail(capsys, monkeypatch, AssertionError(), config, "--from", config.parent, "--from", "other")
+    assert code == 2 and "--from takes one run, and 2 are given" in error
 
 
 def test_a_run_that_cannot_succeed_has_an_exit_code_of_its_own_and_begins_anew(

@@ -14,7 +14,7 @@ from commands import invoke_caught
 from small_digits_run import small_digits_run
 from synthetic_run import synthetic_run, write_synthetic_run
 
-from evocompress.errors import RunError
+from evocompress.errors import ConfigError, RunError
 from evocompress.evolve.config import parse_config
 from evocompress.evolve.driver import run_experiment
 from evocompress.runs.status import read_status, shown_status
@@ -129,6 +129,9 @@ def test_a_request_of_before_does_not_stop_the_next_driver(tmp_path: Path) -> No
     config = parse_config({**SMALL, "search": {**SMALL["search"], "segments": 1, "initial": 1}})
     run_experiment(config, tmp_path / "run")
     ask_to_stop(tmp_path / "run")
+    misspelt = invoke_caught("run", "--resume", "--out", tmp_path / "run", "--set", "search.segmets=3")
+    assert isinstance(misspelt.exception, ConfigError)
+    assert str(misspelt.exception).startswith(f"search.segmets=3, given beside {tmp_path / 'run'}/run.json:")
     assert invoke_caught("run", "--resume", "--out", tmp_path / "run", "--more", 1).exit_code == 0
     assert read_status(tmp_path / "run").done == 2
 
